@@ -1,0 +1,2 @@
+//! The `chronik` command.
+fn main() {}
