@@ -1,0 +1,27 @@
+//! Owns what every whole-broker test needs: a scratch directory, a free port and a running
+//! `chronik serve` whose output is kept and shown when the test fails.
+//!
+//! Never reaches into the broker's modules: it knows the command line, the wire and signals.
+//!
+//! ```text
+//! let scratch = Scratch::new();
+//! let broker = BrokerOptions::new(scratch.join("data")).set("num.partitions", 3).start();
+//! // … talk to broker.bootstrap() …
+//! broker.stop(); // SIGTERM, and exit code 0 or the test fails
+//! ```
+//!
+//! Environment: `CHRONIK_TEST_BINARY` runs another executable than the one Cargo built for the
+//! test (a release build, say); `CHRONIK_TEST_KEEP` keeps the scratch directories.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test binary compiles this module and uses its own part of it"
+)]
+
+mod broker;
+mod scratch;
+
+#[allow(unused_imports, reason = "not every test binary names every type")]
+pub use broker::{Broker, BrokerOptions};
+#[allow(unused_imports, reason = "not every test binary names every function")]
+pub use scratch::{Scratch, free_port};
