@@ -13,7 +13,10 @@ const FUNCTION_LINES_MAX: usize = 70;
 
 /// Which workspace packages a package may depend on, outside its tests.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("chronik", &["chronik-shards", "chronik-io", "chronik-protocol"]),
+    (
+        "chronik",
+        &["chronik-shards", "chronik-io", "chronik-protocol"],
+    ),
     ("chronik-shards", &["chronik-io", "chronik-protocol"]),
     ("chronik-io", &[]),
     ("chronik-protocol", &[]),
@@ -32,11 +35,27 @@ const WALLS: &[(&str, &str)] = &[
 
 /// What may not be written in the broker's own code: (text, rooms where it may, what to do instead).
 const BANNED: &[(&str, &[&str], &str)] = &[
-    ("Instant::now", &["io", "bench"], "take the time from chronik_io's World"),
-    ("SystemTime::now", &["io", "bench"], "take the time from chronik_io's World"),
+    (
+        "Instant::now",
+        &["io", "bench"],
+        "take the time from chronik_io's World",
+    ),
+    (
+        "SystemTime::now",
+        &["io", "bench"],
+        "take the time from chronik_io's World",
+    ),
     ("thread::sleep", &["io", "bench"], "use World::sleep_until"),
-    ("unsafe ", &["io"], "move it into io/ behind a safe function"),
-    (".unwrap()", &[], "handle the error, or `expect` with the reason why it cannot happen"),
+    (
+        "unsafe ",
+        &["io"],
+        "move it into io/ behind a safe function",
+    ),
+    (
+        ".unwrap()",
+        &[],
+        "handle the error, or `expect` with the reason why it cannot happen",
+    ),
     ("dbg!(", &[], "use tracing"),
     ("todo!(", &[], "finish it"),
     ("unimplemented!(", &[], "finish it"),
@@ -51,8 +70,10 @@ fn root() -> PathBuf {
 /// Every Rust file of the project, relative to its root, outside build output and caches.
 fn sources() -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let mut folders: Vec<PathBuf> =
-        ["src", "shards", "io", "protocol", "bench", "tests"].iter().map(PathBuf::from).collect();
+    let mut folders: Vec<PathBuf> = ["src", "shards", "io", "protocol", "bench", "tests"]
+        .iter()
+        .map(PathBuf::from)
+        .collect();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(root().join(&folder)).expect("a folder of the project") {
             let entry = entry.expect("a readable entry");
@@ -67,7 +88,11 @@ fn sources() -> Vec<PathBuf> {
         }
     }
     found.sort();
-    assert!(found.len() > 30, "the walk found only {} files: is it broken?", found.len());
+    assert!(
+        found.len() > 30,
+        "the walk found only {} files: is it broken?",
+        found.len()
+    );
     found
 }
 
@@ -77,45 +102,76 @@ fn text_of(path: &Path) -> String {
 
 /// The room of a file (`io/src/mesh.rs` → `io`).
 fn room(path: &Path) -> &str {
-    path.components().next().and_then(|part| part.as_os_str().to_str()).unwrap_or("")
+    path.components()
+        .next()
+        .and_then(|part| part.as_os_str().to_str())
+        .unwrap_or("")
 }
 
 /// Whether the whole file is test or benchmark code.
 fn is_test_file(path: &Path) -> bool {
-    path.components().any(|part| matches!(part.as_os_str().to_str(), Some("tests" | "benches" | "examples" | "fuzz")))
-        || path.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with("tests"))
+    path.components().any(|part| {
+        matches!(
+            part.as_os_str().to_str(),
+            Some("tests" | "benches" | "examples" | "fuzz")
+        )
+    }) || path
+        .file_stem()
+        .is_some_and(|stem| stem.to_string_lossy().ends_with("tests"))
 }
 
 /// The lines before the file's own tests, which by habit close it.
 fn broker_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    text.lines().enumerate().take_while(|(_, line)| line.trim() != "#[cfg(test)]")
+    text.lines()
+        .enumerate()
+        .take_while(|(_, line)| line.trim() != "#[cfg(test)]")
 }
 
 fn report(failures: Vec<String>) {
-    assert!(failures.is_empty(), "{} to mend:\n{}", failures.len(), failures.join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{} to mend:\n{}",
+        failures.len(),
+        failures.join("\n")
+    );
 }
 
 #[test]
 fn packages_depend_only_along_the_arrows() {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--no-deps", "--format-version", "1", "--offline"])
+        .args([
+            "metadata",
+            "--no-deps",
+            "--format-version",
+            "1",
+            "--offline",
+        ])
         .current_dir(root())
         .output()
         .expect("cargo metadata");
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let packages = metadata["packages"].as_array().expect("packages");
-    assert_eq!(packages.len(), ARROWS.len(), "a package was added: give it its arrows here");
+    assert_eq!(
+        packages.len(),
+        ARROWS.len(),
+        "a package was added: give it its arrows here"
+    );
     let mut failures = Vec::new();
     for package in packages {
         let name = package["name"].as_str().expect("a name");
-        let (_, allowed) = ARROWS.iter().find(|(of, _)| *of == name).expect("known package");
+        let (_, allowed) = ARROWS
+            .iter()
+            .find(|(of, _)| *of == name)
+            .expect("known package");
         for dependency in package["dependencies"].as_array().expect("dependencies") {
             if dependency["kind"].as_str() == Some("dev") {
                 continue;
             }
             let on = dependency["name"].as_str().expect("a name");
             if on.starts_with("chronik") && !allowed.contains(&on) {
-                failures.push(format!("{name} must not depend on {on} (see ARCHITECTURE.md)"));
+                failures.push(format!(
+                    "{name} must not depend on {on} (see ARCHITECTURE.md)"
+                ));
             }
             if let Some((_, home)) = WALLS.iter().find(|(library, _)| *library == on)
                 && *home != name
@@ -133,7 +189,12 @@ fn files_open_with_what_they_own() {
         sources()
             .iter()
             .filter(|path| !text_of(path).starts_with("//!"))
-            .map(|path| format!("{}: open it with `//!`: what it owns, on which core, what it never does", path.display()))
+            .map(|path| {
+                format!(
+                    "{}: open it with `//!`: what it owns, on which core, what it never does",
+                    path.display()
+                )
+            })
             .collect(),
     );
 }
@@ -145,11 +206,19 @@ fn files_and_functions_stay_small() {
         let text = text_of(&path);
         let lines: Vec<&str> = text.lines().collect();
         if lines.len() > FILE_LINES_MAX {
-            failures.push(format!("{}: {} lines (at most {FILE_LINES_MAX})", path.display(), lines.len()));
+            failures.push(format!(
+                "{}: {} lines (at most {FILE_LINES_MAX})",
+                path.display(),
+                lines.len()
+            ));
         }
         for (at, name, length) in functions(&lines) {
             if length > FUNCTION_LINES_MAX {
-                failures.push(format!("{}:{}: fn {name} has {length} lines (at most {FUNCTION_LINES_MAX})", path.display(), at + 1));
+                failures.push(format!(
+                    "{}:{}: fn {name} has {length} lines (at most {FUNCTION_LINES_MAX})",
+                    path.display(),
+                    at + 1
+                ));
             }
         }
     }
@@ -161,18 +230,28 @@ fn functions<'a>(lines: &[&'a str]) -> Vec<(usize, &'a str, usize)> {
     let mut found = Vec::new();
     for (at, line) in lines.iter().enumerate() {
         let trimmed = line.trim_start();
-        let Some(position) = trimmed.find("fn ") else { continue };
+        let Some(position) = trimmed.find("fn ") else {
+            continue;
+        };
         let before = &trimmed[..position];
         let is_function = before.split_whitespace().all(|word| {
-            matches!(word, "pub" | "async" | "const" | "unsafe" | "extern" | "\"C\"") || word.starts_with("pub(")
+            matches!(
+                word,
+                "pub" | "async" | "const" | "unsafe" | "extern" | "\"C\""
+            ) || word.starts_with("pub(")
         });
         if !is_function {
             continue;
         }
-        let name = trimmed[position + 3..].split(['(', '<']).next().unwrap_or("");
+        let name = trimmed[position + 3..]
+            .split(['(', '<'])
+            .next()
+            .unwrap_or("");
         let indent = line.len() - trimmed.len();
         let close = format!("{}}}", " ".repeat(indent));
-        let declared_only = lines[at..].iter().position(|l| l.trim_end().ends_with(';') || l.contains('{'));
+        let declared_only = lines[at..]
+            .iter()
+            .position(|l| l.trim_end().ends_with(';') || l.contains('{'));
         if declared_only.is_some_and(|offset| !lines[at + offset].contains('{')) {
             continue;
         }
@@ -192,7 +271,12 @@ fn calls_stay_in_their_room() {
             let code = line.split("//").next().unwrap_or("");
             for (call, rooms, instead) in BANNED {
                 if code.contains(call) && !rooms.contains(&room(path)) {
-                    failures.push(format!("{}:{}: `{}`: {instead}", path.display(), at + 1, call.trim()));
+                    failures.push(format!(
+                        "{}:{}: `{}`: {instead}",
+                        path.display(),
+                        at + 1,
+                        call.trim()
+                    ));
                 }
             }
         }
@@ -209,9 +293,15 @@ fn unsafe_code_says_why_it_is_safe() {
         for (at, line) in lines.iter().enumerate() {
             let code = line.split("//").next().unwrap_or("");
             if code.contains("unsafe {") || code.contains("unsafe impl") {
-                let explained = lines[at.saturating_sub(8)..=at].iter().any(|l| l.contains("SAFETY"));
+                let explained = lines[at.saturating_sub(8)..=at]
+                    .iter()
+                    .any(|l| l.contains("SAFETY"));
                 if !explained {
-                    failures.push(format!("{}:{}: say `// SAFETY:` why this is sound", path.display(), at + 1));
+                    failures.push(format!(
+                        "{}:{}: say `// SAFETY:` why this is sound",
+                        path.display(),
+                        at + 1
+                    ));
                 }
             }
         }
@@ -229,16 +319,30 @@ fn names_come_from_the_field() {
             .map(|part| part.as_os_str().to_string_lossy().into_owned())
             .collect();
         if let Some(name) = NAMES.iter().find(|name| parts.contains(**name)) {
-            failures.push(format!("{}: `{name}` says nothing; name what it owns", path.display()));
+            failures.push(format!(
+                "{}: `{name}` says nothing; name what it owns",
+                path.display()
+            ));
         }
         if is_test_file(&path) {
             continue;
         }
         for (at, line) in text_of(&path).lines().enumerate() {
-            let declares = line.trim_start().starts_with("pub struct ") || line.trim_start().starts_with("struct ");
-            let name: String = line.split("struct ").nth(1).unwrap_or("").chars().take_while(|c| c.is_alphanumeric()).collect();
+            let declares = line.trim_start().starts_with("pub struct ")
+                || line.trim_start().starts_with("struct ");
+            let name: String = line
+                .split("struct ")
+                .nth(1)
+                .unwrap_or("")
+                .chars()
+                .take_while(|c| c.is_alphanumeric())
+                .collect();
             if declares && name.ends_with("Manager") {
-                failures.push(format!("{}:{}: `{name}`: name what it owns, not that it manages", path.display(), at + 1));
+                failures.push(format!(
+                    "{}:{}: `{name}`: name what it owns, not that it manages",
+                    path.display(),
+                    at + 1
+                ));
             }
         }
     }
@@ -249,14 +353,24 @@ fn names_come_from_the_field() {
 fn nothing_is_left_unfinished() {
     let words = ["TODO", "FIXME", "XXX"].map(|word| word.to_owned());
     let mut failures = Vec::new();
-    for path in sources().iter().filter(|path| path.file_name().is_none_or(|name| name != "tidy.rs")) {
+    for path in sources()
+        .iter()
+        .filter(|path| path.file_name().is_none_or(|name| name != "tidy.rs"))
+    {
         for (at, line) in text_of(path).lines().enumerate() {
-            let finds = |word: &String| line.split(|c: char| !c.is_alphanumeric()).any(|token| token == word);
+            let finds = |word: &String| {
+                line.split(|c: char| !c.is_alphanumeric())
+                    .any(|token| token == word)
+            };
             if let Some(word) = words.iter().find(|word| finds(word)) {
                 failures.push(format!("{}:{}: {word}", path.display(), at + 1));
             }
             if line.trim_start().starts_with("#[ignore") {
-                failures.push(format!("{}:{}: a test that is switched off", path.display(), at + 1));
+                failures.push(format!(
+                    "{}:{}: a test that is switched off",
+                    path.display(),
+                    at + 1
+                ));
             }
         }
     }
