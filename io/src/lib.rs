@@ -1,1 +1,20 @@
-//! Placeholder
+//! `chronik-io`: cores, files, sockets, channels, time. The only user of glommio and of `unsafe`.
+//!
+//! Everything the broker does to storage and time goes through [`World`], to the network through
+//! [`net::Stream`], to other cores through [`mesh`]. Each has a real form (glommio, io_uring) and a
+//! seeded one in memory that tears writes, fills disks and cuts power. Knows not one Kafka word.
+
+pub mod append;
+pub mod mesh;
+pub mod net;
+pub mod storage;
+pub mod world;
+
+pub use append::{
+    AppendError, AppendFile, AppendOptions, Completed, JobResult, SyncJob, SyncMethod, SyncMode,
+    WriteJob, ZeroJob,
+};
+pub use mesh::{Call, Endpoint, Lost, Mesh, MeshOptions, Remote, RemoteCall, Responder};
+pub use net::Stream;
+pub use storage::{BLOCK_BYTES, BlockBuffer, File};
+pub use world::{DirEntry, OpenMode, OpenOptions, World};

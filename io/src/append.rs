@@ -1,0 +1,479 @@
+//! `AppendFile`: the tail of one file, appended to in whole blocks over space zeroed ahead.
+//!
+//! Owns the not yet written bytes of one log file, which of them are on their way, and how far the
+//! file is written and durable. A synchronous state machine: it hands out jobs (`WriteJob`,
+//! `ZeroJob`, `SyncJob`) that somebody performs on the file's shard and whose results come back
+//! through `complete`. It never awaits inside the state, never has two jobs writing the same block,
+//! and never works again after a failed or short write or sync: what the disk holds is then
+//! unknown, and only a scan at the next start can tell.
+//!
+//! Why over zeroed space: overwriting written blocks needs no new extents and no new file size, so
+//! a write is two to three times cheaper and a sync does not wait for the file system's metadata
+//! (measured; see `examples/append_sync.rs`).
+
+mod job;
+mod options;
+
+pub use job::{JobResult, SyncJob, WriteJob, ZeroJob};
+pub use options::{AppendOptions, SyncMethod, SyncMode};
+
+use crate::storage::{BLOCK_BYTES, BlockBuffer, File, block_ceiling, block_floor};
+use crate::world::{OpenMode, OpenOptions, World};
+use std::collections::VecDeque;
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+
+/// Why an [`AppendFile`] refuses to go on.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum AppendError {
+    /// A write or sync failed earlier; the file stays refused until it is opened and scanned anew.
+    #[error("the file has failed: {0}")]
+    Failed(Rc<io::Error>),
+    /// No space to zero ahead. Nothing is lost and nothing has failed: room stays as it was, and
+    /// the next [`AppendFile::reserve`] tries again.
+    #[error("no space to extend the file: {0}")]
+    NoSpace(Rc<io::Error>),
+}
+
+/// How far a file has come after a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Completed {
+    /// Bytes below are written: a killed process loses none of them.
+    pub written: u64,
+    /// Bytes below are durable: a power cut loses none of them.
+    pub durable: u64,
+}
+
+/// Bytes appended but not yet handed out in a write.
+struct Pending<B> {
+    buffer: B,
+    /// Block-aligned place of the buffer's first byte in the file.
+    position: u64,
+    filled: usize,
+}
+
+/// The appending end of a file; see the module's text. Belongs to one shard.
+pub struct AppendFile<F: File> {
+    file: Rc<F>,
+    options: AppendOptions,
+    end: u64,
+    written: u64,
+    durable: u64,
+    /// Below this the file's blocks exist, written or zeroed, and its size is durable.
+    zeroed: u64,
+    /// The bytes of the last, incomplete block before the first pending one (less than a block).
+    tail: Vec<u8>,
+    pending: VecDeque<Pending<F::Buffer>>,
+    /// Where the write in flight ends, if there is one.
+    writing: Option<u64>,
+    /// Where the zeroing in flight ends, if there is one.
+    zeroing: Option<u64>,
+    syncing: bool,
+    /// The end that callers have asked room for.
+    reserved: u64,
+    /// The last zeroing found no space, and nobody has asked again.
+    space_refused: bool,
+    /// The end at opening.
+    opened: u64,
+    next_capacity: usize,
+    failed: Option<Rc<io::Error>>,
+}
+
+impl<F: File> AppendFile<F> {
+    /// Opens (creates) `path` for appending behind its first `valid_len` bytes. Whatever lies
+    /// behind is cut off first, so that no stale byte can ever be taken for a written one.
+    ///
+    /// # Errors
+    /// Those of opening and truncating; `InvalidData` if the file is shorter than `valid_len`.
+    pub async fn open<W: World<File = F>>(
+        world: &W,
+        path: &Path,
+        valid_len: u64,
+        options: AppendOptions,
+    ) -> io::Result<AppendFile<F>> {
+        let mut how = OpenOptions::from(OpenMode::ReadWriteCreate);
+        how.write_through = options.writes_through();
+        AppendFile::over(world.open_file(path, how).await?, valid_len, options).await
+    }
+
+    /// Like [`AppendFile::open`], over a file that is open already, with
+    /// [`OpenOptions::write_through`] as [`AppendOptions::writes_through`] says.
+    ///
+    /// # Errors
+    /// As for [`AppendFile::open`].
+    pub async fn over(
+        file: F,
+        valid_len: u64,
+        options: AppendOptions,
+    ) -> io::Result<AppendFile<F>> {
+        options.assert_sound();
+        if file.len() < valid_len {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!(
+                    "the file has {} bytes, {valid_len} were expected",
+                    file.len()
+                ),
+            ));
+        }
+        if file.len() > valid_len {
+            file.set_len(valid_len).await?;
+        }
+        let tail_start = block_floor(valid_len);
+        // Less than a block, so the cast keeps the value.
+        let tail_len = (valid_len - tail_start) as usize;
+        let tail = match tail_len {
+            0 => Vec::new(),
+            len => file.read_at(tail_start, len).await?.to_vec(),
+        };
+        if tail.len() != tail_len {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the last block is missing",
+            ));
+        }
+        Ok(AppendFile {
+            file: Rc::new(file),
+            end: valid_len,
+            written: valid_len,
+            durable: valid_len,
+            zeroed: valid_len,
+            tail,
+            pending: VecDeque::new(),
+            writing: None,
+            zeroing: None,
+            syncing: false,
+            reserved: valid_len,
+            space_refused: false,
+            opened: valid_len,
+            next_capacity: options.buffer_bytes_min,
+            failed: None,
+            options,
+        })
+    }
+
+    /// The file itself, for reading below [`AppendFile::written`].
+    #[must_use]
+    pub fn file(&self) -> &Rc<F> {
+        &self.file
+    }
+
+    /// Bytes appended, wherever they are.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Bytes below survive the process.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Bytes below survive a power cut.
+    #[must_use]
+    pub fn durable(&self) -> u64 {
+        self.durable
+    }
+
+    /// Whether any job handed out has not come back yet.
+    #[must_use]
+    pub fn has_job_in_flight(&self) -> bool {
+        self.writing.is_some() || self.zeroing.is_some() || self.syncing
+    }
+
+    /// Whether bytes wait for [`AppendFile::take_write`].
+    #[must_use]
+    pub fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// The failure that closed this file for ever, if any.
+    #[must_use]
+    pub fn failure(&self) -> Option<&io::Error> {
+        self.failed.as_deref()
+    }
+
+    fn check(&self) -> Result<(), AppendError> {
+        match &self.failed {
+            Some(error) => Err(AppendError::Failed(Rc::clone(error))),
+            None => Ok(()),
+        }
+    }
+
+    fn pending_bytes(&self) -> u64 {
+        self.end - self.writing.unwrap_or(self.written)
+    }
+
+    /// Bytes that can be appended now: what the zeroed space holds, less than that while
+    /// [`AppendOptions::pending_bytes_max`] are waiting already.
+    #[must_use]
+    pub fn room(&self) -> u64 {
+        let zeroed = self.zeroed.saturating_sub(self.end);
+        let pending = self.pending_bytes();
+        if pending == 0 {
+            return zeroed;
+        }
+        zeroed.min(self.options.pending_bytes_max.saturating_sub(pending))
+    }
+
+    /// Asks for zeroed space for `bytes` more than [`AppendFile::end`]; it is there once the
+    /// [`ZeroJob`] that may become due has completed. An idle file asks for nothing and costs nothing.
+    pub fn reserve(&mut self, bytes: u64) {
+        self.reserved = self.reserved.max(self.end.saturating_add(bytes));
+        self.space_refused = false;
+    }
+
+    /// The size of the next zeroed chunk: as much as the file has already, within the options.
+    fn chunk(&self) -> u64 {
+        block_ceiling(self.zeroed).clamp(
+            self.options.zero_ahead_bytes_min,
+            self.options.zero_ahead_bytes_max,
+        )
+    }
+
+    fn zero_target(&self) -> Option<u64> {
+        if self.failed.is_some() || self.zeroing.is_some() || self.space_refused {
+            return None;
+        }
+        let from = block_ceiling(self.zeroed);
+        let ahead = from
+            .saturating_add(self.chunk())
+            .min(block_ceiling(self.options.zero_until));
+        if self.reserved > self.zeroed {
+            return Some(ahead.max(block_ceiling(self.reserved)));
+        }
+        // Half a chunk before the space ends, so that a steady stream never waits for zeros; not
+        // before something was appended, so that files at rest cost nothing.
+        let streaming = self.end > self.opened;
+        let low = self.zeroed.saturating_sub(self.end) < self.chunk() / 2;
+        (streaming && low && ahead > from).then_some(ahead)
+    }
+
+    /// Whether [`AppendFile::take_zero`] would give a job.
+    #[must_use]
+    pub fn wants_zeroing(&self) -> bool {
+        self.zero_target().is_some()
+    }
+
+    /// The zeroing that is due: because room was asked for, or because the stream nears the end of
+    /// the zeroed space. One at a time.
+    pub fn take_zero(&mut self) -> Option<ZeroJob<F>> {
+        let target = self.zero_target()?;
+        self.zeroing = Some(target);
+        Some(ZeroJob::new(
+            Rc::clone(&self.file),
+            block_ceiling(self.zeroed),
+            target,
+        ))
+    }
+
+    /// Appends the parts one after the other, copying each byte once, and returns the new end.
+    ///
+    /// # Errors
+    /// [`AppendError::Failed`] if the file has failed earlier; nothing is appended then.
+    ///
+    /// # Panics
+    /// If the parts are longer than [`AppendFile::room`]: the caller's mistake.
+    pub fn append(&mut self, parts: &[&[u8]]) -> Result<u64, AppendError> {
+        self.check()?;
+        let mut left: usize = parts.iter().map(|part| part.len()).sum();
+        assert!(
+            left as u64 <= self.room(),
+            "appended {left} bytes into {} of room",
+            self.room()
+        );
+        for part in parts {
+            let mut rest = *part;
+            while !rest.is_empty() {
+                let target = self.pending_with_space(left);
+                let free = &mut target.buffer.as_mut_slice()[target.filled..];
+                let count = free.len().min(rest.len());
+                free[..count].copy_from_slice(&rest[..count]);
+                target.filled += count;
+                self.end += count as u64;
+                left -= count;
+                rest = &rest[count..];
+            }
+        }
+        Ok(self.end)
+    }
+
+    /// The pending buffer that takes the next byte; a new one, sized for `left` bytes, if need be.
+    fn pending_with_space(&mut self, left: usize) -> &mut Pending<F::Buffer> {
+        let full = match self.pending.back() {
+            Some(last) => last.filled == last.buffer.as_slice().len(),
+            None => true,
+        };
+        if full {
+            if !self.pending.is_empty() {
+                // One buffer was not enough for what arrives during a write: take larger ones.
+                self.next_capacity = (self.next_capacity * 2).min(self.options.buffer_bytes_max);
+            }
+            // A full buffer ends on a block boundary; only the first pending one carries a tail.
+            let carried = if self.pending.is_empty() {
+                self.tail.as_slice()
+            } else {
+                &[]
+            };
+            let wanted = left.saturating_add(carried.len()).max(self.next_capacity);
+            let mut buffer = self.file.buffer(wanted.min(self.options.buffer_bytes_max));
+            buffer.as_mut_slice()[..carried.len()].copy_from_slice(carried);
+            let position = self.end - carried.len() as u64;
+            debug_assert_eq!(position, block_floor(self.end));
+            self.pending.push_back(Pending {
+                buffer,
+                position,
+                filled: carried.len(),
+            });
+        }
+        self.pending
+            .back_mut()
+            .expect("a buffer was just pushed or had space")
+    }
+
+    /// Everything appended since the last write, as one write. `None` while a write is in flight
+    /// (what arrives meanwhile forms the next one), with nothing to write, or after a failure.
+    pub fn take_write(&mut self) -> Option<WriteJob<F>> {
+        if self.failed.is_some() || self.writing.is_some() || self.pending.is_empty() {
+            return None;
+        }
+        let mut buffers = Vec::with_capacity(self.pending.len());
+        for mut pending in self.pending.drain(..) {
+            let padded = pending.filled.next_multiple_of(BLOCK_BYTES);
+            // Registered memory is recycled: without this its old content would reach the disk.
+            pending.buffer.as_mut_slice()[pending.filled..padded].fill(0);
+            pending.buffer.truncate(padded);
+            let tail_start = pending.filled - pending.filled % BLOCK_BYTES;
+            self.tail.clear();
+            self.tail
+                .extend_from_slice(&pending.buffer.as_slice()[tail_start..pending.filled]);
+            buffers.push((pending.buffer, pending.position));
+        }
+        self.writing = Some(self.end);
+        let sync_after = self.options.syncs_after_write();
+        Some(WriteJob::new(
+            Rc::clone(&self.file),
+            buffers,
+            self.end,
+            sync_after,
+        ))
+    }
+
+    /// For files of [`SyncMode::None`]: the sync that makes all written bytes durable. `None` if
+    /// they are, while one is in flight, or after a failure.
+    pub fn take_sync(&mut self) -> Option<SyncJob<F>> {
+        if self.failed.is_some() || self.syncing || self.durable == self.written {
+            return None;
+        }
+        self.syncing = true;
+        Some(SyncJob::new(Rc::clone(&self.file), self.written))
+    }
+
+    /// Takes a performed job's result in.
+    ///
+    /// # Errors
+    /// [`AppendError::Failed`] once any write or sync has failed, for ever;
+    /// [`AppendError::NoSpace`] if only the zeroing ahead found no space.
+    ///
+    /// # Panics
+    /// If the job was not handed out by this file.
+    pub fn complete(&mut self, result: JobResult) -> Result<Completed, AppendError> {
+        match result {
+            JobResult::Write { end, outcome } => {
+                assert_eq!(
+                    self.writing.take(),
+                    Some(end),
+                    "a write that was not handed out"
+                );
+                if self.record(outcome) {
+                    self.written = end;
+                    if self.options.sync == SyncMode::Data {
+                        self.durable = end;
+                    }
+                }
+            }
+            JobResult::Sync { end, outcome } => {
+                assert!(
+                    std::mem::take(&mut self.syncing),
+                    "a sync that was not handed out"
+                );
+                if self.record(outcome) {
+                    self.durable = self.durable.max(end);
+                }
+            }
+            JobResult::Zero { end, outcome } => {
+                assert_eq!(
+                    self.zeroing.take(),
+                    Some(end),
+                    "a zeroing that was not handed out"
+                );
+                match outcome {
+                    Err(error) if is_no_space(&error) => {
+                        self.space_refused = true; // No job is due again before somebody asks.
+                        self.reserved = self.end;
+                        self.check()?;
+                        return Err(AppendError::NoSpace(Rc::new(error)));
+                    }
+                    // A failed sync may have lost appended bytes as well.
+                    outcome => {
+                        if self.record(outcome) {
+                            self.zeroed = end;
+                        }
+                    }
+                }
+            }
+        }
+        self.check()?;
+        Ok(Completed {
+            written: self.written,
+            durable: self.durable,
+        })
+    }
+
+    /// Whether the outcome counts: it is a success and nothing has failed before.
+    fn record(&mut self, outcome: io::Result<()>) -> bool {
+        if let Err(error) = outcome {
+            self.failed.get_or_insert_with(|| Rc::new(error));
+        }
+        self.failed.is_none()
+    }
+
+    /// Frees what a file at rest does not need; it keeps its last incomplete block, at most 4 KiB.
+    pub fn idle(&mut self) {
+        self.next_capacity = self.options.buffer_bytes_min;
+        if self.pending.is_empty() {
+            self.pending.shrink_to_fit();
+            self.tail.shrink_to_fit();
+        }
+    }
+
+    /// Writes what is pending, cuts the file to its exact end, makes it durable and gives it back.
+    ///
+    /// # Errors
+    /// [`AppendError::Failed`], earlier or now.
+    ///
+    /// # Panics
+    /// If a job is still in flight.
+    pub async fn seal(mut self) -> Result<Rc<F>, AppendError> {
+        assert!(!self.has_job_in_flight(), "sealed with a job in flight");
+        if let Some(job) = self.take_write() {
+            let result = job.perform().await;
+            self.complete(result)?;
+        }
+        self.check()?;
+        let cut = match self.file.len() == self.end && self.durable == self.end {
+            true => Ok(()),
+            false => self.file.set_len(self.end).await,
+        };
+        cut.map_err(|error| AppendError::Failed(Rc::new(error)))?;
+        Ok(self.file)
+    }
+}
+
+/// The failures of extending a file that leave everything written so far untouched.
+fn is_no_space(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}

@@ -1,0 +1,173 @@
+//! The jobs an `AppendFile` hands out: what is performed on the file, away from the state.
+//!
+//! Runs on the file's shard, in whatever task awaits it. A job owns all it needs, so it may outlive
+//! a borrow of its `AppendFile`; it never changes that state itself. A job that is dropped
+//! unperformed leaves its file waiting for ever: whoever takes one performs it.
+
+use crate::storage::File;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+/// What a performed job brings back to [`super::AppendFile::complete`].
+#[derive(Debug)]
+#[must_use = "the file waits for it"]
+pub enum JobResult {
+    /// A write of everything below `end`.
+    Write {
+        /// Position in the file, in bytes.
+        end: u64,
+        /// A short write counts as an error.
+        outcome: io::Result<()>,
+    },
+    /// Zeroing up to `end`.
+    Zero {
+        /// Position in the file, in bytes.
+        end: u64,
+        /// `StorageFull` is not a failure of the file.
+        outcome: io::Result<()>,
+    },
+    /// A sync of everything that was written below `end`.
+    Sync {
+        /// Position in the file, in bytes.
+        end: u64,
+        /// The sync's own result.
+        outcome: io::Result<()>,
+    },
+}
+
+/// A group commit: all bytes that were pending, in whole blocks.
+#[must_use = "the file waits for it"]
+pub struct WriteJob<F: File> {
+    file: Rc<F>,
+    buffers: Vec<(F::Buffer, u64)>,
+    end: u64,
+    sync_after: bool,
+}
+
+impl<F: File> WriteJob<F> {
+    pub(super) fn new(
+        file: Rc<F>,
+        buffers: Vec<(F::Buffer, u64)>,
+        end: u64,
+        sync_after: bool,
+    ) -> WriteJob<F> {
+        WriteJob {
+            file,
+            buffers,
+            end,
+            sync_after,
+        }
+    }
+
+    /// Writes all buffers, several at once (they share no block), then syncs if the file's method
+    /// says so. A sync covers completed writes only, therefore it waits for all of them.
+    pub async fn perform(self) -> JobResult {
+        let WriteJob {
+            file,
+            mut buffers,
+            end,
+            sync_after,
+        } = self;
+        let mut outcome = match buffers.len() {
+            1 => match buffers.pop() {
+                Some((buffer, position)) => file.write_at(buffer, position).await,
+                None => Ok(()),
+            },
+            _ => write_concurrently(&file, buffers).await,
+        };
+        if outcome.is_ok() && sync_after {
+            outcome = file.sync_data().await;
+        }
+        JobResult::Write { end, outcome }
+    }
+}
+
+/// Performs all writes and waits for every one, also after an error: no write may still be under
+/// way when its result is reported.
+async fn write_concurrently<F: File>(
+    file: &Rc<F>,
+    buffers: Vec<(F::Buffer, u64)>,
+) -> io::Result<()> {
+    type Write<'a> = Option<Pin<Box<dyn Future<Output = io::Result<()>> + 'a>>>;
+    let mut writes: Vec<Write<'_>> = Vec::with_capacity(buffers.len());
+    for (buffer, position) in buffers {
+        writes.push(Some(Box::pin(file.write_at(buffer, position))));
+    }
+    let mut outcome = Ok(());
+    poll_fn(|context| {
+        let mut waiting = false;
+        for slot in &mut writes {
+            let Some(write) = slot else { continue };
+            match write.as_mut().poll(context) {
+                Poll::Pending => waiting = true,
+                Poll::Ready(result) => {
+                    *slot = None;
+                    if outcome.is_ok() {
+                        outcome = result;
+                    }
+                }
+            }
+        }
+        if waiting {
+            Poll::Pending
+        } else {
+            Poll::Ready(())
+        }
+    })
+    .await;
+    outcome
+}
+
+/// Zeroing of the next chunk of a file.
+#[must_use = "the file waits for it"]
+pub struct ZeroJob<F: File> {
+    file: Rc<F>,
+    from: u64,
+    to: u64,
+}
+
+impl<F: File> ZeroJob<F> {
+    pub(super) fn new(file: Rc<F>, from: u64, to: u64) -> ZeroJob<F> {
+        ZeroJob { file, from, to }
+    }
+
+    /// Bytes this job will write.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.to - self.from
+    }
+
+    /// Writes the zeros and makes the new size durable.
+    pub async fn perform(self) -> JobResult {
+        let outcome = self.file.write_zeros(self.from, self.to - self.from).await;
+        JobResult::Zero {
+            end: self.to,
+            outcome,
+        }
+    }
+}
+
+/// A sync of what is written already.
+#[must_use = "the file waits for it"]
+pub struct SyncJob<F: File> {
+    file: Rc<F>,
+    end: u64,
+}
+
+impl<F: File> SyncJob<F> {
+    pub(super) fn new(file: Rc<F>, end: u64) -> SyncJob<F> {
+        SyncJob { file, end }
+    }
+
+    /// Syncs the file's data.
+    pub async fn perform(self) -> JobResult {
+        let outcome = self.file.sync_data().await;
+        JobResult::Sync {
+            end: self.end,
+            outcome,
+        }
+    }
+}

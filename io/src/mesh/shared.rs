@@ -1,0 +1,264 @@
+//! The part of the mesh that several threads touch: lanes, reply lanes and wake-up signals.
+//!
+//! Owns the queues between cores and the rule for waking a core: only when it is parked, once per
+//! batch. Used from every shard and from outside threads; never holds a lock while it wakes a task
+//! or runs a handler.
+
+use super::slots::SlotId;
+use super::{Lost, Pulse};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+/// Locks, also after a panic elsewhere: every critical section here is a push or a swap, which
+/// leaves the queue whole.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A first-in-first-out queue with one producing and one consuming side.
+pub(super) struct Lane<T> {
+    queue: Mutex<Queue<T>>,
+    /// The queue is not empty. Written under the lock, read without it.
+    ready: AtomicBool,
+}
+
+struct Queue<T> {
+    entries: VecDeque<T>,
+    closed: bool,
+}
+
+impl<T> Lane<T> {
+    pub(super) fn new() -> Lane<T> {
+        let queue = Queue {
+            entries: VecDeque::new(),
+            closed: false,
+        };
+        Lane {
+            queue: Mutex::new(queue),
+            ready: AtomicBool::new(false),
+        }
+    }
+
+    /// Appends; gives the entry back if the consumer is gone.
+    pub(super) fn push(&self, entry: T) -> Result<(), T> {
+        let mut queue = lock(&self.queue);
+        if queue.closed {
+            return Err(entry);
+        }
+        queue.entries.push_back(entry);
+        self.ready.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Appends if fewer than `capacity` entries wait.
+    pub(super) fn push_bounded(&self, entry: T, capacity: usize) -> Result<(), PushError<T>> {
+        let mut queue = lock(&self.queue);
+        if queue.closed {
+            return Err(PushError::Closed(entry));
+        }
+        if queue.entries.len() >= capacity {
+            return Err(PushError::Full(entry));
+        }
+        queue.entries.push_back(entry);
+        self.ready.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Whether [`Lane::take`] would find something.
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::SeqCst)
+    }
+
+    /// Moves everything into `into`, which is empty: one lock for a whole batch, and the two
+    /// queues' memory changes sides instead of being allocated again.
+    pub(super) fn take(&self, into: &mut VecDeque<T>) {
+        debug_assert!(into.is_empty());
+        let mut queue = lock(&self.queue);
+        std::mem::swap(&mut queue.entries, into);
+        self.ready.store(false, Ordering::SeqCst);
+    }
+
+    /// Refuses further entries and returns those that nobody will take.
+    pub(super) fn close(&self) -> VecDeque<T> {
+        let mut queue = lock(&self.queue);
+        queue.closed = true;
+        self.ready.store(false, Ordering::SeqCst);
+        std::mem::take(&mut queue.entries)
+    }
+}
+
+/// Why a bounded push was refused; both give the entry back.
+pub(super) enum PushError<T> {
+    Full(T),
+    Closed(T),
+}
+
+/// Requests from one core to another, with the credits that bound them.
+pub(super) struct RequestLane<Request> {
+    pub(super) lane: Lane<(SlotId, Request)>,
+    /// Credits the destination has given back by handling requests.
+    returned: AtomicUsize,
+    /// The source has none left and wants to be woken when some come back.
+    starved: AtomicBool,
+}
+
+impl<Request> RequestLane<Request> {
+    pub(super) fn new() -> RequestLane<Request> {
+        RequestLane {
+            lane: Lane::new(),
+            returned: AtomicUsize::new(0),
+            starved: AtomicBool::new(false),
+        }
+    }
+
+    /// Destination: `count` requests were handled. Says whether the source waits for that.
+    pub(super) fn give_credits(&self, count: usize) -> bool {
+        self.returned.fetch_add(count, Ordering::SeqCst);
+        self.starved.swap(false, Ordering::SeqCst)
+    }
+
+    /// Source: takes the credits given back so far; with none there, asks to be woken.
+    pub(super) fn take_credits_or_starve(&self) -> usize {
+        let count = self.returned.swap(0, Ordering::SeqCst);
+        if count > 0 {
+            return count;
+        }
+        self.starved.store(true, Ordering::SeqCst);
+        // Given back between the two lines above: then nobody will wake us, so look again.
+        self.returned.swap(0, Ordering::SeqCst)
+    }
+
+    pub(super) fn has_credits(&self) -> bool {
+        self.returned.load(Ordering::SeqCst) > 0
+    }
+}
+
+/// Wakes one core's pump, from any thread.
+pub(super) struct Signal {
+    parked: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Signal {
+    fn new() -> Signal {
+        Signal {
+            parked: AtomicBool::new(false),
+            waker: Mutex::new(None),
+        }
+    }
+
+    /// The pump is about to return with nothing to do. It must look at its queues once more after
+    /// this call: whoever pushed before it saw no parked pump and did not wake it.
+    pub(super) fn park(&self, waker: &Waker) {
+        let mut slot = lock(&self.waker);
+        match &mut *slot {
+            Some(known) if known.will_wake(waker) => {}
+            other => *other = Some(waker.clone()),
+        }
+        drop(slot);
+        self.parked.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+    }
+
+    pub(super) fn unpark(&self) {
+        self.parked.store(false, Ordering::SeqCst);
+    }
+}
+
+/// What replies need, apart from the type of requests.
+pub(super) struct Replies<Reply> {
+    pub(super) count: usize,
+    lanes: Vec<Lane<(SlotId, Result<Reply, Lost>)>>,
+    signals: Vec<Signal>,
+    pulse: Option<Arc<dyn Pulse>>,
+}
+
+impl<Reply> Replies<Reply> {
+    fn new(count: usize, pulse: Option<Arc<dyn Pulse>>) -> Replies<Reply> {
+        Replies {
+            count,
+            lanes: (0..count * count).map(|_| Lane::new()).collect(),
+            signals: (0..count).map(|_| Signal::new()).collect(),
+            pulse,
+        }
+    }
+
+    /// The reply lane from shard `from` back to the caller `to`.
+    pub(super) fn lane(&self, from: usize, to: usize) -> &Lane<(SlotId, Result<Reply, Lost>)> {
+        &self.lanes[from * self.count + to]
+    }
+
+    pub(super) fn signal(&self, shard: usize) -> &Signal {
+        &self.signals[shard]
+    }
+
+    /// Something was pushed for `shard`: wakes it if it is parked.
+    pub(super) fn notify(&self, shard: usize) {
+        let signal = &self.signals[shard];
+        fence(Ordering::SeqCst);
+        if !signal.parked.load(Ordering::SeqCst) || !signal.parked.swap(false, Ordering::SeqCst) {
+            return;
+        }
+        if let Some(pulse) = &self.pulse {
+            pulse.woken(shard);
+        }
+        let waker = lock(&signal.waker).clone();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// The pump of `shard` is running.
+    pub(super) fn ran(&self, shard: usize) {
+        if let Some(pulse) = &self.pulse {
+            pulse.ran(shard);
+        }
+    }
+
+    /// Sends a reply home. Never blocks and never drops: the slot was reserved by the caller. A
+    /// caller whose shard has ended is past caring.
+    pub(super) fn send(&self, from: usize, to: usize, slot: SlotId, reply: Result<Reply, Lost>) {
+        if self.lane(from, to).push((slot, reply)).is_ok() {
+            self.notify(to);
+        }
+    }
+}
+
+/// Everything shared by the endpoints of one mesh.
+pub(super) struct Shared<Request, Reply> {
+    pub(super) replies: Arc<Replies<Reply>>,
+    requests: Vec<RequestLane<Request>>,
+    /// Requests of threads that are no shard, one inbox per shard.
+    pub(super) inboxes: Vec<super::remote::Inbox<Request, Reply>>,
+    pub(super) lane_capacity: usize,
+    pub(super) calls_in_flight_max: usize,
+    /// Which endpoints have been made.
+    pub(super) attached: Vec<AtomicBool>,
+}
+
+impl<Request, Reply> Shared<Request, Reply> {
+    pub(super) fn new(
+        count: usize,
+        options: super::MeshOptions,
+        pulse: Option<Arc<dyn Pulse>>,
+    ) -> Shared<Request, Reply> {
+        Shared {
+            replies: Arc::new(Replies::new(count, pulse)),
+            requests: (0..count * count).map(|_| RequestLane::new()).collect(),
+            inboxes: (0..count).map(|_| super::remote::Inbox::new()).collect(),
+            lane_capacity: options.lane_capacity,
+            calls_in_flight_max: options.calls_in_flight_max,
+            attached: (0..count).map(|_| AtomicBool::new(false)).collect(),
+        }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.replies.count
+    }
+
+    pub(super) fn requests(&self, from: usize, to: usize) -> &RequestLane<Request> {
+        &self.requests[from * self.replies.count + to]
+    }
+}

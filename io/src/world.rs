@@ -1,0 +1,158 @@
+//! The one door to storage, time and randomness: the `World` trait.
+//!
+//! Owns the contract only. `direct::DirectWorld` keeps it with io_uring and the kernel's clocks,
+//! `simulated::SimulatedWorld` with memory, a seed and virtual time; code that is generic over
+//! `W: World` is therefore testable under power cuts and full disks. A world belongs to the shard
+//! it was made on and never crosses threads. This file never performs I/O itself.
+
+// The futures of these traits stay on the shard that made them; a `Send` bound would forbid
+// exactly the single-threaded sharing (`Rc`) the design rests on.
+#![allow(async_fn_in_trait)]
+
+use crate::storage::File;
+use bytes::Bytes;
+use std::ffi::OsString;
+use std::future::Future;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+/// How a file is opened; see [`OpenOptions`] for the less common wishes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// Reading only; the file must exist.
+    Read,
+    /// Reading and writing; the file must exist.
+    ReadWrite,
+    /// Reading and writing; the file is created if missing, and its directory entry is durable
+    /// when the call returns.
+    ReadWriteCreate,
+}
+
+/// Everything that can be asked for when a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenOptions {
+    /// Access and creation.
+    pub mode: OpenMode,
+    /// Every completed write is already durable (`O_DSYNC`).
+    pub write_through: bool,
+    /// Whether a newly created entry is synced before the call returns. When several files are
+    /// created in one directory, ask for `false` and finish with one [`World::sync_dir`].
+    pub sync_entry: bool,
+}
+
+impl OpenOptions {
+    /// The same file, every completed write durable.
+    #[must_use]
+    pub fn with_write_through(self) -> OpenOptions {
+        OpenOptions {
+            write_through: true,
+            ..self
+        }
+    }
+
+    /// The same file; a new entry becomes durable only with the next [`World::sync_dir`].
+    #[must_use]
+    pub fn without_entry_sync(self) -> OpenOptions {
+        OpenOptions {
+            sync_entry: false,
+            ..self
+        }
+    }
+}
+
+impl From<OpenMode> for OpenOptions {
+    fn from(mode: OpenMode) -> OpenOptions {
+        OpenOptions {
+            mode,
+            write_through: false,
+            sync_entry: true,
+        }
+    }
+}
+
+/// One entry of a listed directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirEntry {
+    /// The name without its directory; a foreign directory may hold names that are not UTF-8.
+    pub name: OsString,
+    /// A directory; everything else (links included) counts as a file.
+    pub is_dir: bool,
+    /// Length in bytes; 0 for directories.
+    pub len: u64,
+}
+
+/// Storage, clocks and randomness of one shard. Cheap to clone; all clones are the same world.
+///
+/// Paths are absolute. Every operation that changes a directory is durable when it returns: the
+/// parent directory has been synced as well (`fsync(2)`: syncing a file does not sync its entry).
+pub trait World: Clone + 'static {
+    /// An open file of this world.
+    type File: File;
+    /// A sleep that has been asked for; dropping it takes the request back.
+    type Sleep: Future<Output = ()> + Unpin + 'static;
+
+    /// Wall clock, milliseconds since 1970-01-01 UTC. May jump; never use it to measure.
+    fn now_ms(&self) -> i64;
+
+    /// Monotonic clock in nanoseconds, from an origin that is the same for all shards of a process.
+    fn monotonic_ns(&self) -> u64;
+
+    /// Sleeps until [`World::monotonic_ns`] has reached `deadline_ns`; at once if it has already.
+    fn sleep_until(&self, deadline_ns: u64) -> Self::Sleep;
+
+    /// Sleeps for `duration` from now.
+    fn sleep_for(&self, duration: Duration) -> Self::Sleep {
+        let duration_ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        self.sleep_until(self.monotonic_ns().saturating_add(duration_ns))
+    }
+
+    /// Ends a slice of work, so that other tasks run and I/O is polled. Long work calls it about
+    /// every 100 µs: the executors never preempt by timer (see the crate's `executor` module).
+    fn pause(&self) -> impl Future<Output = ()>;
+
+    /// 64 random bits: unpredictable in the real world, from the seed in the simulated one.
+    fn random_u64(&self) -> u64;
+
+    /// 128 random bits; see [`World::random_u64`].
+    fn random_u128(&self) -> u128;
+
+    /// Runs `task` on this shard until it ends. A panic in it ends the process with a clear line.
+    fn spawn(&self, task: impl Future<Output = ()> + 'static);
+
+    /// Creates `path` and its missing parents. No error if it exists already.
+    async fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes `path` and everything below it. `NotFound` if there is no such directory.
+    async fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
+
+    /// Renames a file or directory; an existing file at `to` is replaced atomically.
+    async fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file. `NotFound` if it does not exist.
+    async fn remove_file(&self, path: &Path) -> io::Result<()>;
+
+    /// The entries of a directory, sorted by name.
+    async fn list_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>>;
+
+    /// A whole file. `FileTooLarge` if it has more than `max_bytes`, before anything is allocated.
+    async fn read_file(&self, path: &Path, max_bytes: usize) -> io::Result<Bytes>;
+
+    /// Replaces `path` by `content`: whatever happens, afterwards it holds all of the old bytes or
+    /// all of the new ones. Uses `<path>.tmp`, which a crash may leave behind.
+    async fn write_file_atomic(&self, path: &Path, content: &[u8]) -> io::Result<()>;
+
+    /// Makes the entries of a directory durable; only needed after
+    /// [`OpenOptions::without_entry_sync`].
+    async fn sync_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Opens a file for block-aligned direct I/O.
+    async fn open_file(
+        &self,
+        path: &Path,
+        options: impl Into<OpenOptions>,
+    ) -> io::Result<Self::File>;
+
+    /// Bytes an unprivileged process can still write to the file system that holds `path`.
+    async fn free_bytes(&self, path: &Path) -> io::Result<u64>;
+}
