@@ -1,0 +1,228 @@
+//! A record batch that was checked once and stays so.
+//!
+//! Owns the way from bytes to `CheckedBatch` and the few rewrites a broker makes. Never decodes a
+//! record: see `RecordsValidator` and `RecordIter`.
+
+use bytes::{Bytes, BytesMut};
+
+use super::header::{BASE_OFFSET, CRC, CRC_START, LEADER_EPOCH, LENGTH};
+use super::{
+    BATCH_HEADER_BYTES, BATCH_PREFIX_BYTES, BatchError, BatchHeader, Compression, Progress,
+    RecordIter, RecordLimits, RecordsSummary, RecordsValidator, TimestampType,
+};
+
+/// One batch of magic 2 whose length, CRC, codec, offsets and record count agree.
+///
+/// The records themselves have not been looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckedBatch {
+    /// The header, read from `bytes`.
+    pub header: BatchHeader,
+    /// The whole batch, exactly [`BatchHeader::size_bytes`] long.
+    pub bytes: Bytes,
+}
+
+impl CheckedBatch {
+    /// Checks `bytes`, which must be exactly one batch.
+    ///
+    /// # Errors
+    /// Any header error of [`BatchHeader::peek`]; [`BatchError::Truncated`],
+    /// [`BatchError::BytesAfterBatch`], [`BatchError::CrcMismatch`], [`BatchError::InvalidOffsets`],
+    /// [`BatchError::InvalidCount`].
+    pub fn parse(bytes: Bytes) -> Result<Self, BatchError> {
+        let (batch, rest) = Self::parse_first(bytes)?;
+        match rest.len() {
+            0 => Ok(batch),
+            count => Err(BatchError::BytesAfterBatch { count }),
+        }
+    }
+
+    /// Checks the batch at the front of `bytes` and gives back what follows it.
+    ///
+    /// # Errors
+    /// As [`CheckedBatch::parse`], except that bytes may follow.
+    pub fn parse_first(mut bytes: Bytes) -> Result<(Self, Bytes), BatchError> {
+        let header = BatchHeader::peek(&bytes)?;
+        let needed = header.size_bytes();
+        if bytes.len() < needed {
+            return Err(BatchError::Truncated {
+                needed,
+                available: bytes.len(),
+            });
+        }
+        let rest = bytes.split_off(needed);
+        check(&header, &bytes)?;
+        Ok((Self { header, bytes }, rest))
+    }
+
+    /// The first 16 bytes as the log stores them: `base_offset`, the length, `leader_epoch`.
+    ///
+    /// The CRC covers none of them, so that assigning offsets leaves the rest untouched. Write these
+    /// bytes, then [`CheckedBatch::body`].
+    pub fn prefix(&self, base_offset: i64, leader_epoch: i32) -> [u8; BATCH_PREFIX_BYTES] {
+        let mut prefix = [0; BATCH_PREFIX_BYTES];
+        prefix[BASE_OFFSET].copy_from_slice(&base_offset.to_be_bytes());
+        prefix[LENGTH].copy_from_slice(&self.header.batch_length.to_be_bytes());
+        prefix[LEADER_EPOCH].copy_from_slice(&leader_epoch.to_be_bytes());
+        prefix
+    }
+
+    /// Everything after the first 16 bytes: what is stored as it was received.
+    pub fn body(&self) -> Bytes {
+        self.bytes.slice(BATCH_PREFIX_BYTES..)
+    }
+
+    /// The records, compressed as the header says.
+    pub fn compressed_records(&self) -> Bytes {
+        self.bytes.slice(BATCH_HEADER_BYTES..)
+    }
+
+    /// A copy with another base offset and leader epoch.
+    #[must_use]
+    pub fn with_offsets(&self, base_offset: i64, leader_epoch: i32) -> Self {
+        let mut header = self.header;
+        header.base_offset = base_offset;
+        header.partition_leader_epoch = leader_epoch;
+        let mut bytes = BytesMut::with_capacity(self.bytes.len());
+        bytes.extend_from_slice(&self.prefix(base_offset, leader_epoch));
+        bytes.extend_from_slice(&self.bytes[BATCH_PREFIX_BYTES..]);
+        Self {
+            header,
+            bytes: bytes.freeze(),
+        }
+    }
+
+    /// A copy whose records all have the time of the append, `now_ms` since the epoch
+    /// (`message.timestamp.type=LogAppendTime`). The record's own timestamps stay but no longer count.
+    #[must_use]
+    pub fn with_log_append_time(&self, now_ms: i64) -> Self {
+        self.with_timestamps(TimestampType::LogAppendTime, now_ms)
+    }
+
+    /// A copy whose header says `max_timestamp_ms`, and that the records' own timestamps count.
+    ///
+    /// For a producer whose header does not tell the true maximum ([`RecordsSummary`]): the time
+    /// index must not be led astray.
+    #[must_use]
+    pub fn with_max_timestamp(&self, max_timestamp_ms: i64) -> Self {
+        self.with_timestamps(TimestampType::CreateTime, max_timestamp_ms)
+    }
+
+    fn with_timestamps(&self, timestamp_type: TimestampType, max_timestamp_ms: i64) -> Self {
+        let mut header = self.header;
+        header.attributes = header.attributes.with_timestamp_type(timestamp_type);
+        header.max_timestamp = max_timestamp_ms;
+        Self::assemble(header, &self.bytes[BATCH_HEADER_BYTES..])
+    }
+
+    /// A batch of the same records under another codec (`compression.type` of the topic).
+    ///
+    /// `level` as for [`Compression::compress`]. At most `limits.decompressed_bytes_max` bytes are
+    /// decompressed; the records are not validated.
+    ///
+    /// # Errors
+    /// [`BatchError::Compression`], [`BatchError::TooLarge`].
+    pub fn recompressed(
+        &self,
+        compression: Compression,
+        level: Option<i32>,
+        limits: &RecordLimits,
+    ) -> Result<Self, BatchError> {
+        let plain = self
+            .header
+            .compression()
+            .decompress_bounded(&self.compressed_records(), limits.decompressed_bytes_max)?;
+        let records = compression.compress(level, &plain)?;
+        let mut header = self.header;
+        header.attributes = header.attributes.with_compression(compression);
+        header.batch_length = batch_length(records.len())?;
+        Ok(Self::assemble(header, &records))
+    }
+
+    /// Puts a batch together whose header is right but for its CRC.
+    pub(super) fn assemble(mut header: BatchHeader, records: &[u8]) -> Self {
+        let mut bytes = BytesMut::with_capacity(header.size_bytes());
+        bytes.extend_from_slice(&header.to_bytes());
+        bytes.extend_from_slice(records);
+        header.crc = crc32c::crc32c(&bytes[CRC_START..]);
+        bytes[CRC].copy_from_slice(&header.crc.to_be_bytes());
+        debug_assert_eq!(bytes.len(), header.size_bytes());
+        Self {
+            header,
+            bytes: bytes.freeze(),
+        }
+    }
+
+    /// Validates every record in one go. A shard that must not be blocked steps through a
+    /// [`RecordsValidator`] instead.
+    ///
+    /// # Errors
+    /// As [`RecordsValidator::step`].
+    pub fn validate_records(&self, limits: &RecordLimits) -> Result<RecordsSummary, BatchError> {
+        let mut validator = RecordsValidator::new(self, *limits)?;
+        loop {
+            if let Progress::Done(summary) = validator.step(usize::MAX)? {
+                return Ok(summary);
+            }
+        }
+    }
+
+    /// The records, decompressed (at most `limits.decompressed_bytes_max` bytes) but not yet decoded.
+    ///
+    /// Holds for stored batches, too: compaction may have removed records, so offsets need only
+    /// ascend. Of `limits`, only the decompressed size counts here.
+    ///
+    /// # Errors
+    /// [`BatchError::Compression`]; what is wrong with a record, the iterator says.
+    pub fn records(&self, limits: &RecordLimits) -> Result<RecordIter, BatchError> {
+        let plain = self
+            .header
+            .compression()
+            .decompress_bounded(&self.compressed_records(), limits.decompressed_bytes_max)?;
+        Ok(RecordIter::new(&self.header, plain))
+    }
+}
+
+/// The length field of a batch with this many bytes of records.
+pub(super) fn batch_length(records_bytes: usize) -> Result<i32, BatchError> {
+    const AFTER_LENGTH: usize = BATCH_HEADER_BYTES - super::LOG_OVERHEAD_BYTES;
+    records_bytes
+        .checked_add(AFTER_LENGTH)
+        .and_then(|length| i32::try_from(length).ok())
+        .ok_or(BatchError::TooLarge)
+}
+
+/// What a header cannot show by itself. `bytes` is the whole batch, at least 61 bytes.
+pub(super) fn check(header: &BatchHeader, bytes: &[u8]) -> Result<(), BatchError> {
+    let computed = crc32c::crc32c(&bytes[CRC_START..]);
+    if computed != header.crc {
+        return Err(BatchError::CrcMismatch {
+            stored: header.crc,
+            computed,
+        });
+    }
+    let BatchHeader {
+        base_offset,
+        last_offset_delta,
+        record_count,
+        ..
+    } = *header;
+    if last_offset_delta < 0
+        || base_offset
+            .checked_add(i64::from(last_offset_delta))
+            .is_none()
+    {
+        return Err(BatchError::InvalidOffsets {
+            base_offset,
+            last_offset_delta,
+        });
+    }
+    // Compaction can leave any number of the records that the offsets span.
+    if record_count < 0 || i64::from(record_count) > i64::from(last_offset_delta) + 1 {
+        return Err(BatchError::InvalidCount {
+            record_count,
+            last_offset_delta,
+        });
+    }
+    Ok(())
+}

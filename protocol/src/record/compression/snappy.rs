@@ -1,0 +1,97 @@
+//! Snappy in record batches: the Java library's block framing, or one bare block.
+//!
+//! Owns the framing (`SnappyOutputStream` of xerial's snappy-java); blocks are the `snap` crate's.
+//! Never allocates a block's claimed size before the block is long enough to reach it.
+
+use bytes::{Buf, Bytes};
+
+use super::stream::Fault;
+
+/// What a framed stream begins with.
+const MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
+/// The magic, then version and oldest compatible version, both 1.
+const HEADER_BYTES: usize = 16;
+/// Uncompressed bytes per block that the Java library writes.
+const BLOCK_BYTES: usize = 32 * 1024;
+/// The best a block can do: copies of 64 bytes in 3 bytes each, rounded up.
+const EXPANSION_MAX: usize = 22;
+
+/// The blocks of one compressed input.
+pub(super) struct Blocks {
+    input: Bytes,
+    framed: bool,
+}
+
+impl Blocks {
+    pub(super) fn new(mut input: Bytes) -> Self {
+        // librdkafka writes bare blocks. None begins like the magic: as a length it would be 82 53,
+        // followed by an element that copies from before the start.
+        let framed = input.len() >= HEADER_BYTES && input.starts_with(&MAGIC);
+        if framed {
+            input.advance(HEADER_BYTES);
+        }
+        Self { input, framed }
+    }
+
+    /// Decompresses the next block to the front of `chunk`; its length, 0 at the end.
+    pub(super) fn next_block(&mut self, chunk: &mut Vec<u8>, room: usize) -> Result<usize, Fault> {
+        loop {
+            if self.input.is_empty() {
+                return Ok(0);
+            }
+            let block = self.take_block()?;
+            let length = snap::raw::decompress_len(&block).map_err(malformed)?;
+            if length > room {
+                return Err(Fault::TooLong);
+            }
+            if length > block.len().saturating_mul(EXPANSION_MAX) {
+                return Err(Fault::from("a block claims more than it can hold"));
+            }
+            if chunk.len() < length {
+                chunk.resize(length, 0);
+            }
+            let written = snap::raw::Decoder::new()
+                .decompress(&block, chunk)
+                .map_err(malformed)?;
+            if written > 0 {
+                return Ok(written);
+            }
+        }
+    }
+
+    fn take_block(&mut self) -> Result<Bytes, Fault> {
+        if !self.framed {
+            return Ok(std::mem::take(&mut self.input));
+        }
+        let length = self
+            .input
+            .try_get_i32()
+            .map_err(|_| Fault::from("half a block length"))?;
+        match usize::try_from(length) {
+            Ok(length) if length <= self.input.len() => Ok(self.input.split_to(length)),
+            _ => Err(Fault::Malformed(format!(
+                "block length {length} is impossible"
+            ))),
+        }
+    }
+}
+
+fn malformed(error: snap::Error) -> Fault {
+    Fault::Malformed(error.to_string())
+}
+
+/// `input` in the Java library's framing.
+pub(super) fn compress(input: &[u8]) -> Result<Vec<u8>, snap::Error> {
+    let mut output = Vec::with_capacity(HEADER_BYTES + input.len() / 2);
+    output.extend_from_slice(&MAGIC);
+    output.extend_from_slice(&1_i32.to_be_bytes());
+    output.extend_from_slice(&1_i32.to_be_bytes());
+    let mut encoder = snap::raw::Encoder::new();
+    for block in input.chunks(BLOCK_BYTES) {
+        let compressed = encoder.compress_vec(block)?;
+        // A block of 32 KiB compresses to less than 40 KiB.
+        output.extend_from_slice(&(compressed.len() as i32).to_be_bytes());
+        output.extend_from_slice(&compressed);
+    }
+    Ok(output)
+}

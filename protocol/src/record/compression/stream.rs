@@ -1,0 +1,162 @@
+//! Decompression in pieces, so that neither memory nor one slice of work depends on the input's
+//! claims.
+//!
+//! Owns the running limit and the buffers. Never blocks: all input is at hand.
+
+use std::io::{self, Read};
+
+use bytes::Bytes;
+use bytes::buf::{Buf, Reader};
+use flate2::bufread::MultiGzDecoder;
+use zstd::stream::raw::Operation;
+
+use super::{Compression, CompressionError, lz4, snappy};
+
+/// Bytes of output that the stream codecs give at a time.
+const CHUNK_BYTES: usize = 16 * 1024;
+
+/// A compressed block being read from front to back.
+pub(in crate::record) struct Decompressor {
+    codec: Compression,
+    source: Source,
+    /// The piece handed out last. Blocks of the block codecs are decompressed into it whole.
+    chunk: Vec<u8>,
+    produced_bytes: usize,
+    limit_bytes: usize,
+}
+
+enum Source {
+    Gzip(Box<MultiGzDecoder<Reader<Bytes>>>),
+    Snappy(snappy::Blocks),
+    Lz4(lz4::Blocks),
+    Zstd(Box<ZstdFrames>),
+}
+
+/// Why a codec could not go on; [`Decompressor`] adds which codec and which limit.
+pub(super) enum Fault {
+    /// The next piece alone passes what is left of the limit.
+    TooLong,
+    /// The input is not the codec's.
+    Malformed(String),
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Self::Malformed(error.to_string())
+    }
+}
+
+impl From<&str> for Fault {
+    fn from(detail: &str) -> Self {
+        Self::Malformed(detail.to_owned())
+    }
+}
+
+impl Decompressor {
+    /// A reader of `input` that gives at most `limit_bytes` in all.
+    ///
+    /// # Errors
+    /// [`CompressionError::Malformed`] for a header the codec cannot read, and for
+    /// `Compression::None`, whose bytes need no reader.
+    pub(in crate::record) fn new(
+        codec: Compression,
+        input: Bytes,
+        limit_bytes: usize,
+    ) -> Result<Self, CompressionError> {
+        let source = match codec {
+            Compression::None => return Err(codec.malformed("nothing to decompress")),
+            Compression::Gzip => Ok(Source::Gzip(Box::new(MultiGzDecoder::new(input.reader())))),
+            Compression::Snappy => Ok(Source::Snappy(snappy::Blocks::new(input))),
+            Compression::Lz4 => lz4::Blocks::new(input).map(Source::Lz4),
+            Compression::Zstd => ZstdFrames::new(input).map(|it| Source::Zstd(Box::new(it))),
+        };
+        let mut this = Self {
+            codec,
+            source: Source::Snappy(snappy::Blocks::new(Bytes::new())),
+            chunk: Vec::new(),
+            produced_bytes: 0,
+            limit_bytes,
+        };
+        this.source = source.map_err(|fault| this.explain(fault))?;
+        Ok(this)
+    }
+
+    /// The next piece of output; empty at the end and ever after.
+    ///
+    /// # Errors
+    /// As [`Compression::decompress_bounded`].
+    pub(in crate::record) fn next_chunk(&mut self) -> Result<&[u8], CompressionError> {
+        let room = self.limit_bytes - self.produced_bytes;
+        let chunk = &mut self.chunk;
+        let filled = match &mut self.source {
+            Source::Gzip(decoder) => fill(chunk, |out| Ok(decoder.read(out)?)),
+            Source::Zstd(frames) => fill(chunk, |out| frames.read(out)),
+            Source::Snappy(blocks) => blocks.next_block(chunk, room),
+            Source::Lz4(blocks) => blocks.next_block(chunk),
+        };
+        let length = match filled {
+            Ok(length) if length <= room => length,
+            Ok(_) => return Err(self.explain(Fault::TooLong)),
+            Err(fault) => return Err(self.explain(fault)),
+        };
+        self.produced_bytes += length;
+        Ok(&self.chunk[..length])
+    }
+
+    fn explain(&self, fault: Fault) -> CompressionError {
+        match fault {
+            Fault::TooLong => CompressionError::LimitExceeded {
+                codec: self.codec,
+                limit_bytes: self.limit_bytes,
+            },
+            Fault::Malformed(detail) => self.codec.malformed(detail),
+        }
+    }
+}
+
+/// Reads into the whole of `chunk`, grown to its full size the first time.
+fn fill(
+    chunk: &mut Vec<u8>,
+    read: impl FnOnce(&mut [u8]) -> Result<usize, Fault>,
+) -> Result<usize, Fault> {
+    chunk.resize(CHUNK_BYTES, 0);
+    read(chunk)
+}
+
+/// One or more zstd frames, skippable ones too.
+struct ZstdFrames {
+    decoder: zstd::stream::raw::Decoder<'static>,
+    input: Bytes,
+    /// Whether the input so far ends where a frame does.
+    between_frames: bool,
+}
+
+impl ZstdFrames {
+    /// The largest window is zstd's own default limit, 128 MiB: the Java client's levels 20 and
+    /// above need it. It is address space; only what output fills of it becomes memory.
+    fn new(input: Bytes) -> Result<Self, Fault> {
+        let decoder = zstd::stream::raw::Decoder::new()?;
+        Ok(Self {
+            decoder,
+            input,
+            between_frames: false,
+        })
+    }
+
+    fn read(&mut self, out: &mut [u8]) -> Result<usize, Fault> {
+        loop {
+            if self.input.is_empty() && self.between_frames {
+                return Ok(0);
+            }
+            let status = self.decoder.run_on_buffers(&self.input, out)?;
+            self.input.advance(status.bytes_read);
+            self.between_frames = status.remaining == 0;
+            if status.bytes_written > 0 {
+                return Ok(status.bytes_written);
+            }
+            if self.input.is_empty() && !self.between_frames {
+                return Err(Fault::from("the last frame is incomplete"));
+            }
+        }
+    }
+}

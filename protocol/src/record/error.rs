@@ -1,0 +1,279 @@
+//! Everything that can be wrong with a record batch, said precisely enough for a log line.
+//!
+//! Owns the error types of the record module. Never carries client bytes, so that printing an error
+//! is always cheap and safe.
+
+use std::error::Error;
+use std::fmt;
+
+use super::Compression;
+
+/// Why bytes are not an acceptable record batch.
+///
+/// Offsets, lengths and counts are the values found on the wire or on disk, unchanged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BatchError {
+    /// Fewer bytes than the header, or than the header's length field promises.
+    Truncated {
+        /// Bytes the batch needs, counted from its first byte.
+        needed: usize,
+        /// Bytes there are.
+        available: usize,
+    },
+    /// Bytes follow the one batch that was expected.
+    BytesAfterBatch {
+        /// How many bytes follow it.
+        count: usize,
+    },
+    /// Magic 0 or 1: a message set of Kafka before 0.11, which is recognised but not served.
+    LegacyMagic {
+        /// The format's magic number, 0 or 1.
+        magic: i8,
+    },
+    /// A magic number no Kafka release has used.
+    UnknownMagic {
+        /// The magic number found.
+        magic: i8,
+    },
+    /// The length field is negative or too small for the rest of the header.
+    InvalidLength {
+        /// The length field: bytes after itself.
+        batch_length: i32,
+    },
+    /// The compression bits name no codec (5, 6 or 7).
+    UnknownCompression {
+        /// The three compression bits.
+        id: u8,
+    },
+    /// The CRC-32C over the bytes from the attributes on is not the stored one.
+    CrcMismatch {
+        /// The checksum in the header.
+        stored: u32,
+        /// The checksum of the bytes.
+        computed: u32,
+    },
+    /// A negative base offset, or offsets that pass the end of the 64-bit range.
+    InvalidOffsets {
+        /// The header's base offset.
+        base_offset: i64,
+        /// The header's last offset delta.
+        last_offset_delta: i32,
+    },
+    /// The record count cannot belong to the offsets the header claims.
+    InvalidCount {
+        /// The header's record count.
+        record_count: i32,
+        /// The header's last offset delta.
+        last_offset_delta: i32,
+    },
+    /// A producer id without a valid producer epoch or base sequence (`LogValidator`), or a
+    /// transactional batch without a producer id.
+    InvalidProducer {
+        /// The header's producer id.
+        producer_id: i64,
+        /// The header's producer epoch.
+        producer_epoch: i16,
+        /// The header's base sequence.
+        base_sequence: i32,
+    },
+    /// A control batch where only a broker may write one.
+    ControlNotAllowed,
+    /// The timestamp type bit says log append time in a batch that a client made.
+    LogAppendTimeNotAllowed,
+    /// The records could not be decompressed within the limit.
+    Compression(CompressionError),
+    /// A record breaks the format or a rule of its topic.
+    Record {
+        /// Position of the record in its batch, from 0.
+        index: i32,
+        /// What is wrong with it.
+        fault: RecordFault,
+    },
+    /// The batch ended inside a record, or before the record count of its header was reached.
+    RecordsMissing {
+        /// The header's record count.
+        declared: i32,
+        /// Complete records there are.
+        found: i32,
+    },
+    /// Bytes follow the last record that the header declares.
+    BytesAfterRecords {
+        /// The header's record count.
+        declared: i32,
+    },
+    /// A batch under construction would pass the format's 2 GiB, or the offset range.
+    TooLarge,
+}
+
+/// What is wrong with one record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordFault {
+    /// A variable-length integer is longer than its type allows or overflows it.
+    Varint,
+    /// The record's length is negative, too small for its fixed fields, or above the limit.
+    Length(i64),
+    /// A field reaches past the end that the record's length gives.
+    FieldBeyondRecord,
+    /// The record's fields end before its length does.
+    BytesAfterFields(i64),
+    /// The key's length is below −1.
+    KeyLength(i32),
+    /// The value's length is below −1.
+    ValueLength(i32),
+    /// The header count is negative or cannot fit the record.
+    HeaderCount(i32),
+    /// A header's key has a negative length: header keys are never null.
+    HeaderKeyLength(i32),
+    /// A header value's length is below −1.
+    HeaderValueLength(i32),
+    /// The record's offset is not the one that follows its predecessor's.
+    OffsetDelta {
+        /// The delta that would have been right; the smallest one where gaps are allowed.
+        expected: i32,
+        /// The delta found.
+        found: i32,
+    },
+    /// Base timestamp plus delta passes the 64-bit range.
+    TimestampOverflow,
+    /// The timestamp is outside what the topic accepts (milliseconds since the epoch).
+    TimestampOutOfRange(i64),
+    /// A record without a key in a topic that is compacted.
+    NullKey,
+    /// A control record whose key or value is not one.
+    Control,
+}
+
+/// Why a compressed block could not be turned into its records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CompressionError {
+    /// The output would pass the caller's limit; nothing above it was produced.
+    LimitExceeded {
+        /// The codec at work.
+        codec: Compression,
+        /// The limit in bytes.
+        limit_bytes: usize,
+    },
+    /// The input is not what the codec writes, or ends too early.
+    Malformed {
+        /// The codec at work.
+        codec: Compression,
+        /// The codec's own words.
+        detail: String,
+    },
+}
+
+impl fmt::Display for BatchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Truncated { needed, available } => {
+                write!(f, "batch needs {needed} bytes, {available} are there")
+            }
+            Self::BytesAfterBatch { count } => write!(f, "{count} bytes follow the batch"),
+            Self::LegacyMagic { magic } => {
+                write!(
+                    f,
+                    "message format {magic} (before Kafka 0.11) is not supported"
+                )
+            }
+            Self::UnknownMagic { magic } => write!(f, "unknown magic {magic}"),
+            Self::InvalidLength { batch_length } => {
+                write!(f, "batch length {batch_length} is below the header's")
+            }
+            Self::UnknownCompression { id } => write!(f, "unknown compression type {id}"),
+            Self::CrcMismatch { stored, computed } => {
+                write!(f, "stored CRC {stored:#010x}, computed {computed:#010x}")
+            }
+            Self::InvalidOffsets {
+                base_offset,
+                last_offset_delta,
+            } => write!(
+                f,
+                "base offset {base_offset} with last offset delta {last_offset_delta} is impossible"
+            ),
+            Self::InvalidCount {
+                record_count,
+                last_offset_delta,
+            } => write!(
+                f,
+                "record count {record_count} does not fit last offset delta {last_offset_delta}"
+            ),
+            Self::InvalidProducer {
+                producer_id,
+                producer_epoch,
+                base_sequence,
+            } => write!(
+                f,
+                "producer id {producer_id} with epoch {producer_epoch} and sequence {base_sequence}"
+            ),
+            Self::ControlNotAllowed => write!(f, "clients may not write control batches"),
+            Self::LogAppendTimeNotAllowed => {
+                write!(
+                    f,
+                    "producers may not set the timestamp type to log append time"
+                )
+            }
+            Self::Compression(error) => error.fmt(f),
+            Self::Record { index, fault } => write!(f, "record {index}: {fault}"),
+            Self::RecordsMissing { declared, found } => {
+                write!(
+                    f,
+                    "{declared} records declared, the data ends after {found}"
+                )
+            }
+            Self::BytesAfterRecords { declared } => {
+                write!(f, "bytes remain after the {declared} declared records")
+            }
+            Self::TooLarge => write!(f, "the batch would pass what its format can hold"),
+        }
+    }
+}
+
+impl fmt::Display for RecordFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Varint => write!(f, "malformed variable-length integer"),
+            Self::Length(length) => write!(f, "impossible record length {length}"),
+            Self::FieldBeyondRecord => write!(f, "a field reaches past the record's length"),
+            Self::BytesAfterFields(count) => {
+                write!(
+                    f,
+                    "{count} bytes of the record's length are left after its fields"
+                )
+            }
+            Self::KeyLength(length) => write!(f, "key length {length}"),
+            Self::ValueLength(length) => write!(f, "value length {length}"),
+            Self::HeaderCount(count) => write!(f, "impossible header count {count}"),
+            Self::HeaderKeyLength(length) => write!(f, "header key length {length}"),
+            Self::HeaderValueLength(length) => write!(f, "header value length {length}"),
+            Self::OffsetDelta { expected, found } => {
+                write!(f, "offset delta {found} where {expected} was due")
+            }
+            Self::TimestampOverflow => write!(f, "timestamp passes the 64-bit range"),
+            Self::TimestampOutOfRange(timestamp) => {
+                write!(f, "timestamp {timestamp} is outside the accepted range")
+            }
+            Self::NullKey => write!(f, "a compacted topic needs a key"),
+            Self::Control => write!(f, "malformed control record"),
+        }
+    }
+}
+
+impl fmt::Display for CompressionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LimitExceeded { codec, limit_bytes } => {
+                write!(f, "{codec} output passes the limit of {limit_bytes} bytes")
+            }
+            Self::Malformed { codec, detail } => write!(f, "malformed {codec} data: {detail}"),
+        }
+    }
+}
+
+impl Error for BatchError {}
+impl Error for CompressionError {}
+
+impl From<CompressionError> for BatchError {
+    fn from(error: CompressionError) -> Self {
+        Self::Compression(error)
+    }
+}

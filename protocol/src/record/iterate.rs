@@ -1,0 +1,248 @@
+//! The records of one batch, decoded one by one as slices of it.
+//!
+//! Owns record decoding for everybody who needs keys, values or headers. Never copies a key or a
+//! value, and never allocates for what a record claims.
+
+use bytes::{Buf, Bytes};
+
+use super::header::NO_TIMESTAMP;
+use super::varint::PartialVarint;
+use super::{BatchError, BatchHeader, RecordFault, TimestampType};
+
+/// One decoded record. Keys, values and headers are slices of the batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The record's offset in its partition.
+    pub offset: i64,
+    /// Milliseconds since the epoch, −1 without: the producer's, or the append's where the batch has
+    /// that timestamp type.
+    pub timestamp: i64,
+    /// The key, if it is not null.
+    pub key: Option<Bytes>,
+    /// The value, if it is not null.
+    pub value: Option<Bytes>,
+    /// The headers in the producer's order, repeated keys and all.
+    pub headers: Headers,
+}
+
+/// A record's headers: a list, not a map, for a key may come more than once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Headers {
+    /// Well-formed, as [`RecordIter`] found; decoded again when walked.
+    encoded: Bytes,
+    count: usize,
+}
+
+/// One header of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The key: UTF-8 from any sound producer, though nothing enforces it.
+    pub key: Bytes,
+    /// The value, if it is not null.
+    pub value: Option<Bytes>,
+}
+
+impl Headers {
+    /// How many headers there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The headers in order.
+    pub fn iter(&self) -> impl Iterator<Item = Header> + use<> {
+        let mut fields = Fields(self.encoded.clone());
+        (0..self.count).map_while(move |_| fields.header().ok())
+    }
+}
+
+/// Gives the records of one batch in order; made by [`super::CheckedBatch::records`].
+///
+/// Ends after the first error.
+#[derive(Clone, Debug)]
+pub struct RecordIter {
+    rest: Bytes,
+    base_offset: i64,
+    last_offset_delta: i32,
+    base_timestamp: i64,
+    /// The timestamp of every record, where the broker set it.
+    append_time: Option<i64>,
+    declared: i32,
+    found: i32,
+    /// The smallest offset delta that the next record may have.
+    offset_delta_min: i32,
+    failed: bool,
+}
+
+impl RecordIter {
+    /// Over `plain`, the decompressed records of the batch with this header.
+    pub(super) fn new(header: &BatchHeader, plain: Bytes) -> Self {
+        let append_time = match header.timestamp_type() {
+            TimestampType::CreateTime => None,
+            TimestampType::LogAppendTime => Some(header.max_timestamp),
+        };
+        Self {
+            rest: plain,
+            base_offset: header.base_offset,
+            last_offset_delta: header.last_offset_delta,
+            base_timestamp: header.base_timestamp,
+            append_time,
+            declared: header.record_count,
+            found: 0,
+            offset_delta_min: 0,
+            failed: false,
+        }
+    }
+
+    fn decode(&mut self) -> Result<Record, RecordFault> {
+        let mut fields = Fields(std::mem::take(&mut self.rest));
+        let length = i64::from(fields.i32()?);
+        let mut record = match usize::try_from(length) {
+            Ok(length) if length <= fields.0.len() => Fields(fields.0.split_to(length)),
+            _ => return Err(RecordFault::Length(length)),
+        };
+        self.rest = fields.0;
+        // No attribute of a record has a meaning yet.
+        record
+            .0
+            .try_get_u8()
+            .map_err(|_| RecordFault::FieldBeyondRecord)?;
+        let timestamp_delta = record.i64()?;
+        let offset_delta = record.i32()?;
+        let key = record.nullable(RecordFault::KeyLength)?;
+        let value = record.nullable(RecordFault::ValueLength)?;
+        let headers = record.headers()?;
+        let timestamp = self.timestamp(timestamp_delta)?;
+        let expected = self.offset_delta_min;
+        if offset_delta < expected || offset_delta > self.last_offset_delta {
+            return Err(RecordFault::OffsetDelta {
+                expected,
+                found: offset_delta,
+            });
+        }
+        self.offset_delta_min = offset_delta.saturating_add(1);
+        // `CheckedBatch` has seen that the last offset is in range.
+        let offset = self.base_offset.saturating_add(i64::from(offset_delta));
+        Ok(Record {
+            offset,
+            timestamp,
+            key,
+            value,
+            headers,
+        })
+    }
+
+    fn timestamp(&self, delta: i64) -> Result<i64, RecordFault> {
+        match self.append_time {
+            Some(time) => Ok(time),
+            None if self.base_timestamp == NO_TIMESTAMP && delta == 0 => Ok(NO_TIMESTAMP),
+            None => self
+                .base_timestamp
+                .checked_add(delta)
+                .ok_or(RecordFault::TimestampOverflow),
+        }
+    }
+
+    fn end(&self) -> Option<BatchError> {
+        let declared = self.declared;
+        match (self.found == declared, self.rest.is_empty()) {
+            (true, true) => None,
+            (true, false) => Some(BatchError::BytesAfterRecords { declared }),
+            (false, _) => Some(BatchError::RecordsMissing {
+                declared,
+                found: self.found,
+            }),
+        }
+    }
+}
+
+impl Iterator for RecordIter {
+    type Item = Result<Record, BatchError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let item = if self.found == self.declared || self.rest.is_empty() {
+            Err(self.end()?)
+        } else {
+            let index = self.found;
+            self.decode()
+                .map_err(|fault| BatchError::Record { index, fault })
+        };
+        match item {
+            Ok(_) => self.found += 1,
+            Err(_) => self.failed = true,
+        }
+        Some(item)
+    }
+}
+
+/// A cursor over the fields of one record.
+struct Fields(Bytes);
+
+impl Fields {
+    fn i32(&mut self) -> Result<i32, RecordFault> {
+        let mut partial = PartialVarint::default();
+        for (at, byte) in self.0.iter().enumerate() {
+            if let Some(value) = partial.push_i32(*byte).map_err(|_| RecordFault::Varint)? {
+                self.0.advance(at + 1);
+                return Ok(value);
+            }
+        }
+        Err(RecordFault::FieldBeyondRecord)
+    }
+
+    fn i64(&mut self) -> Result<i64, RecordFault> {
+        let mut partial = PartialVarint::default();
+        for (at, byte) in self.0.iter().enumerate() {
+            if let Some(value) = partial.push_i64(*byte).map_err(|_| RecordFault::Varint)? {
+                self.0.advance(at + 1);
+                return Ok(value);
+            }
+        }
+        Err(RecordFault::FieldBeyondRecord)
+    }
+
+    fn nullable(
+        &mut self,
+        fault: impl FnOnce(i32) -> RecordFault,
+    ) -> Result<Option<Bytes>, RecordFault> {
+        let length = self.i32()?;
+        match usize::try_from(length) {
+            Ok(bytes) if bytes <= self.0.len() => Ok(Some(self.0.split_to(bytes))),
+            Ok(_) => Err(RecordFault::FieldBeyondRecord),
+            Err(_) if length == -1 => Ok(None),
+            Err(_) => Err(fault(length)),
+        }
+    }
+
+    fn header(&mut self) -> Result<Header, RecordFault> {
+        let key = self.nullable(RecordFault::HeaderKeyLength)?;
+        let key = key.ok_or(RecordFault::HeaderKeyLength(-1))?;
+        let value = self.nullable(RecordFault::HeaderValueLength)?;
+        Ok(Header { key, value })
+    }
+
+    /// Everything that is left of the record: headers, each of which takes two bytes or more.
+    fn headers(&mut self) -> Result<Headers, RecordFault> {
+        let declared = self.i32()?;
+        let count = match usize::try_from(declared) {
+            Ok(count) if count <= self.0.len() / 2 => count,
+            _ => return Err(RecordFault::HeaderCount(declared)),
+        };
+        let encoded = self.0.clone();
+        for _ in 0..count {
+            self.header()?;
+        }
+        match self.0.len() {
+            0 => Ok(Headers { encoded, count }),
+            // A record's length is below 2 GiB.
+            left => Err(RecordFault::BytesAfterFields(left as i64)),
+        }
+    }
+}

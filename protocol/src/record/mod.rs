@@ -1,0 +1,33 @@
+//! Record batches: the one thing that is stored, replicated and fetched as it was received.
+//!
+//! Owns the format of magic 2 (Kafka 0.11 and later): headers, CRC, records, codecs, control
+//! records, recovery scanning. Knows messages neither of the protocol nor of the coordinators, does
+//! no I/O, and allocates no more than its input's bytes justify or its caller's limits allow.
+
+mod attributes;
+mod batch;
+mod builder;
+mod compression;
+mod control;
+mod error;
+mod header;
+mod iterate;
+mod scan;
+mod validate;
+mod varint;
+mod walk;
+
+pub use attributes::{Attributes, TimestampType};
+pub use batch::CheckedBatch;
+pub use builder::{BatchBuilder, NewRecord};
+pub use compression::Compression;
+pub use control::{ControlRecord, ControlType, EndTransactionMarker};
+pub use error::{BatchError, CompressionError, RecordFault};
+pub use header::{
+    BATCH_HEADER_BYTES, BATCH_PREFIX_BYTES, BatchHeader, LOG_OVERHEAD_BYTES, MAGIC_V2,
+    NO_PARTITION_LEADER_EPOCH, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP,
+    increment_sequence,
+};
+pub use iterate::{Header, Headers, Record, RecordIter};
+pub use scan::{Scan, scan};
+pub use validate::{Progress, RecordLimits, RecordsSummary, RecordsValidator, STEP_BYTES};

@@ -1,0 +1,222 @@
+//! What a broker checks before it takes a producer's records (`LogValidator`, magic 2).
+//!
+//! Owns the rules and the limits. Runs in steps, so that the core that calls it is never held for
+//! longer than it asked; never allocates per record, and holds one piece of decompressed data.
+
+use bytes::Bytes;
+
+use super::compression::Decompressor;
+use super::walk::{RecordFacts, Walk};
+use super::{
+    BatchError, BatchHeader, CheckedBatch, Compression, NO_TIMESTAMP, RecordFault, TimestampType,
+};
+
+/// A budget for [`RecordsValidator::step`] that keeps one step under 100 µs: the slowest codec
+/// (gzip) gives this much in about half of that.
+pub const STEP_BYTES: usize = 16 * 1024;
+
+/// What a topic and the broker accept of a producer's batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordLimits {
+    /// Bytes that the records may have once decompressed. More is refused as soon as it is reached.
+    pub decompressed_bytes_max: usize,
+    /// Whether every record needs a key: the topic is compacted.
+    pub keys_required: bool,
+    /// Whether control batches are taken: from the broker's own coordinators, never from clients.
+    pub control_allowed: bool,
+    /// Earliest accepted timestamp, ms since the epoch (now less `message.timestamp.before.max.ms`).
+    /// Neither bound counts for a record without timestamp or where the append time replaces it.
+    pub timestamp_ms_min: i64,
+    /// Latest accepted timestamp, ms since the epoch (now plus `message.timestamp.after.max.ms`).
+    pub timestamp_ms_max: i64,
+}
+
+impl RecordLimits {
+    /// The default of `decompressed_bytes_max`: 128 MiB, above any batch that the Java client's
+    /// `max.request.size`, which counts uncompressed bytes, lets through by far.
+    pub const DECOMPRESSED_BYTES_MAX: usize = 128 * 1024 * 1024;
+}
+
+impl Default for RecordLimits {
+    fn default() -> Self {
+        Self {
+            decompressed_bytes_max: Self::DECOMPRESSED_BYTES_MAX,
+            keys_required: false,
+            control_allowed: false,
+            timestamp_ms_min: i64::MIN,
+            timestamp_ms_max: i64::MAX,
+        }
+    }
+}
+
+/// What validation learnt of a batch's records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordsSummary {
+    /// Records, as many as the header declares.
+    pub record_count: i32,
+    /// Bytes of the records once decompressed.
+    pub decompressed_bytes: usize,
+    /// Largest timestamp of a record, ms since the epoch; −1 where no record has one. The header may
+    /// say another: see [`CheckedBatch::with_max_timestamp`].
+    pub max_timestamp_ms: i64,
+    /// Offset, less the base offset, of the first record that has the largest timestamp.
+    pub max_timestamp_offset_delta: i32,
+}
+
+/// What one step came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// There is more to check.
+    More,
+    /// Every record was checked and found right.
+    Done(RecordsSummary),
+}
+
+/// The deep check of one batch, resumable.
+pub struct RecordsValidator {
+    source: Source,
+    walk: Walk,
+    rules: Rules,
+}
+
+enum Source {
+    Plain(Bytes),
+    Compressed(Box<Decompressor>),
+}
+
+struct Rules {
+    limits: RecordLimits,
+    base_timestamp: i64,
+    summary: RecordsSummary,
+}
+
+impl RecordsValidator {
+    /// Checks what the header shows and gets ready for the records.
+    ///
+    /// # Errors
+    /// [`BatchError::ControlNotAllowed`]; [`BatchError::InvalidCount`] unless the record count is
+    /// positive and the span of the offsets; [`BatchError::InvalidProducer`];
+    /// [`BatchError::LogAppendTimeNotAllowed`]; [`BatchError::Compression`].
+    pub fn new(batch: &CheckedBatch, limits: RecordLimits) -> Result<Self, BatchError> {
+        let header = &batch.header;
+        check_header(header, &limits)?;
+        let records = batch.compressed_records();
+        let source = match header.compression() {
+            Compression::None => Source::Plain(records),
+            codec => Source::Compressed(Box::new(Decompressor::new(
+                codec,
+                records,
+                limits.decompressed_bytes_max,
+            )?)),
+        };
+        let summary = RecordsSummary {
+            record_count: header.record_count,
+            decompressed_bytes: 0,
+            max_timestamp_ms: NO_TIMESTAMP,
+            max_timestamp_offset_delta: 0,
+        };
+        Ok(Self {
+            source,
+            walk: Walk::new(header.record_count, limits.decompressed_bytes_max),
+            rules: Rules {
+                limits,
+                base_timestamp: header.base_timestamp,
+                summary,
+            },
+        })
+    }
+
+    /// Checks about `bytes_budget` more bytes of records, counted once decompressed: at least one
+    /// piece, and at most one piece too many. A piece is 16 KiB of gzip or zstd, a block of snappy
+    /// or LZ4 (32 or 64 KiB from most clients, but as large as the client made it).
+    ///
+    /// # Errors
+    /// [`BatchError::Compression`], [`BatchError::Record`], [`BatchError::RecordsMissing`],
+    /// [`BatchError::BytesAfterRecords`]. The validator is of no use after an error.
+    pub fn step(&mut self, bytes_budget: usize) -> Result<Progress, BatchError> {
+        let Self {
+            source,
+            walk,
+            rules,
+        } = self;
+        let mut checked = 0_usize;
+        loop {
+            let piece = match source {
+                Source::Plain(records) => {
+                    &records.split_to(records.len().min(bytes_budget.max(1)))[..]
+                }
+                Source::Compressed(decompressor) => decompressor.next_chunk()?,
+            };
+            if piece.is_empty() {
+                walk.finish()?;
+                return Ok(Progress::Done(rules.summary));
+            }
+            checked = checked.saturating_add(piece.len());
+            // Bounded by the records' bytes or by the limit.
+            rules.summary.decompressed_bytes += piece.len();
+            walk.push(piece, |index, facts| rules.check(index, facts))?;
+            if checked >= bytes_budget {
+                return Ok(Progress::More);
+            }
+        }
+    }
+}
+
+fn check_header(header: &BatchHeader, limits: &RecordLimits) -> Result<(), BatchError> {
+    let BatchHeader {
+        record_count,
+        last_offset_delta,
+        ..
+    } = *header;
+    if header.is_control() && !limits.control_allowed {
+        return Err(BatchError::ControlNotAllowed);
+    }
+    if record_count <= 0 || i64::from(record_count) != i64::from(last_offset_delta) + 1 {
+        return Err(BatchError::InvalidCount {
+            record_count,
+            last_offset_delta,
+        });
+    }
+    // Markers have a producer but no sequence.
+    let sequence_missing = header.base_sequence < 0 && !header.is_control();
+    if (header.has_producer() && sequence_missing)
+        || (header.is_transactional() && !header.has_producer())
+    {
+        return Err(BatchError::InvalidProducer {
+            producer_id: header.producer_id,
+            producer_epoch: header.producer_epoch,
+            base_sequence: header.base_sequence,
+        });
+    }
+    if header.timestamp_type() == TimestampType::LogAppendTime {
+        return Err(BatchError::LogAppendTimeNotAllowed);
+    }
+    Ok(())
+}
+
+impl Rules {
+    fn check(&mut self, index: i32, facts: &RecordFacts) -> Result<(), BatchError> {
+        let fault = |fault| Err(BatchError::Record { index, fault });
+        if facts.offset_delta != index {
+            return fault(RecordFault::OffsetDelta {
+                expected: index,
+                found: facts.offset_delta,
+            });
+        }
+        if facts.key_is_null && self.limits.keys_required {
+            return fault(RecordFault::NullKey);
+        }
+        let Some(timestamp) = self.base_timestamp.checked_add(facts.timestamp_delta) else {
+            return fault(RecordFault::TimestampOverflow);
+        };
+        let accepted = self.limits.timestamp_ms_min..=self.limits.timestamp_ms_max;
+        if timestamp != NO_TIMESTAMP && !accepted.contains(&timestamp) {
+            return fault(RecordFault::TimestampOutOfRange(timestamp));
+        }
+        if timestamp > self.summary.max_timestamp_ms {
+            self.summary.max_timestamp_ms = timestamp;
+            self.summary.max_timestamp_offset_delta = index;
+        }
+        Ok(())
+    }
+}

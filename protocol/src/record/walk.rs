@@ -1,0 +1,267 @@
+//! The shape of records, read in pieces of any size.
+//!
+//! Owns the one parser that validation uses. Holds no record: keys and values are passed over, so
+//! that a record may span any number of pieces. Never allocates.
+
+use super::varint::PartialVarint;
+use super::{BatchError, RecordFault};
+
+/// Bytes of the shortest record after its length: attributes, two deltas, null key, null value, no
+/// headers.
+const RECORD_BYTES_MIN: i64 = 6;
+/// Bytes of the shortest header: an empty key and a null value.
+const HEADER_BYTES_MIN: i64 = 2;
+
+/// What one record says about itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct RecordFacts {
+    pub(super) timestamp_delta: i64,
+    pub(super) offset_delta: i32,
+    pub(super) key_is_null: bool,
+}
+
+/// What is to be read next, once everything to be passed over is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Field {
+    Length,
+    Attributes,
+    TimestampDelta,
+    OffsetDelta,
+    KeyLength,
+    ValueLength,
+    HeaderCount,
+    HeaderKeyLength,
+    HeaderValueLength,
+    End,
+}
+
+/// A walk over a stream of records, standing somewhere inside one.
+#[derive(Debug)]
+pub(super) struct Walk {
+    next: Field,
+    /// Bytes of a key or value to pass over before `next`.
+    skip: i64,
+    varint: PartialVarint,
+    /// Bytes of the current record still to come, as its length promises.
+    left: i64,
+    headers_left: i32,
+    facts: RecordFacts,
+    records: i32,
+    records_declared: i32,
+    record_bytes_max: i64,
+}
+
+impl Walk {
+    /// A walk over `record_count` records of at most `record_bytes_max` bytes each.
+    pub(super) fn new(record_count: i32, record_bytes_max: usize) -> Self {
+        Self {
+            next: Field::Length,
+            skip: 0,
+            varint: PartialVarint::default(),
+            left: 0,
+            headers_left: 0,
+            facts: RecordFacts::default(),
+            records: 0,
+            records_declared: record_count,
+            record_bytes_max: i64::try_from(record_bytes_max).unwrap_or(i64::MAX),
+        }
+    }
+
+    /// Reads the next piece and calls `visit` for every record that ends in it, with its index.
+    pub(super) fn push(
+        &mut self,
+        mut piece: &[u8],
+        mut visit: impl FnMut(i32, &RecordFacts) -> Result<(), BatchError>,
+    ) -> Result<(), BatchError> {
+        loop {
+            self.pass_over(&mut piece);
+            if self.skip > 0 {
+                return Ok(());
+            }
+            if self.next == Field::End {
+                if self.left != 0 {
+                    return Err(self.fault(RecordFault::BytesAfterFields(self.left)));
+                }
+                visit(self.records, &self.facts)?;
+                // At most `records_declared`, which `read_length` sees to.
+                self.records += 1;
+                self.next = Field::Length;
+            }
+            if piece.is_empty() {
+                return Ok(());
+            }
+            self.read_field(&mut piece)?;
+        }
+    }
+
+    /// Says whether the stream may end here.
+    pub(super) fn finish(&self) -> Result<(), BatchError> {
+        let inside = self.next != Field::Length || self.varint.is_open();
+        if inside || self.records != self.records_declared {
+            return Err(BatchError::RecordsMissing {
+                declared: self.records_declared,
+                found: self.records,
+            });
+        }
+        Ok(())
+    }
+
+    fn pass_over(&mut self, piece: &mut &[u8]) {
+        let there = i64::try_from(piece.len()).unwrap_or(i64::MAX);
+        let passed = self.skip.min(there);
+        // At most the piece's length, so it fits and the slice is in range.
+        *piece = &piece[passed as usize..];
+        self.skip -= passed;
+        self.left -= passed;
+    }
+
+    /// Reads one field, or the part of it that the piece has.
+    fn read_field(&mut self, piece: &mut &[u8]) -> Result<(), BatchError> {
+        match self.next {
+            Field::Length => return self.read_length(piece),
+            Field::Attributes => {
+                // No attribute of a record has a meaning yet.
+                self.take_byte(piece)?;
+                self.next = Field::TimestampDelta;
+            }
+            Field::TimestampDelta => {
+                let Some(delta) = self.take_i64(piece)? else {
+                    return Ok(());
+                };
+                self.facts.timestamp_delta = delta;
+                self.next = Field::OffsetDelta;
+            }
+            _ => {
+                let Some(value) = self.take_i32(piece)? else {
+                    return Ok(());
+                };
+                self.after_i32(value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_length(&mut self, piece: &mut &[u8]) -> Result<(), BatchError> {
+        if self.records == self.records_declared {
+            return Err(BatchError::BytesAfterRecords {
+                declared: self.records_declared,
+            });
+        }
+        while let Some((&byte, rest)) = piece.split_first() {
+            *piece = rest;
+            let length = self.varint.push_i32(byte);
+            let Some(length) = length.map_err(|_| self.fault(RecordFault::Varint))? else {
+                continue;
+            };
+            let length = i64::from(length);
+            if length < RECORD_BYTES_MIN || length > self.record_bytes_max {
+                return Err(self.fault(RecordFault::Length(length)));
+            }
+            self.left = length;
+            self.next = Field::Attributes;
+            break;
+        }
+        Ok(())
+    }
+
+    fn after_i32(&mut self, value: i32) -> Result<(), BatchError> {
+        match self.next {
+            Field::OffsetDelta => {
+                self.facts.offset_delta = value;
+                self.next = Field::KeyLength;
+            }
+            Field::KeyLength => {
+                self.facts.key_is_null = value == -1;
+                self.skip_nullable(value, RecordFault::KeyLength(value))?;
+                self.next = Field::ValueLength;
+            }
+            Field::ValueLength => {
+                self.skip_nullable(value, RecordFault::ValueLength(value))?;
+                self.next = Field::HeaderCount;
+            }
+            Field::HeaderCount => {
+                if value < 0 || i64::from(value) * HEADER_BYTES_MIN > self.left {
+                    return Err(self.fault(RecordFault::HeaderCount(value)));
+                }
+                self.headers_left = value;
+                self.next = self.next_header();
+            }
+            Field::HeaderKeyLength => {
+                if value < 0 {
+                    return Err(self.fault(RecordFault::HeaderKeyLength(value)));
+                }
+                self.skip_nullable(value, RecordFault::HeaderKeyLength(value))?;
+                self.next = Field::HeaderValueLength;
+            }
+            Field::HeaderValueLength => {
+                self.skip_nullable(value, RecordFault::HeaderValueLength(value))?;
+                self.headers_left -= 1;
+                self.next = self.next_header();
+            }
+            Field::Length | Field::Attributes | Field::TimestampDelta | Field::End => {
+                unreachable!("not a 32-bit integer")
+            }
+        }
+        Ok(())
+    }
+
+    fn next_header(&self) -> Field {
+        if self.headers_left == 0 {
+            Field::End
+        } else {
+            Field::HeaderKeyLength
+        }
+    }
+
+    /// Passes over `length` bytes; −1 stands for null, which has none.
+    fn skip_nullable(&mut self, length: i32, fault: RecordFault) -> Result<(), BatchError> {
+        if length < -1 {
+            return Err(self.fault(fault));
+        }
+        self.skip = i64::from(length.max(0));
+        if self.skip > self.left {
+            return Err(self.fault(RecordFault::FieldBeyondRecord));
+        }
+        Ok(())
+    }
+
+    fn take_i32(&mut self, piece: &mut &[u8]) -> Result<Option<i32>, BatchError> {
+        while !piece.is_empty() {
+            let byte = self.take_byte(piece)?;
+            let value = self.varint.push_i32(byte);
+            if let Some(value) = value.map_err(|_| self.fault(RecordFault::Varint))? {
+                return Ok(Some(value));
+            }
+        }
+        Ok(None)
+    }
+
+    fn take_i64(&mut self, piece: &mut &[u8]) -> Result<Option<i64>, BatchError> {
+        while !piece.is_empty() {
+            let byte = self.take_byte(piece)?;
+            let value = self.varint.push_i64(byte);
+            if let Some(value) = value.map_err(|_| self.fault(RecordFault::Varint))? {
+                return Ok(Some(value));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes one byte of the record; the piece must have one.
+    fn take_byte(&mut self, piece: &mut &[u8]) -> Result<u8, BatchError> {
+        if self.left == 0 {
+            return Err(self.fault(RecordFault::FieldBeyondRecord));
+        }
+        let (byte, rest) = piece.split_first().expect("the caller saw a byte");
+        *piece = rest;
+        self.left -= 1;
+        Ok(*byte)
+    }
+
+    fn fault(&self, fault: RecordFault) -> BatchError {
+        BatchError::Record {
+            index: self.records,
+            fault,
+        }
+    }
+}
