@@ -1,0 +1,101 @@
+//! The one table of API versions this broker speaks.
+//!
+//! ApiVersions answers from it, the dispatcher refuses by it, and a test proves that every
+//! row decodes, is handled and encodes. Nothing is listed before it is served.
+
+use crate::keys::ApiKey;
+
+/// One row: what is advertised, and from where it is really served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ApiRange {
+    /// The API.
+    pub key: ApiKey,
+    /// The least version advertised.
+    pub min: i16,
+    /// The greatest version advertised and served.
+    pub max: i16,
+    /// The least version served. Above `min` only for Produce: librdkafka up to 2.11.0 turns
+    /// compression off without a word when Produce does not start at 0, so Kafka 4 advertises
+    /// 0 and refuses what is below 3 (KAFKA-18659).
+    pub served_min: i16,
+}
+
+impl ApiRange {
+    const fn new(key: ApiKey, min: i16, max: i16) -> ApiRange {
+        ApiRange {
+            key,
+            min,
+            max,
+            served_min: min,
+        }
+    }
+
+    const fn served_from(self, served_min: i16) -> ApiRange {
+        ApiRange { served_min, ..self }
+    }
+
+    /// Whether requests of this version are answered with more than an error.
+    pub fn serves(&self, version: i16) -> bool {
+        (self.served_min..=self.max).contains(&version)
+    }
+}
+
+/// Every API the broker advertises, ascending by key.
+pub const ADVERTISED: [ApiRange; 17] = [
+    ApiRange::new(ApiKey::Produce, 0, 13).served_from(3),
+    ApiRange::new(ApiKey::Fetch, 4, 18),
+    ApiRange::new(ApiKey::ListOffsets, 1, 11),
+    ApiRange::new(ApiKey::Metadata, 0, 13),
+    ApiRange::new(ApiKey::ApiVersions, 0, 4),
+    ApiRange::new(ApiKey::CreateTopics, 2, 7),
+    ApiRange::new(ApiKey::DeleteTopics, 1, 6),
+    ApiRange::new(ApiKey::DeleteRecords, 0, 2),
+    ApiRange::new(ApiKey::InitProducerId, 0, 5),
+    ApiRange::new(ApiKey::OffsetForLeaderEpoch, 2, 4),
+    ApiRange::new(ApiKey::DescribeConfigs, 1, 4),
+    ApiRange::new(ApiKey::AlterConfigs, 0, 2),
+    ApiRange::new(ApiKey::DescribeLogDirs, 1, 5),
+    ApiRange::new(ApiKey::CreatePartitions, 0, 3),
+    ApiRange::new(ApiKey::IncrementalAlterConfigs, 0, 1),
+    ApiRange::new(ApiKey::DescribeCluster, 0, 2),
+    ApiRange::new(ApiKey::DescribeTopicPartitions, 0, 0),
+];
+
+/// The row of one API; `None` when it is not advertised.
+pub fn of(key: ApiKey) -> Option<&'static ApiRange> {
+    ADVERTISED.iter().find(|range| range.key == key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_ascend_and_stay_inside_the_schema() {
+        assert!(ADVERTISED.windows(2).all(|rows| rows[0].key < rows[1].key));
+        for row in &ADVERTISED {
+            let schema = row.key.schema_versions().expect("a body");
+            assert!(
+                schema.contains(&row.min) && schema.contains(&row.max),
+                "{row:?}"
+            );
+            assert!(
+                row.min <= row.served_min && row.served_min <= row.max,
+                "{row:?}"
+            );
+            assert!(row.key.on_broker_listener(), "{row:?}");
+        }
+    }
+
+    #[test]
+    fn unstable_versions_are_not_advertised() {
+        for row in &ADVERTISED {
+            assert!(
+                row.key
+                    .unstable_version()
+                    .is_none_or(|version| version > row.max),
+                "{row:?}"
+            );
+        }
+    }
+}
