@@ -13,6 +13,8 @@
 
 mod job;
 mod options;
+#[cfg(test)]
+mod tests;
 
 pub use job::{JobResult, SyncJob, WriteJob, ZeroJob};
 pub use options::{AppendOptions, SyncMethod, SyncMode};
@@ -119,6 +121,10 @@ impl<F: File> AppendFile<F> {
         }
         if file.len() > valid_len {
             file.set_len(valid_len).await?;
+        } else if valid_len > 0 && !options.known_durable {
+            // After a kill the kernel may still hold valid bytes that were never synced: nobody
+            // must build on them before they are.
+            file.sync_data().await?;
         }
         let tail_start = block_floor(valid_len);
         // Less than a block, so the cast keeps the value.

@@ -5,16 +5,25 @@
 //! seeded one in memory that tears writes, fills disks and cuts power. Knows not one Kafka word.
 
 pub mod append;
+#[cfg(test)]
+mod behaviour;
+pub mod direct;
+pub mod executor;
+mod log_bridge;
 pub mod mesh;
 pub mod net;
+pub mod simulated;
 pub mod storage;
+mod watchdog;
 pub mod world;
 
 pub use append::{
     AppendError, AppendFile, AppendOptions, Completed, JobResult, SyncJob, SyncMethod, SyncMode,
     WriteJob, ZeroJob,
 };
+pub use direct::{DirectFile, DirectWorld};
+pub use executor::{ExecutorOptions, Running, ShardSeat};
 pub use mesh::{Call, Endpoint, Lost, Mesh, MeshOptions, Remote, RemoteCall, Responder};
-pub use net::Stream;
+pub use net::{DirectStream, Listener, Stream};
 pub use storage::{BLOCK_BYTES, BlockBuffer, File};
 pub use world::{DirEntry, OpenMode, OpenOptions, World};

@@ -32,6 +32,9 @@ pub struct AppendOptions {
     pub sync: SyncMode,
     /// How it is kept.
     pub method: SyncMethod,
+    /// The valid bytes are known to be durable already (a clean shutdown said so), so that opening
+    /// needs no sync.
+    pub known_durable: bool,
     /// First chunk zeroed ahead; at least a block, whole blocks.
     pub zero_ahead_bytes_min: u64,
     /// Largest chunk zeroed ahead; chunks grow with the file.
@@ -53,6 +56,7 @@ impl Default for AppendOptions {
         AppendOptions {
             sync: SyncMode::Data,
             method: SyncMethod::WriteThrough,
+            known_durable: false,
             zero_ahead_bytes_min: 64 << 10,
             zero_ahead_bytes_max: 16 << 20,
             zero_until: u64::MAX,

@@ -1,0 +1,214 @@
+//! `DirectFile`: an open file for block-aligned direct I/O through io_uring.
+//!
+//! Owns one glommio `DmaFile` and the file's length. Lives on the shard that opened it. Reads are
+//! split into bounded pieces and clamped to the known length, because glommio returns too much at
+//! an unaligned end and hangs in very long reads. Cutting and zeroing run on the helper threads.
+
+use super::{DirectWorld, names};
+use crate::storage::{
+    BLOCK_BYTES, BlockBuffer, File, READ_PIECE_BYTES_MAX, block_ceiling, block_floor,
+};
+use bytes::{BufMut, Bytes, BytesMut};
+use glommio::io::{DmaBuffer, DmaFile};
+use rustix::fs::{Mode, OFlags};
+use std::cell::Cell;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
+
+/// Zeros written by one system call, in bytes.
+const ZERO_PIECE_BYTES: usize = 1 << 20;
+
+/// Aligned zeros, shared by all shards: they are only ever read.
+fn zeros() -> &'static [u8] {
+    static ZEROS: OnceLock<Vec<u8>> = OnceLock::new();
+    let memory = ZEROS.get_or_init(|| vec![0; ZERO_PIECE_BYTES + BLOCK_BYTES]);
+    let skip = memory.as_ptr().align_offset(BLOCK_BYTES);
+    &memory[skip..skip + ZERO_PIECE_BYTES]
+}
+
+/// An open file of a [`DirectWorld`].
+pub struct DirectFile {
+    world: DirectWorld,
+    file: DmaFile,
+    len: Cell<u64>,
+    write_through: bool,
+}
+
+impl DirectFile {
+    pub(super) fn new(
+        world: DirectWorld,
+        file: DmaFile,
+        len: u64,
+        write_through: bool,
+    ) -> DirectFile {
+        DirectFile {
+            world,
+            file,
+            len: Cell::new(len),
+            write_through,
+        }
+    }
+
+    /// A descriptor of its own for a helper thread, which may outlive this file.
+    fn duplicate(&self) -> io::Result<OwnedFd> {
+        // SAFETY: the descriptor is open as long as `self.file`, which outlives this statement.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(self.file.as_raw_fd()) };
+        borrowed.try_clone_to_owned()
+    }
+
+    /// Reads one aligned piece, at most [`READ_PIECE_BYTES_MAX`] long, and appends what of it lies
+    /// in `[position, end)`.
+    async fn read_piece(&self, position: u64, end: u64, into: &mut BytesMut) -> io::Result<usize> {
+        let start = block_floor(position);
+        let stop = block_ceiling(end).min(start + READ_PIECE_BYTES_MAX as u64);
+        let _io = self.world.begin_io();
+        let piece = self
+            .file
+            .read_at_aligned(start, (stop - start) as usize)
+            .await;
+        let piece = piece.map_err(io::Error::from)?;
+        let skip = (position - start) as usize;
+        let wanted = (end.min(stop) - position) as usize;
+        let got = piece.get(skip..).unwrap_or_default();
+        let count = got.len().min(wanted);
+        into.put_slice(&got[..count]);
+        Ok(count)
+    }
+}
+
+impl File for DirectFile {
+    type Buffer = DirectBuffer;
+
+    fn buffer(&self, capacity: usize) -> DirectBuffer {
+        DirectBuffer(
+            self.file
+                .alloc_dma_buffer(capacity.max(1).next_multiple_of(BLOCK_BYTES)),
+        )
+    }
+
+    async fn write_at(&self, buffer: DirectBuffer, position: u64) -> io::Result<()> {
+        let len = buffer.0.len();
+        debug_assert!(position % BLOCK_BYTES as u64 == 0 && len % BLOCK_BYTES == 0);
+        let _io = self.world.begin_io();
+        let written = self
+            .file
+            .write_at(buffer.0, position)
+            .await
+            .map_err(io::Error::from)?;
+        if written != len {
+            let message = format!("{written} of {len} bytes were written");
+            return Err(io::Error::new(io::ErrorKind::WriteZero, message));
+        }
+        self.len.set(self.len.get().max(position + len as u64));
+        Ok(())
+    }
+
+    async fn write_zeros(&self, position: u64, len: u64) -> io::Result<()> {
+        debug_assert!(position % BLOCK_BYTES as u64 == 0 && len % BLOCK_BYTES as u64 == 0);
+        let descriptor = self.duplicate()?;
+        let write_through = self.write_through;
+        let _io = self.world.begin_io();
+        let job = move || write_zeros(descriptor, write_through, position, len);
+        let written = self.world.inner.zeros.run(job).await;
+        if written.is_ok() {
+            self.len.set(self.len.get().max(position + len));
+        }
+        written
+    }
+
+    async fn read_at(&self, position: u64, len: usize) -> io::Result<Bytes> {
+        let end = position.saturating_add(len as u64).min(self.len.get());
+        if position >= end {
+            return Ok(Bytes::new());
+        }
+        // Bounded by the file's own length.
+        let mut bytes = BytesMut::with_capacity((end - position) as usize);
+        let mut at = position;
+        while at < end {
+            let count = self.read_piece(at, end, &mut bytes).await?;
+            if count == 0 {
+                break; // Cut by somebody else: fewer bytes are the honest answer.
+            }
+            at += count as u64;
+        }
+        Ok(bytes.freeze())
+    }
+
+    async fn sync_data(&self) -> io::Result<()> {
+        let _io = self.world.begin_io();
+        self.file.fdatasync().await.map_err(io::Error::from)
+    }
+
+    async fn set_len(&self, len: u64) -> io::Result<()> {
+        let file = std::fs::File::from(self.duplicate()?);
+        let cut = self.world.on_helper(move || {
+            file.set_len(len)?;
+            file.sync_all()
+        });
+        cut.await?;
+        self.len.set(len);
+        Ok(())
+    }
+
+    fn len(&self) -> u64 {
+        self.len.get()
+    }
+
+    async fn close(self) -> io::Result<()> {
+        let _io = self.world.begin_io();
+        self.file.close().await.map_err(io::Error::from)
+    }
+}
+
+/// On a helper thread. A descriptor opened with `O_DSYNC` would sync after every piece, so the
+/// zeros go through a plain one and are synced once.
+fn write_zeros(
+    descriptor: OwnedFd,
+    write_through: bool,
+    position: u64,
+    len: u64,
+) -> io::Result<()> {
+    let plain = if write_through {
+        let path = names::descriptor_path(descriptor.as_raw_fd());
+        let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC;
+        // Some file systems (tmpfs) have no direct I/O; the slower way is right as well.
+        rustix::fs::open(path, flags, Mode::empty()).unwrap_or(descriptor)
+    } else {
+        descriptor
+    };
+    let mut at = position;
+    let end = position + len;
+    while at < end {
+        let piece = usize::try_from(end - at)
+            .unwrap_or(usize::MAX)
+            .min(ZERO_PIECE_BYTES);
+        match rustix::io::pwrite(&plain, &zeros()[..piece], at) {
+            // Short where the disk is full; the next call says so.
+            Ok(count) if count >= BLOCK_BYTES => at += block_floor(count as u64),
+            Ok(_) => return Err(io::ErrorKind::StorageFull.into()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    rustix::fs::fdatasync(&plain)?;
+    Ok(())
+}
+
+/// Memory for direct writes, from the executor's registered region while that lasts.
+pub struct DirectBuffer(DmaBuffer);
+
+impl BlockBuffer for DirectBuffer {
+    fn as_slice(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [u8] {
+        self.0.as_bytes_mut()
+    }
+
+    fn truncate(&mut self, len: usize) {
+        assert!(len % BLOCK_BYTES == 0 && len <= self.0.len());
+        self.0.trim_to_size(len);
+    }
+}

@@ -1,0 +1,165 @@
+//! Directory operations and whole files, each durable when it returns.
+//!
+//! Owns the order of system calls that makes them so. Plain blocking code: it runs on a shard's
+//! helper thread and never on the shard.
+
+use crate::storage::BLOCK_BYTES;
+use crate::world::{DirEntry, OpenMode, OpenOptions};
+use bytes::{BufMut, Bytes, BytesMut};
+use rustix::fs::{Mode, OFlags};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// How often a file that grows while it is read is read again.
+const READ_CHUNK_BYTES: usize = 64 * 1024;
+
+pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
+pub(super) fn create_dir_all(path: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|dir| !dir.is_dir()).collect();
+    for dir in missing.into_iter().rev() {
+        match fs::create_dir(dir) {
+            Ok(()) => sync_parent(dir)?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn remove_dir_all(path: &Path) -> io::Result<()> {
+    fs::remove_dir_all(path)?;
+    sync_parent(path)
+}
+
+pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    if from.parent() != to.parent() {
+        sync_parent(from)?;
+    }
+    sync_parent(to)
+}
+
+pub(super) fn remove_file(path: &Path) -> io::Result<()> {
+    fs::remove_file(path)?;
+    sync_parent(path)
+}
+
+pub(super) fn list_dir(path: &Path) -> io::Result<Vec<DirEntry>> {
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let metadata = match entry.metadata() {
+            Ok(metadata) => metadata,
+            // Removed since it was listed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        let is_dir = metadata.is_dir();
+        let len = if is_dir { 0 } else { metadata.len() };
+        entries.push(DirEntry {
+            name: entry.file_name(),
+            is_dir,
+            len,
+        });
+    }
+    entries.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(entries)
+}
+
+pub(super) fn read_file(path: &Path, max_bytes: usize) -> io::Result<Bytes> {
+    let file = File::open(path)?;
+    let len = file.metadata()?.len();
+    let too_large = || {
+        let message = format!("{} has more than {max_bytes} bytes", path.display());
+        io::Error::new(io::ErrorKind::FileTooLarge, message)
+    };
+    let expected = usize::try_from(len).ok().filter(|len| *len <= max_bytes);
+    let mut content = BytesMut::with_capacity(expected.ok_or_else(too_large)?);
+    let mut chunk = vec![0; READ_CHUNK_BYTES];
+    let mut file = file;
+    loop {
+        let count = file.read(&mut chunk)?;
+        if count == 0 {
+            return Ok(content.freeze());
+        }
+        if content.len() + count > max_bytes {
+            return Err(too_large());
+        }
+        content.put_slice(&chunk[..count]);
+    }
+}
+
+pub(super) fn write_file_atomic(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let temporary = PathBuf::from(temporary);
+    let mut file = File::create(&temporary)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    drop(file);
+    rename(&temporary, path)
+}
+
+/// Opens as asked; also gives the file's length and device.
+pub(super) fn open(path: &Path, options: OpenOptions) -> io::Result<(OwnedFd, u64, u64)> {
+    let mut how = fs::OpenOptions::new();
+    how.read(true).write(options.mode != OpenMode::Read);
+    let mut created = false;
+    let file = match how.open(path) {
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound
+                && options.mode == OpenMode::ReadWriteCreate =>
+        {
+            created = true;
+            how.create(true).open(path)?
+        }
+        opened => opened?,
+    };
+    if created && options.sync_entry {
+        sync_parent(path)?;
+    }
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    Ok((OwnedFd::from(file), metadata.len(), metadata.dev()))
+}
+
+/// The path that leads to an open descriptor of this process, whatever its name is by now.
+pub(super) fn descriptor_path(descriptor: RawFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{descriptor}"))
+}
+
+/// An unnamed file in `dir` with one written block that is not all zeros.
+pub(super) fn written_probe(dir: &Path) -> io::Result<File> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let file = match rustix::fs::open(dir, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(descriptor) => File::from(descriptor),
+        // Not every file system has unnamed files.
+        Err(_) => {
+            let path = dir.join(format!(".probe-{}.tmp", std::process::id()));
+            let mut how = fs::OpenOptions::new();
+            let file = how
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .open(&path)?;
+            fs::remove_file(&path)?;
+            file
+        }
+    };
+    file.write_all_at(&[0x5a; BLOCK_BYTES], 0)?;
+    file.sync_all()?;
+    Ok(file)
+}

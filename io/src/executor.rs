@@ -1,0 +1,234 @@
+//! One glommio executor per core: placement, start, end, and how it must be built.
+//!
+//! Owns the recipe that keeps glommio 0.9 from its worst fault, parking with runnable tasks: the
+//! preemption timer is so long that it never fires, no task queue has a latency goal, long work ends
+//! its slices with `World::pause`, and a watchdog stands behind. A shard that dies takes the process
+//! with it. Never runs broker code itself.
+
+use crate::direct::{DirectWorld, or_abort};
+use crate::mesh::{Endpoint, Mesh, MeshOptions, Pulse, Remote};
+use crate::watchdog::{self, KICKS, ShardEnd, Watchdog};
+use futures_io::AsyncRead;
+use glommio::{
+    ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement, net::UnixStream,
+};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::os::fd::{FromRawFd, IntoRawFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Longer than any stall: preemption by timer is what makes glommio park with work.
+const PREEMPT_TIMER: Duration = Duration::from_secs(60);
+
+/// How many executors, where, and with how much memory.
+#[derive(Clone, Debug)]
+pub struct ExecutorOptions {
+    /// Number of shards, at least 1; may exceed the number of cores.
+    pub shards: usize,
+    /// Cores to use, see [`allowed_cpus`]; shards go round robin.
+    pub cpus: Vec<usize>,
+    /// Bind each shard to its core; otherwise the kernel moves them as it likes.
+    pub pin: bool,
+    /// Registered memory per shard for direct I/O, in bytes; glommio locks up to three times this.
+    /// Buffers beyond it are plain memory and cost more CPU.
+    pub io_memory_bytes: usize,
+    /// Bounds of the mesh between the shards.
+    pub mesh: MeshOptions,
+}
+
+impl ExecutorOptions {
+    /// `shards` shards on the cores this process may use.
+    ///
+    /// # Errors
+    /// If the kernel does not say which cores those are.
+    pub fn new(shards: usize) -> io::Result<ExecutorOptions> {
+        Ok(ExecutorOptions {
+            shards,
+            cpus: allowed_cpus()?,
+            pin: true,
+            io_memory_bytes: 4 << 20,
+            mesh: MeshOptions::default(),
+        })
+    }
+}
+
+/// The cores this process may run on, in ascending order.
+///
+/// # Errors
+/// Those of `sched_getaffinity(2)`.
+pub fn allowed_cpus() -> io::Result<Vec<usize>> {
+    let set = rustix::thread::sched_getaffinity(None)?;
+    Ok((0..rustix::thread::CpuSet::MAX_CPU)
+        .filter(|cpu| set.is_set(*cpu))
+        .collect())
+}
+
+/// What a shard is given: its number, its world and its end of the mesh.
+pub struct ShardSeat<Request, Reply> {
+    /// Number of this shard, from 0.
+    pub index: usize,
+    /// Number of shards.
+    pub count: usize,
+    /// Storage, time and randomness.
+    pub world: DirectWorld,
+    /// The way to the other shards; [`Endpoint::serve`] has to run for it to work.
+    pub endpoint: Endpoint<Request, Reply>,
+}
+
+/// Executors at work.
+#[must_use = "join it, or the shards outlive their owner"]
+pub struct Running<Request, Reply> {
+    shards: Vec<ExecutorJoinHandle<io::Result<()>>>,
+    remote: Remote<Request, Reply>,
+    watchdog: watchdog::Running,
+}
+
+/// Starts one executor per shard, each running `main` to its end. The process ends with a clear
+/// line if a shard panics.
+///
+/// # Errors
+/// If an executor cannot be built: no io_uring, too little lockable memory (see `preflight`). Those
+/// started before it are left to end by themselves, as the process is about to.
+///
+/// # Panics
+/// If there are no shards or no cores.
+pub fn run<Request, Reply, Main, Run>(
+    options: ExecutorOptions,
+    main: Main,
+) -> io::Result<Running<Request, Reply>>
+where
+    Request: Send + 'static,
+    Reply: Send + 'static,
+    Main: Fn(ShardSeat<Request, Reply>) -> Run + Clone + Send + 'static,
+    Run: Future<Output = io::Result<()>> + 'static,
+{
+    assert!(options.shards > 0 && !options.cpus.is_empty());
+    crate::log_bridge::install();
+    let origin = Instant::now();
+    let count = options.shards;
+    let watchdog = Watchdog::new(count);
+    let pulse: Arc<dyn Pulse> = Arc::<Watchdog>::clone(&watchdog);
+    let mesh = Mesh::with_pulse(count, options.mesh, Some(pulse));
+    let running = Watchdog::start(&watchdog)?;
+    let mut shards = Vec::with_capacity(count);
+    for index in 0..count {
+        let (mesh, watchdog, main) = (mesh.clone(), Arc::clone(&watchdog), main.clone());
+        let shard = move || async move {
+            let end = ShardEnd(Watchdog::shard(&watchdog, index));
+            let world = DirectWorld::new(index, origin, &watchdog);
+            let result = or_abort(index, async {
+                listen_to_kicks(&world, &watchdog, index)?;
+                let endpoint = mesh.endpoint(index);
+                main(ShardSeat {
+                    index,
+                    count,
+                    world,
+                    endpoint,
+                })
+                .await
+            })
+            .await;
+            drop(end);
+            result
+        };
+        shards.push(
+            builder(&options, index)
+                .spawn(shard)
+                .map_err(io::Error::from)?,
+        );
+    }
+    Ok(Running {
+        shards,
+        remote: mesh.remote(),
+        watchdog: running,
+    })
+}
+
+fn builder(options: &ExecutorOptions, index: usize) -> LocalExecutorBuilder {
+    let placement = if options.pin {
+        Placement::Fixed(options.cpus[index % options.cpus.len()])
+    } else {
+        Placement::Unbound
+    };
+    LocalExecutorBuilder::new(placement)
+        .name(&format!("shard-{index}"))
+        .io_memory(options.io_memory_bytes)
+        .preempt_timer(PREEMPT_TIMER)
+        // Otherwise its blocking thread sits on core 0 with every shard's.
+        .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
+}
+
+impl<Request: Send + 'static, Reply: Send + 'static> Running<Request, Reply> {
+    /// The way into the shards from threads that are none.
+    #[must_use]
+    pub fn remote(&self) -> Remote<Request, Reply> {
+        self.remote.clone()
+    }
+
+    /// Waits until every shard's `main` has returned.
+    ///
+    /// # Errors
+    /// The first that a shard returned.
+    pub fn join(self) -> io::Result<()> {
+        let mut outcome = Ok(());
+        for (index, shard) in self.shards.into_iter().enumerate() {
+            let result = match shard.join() {
+                Ok(result) => result,
+                Err(error) => abort(&format!("the thread of shard {index} died: {error}")),
+            };
+            outcome = outcome.and(result);
+        }
+        drop(self.watchdog);
+        outcome
+    }
+}
+
+/// Gives the watchdog its ways to wake this shard: each a pipe with a read of its own pending.
+fn listen_to_kicks(world: &DirectWorld, watchdog: &Arc<Watchdog>, shard: usize) -> io::Result<()> {
+    let mut writers = Vec::with_capacity(KICKS);
+    for _ in 0..KICKS {
+        let (reader, writer) = StdUnixStream::pair()?;
+        writer.set_nonblocking(true)?;
+        reader.set_nonblocking(true)?;
+        writers.push(writer);
+        // SAFETY: the descriptor was just given up by `reader`, so the stream is its only owner.
+        let mut reader = unsafe { UnixStream::from_raw_fd(reader.into_raw_fd()) };
+        let work = Watchdog::shard(watchdog, shard);
+        let answer = async move {
+            let mut bytes = [0; 64];
+            while let Ok(1..) =
+                poll_fn(|context| Pin::new(&mut reader).poll_read(context, &mut bytes)).await
+            {
+                work.beat();
+            }
+        };
+        crate::world::World::spawn(world, answer);
+    }
+    Watchdog::shard(watchdog, shard).listen(writers);
+    Ok(())
+}
+
+/// Lets a thread that a pinned shard has started run on any core: threads inherit the mask of their
+/// parent, and a helper on the shard's own core would stand in its way.
+pub(crate) fn leave_shard_cpu() {
+    let mut all = rustix::thread::CpuSet::new();
+    for cpu in 0..rustix::thread::CpuSet::MAX_CPU {
+        all.set(cpu);
+    }
+    // The kernel cuts the set down to the cores that exist and are allowed. Where that is refused
+    // the thread still works, only slower.
+    if let Err(error) = rustix::thread::sched_setaffinity(None, &all) {
+        tracing::debug!(%error, "a helper thread stays on its shard's core");
+    }
+}
+
+/// Ends the process with one line that says why. For faults after which nothing on this shard can
+/// be trusted; what was acknowledged is on disk.
+pub(crate) fn abort(reason: &str) -> ! {
+    tracing::error!("{reason}; the process ends");
+    eprintln!("chronik: {reason}; the process ends");
+    std::process::abort()
+}

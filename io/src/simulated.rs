@@ -1,0 +1,198 @@
+//! The seeded twin of storage, network and time: one thread, virtual time, a disk that can lose.
+//!
+//! Owns the simulation's run loop and its ends, power cut and kill. The same seed and the same code
+//! give the same run, to the byte. Used by tests of every room; never by the broker itself.
+
+mod disk;
+mod executor;
+mod fault;
+mod inode;
+mod pipe;
+mod random;
+#[cfg(test)]
+mod tests;
+mod world;
+
+pub use executor::Sleep;
+pub use fault::{Fault, Faults, Operation};
+pub use pipe::{SimulatedStream, pipe};
+pub use random::Random;
+pub use world::{SimulatedBuffer, SimulatedFile, SimulatedWorld};
+
+use disk::Disk;
+use executor::{Executor, Step};
+use std::cell::{Cell, RefCell, RefMut};
+use std::future::Future;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// Where simulated wall clocks begin: 2026-01-01 UTC.
+const WALL_ORIGIN_MS: i64 = 1_767_225_600_000;
+
+/// What all parts of one simulation share.
+pub(crate) struct Core {
+    executor: Executor,
+    random: RefCell<Random>,
+    disk: RefCell<Disk>,
+    faults: RefCell<Faults>,
+    /// Operations waiting for the device.
+    outstanding: Cell<usize>,
+    wall_origin_ms: i64,
+}
+
+impl Core {
+    fn begin_io(&self) -> Outstanding<'_> {
+        self.outstanding.set(self.outstanding.get() + 1);
+        Outstanding(&self.outstanding)
+    }
+}
+
+struct Outstanding<'a>(&'a Cell<usize>);
+
+impl Drop for Outstanding<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// A simulated machine: its disk and one run of a process on it.
+pub struct Simulation {
+    core: Rc<Core>,
+    seed: u64,
+}
+
+impl Simulation {
+    /// A machine with an empty disk.
+    #[must_use]
+    pub fn new(seed: u64) -> Simulation {
+        Simulation::on(Disk::default(), Random::new(seed), seed, WALL_ORIGIN_MS)
+    }
+
+    fn on(disk: Disk, random: Random, seed: u64, wall_origin_ms: i64) -> Simulation {
+        let core = Core {
+            executor: Executor::new(0),
+            random: RefCell::new(random),
+            disk: RefCell::new(disk),
+            faults: RefCell::new(Faults::default()),
+            outstanding: Cell::new(0),
+            wall_origin_ms,
+        };
+        Simulation {
+            core: Rc::new(core),
+            seed,
+        }
+    }
+
+    /// The seed it was made with.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// A world on this machine; several stand for several shards.
+    #[must_use]
+    pub fn world(&self) -> SimulatedWorld {
+        SimulatedWorld {
+            core: Rc::clone(&self.core),
+        }
+    }
+
+    /// The faults to come.
+    #[must_use]
+    pub fn faults(&self) -> RefMut<'_, Faults> {
+        self.core.faults.borrow_mut()
+    }
+
+    /// Runs `future` to its end, and everything spawned beside it meanwhile.
+    ///
+    /// # Panics
+    /// If nothing can run any more and no timer is set: `future` waits for ever.
+    pub fn run<T>(&mut self, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        let main = self.core.executor.main_waker();
+        loop {
+            match self.core.executor.step(&self.core.random, u64::MAX) {
+                Step::Main => {
+                    let waker = main.start_poll();
+                    let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
+                    if let Poll::Ready(output) = polled {
+                        return output;
+                    }
+                }
+                Step::Ran | Step::Waited => {}
+                Step::Nothing => panic!("seed {}: waits for ever", self.seed),
+            }
+        }
+    }
+
+    /// Runs until no task can run and no operation waits for the device. Sleeping tasks are left
+    /// asleep, except where the device's time runs past them.
+    pub fn run_until_idle(&mut self) {
+        loop {
+            // Time stands still unless the device is busy.
+            let now_ns = self.core.executor.now_ns();
+            let until_ns = if self.core.outstanding.get() > 0 {
+                u64::MAX
+            } else {
+                now_ns
+            };
+            if let Step::Nothing = self.core.executor.step(&self.core.random, until_ns) {
+                return;
+            }
+        }
+    }
+
+    /// Runs for `duration` of virtual time, then stops wherever everything is: the moment for a
+    /// [`Simulation::crash`].
+    pub fn advance(&mut self, duration: Duration) {
+        let duration_ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let until_ns = self.core.executor.now_ns().saturating_add(duration_ns);
+        while !matches!(
+            self.core.executor.step(&self.core.random, until_ns),
+            Step::Nothing
+        ) {}
+        self.core.executor.set_now(until_ns);
+    }
+
+    /// Runs at most `count` steps (a task's turn, or time moving on); says whether there is more.
+    pub fn run_steps(&mut self, count: usize) -> bool {
+        (0..count).all(|_| {
+            !matches!(
+                self.core.executor.step(&self.core.random, u64::MAX),
+                Step::Nothing
+            )
+        })
+    }
+
+    /// Cuts the power and starts again on what the disk kept. Faults are cleared.
+    #[must_use]
+    pub fn crash(self) -> Simulation {
+        self.restart(Disk::after_power_cut)
+    }
+
+    /// Kills the process and starts again: what the kernel was given is all there, and what of it
+    /// was not synced is still not. Faults are cleared.
+    #[must_use]
+    pub fn kill(self) -> Simulation {
+        self.restart(Disk::after_kill)
+    }
+
+    fn restart(self, survive: impl FnOnce(Disk, &mut Random) -> Disk) -> Simulation {
+        let mut random = self.core.random.borrow().clone();
+        // Before the tasks go: what their drop code does must not reach the disk any more.
+        let disk = survive(self.core.disk.take(), &mut random);
+        let down_ms = random.below(60_000);
+        let ran_ms = self.core.executor.now_ns() / 1_000_000;
+        let wall_ms = self.core.wall_origin_ms + ((ran_ms + down_ms) as i64);
+        Simulation::on(disk, random, self.seed, wall_ms)
+    }
+}
+
+impl Drop for Simulation {
+    fn drop(&mut self) {
+        // Tasks hold worlds and worlds hold the tasks: cut the circle.
+        self.core.executor.clear();
+    }
+}

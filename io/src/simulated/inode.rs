@@ -1,0 +1,166 @@
+//! One simulated file: what reads see, what is durable, and every version in between.
+//!
+//! Owns the sectors of one file and decides, by the seed, which of the unsynced ones survive a
+//! power cut: each 512-byte sector on its own, so that a cut also tears a single write. Never knows
+//! the file's name.
+
+use super::random::Random;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// What a disk writes at once; a power cut never tears less than this.
+pub(super) const SECTOR_BYTES: usize = 512;
+
+type Sector = [u8; SECTOR_BYTES];
+
+/// A moment in the order of changes to one file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Moment(u64);
+
+/// A file without its name.
+#[derive(Clone, Default)]
+pub(super) struct Inode {
+    /// What reads see.
+    current: Vec<u8>,
+    /// What is on the medium for certain, whatever the length says.
+    durable: Vec<u8>,
+    durable_len: u64,
+    /// Versions written since, oldest first; the last is the current one.
+    unsynced: BTreeMap<u64, Vec<(u64, Sector)>>,
+    /// Lengths since, oldest first.
+    unsynced_lens: Vec<(u64, u64)>,
+    changes: u64,
+}
+
+impl Inode {
+    pub(super) fn len(&self) -> u64 {
+        self.current.len() as u64
+    }
+
+    pub(super) fn now(&self) -> Moment {
+        Moment(self.changes)
+    }
+
+    /// Up to `len` bytes at `position`, clamped to the file.
+    pub(super) fn read(&self, position: u64, len: usize) -> &[u8] {
+        let start = usize::try_from(position)
+            .unwrap_or(usize::MAX)
+            .min(self.current.len());
+        let end = start.saturating_add(len).min(self.current.len());
+        &self.current[start..end]
+    }
+
+    /// A completed write of whole sectors.
+    pub(super) fn write(&mut self, position: u64, data: &[u8]) {
+        assert!(position % SECTOR_BYTES as u64 == 0 && data.len() % SECTOR_BYTES == 0);
+        self.changes += 1;
+        let start = usize::try_from(position).expect("simulated files are small");
+        let end = start + data.len();
+        if end > self.current.len() {
+            self.current.resize(end, 0);
+            self.unsynced_lens.push((self.changes, end as u64));
+        }
+        self.current[start..end].copy_from_slice(data);
+        for (index, sector) in data.chunks_exact(SECTOR_BYTES).enumerate() {
+            let number = position / SECTOR_BYTES as u64 + index as u64;
+            let sector = Sector::try_from(sector).expect("a chunk of that size");
+            self.unsynced
+                .entry(number)
+                .or_default()
+                .push((self.changes, sector));
+        }
+    }
+
+    /// Everything changed up to `moment` becomes durable.
+    pub(super) fn sync(&mut self, moment: Moment) {
+        self.settle(moment, 0..u64::MAX, |_| true);
+    }
+
+    /// Everything changed so far in `[position, position + len)` becomes durable, and the length:
+    /// what a write of that range to a file opened with `O_DSYNC` gives.
+    pub(super) fn sync_range(&mut self, position: u64, len: u64) {
+        let first = position / SECTOR_BYTES as u64;
+        let end = (position + len).div_ceil(SECTOR_BYTES as u64);
+        self.settle(self.now(), first..end, |_| true);
+    }
+
+    /// A sync that failed: each sector up to `moment` may have reached the medium or not, and the
+    /// kernel believes all of them clean, so that no later sync writes them.
+    pub(super) fn lose(&mut self, moment: Moment, random: &mut Random) {
+        self.settle(moment, 0..u64::MAX, |_| random.chance(500_000));
+    }
+
+    /// Takes the changes up to `moment` off the unsynced ones; `reaches` says whether a sector (or,
+    /// for `None`, the length) gets to the medium.
+    fn settle(
+        &mut self,
+        moment: Moment,
+        sectors: Range<u64>,
+        mut reaches: impl FnMut(Option<u64>) -> bool,
+    ) {
+        let Moment(until) = moment;
+        for (number, versions) in self.unsynced.range_mut(sectors) {
+            let count = versions
+                .iter()
+                .take_while(|(change, _)| *change <= until)
+                .count();
+            if let Some((_, sector)) = versions.drain(..count).next_back()
+                && reaches(Some(*number))
+            {
+                put(&mut self.durable, *number, &sector);
+            }
+        }
+        self.unsynced.retain(|_, versions| !versions.is_empty());
+        let count = self
+            .unsynced_lens
+            .iter()
+            .take_while(|(change, _)| *change <= until)
+            .count();
+        if let Some((_, len)) = self.unsynced_lens.drain(..count).next_back()
+            && reaches(None)
+        {
+            self.durable_len = len;
+        }
+    }
+
+    /// Cuts or extends with zeros; durable, with everything else that was pending.
+    pub(super) fn set_len(&mut self, len: u64) {
+        self.changes += 1;
+        self.current
+            .resize(usize::try_from(len).expect("simulated files are small"), 0);
+        self.durable.clone_from(&self.current);
+        self.durable_len = len;
+        self.unsynced.clear();
+        self.unsynced_lens.clear();
+    }
+
+    /// The power is gone: each unsynced sector is in any of its versions, the length in any of its.
+    pub(super) fn after_power_cut(mut self, random: &mut Random) -> Inode {
+        for (number, versions) in std::mem::take(&mut self.unsynced) {
+            let pick = random.index(versions.len() + 1);
+            if let Some((_, sector)) = pick.checked_sub(1).and_then(|at| versions.get(at)) {
+                put(&mut self.durable, number, sector);
+            }
+        }
+        let pick = random.index(self.unsynced_lens.len() + 1);
+        let picked = pick
+            .checked_sub(1)
+            .and_then(|at| self.unsynced_lens.get(at));
+        let len = picked.map_or(self.durable_len, |(_, len)| *len);
+        self.durable.resize(len as usize, 0);
+        Inode {
+            current: self.durable.clone(),
+            durable: self.durable,
+            durable_len: len,
+            ..Inode::default()
+        }
+    }
+}
+
+fn put(medium: &mut Vec<u8>, number: u64, sector: &Sector) {
+    let start = number as usize * SECTOR_BYTES;
+    if medium.len() < start + SECTOR_BYTES {
+        medium.resize(start + SECTOR_BYTES, 0);
+    }
+    medium[start..start + SECTOR_BYTES].copy_from_slice(sector);
+}

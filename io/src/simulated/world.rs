@@ -1,0 +1,397 @@
+//! `SimulatedWorld`: the `World` of a simulation.
+//!
+//! Owns the way from a call to the disk: seeded latency, so that completions come out of order, and
+//! the faults due. Runs on the simulation's only thread; never touches a real file or clock.
+
+use super::Core;
+use super::disk::{Change, Disk, Node};
+use super::executor::Sleep;
+use super::fault::{Fault, Operation};
+use crate::storage::{BLOCK_BYTES, BlockBuffer, File, block_ceiling};
+use crate::world::{DirEntry, OpenMode, OpenOptions, World};
+use bytes::Bytes;
+use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+/// The world of a [`super::Simulation`]; clones are further shards on the same disk.
+#[derive(Clone)]
+pub struct SimulatedWorld {
+    pub(super) core: Rc<Core>,
+}
+
+impl SimulatedWorld {
+    fn disk<T>(&self, access: impl FnOnce(&mut Disk) -> T) -> T {
+        access(&mut self.core.disk.borrow_mut())
+    }
+
+    fn below(&self, bound: u64) -> u64 {
+        self.core.random.borrow_mut().below(bound)
+    }
+
+    /// Waits as long as a device might: mostly some 10 µs, now and then milliseconds.
+    async fn latency(&self) {
+        let bound_ns = if self.below(32) == 0 {
+            5_000_000
+        } else {
+            150_000
+        };
+        let wait_ns = 5_000 + self.below(bound_ns);
+        let _outstanding = self.core.begin_io();
+        Sleep::new(Rc::clone(&self.core), self.core.executor.now_ns() + wait_ns).await;
+    }
+
+    fn fault(&self, operation: Operation, path: &Path) -> Option<Fault> {
+        let mut faults = self.core.faults.borrow_mut();
+        faults.draw(&mut self.core.random.borrow_mut(), operation, path)
+    }
+
+    /// Latency, then the fault that is due, if any.
+    async fn begin(&self, operation: Operation, path: &Path) -> io::Result<()> {
+        assert!(path.is_absolute(), "{} is not absolute", path.display());
+        self.latency().await;
+        match self.fault(operation, path) {
+            Some(fault) => Err(fault.error()),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes the changes in the directory of `path` durable.
+    async fn sync_parent(&self, path: &Path) -> io::Result<()> {
+        match path.parent() {
+            Some(parent) => self.sync_dir(parent).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn change(&self, change: Change) -> io::Result<()> {
+        let (Change::Create(path, _) | Change::Remove(path) | Change::Rename(path, _)) = &change;
+        self.begin(Operation::Directory, path).await?;
+        self.disk(|disk| disk.change(change))
+    }
+
+    /// Refuses growth beyond the size of the disk; says how many of the bytes still fit.
+    fn space_for(&self, inode: u64, end: u64) -> Option<u64> {
+        let space = self.core.faults.borrow().space()?;
+        self.disk(|disk| {
+            let len = disk.inode(inode).len();
+            let growth = block_ceiling(end).saturating_sub(block_ceiling(len));
+            let free = space.saturating_sub(disk.used_bytes());
+            (growth > free).then_some(free)
+        })
+    }
+}
+
+impl World for SimulatedWorld {
+    type File = SimulatedFile;
+    type Sleep = Sleep;
+
+    fn now_ms(&self) -> i64 {
+        let since_ms = self.core.executor.now_ns() / 1_000_000;
+        self.core.wall_origin_ms + i64::try_from(since_ms).unwrap_or(i64::MAX)
+    }
+
+    fn monotonic_ns(&self) -> u64 {
+        self.core.executor.now_ns()
+    }
+
+    fn sleep_until(&self, deadline_ns: u64) -> Sleep {
+        Sleep::new(Rc::clone(&self.core), deadline_ns)
+    }
+
+    async fn pause(&self) {
+        self.sleep_until(self.monotonic_ns() + 1_000).await;
+    }
+
+    fn random_u64(&self) -> u64 {
+        self.core.random.borrow_mut().next_u64()
+    }
+
+    fn random_u128(&self) -> u128 {
+        u128::from(self.random_u64()) << 64 | u128::from(self.random_u64())
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        self.core.executor.spawn(Box::pin(task));
+    }
+
+    async fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        let mut missing: Vec<PathBuf> = Vec::new();
+        for ancestor in path.ancestors() {
+            match self.disk(|disk| disk.lookup(ancestor)) {
+                Some(Node::Dir) => break,
+                Some(Node::File(_)) => return Err(io::ErrorKind::AlreadyExists.into()),
+                None => missing.push(ancestor.to_owned()),
+            }
+        }
+        for dir in missing.into_iter().rev() {
+            self.begin(Operation::Directory, &dir).await?;
+            // Somebody else may have made it while this call waited.
+            if self.disk(|disk| disk.lookup(&dir)).is_none() {
+                self.disk(|disk| disk.change(Change::Create(dir.clone(), Node::Dir)))?;
+            }
+            self.sync_parent(&dir).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        match self.disk(|disk| disk.lookup(path)) {
+            Some(Node::Dir) => {}
+            Some(Node::File(_)) => return Err(io::ErrorKind::NotADirectory.into()),
+            None => return Err(io::ErrorKind::NotFound.into()),
+        }
+        for name in self.disk(|disk| disk.below(path)) {
+            self.change(Change::Remove(name)).await?;
+        }
+        self.sync_parent(path).await
+    }
+
+    async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.change(Change::Rename(from.to_owned(), to.to_owned()))
+            .await?;
+        if from.parent() != to.parent() {
+            self.sync_parent(from).await?;
+        }
+        self.sync_parent(to).await
+    }
+
+    async fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.disk(|disk| disk.file(path))?;
+        self.change(Change::Remove(path.to_owned())).await?;
+        self.sync_parent(path).await
+    }
+
+    async fn list_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        self.begin(Operation::Directory, path).await?;
+        self.disk(|disk| disk.list(path))
+    }
+
+    async fn read_file(&self, path: &Path, max_bytes: usize) -> io::Result<Bytes> {
+        self.begin(Operation::Read, path).await?;
+        self.disk(|disk| {
+            let inode = disk.file(path)?;
+            let inode = disk.inode(inode);
+            if inode.len() > max_bytes as u64 {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+            Ok(Bytes::copy_from_slice(inode.read(0, max_bytes)))
+        })
+    }
+
+    async fn write_file_atomic(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(".tmp");
+        let temporary = PathBuf::from(temporary);
+        let mode = OpenOptions::from(OpenMode::ReadWriteCreate).without_entry_sync();
+        let file = self.open_file(&temporary, mode).await?;
+        file.set_len(0).await?;
+        let mut buffer = file.buffer(content.len());
+        buffer.as_mut_slice().fill(0);
+        buffer.as_mut_slice()[..content.len()].copy_from_slice(content);
+        file.write_at(buffer, 0).await?;
+        file.sync_data().await?;
+        file.set_len(content.len() as u64).await?;
+        file.close().await?;
+        self.rename(&temporary, path).await
+    }
+
+    async fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.begin(Operation::Directory, path).await?;
+        self.disk(|disk| disk.sync_dir(path));
+        Ok(())
+    }
+
+    async fn open_file(
+        &self,
+        path: &Path,
+        options: impl Into<OpenOptions>,
+    ) -> io::Result<SimulatedFile> {
+        let options = options.into();
+        self.begin(Operation::Open, path).await?;
+        let creates = options.mode == OpenMode::ReadWriteCreate;
+        let inode = match self.disk(|disk| disk.file(path)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && creates => {
+                let inode = self.disk(|disk| disk.create_file(path))?;
+                if options.sync_entry {
+                    self.sync_parent(path).await?;
+                }
+                inode
+            }
+            found => found?,
+        };
+        Ok(SimulatedFile {
+            world: self.clone(),
+            inode,
+            path: path.to_owned(),
+            options,
+        })
+    }
+
+    async fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        self.begin(Operation::Directory, path).await?;
+        let space = self.core.faults.borrow().space();
+        Ok(space.map_or(u64::MAX, |space| {
+            self.disk(|disk| space.saturating_sub(disk.used_bytes()))
+        }))
+    }
+}
+
+/// An open file of a [`SimulatedWorld`].
+pub struct SimulatedFile {
+    world: SimulatedWorld,
+    inode: u64,
+    path: PathBuf,
+    options: OpenOptions,
+}
+
+/// A write handed to the device. If its future is dropped it may or may not happen, as with
+/// io_uring.
+struct UnderWay<'a> {
+    world: &'a SimulatedWorld,
+    id: u64,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let len = self.world.disk(|disk| disk.write_len(self.id));
+        if len > 0 {
+            let done = if self.world.below(2) == 0 { 0 } else { len };
+            self.world.disk(|disk| disk.finish_write(self.id, done));
+        }
+    }
+}
+
+impl SimulatedFile {
+    fn writable(&self) -> io::Result<()> {
+        match self.options.mode {
+            OpenMode::Read => Err(io::ErrorKind::PermissionDenied.into()),
+            OpenMode::ReadWrite | OpenMode::ReadWriteCreate => Ok(()),
+        }
+    }
+
+    async fn write(
+        &self,
+        data: Vec<u8>,
+        position: u64,
+        operation: Operation,
+        write_through: bool,
+    ) -> io::Result<()> {
+        self.writable()?;
+        assert!(position % BLOCK_BYTES as u64 == 0 && data.len() % BLOCK_BYTES == 0);
+        let len = data.len();
+        let under_way = UnderWay {
+            world: &self.world,
+            id: self
+                .world
+                .disk(|disk| disk.begin_write(self.inode, position, data)),
+        };
+        self.world.latency().await;
+        let fault = match self.world.space_for(self.inode, position + len as u64) {
+            Some(free) => Some((
+                Fault::NoSpace,
+                len.min(usize::try_from(free).unwrap_or(len)),
+            )),
+            None => self
+                .world
+                .fault(operation, &self.path)
+                .map(|fault| match fault {
+                    Fault::NoSpace => (fault, 0),
+                    Fault::Broken | Fault::Short => (fault, self.world.below(len as u64) as usize),
+                }),
+        };
+        let done = fault.map_or(len, |(_, done)| done);
+        self.world.disk(|disk| {
+            disk.finish_write(under_way.id, done);
+            if write_through && done > 0 {
+                disk.inode(self.inode).sync_range(position, done as u64);
+            }
+        });
+        fault.map_or(Ok(()), |(fault, _)| Err(fault.error()))
+    }
+}
+
+impl File for SimulatedFile {
+    type Buffer = SimulatedBuffer;
+
+    fn buffer(&self, capacity: usize) -> SimulatedBuffer {
+        let len = capacity.max(1).next_multiple_of(BLOCK_BYTES);
+        // Not zeros: whoever forgets to clear the padding is to be found out.
+        SimulatedBuffer(vec![0xa5; len])
+    }
+
+    async fn write_at(&self, buffer: SimulatedBuffer, position: u64) -> io::Result<()> {
+        self.write(
+            buffer.0,
+            position,
+            Operation::Write,
+            self.options.write_through,
+        )
+        .await
+    }
+
+    async fn write_zeros(&self, position: u64, len: u64) -> io::Result<()> {
+        let zeros = vec![0; usize::try_from(len).map_err(io::Error::other)?];
+        self.write(zeros, position, Operation::Zero, false).await?;
+        self.sync_data().await
+    }
+
+    async fn read_at(&self, position: u64, len: usize) -> io::Result<Bytes> {
+        self.world.begin(Operation::Read, &self.path).await?;
+        Ok(self
+            .world
+            .disk(|disk| Bytes::copy_from_slice(disk.inode(self.inode).read(position, len))))
+    }
+
+    async fn sync_data(&self) -> io::Result<()> {
+        let moment = self.world.disk(|disk| disk.inode(self.inode).now());
+        self.world.latency().await;
+        match self.world.fault(Operation::Sync, &self.path) {
+            None => {
+                self.world.disk(|disk| disk.inode(self.inode).sync(moment));
+                Ok(())
+            }
+            Some(fault) => {
+                let mut random = self.world.core.random.borrow_mut();
+                self.world
+                    .disk(|disk| disk.inode(self.inode).lose(moment, &mut random));
+                Err(fault.error())
+            }
+        }
+    }
+
+    async fn set_len(&self, len: u64) -> io::Result<()> {
+        self.writable()?;
+        self.world.begin(Operation::SetLen, &self.path).await?;
+        self.world.disk(|disk| disk.inode(self.inode).set_len(len));
+        self.world.latency().await;
+        Ok(())
+    }
+
+    fn len(&self) -> u64 {
+        self.world.disk(|disk| disk.inode(self.inode).len())
+    }
+
+    async fn close(self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Memory of a simulated write.
+pub struct SimulatedBuffer(Vec<u8>);
+
+impl BlockBuffer for SimulatedBuffer {
+    fn as_slice(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+
+    fn truncate(&mut self, len: usize) {
+        assert!(len % BLOCK_BYTES == 0 && len <= self.0.len());
+        self.0.truncate(len);
+    }
+}
