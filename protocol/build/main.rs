@@ -1,7 +1,7 @@
 //! Turns the schemas of `schema/` into Rust at build time.
 //!
-//! Reads `schema/*.txt` and `schema/error_codes.csv`, writes `messages.rs`, `keys.rs` and
-//! `records.rs` to `OUT_DIR`. Never touches the network or anything outside those places.
+//! Reads `schema/*.txt`, `error_codes.csv` and `configs.tsv`, writes `messages.rs`, `keys.rs`,
+//! `records.rs`, `errors.rs` and `configs.rs` to `OUT_DIR`. Never touches the network or anything outside those places.
 
 /// Appends a formatted line to a `String`.
 macro_rules! line {
@@ -11,6 +11,7 @@ macro_rules! line {
     }};
 }
 
+mod configs;
 mod decode;
 mod encode;
 mod keys;
@@ -45,6 +46,11 @@ fn main() {
     let csv = fs::read_to_string(schemas.join("error_codes.csv")).expect("error_codes.csv");
     keys::error_codes(&mut text, &csv);
     fs::write(out.join("errors.rs"), text).expect("OUT_DIR is writable");
+
+    let mut text = String::from("// Generated from schema/configs.tsv.\n");
+    let tsv = fs::read_to_string(schemas.join("configs.tsv")).expect("configs.tsv");
+    configs::tables(&mut text, &tsv);
+    fs::write(out.join("configs.rs"), text).expect("OUT_DIR is writable");
 
     let mut text = String::from("// Generated from schema/*-records.txt.\n");
     keys::record_sets(&mut text, &messages);

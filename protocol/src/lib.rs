@@ -2,11 +2,12 @@
 //!
 //! Owns the message schemas and the codecs generated from them ([`messages`]), the bounded
 //! reader and writer under them ([`codec`]), frames and headers ([`frame`]), the table of
-//! versions the broker speaks ([`versions`]), error codes, the records of Kafka's
+//! versions the broker speaks ([`versions`]), error codes, configurations ([`configs`]), the records of Kafka's
 //! internal logs ([`records_of`]), and record batches ([`record`]). Runs on any core. Never opens a file or a socket, never asks the
 //! time, and never allocates what a length prefix claims.
 
 pub mod codec;
+pub mod configs;
 mod error_code;
 pub mod frame;
 mod keys;

@@ -1,0 +1,471 @@
+//! Every configuration Kafka 4 knows for topics, brokers and groups, and a few of our own.
+//!
+//! Owns names, types, defaults and valid values (Kafka's `ConfigDef`), from
+//! `schema/configs.tsv`. Sentences of refusal are Kafka's, for tools and people compare them.
+//! Pure data: which configurations have an effect is the business of those who read them.
+
+use std::fmt;
+
+/// What a configuration belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// A topic.
+    Topic,
+    /// A broker, or all of them.
+    Broker,
+    /// A group.
+    Group,
+}
+
+/// The type of a value (`ConfigDef.Type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ConfigType {
+    /// `true` or `false`, in any case.
+    Boolean,
+    /// Text.
+    String,
+    /// 32 bits.
+    Int,
+    /// 16 bits.
+    Short,
+    /// 64 bits.
+    Long,
+    /// A decimal number.
+    Double,
+    /// Texts with commas between them.
+    List,
+    /// The name of a Java class.
+    Class,
+    /// Text that is never shown.
+    Password,
+}
+
+/// Which values of the type are allowed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Valid {
+    /// All of them.
+    Any,
+    /// Numbers of at least `min` and, if given, at most `max`; also `or`.
+    Range {
+        /// Least value.
+        min: i64,
+        /// Greatest value.
+        max: Option<i64>,
+        /// A value outside that is allowed too.
+        or: Option<i64>,
+    },
+    /// These texts only.
+    OneOf(&'static [&'static str]),
+    /// These texts only, in any case.
+    OneOfAnyCase(&'static [&'static str]),
+    /// Anything but nothing.
+    NonEmpty,
+    /// `*`, or pairs of numbers such as `0:1`.
+    ThrottledReplicas,
+    /// `earliest`, `latest` or `by_duration:` and an ISO 8601 duration.
+    OffsetReset,
+}
+
+/// One configuration.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ConfigDef {
+    /// Kafka's name, for example `retention.ms`; units are part of it.
+    pub name: &'static str,
+    /// What it belongs to.
+    pub scope: Scope,
+    /// The type of its value.
+    pub kind: ConfigType,
+    /// The value when nobody gives one, as text; `None` is null.
+    pub default: Option<&'static str>,
+    /// Which values it may have.
+    pub valid: Valid,
+}
+
+/// A checked value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// Of type boolean.
+    Boolean(bool),
+    /// Of type short, int or long.
+    Number(i64),
+    /// Of type double.
+    Decimal(f64),
+    /// Of type string, class or password.
+    Text(String),
+    /// Of type list.
+    List(Vec<String>),
+}
+
+/// Why a text is no value of a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The configuration.
+    pub name: &'static str,
+    /// The text, or `[hidden]`.
+    pub value: String,
+    /// Kafka's reason.
+    pub reason: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ConfigError {
+            name,
+            value,
+            reason,
+        } = self;
+        write!(
+            f,
+            "Invalid value {value} for configuration {name}: {reason}"
+        )
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// The topic configuration called `name`.
+pub fn topic(name: &str) -> Option<&'static ConfigDef> {
+    find(Scope::Topic, name)
+}
+
+/// The broker configuration called `name`.
+pub fn broker(name: &str) -> Option<&'static ConfigDef> {
+    find(Scope::Broker, name)
+}
+
+/// The group configuration called `name`.
+pub fn group(name: &str) -> Option<&'static ConfigDef> {
+    find(Scope::Group, name)
+}
+
+/// The configuration of `scope` called `name`.
+pub fn find(scope: Scope, name: &str) -> Option<&'static ConfigDef> {
+    let table = table(scope);
+    let index = table
+        .binary_search_by(|definition| definition.name.cmp(name))
+        .ok()?;
+    table.get(index)
+}
+
+/// Every configuration of `scope`, ascending by name.
+pub fn all(scope: Scope) -> std::slice::Iter<'static, ConfigDef> {
+    table(scope).iter()
+}
+
+fn table(scope: Scope) -> &'static [ConfigDef] {
+    match scope {
+        Scope::Topic => &TOPIC,
+        Scope::Broker => &BROKER,
+        Scope::Group => &GROUP,
+    }
+}
+
+impl ConfigDef {
+    /// Reads and checks a value. Space around it does not count, as in Kafka.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with Kafka's sentence. One text is refused that Kafka takes: a decimal
+    /// that is no finite number.
+    pub fn validate(&self, value: &str) -> Result<Value, ConfigError> {
+        let value = value.trim();
+        let parsed = self.parse(value)?;
+        let checked = match &parsed {
+            Value::Number(number) => self.check_range(*number, i64::cmp),
+            Value::Decimal(decimal) => {
+                self.check_range(*decimal, |a, bound| a.total_cmp(&(*bound as f64)))
+            }
+            Value::Text(text) => self.check_text(text),
+            Value::List(entries) => self.check_list(entries),
+            Value::Boolean(_) => Ok(()),
+        };
+        checked.map_err(|reason| self.error(value, reason))?;
+        Ok(parsed)
+    }
+
+    fn parse(&self, value: &str) -> Result<Value, ConfigError> {
+        let whole = |min: i64, max: i64, name: &str| {
+            let number = value
+                .parse()
+                .ok()
+                .filter(|number| (min..=max).contains(number));
+            number
+                .map(Value::Number)
+                .ok_or_else(|| format!("Not a number of type {name}"))
+        };
+        let parsed = match self.kind {
+            ConfigType::Boolean if value.eq_ignore_ascii_case("true") => Ok(Value::Boolean(true)),
+            ConfigType::Boolean if value.eq_ignore_ascii_case("false") => Ok(Value::Boolean(false)),
+            ConfigType::Boolean => Err("Expected value to be either true or false".to_owned()),
+            ConfigType::Short => whole(i16::MIN.into(), i16::MAX.into(), "SHORT"),
+            ConfigType::Int => whole(i32::MIN.into(), i32::MAX.into(), "INT"),
+            ConfigType::Long => whole(i64::MIN, i64::MAX, "LONG"),
+            ConfigType::Double => {
+                let number = value.parse().ok().filter(|number: &f64| number.is_finite());
+                let reason = || "Not a number of type DOUBLE".to_owned();
+                number.map(Value::Decimal).ok_or_else(reason)
+            }
+            ConfigType::List if value.is_empty() => Ok(Value::List(Vec::new())),
+            ConfigType::List => {
+                let entries = value.split(',').map(|entry| entry.trim().to_owned());
+                Ok(Value::List(entries.collect()))
+            }
+            ConfigType::String | ConfigType::Class | ConfigType::Password => {
+                Ok(Value::Text(value.to_owned()))
+            }
+        };
+        parsed.map_err(|reason| self.error(value, reason))
+    }
+
+    fn error(&self, value: &str, reason: String) -> ConfigError {
+        let value = match self.kind {
+            ConfigType::Password => "[hidden]".to_owned(),
+            _ => value.to_owned(),
+        };
+        ConfigError {
+            name: self.name,
+            value,
+            reason,
+        }
+    }
+
+    fn check_range<N>(
+        &self,
+        number: N,
+        compare: impl Fn(&N, &i64) -> std::cmp::Ordering,
+    ) -> Result<(), String> {
+        let Valid::Range { min, max, or } = self.valid else {
+            return Ok(());
+        };
+        let below = compare(&number, &min).is_lt();
+        let above = max.is_some_and(|max| compare(&number, &max).is_gt());
+        if (!below && !above) || or.is_some_and(|or| compare(&number, &or).is_eq()) {
+            return Ok(());
+        }
+        Err(match (max, or) {
+            (Some(max), Some(or)) => {
+                format!("Value must be between {min} and {max} or equal to {or}")
+            }
+            (Some(max), None) if above => format!("Value must be no more than {max}"),
+            _ => format!("Value must be at least {min}"),
+        })
+    }
+
+    fn check_text(&self, text: &str) -> Result<(), String> {
+        match self.valid {
+            Valid::OneOf(names) if !names.contains(&text) => {
+                Err(format!("String must be one of: {}", names.join(", ")))
+            }
+            Valid::OneOfAnyCase(names) if !names.iter().any(|n| n.eq_ignore_ascii_case(text)) => {
+                Err(format!(
+                    "String must be one of (case insensitive): {}",
+                    names.join(", ")
+                ))
+            }
+            Valid::NonEmpty if text.is_empty() => Err("String must be non-empty".to_owned()),
+            Valid::OffsetReset if !is_offset_reset(text) => Err(
+                "The value must be either 'earliest', 'latest' or of the format \
+                 'by_duration:<PnDTnHnMn.nS>'."
+                    .to_owned(),
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_list(&self, entries: &[String]) -> Result<(), String> {
+        if entries.iter().any(String::is_empty) {
+            return Err(format!(
+                "Configuration '{}' values must not be empty.",
+                self.name
+            ));
+        }
+        match self.valid {
+            Valid::NonEmpty if entries.is_empty() => {
+                Err(format!("Configuration '{}' must not be empty.", self.name))
+            }
+            Valid::ThrottledReplicas if !are_throttled_replicas(entries) => Err(format!(
+                "{} must be the literal '*' or a list of replicas in the following format: \
+                 [partitionId]:[brokerId],[partitionId]:[brokerId],...",
+                self.name
+            )),
+            _ => entries.iter().try_for_each(|entry| self.check_text(entry)),
+        }
+    }
+}
+
+fn are_throttled_replicas(entries: &[String]) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let pair = |entry: &String| {
+        entry
+            .split_once(':')
+            .is_some_and(|(a, b)| digits(a) && digits(b))
+    };
+    entries == ["*"] || entries.iter().all(pair)
+}
+
+fn is_offset_reset(text: &str) -> bool {
+    match text.strip_prefix("by_duration:") {
+        Some(duration) => is_duration(duration),
+        None => matches!(text, "earliest" | "latest"),
+    }
+}
+
+/// Whether the text is an ISO 8601 duration of days and smaller units, not negative
+/// (`java.time.Duration#parse`).
+fn is_duration(text: &str) -> bool {
+    let text = text.to_ascii_uppercase();
+    let Some(text) = text.strip_prefix('P') else {
+        return false;
+    };
+    let (days, time) = match text.split_once('T') {
+        Some((days, time)) => (days, Some(time)),
+        None => (text, None),
+    };
+    let Some(days) = units(days, "D") else {
+        return false;
+    };
+    let Some(smaller) = units(time.unwrap_or_default(), "HMS") else {
+        return false;
+    };
+    // A "T" promises at least one unit behind it.
+    days + smaller > 0 && (time.is_none() || smaller > 0)
+}
+
+/// How many amounts with units the text has, in the order of `letters`, each once at most.
+fn units(text: &str, letters: &str) -> Option<usize> {
+    let mut rest = text;
+    let mut count = 0;
+    for letter in letters.chars() {
+        let Some((amount, tail)) = rest.split_once(letter) else {
+            continue;
+        };
+        let (whole, fraction) = amount.split_once('.').unwrap_or((amount, "0"));
+        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        let fits = whole.len() <= 12 && fraction.len() <= 9 && !whole.is_empty();
+        if !fits || !digits(whole) || !digits(fraction) || (letter != 'S' && amount.contains('.')) {
+            return None;
+        }
+        count += 1;
+        rest = tail;
+    }
+    rest.is_empty().then_some(count)
+}
+
+include!(concat!(env!("OUT_DIR"), "/configs.rs"));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cases and sentences of Kafka 4.3.1's `LogConfig` and `GroupConfig`.
+    #[test]
+    fn values_are_judged_as_kafka_judges_them() {
+        let refused = [
+            ("segment.bytes", "x", "Not a number of type INT"),
+            ("segment.bytes", "1", "Value must be at least 1048576"),
+            ("segment.bytes", "99999999999", "Not a number of type INT"),
+            (
+                "preallocate",
+                "yes",
+                "Expected value to be either true or false",
+            ),
+            (
+                "cleanup.policy",
+                "foo",
+                "String must be one of: compact, delete",
+            ),
+            (
+                "compression.type",
+                "LZ4",
+                "String must be one of: uncompressed, zstd, lz4, snappy, gzip, producer",
+            ),
+            (
+                "compression.gzip.level",
+                "0",
+                "Value must be between 1 and 9 or equal to -1",
+            ),
+            (
+                "compression.zstd.level",
+                "23",
+                "Value must be no more than 22",
+            ),
+            ("compression.lz4.level", "0", "Value must be at least 1"),
+            (
+                "min.cleanable.dirty.ratio",
+                "1.5",
+                "Value must be no more than 1",
+            ),
+            (
+                "min.cleanable.dirty.ratio",
+                "z",
+                "Not a number of type DOUBLE",
+            ),
+            ("retention.ms", "-2", "Value must be at least -1"),
+            ("retention.ms", "1_0", "Not a number of type LONG"),
+        ];
+        for (name, value, reason) in refused {
+            let error = topic(name).expect(name).validate(value).expect_err(value);
+            let sentence = format!("Invalid value {value} for configuration {name}: {reason}");
+            assert_eq!(error.to_string(), sentence);
+        }
+        let taken = [
+            ("preallocate", "TRUE", Value::Boolean(true)),
+            ("cleanup.policy", "", Value::List(vec![])),
+            (
+                "cleanup.policy",
+                " delete , compact ",
+                Value::List(vec!["delete".into(), "compact".into()]),
+            ),
+            ("compression.gzip.level", "-1", Value::Number(-1)),
+            ("retention.ms", " +5 ", Value::Number(5)),
+            ("min.cleanable.dirty.ratio", "0.5", Value::Decimal(0.5)),
+        ];
+        for (name, value, parsed) in taken {
+            assert_eq!(topic(name).expect(name).validate(value), Ok(parsed));
+        }
+    }
+
+    #[test]
+    fn special_rules() {
+        let replicas = topic("leader.replication.throttled.replicas").expect("known");
+        for value in ["", "*", "1:2,3:4"] {
+            assert!(replicas.validate(value).is_ok(), "{value}");
+        }
+        for value in ["none", "1", "1:", "1:2,*"] {
+            assert!(replicas.validate(value).is_err(), "{value}");
+        }
+        let reset = group("share.auto.offset.reset").expect("known");
+        for value in ["earliest", "by_duration:PT1H", "by_duration:p1dt2m0.5s"] {
+            assert!(reset.validate(value).is_ok(), "{value}");
+        }
+        for value in [
+            "foo",
+            "by_duration:x",
+            "by_duration:-PT1H",
+            "by_duration:P",
+            "by_duration:P1DT",
+        ] {
+            assert!(reset.validate(value).is_err(), "{value}");
+        }
+        let password = broker("ssl.key.password").expect("known");
+        assert_eq!(password.error("secret", String::new()).value, "[hidden]");
+    }
+
+    #[test]
+    fn tables_are_sorted_and_their_defaults_valid() {
+        for scope in [Scope::Topic, Scope::Broker, Scope::Group] {
+            assert!(
+                table(scope)
+                    .windows(2)
+                    .all(|pair| pair[0].name < pair[1].name)
+            );
+            for definition in all(scope) {
+                assert_eq!(find(scope, definition.name), Some(definition));
+                // A default may be empty where a given value may not.
+                if let Some(default) = definition.default.filter(|text| !text.is_empty()) {
+                    assert!(definition.validate(default).is_ok(), "{definition:?}");
+                }
+            }
+        }
+        assert!(all(Scope::Topic).len() >= 33 && all(Scope::Broker).len() >= 340);
+    }
+}
