@@ -183,6 +183,11 @@ impl CheckedBatch {
     }
 }
 
+/// CRC-32C (Castagnoli) of `bytes`: what batches carry, and Kafka's producer snapshots too.
+pub fn crc32c(bytes: &[u8]) -> u32 {
+    crc32c::crc32c(bytes)
+}
+
 /// The length field of a batch with this many bytes of records.
 pub(super) fn batch_length(records_bytes: usize) -> Result<i32, BatchError> {
     const AFTER_LENGTH: usize = BATCH_HEADER_BYTES - super::LOG_OVERHEAD_BYTES;

@@ -18,7 +18,7 @@ mod varint;
 mod walk;
 
 pub use attributes::{Attributes, TimestampType};
-pub use batch::CheckedBatch;
+pub use batch::{CheckedBatch, crc32c};
 pub use builder::{BatchBuilder, NewRecord};
 pub use compression::Compression;
 pub use control::{ControlRecord, ControlType, EndTransactionMarker};
