@@ -1,0 +1,422 @@
+//! What a shard keeps in memory of its partitions' logs: the newest batches, blocks read from disk,
+//! and indexes of sealed segments.
+//!
+//! One per shard, owned by it. Every part has a byte budget. The tail is contiguous per partition
+//! and leaves first in, first out over all partitions, so that consumers at the end of any log
+//! touch no disk. Blocks and indexes leave least recently used first. Never decides what may be
+//! read: callers bring the limit. Batches are kept as they will be sent, 16 rewritten bytes and the
+//! rest as it arrived, without a copy.
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::{Bytes, BytesMut};
+use chronik_protocol::Records;
+use chronik_protocol::record::{BATCH_PREFIX_BYTES, BatchHeader};
+
+use crate::request::PartitionId;
+
+/// Budgets of a shard's cache, bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheLimits {
+    /// Newest batches of all partitions.
+    pub tail_bytes: usize,
+    /// Blocks read from disk.
+    pub cold_bytes: usize,
+    /// Offset indexes of sealed segments.
+    pub index_bytes: usize,
+}
+
+impl Default for CacheLimits {
+    fn default() -> Self {
+        Self { tail_bytes: 64 << 20, cold_bytes: 16 << 20, index_bytes: 8 << 20 }
+    }
+}
+
+/// What a cached batch costs besides its bytes: its entry, and its place in the queue.
+const ENTRY_OVERHEAD_BYTES: usize = 128;
+/// Bodies below this are copied into one run when they are read: a part of its own costs a vector
+/// entry in every layer down to the socket.
+const COPIED_BODY_BYTES_MAX: usize = 4096;
+/// Distance of the marks in a block, bytes: how far a lookup has to walk at most.
+const MARK_DISTANCE_BYTES: usize = 16 << 10;
+
+/// How much of a log a reader may get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadLimits {
+    /// First offset wanted.
+    pub fetch_offset: i64,
+    /// Batches that reach this offset are not given.
+    pub end_offset: i64,
+    /// Bytes of whole batches.
+    pub max_bytes: usize,
+    /// The first batch is given even if it is longer (KIP-74).
+    pub at_least_one: bool,
+}
+
+impl ReadLimits {
+    /// Whether a batch still fits behind `taken` bytes.
+    pub(crate) fn admits(&self, next_offset: i64, size: usize, taken: usize) -> bool {
+        let fits = taken.checked_add(size).is_some_and(|sum| sum <= self.max_bytes);
+        next_offset <= self.end_offset && (fits || (taken == 0 && self.at_least_one))
+    }
+}
+
+struct TailBatch {
+    base_offset: i64,
+    next_offset: i64,
+    prefix: [u8; BATCH_PREFIX_BYTES],
+    body: Bytes,
+}
+
+impl TailBatch {
+    fn size(&self) -> usize {
+        BATCH_PREFIX_BYTES + self.body.len()
+    }
+}
+
+/// Whole batches read from disk in one piece.
+#[derive(Clone, Debug)]
+pub(crate) struct ColdBlock {
+    /// Base offset of the segment it was read from.
+    pub(crate) segment: i64,
+    /// Where in the segment its first byte stands.
+    pub(crate) position: u64,
+    /// Whole, checked batches.
+    pub(crate) bytes: Bytes,
+    /// Base offset of a batch and its place in `bytes`, the first batch included.
+    pub(crate) marks: Vec<(i64, usize)>,
+    /// One more than the last batch's last offset.
+    pub(crate) next_offset: i64,
+}
+
+impl ColdBlock {
+    /// An empty block to which batches are added in order.
+    pub(crate) fn builder(segment: i64) -> ColdBlock {
+        let bytes = Bytes::new();
+        ColdBlock { segment, position: 0, bytes, marks: Vec::new(), next_offset: i64::MIN }
+    }
+
+    /// Takes note of a batch `at` bytes behind the block's start; `bytes` is set by the caller.
+    pub(crate) fn note(&mut self, header: &BatchHeader, at: usize) {
+        let due = self.marks.last().is_none_or(|last| at - last.1 >= MARK_DISTANCE_BYTES);
+        if due {
+            self.marks.push((header.base_offset, at));
+        }
+        self.next_offset = header.next_offset();
+    }
+
+    fn covers(&self, offset: i64) -> bool {
+        self.marks.first().is_some_and(|first| first.0 <= offset) && offset < self.next_offset
+    }
+
+    /// The batches a reader gets out of this block, as one slice.
+    pub(crate) fn select(&self, limits: &ReadLimits) -> Bytes {
+        let mark = self.marks.partition_point(|mark| mark.0 <= limits.fetch_offset);
+        let mut at = mark.checked_sub(1).and_then(|mark| self.marks.get(mark)).map_or(0, |m| m.1);
+        let mut start = None;
+        while let Some(header) = self.bytes.get(at..).and_then(|b| BatchHeader::peek(b).ok()) {
+            let size = header.size_bytes();
+            if header.next_offset() > limits.fetch_offset {
+                let from = *start.get_or_insert(at);
+                if !limits.admits(header.next_offset(), size, at - from) {
+                    break;
+                }
+            }
+            at += size;
+        }
+        let end = at.min(self.bytes.len());
+        self.bytes.slice(start.unwrap_or(end).min(end)..end)
+    }
+}
+
+/// A shard's cache.
+pub struct BatchCache {
+    limits: CacheLimits,
+    tails: HashMap<PartitionId, VecDeque<TailBatch>>,
+    /// Whose batch is the oldest, next oldest, …
+    order: VecDeque<PartitionId>,
+    tail_bytes: usize,
+    cold: VecDeque<(PartitionId, ColdBlock)>,
+    cold_bytes: usize,
+    indexes: VecDeque<(PartitionId, i64, Bytes)>,
+    index_bytes: usize,
+}
+
+impl BatchCache {
+    /// An empty cache.
+    pub fn new(limits: CacheLimits) -> Self {
+        Self {
+            limits,
+            tails: HashMap::new(),
+            order: VecDeque::new(),
+            tail_bytes: 0,
+            cold: VecDeque::new(),
+            cold_bytes: 0,
+            indexes: VecDeque::new(),
+            index_bytes: 0,
+        }
+    }
+
+    /// Bytes of cached tail batches, overhead included.
+    pub fn tail_bytes(&self) -> usize {
+        self.tail_bytes
+    }
+
+    /// Bytes of cached blocks read from disk.
+    pub fn cold_bytes(&self) -> usize {
+        self.cold_bytes
+    }
+
+    /// Bytes of cached indexes.
+    pub fn index_bytes(&self) -> usize {
+        self.index_bytes
+    }
+
+    /// Drops everything of a partition: it was closed or deleted.
+    pub fn forget(&mut self, partition: PartitionId) {
+        if let Some(tail) = self.tails.remove(&partition) {
+            self.order.retain(|id| *id != partition);
+            self.tail_bytes -= tail.iter().map(cost).sum::<usize>();
+        }
+        self.cold.retain(|(id, _)| *id != partition);
+        self.cold_bytes = self.cold.iter().map(|(_, block)| block.bytes.len()).sum();
+        self.indexes.retain(|(id, _, _)| *id != partition);
+        self.index_bytes = self.indexes.iter().map(|(_, _, bytes)| bytes.len()).sum();
+    }
+
+    /// Keeps a batch that was just appended.
+    pub(crate) fn push_tail(
+        &mut self,
+        partition: PartitionId,
+        (base_offset, next_offset): (i64, i64),
+        prefix: [u8; BATCH_PREFIX_BYTES],
+        body: Bytes,
+    ) {
+        let batch = TailBatch { base_offset, next_offset, prefix, body };
+        self.tail_bytes += cost(&batch);
+        let tail = self.tails.entry(partition).or_default();
+        debug_assert!(tail.back().is_none_or(|last| last.next_offset == base_offset));
+        tail.push_back(batch);
+        self.order.push_back(partition);
+        while self.tail_bytes > self.limits.tail_bytes {
+            let Some(oldest) = self.order.pop_front() else { break };
+            let Some(tail) = self.tails.get_mut(&oldest) else { continue };
+            if let Some(batch) = tail.pop_front() {
+                self.tail_bytes -= cost(&batch);
+            }
+            if tail.is_empty() {
+                self.tails.remove(&oldest);
+            }
+        }
+    }
+
+    /// Batches from the tail; `None` when it does not reach back to the offset.
+    pub(crate) fn read_tail(&self, partition: PartitionId, limits: &ReadLimits) -> Option<Records> {
+        let tail = self.tails.get(&partition)?;
+        tail.front().filter(|first| first.base_offset <= limits.fetch_offset)?;
+        let start = tail.partition_point(|batch| batch.next_offset <= limits.fetch_offset);
+        let (mut taken, mut copied, mut count) = (0, 0, 0);
+        for batch in tail.range(start..) {
+            if !limits.admits(batch.next_offset, batch.size(), taken) {
+                break;
+            }
+            taken += batch.size();
+            copied += BATCH_PREFIX_BYTES;
+            if batch.body.len() < COPIED_BODY_BYTES_MAX {
+                copied += batch.body.len();
+            }
+            count += 1;
+        }
+        let mut records = Records::default();
+        let mut run = BytesMut::with_capacity(copied);
+        for batch in tail.range(start..).take(count) {
+            run.extend_from_slice(&batch.prefix);
+            if batch.body.len() < COPIED_BODY_BYTES_MAX {
+                run.extend_from_slice(&batch.body);
+            } else {
+                records.push(run.split().freeze());
+                records.push(batch.body.clone());
+            }
+        }
+        if !run.is_empty() {
+            records.push(run.freeze());
+        }
+        Some(records)
+    }
+
+    /// Batches from a block read earlier; `None` when no block covers the offset.
+    pub(crate) fn read_cold(
+        &mut self,
+        partition: PartitionId,
+        limits: &ReadLimits,
+    ) -> Option<Records> {
+        let at = self
+            .cold
+            .iter()
+            .position(|(id, block)| *id == partition && block.covers(limits.fetch_offset))?;
+        let (id, block) = self.cold.remove(at)?;
+        let selected = block.select(limits);
+        self.cold.push_back((id, block));
+        Some(Records::from(selected))
+    }
+
+    /// Segment and position behind the block that ends with `offset`: where a reader that goes
+    /// straight on continues without an index.
+    pub(crate) fn cold_end(&self, partition: PartitionId, offset: i64) -> Option<(i64, u64)> {
+        self.cold
+            .iter()
+            .find(|(id, block)| *id == partition && block.next_offset == offset)
+            .map(|(_, block)| (block.segment, block.position + block.bytes.len() as u64))
+    }
+
+    /// Keeps a block that was read.
+    pub(crate) fn push_cold(&mut self, partition: PartitionId, block: ColdBlock) {
+        if block.bytes.is_empty() || block.bytes.len() > self.limits.cold_bytes {
+            return;
+        }
+        self.cold_bytes += block.bytes.len();
+        self.cold.push_back((partition, block));
+        while self.cold_bytes > self.limits.cold_bytes {
+            let Some((_, block)) = self.cold.pop_front() else { break };
+            self.cold_bytes -= block.bytes.len();
+        }
+    }
+
+    /// The offset index of a sealed segment, if it is kept.
+    pub(crate) fn index(&mut self, partition: PartitionId, segment: i64) -> Option<Bytes> {
+        let found = self.indexes.iter().position(|entry| (entry.0, entry.1) == (partition, segment));
+        let entry = self.indexes.remove(found?)?;
+        let bytes = entry.2.clone();
+        self.indexes.push_back(entry);
+        Some(bytes)
+    }
+
+    /// Keeps a sealed segment's offset index, in place of an older one.
+    pub(crate) fn push_index(&mut self, partition: PartitionId, segment: i64, bytes: Bytes) {
+        self.indexes.retain(|entry| (entry.0, entry.1) != (partition, segment));
+        if bytes.len() <= self.limits.index_bytes {
+            self.indexes.push_back((partition, segment, bytes));
+        }
+        self.index_bytes = self.indexes.iter().map(|entry| entry.2.len()).sum();
+        while self.index_bytes > self.limits.index_bytes {
+            let Some(entry) = self.indexes.pop_front() else { break };
+            self.index_bytes -= entry.2.len();
+        }
+    }
+}
+
+fn cost(batch: &TailBatch) -> usize {
+    batch.size() + ENTRY_OVERHEAD_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use chronik_protocol::Uuid;
+    use chronik_protocol::record::{BatchBuilder, CheckedBatch, NewRecord};
+
+    use super::*;
+
+    fn id(n: i32) -> PartitionId {
+        PartitionId { topic_id: Uuid(7), index: n }
+    }
+
+    fn batch(base_offset: i64, records: i32, value_bytes: usize) -> CheckedBatch {
+        let value = vec![b'x'; value_bytes];
+        let mut builder = BatchBuilder::new(0);
+        for _ in 0..records {
+            builder.push(&NewRecord { value: Some(&value), ..NewRecord::default() }).expect("ok");
+        }
+        builder.build().expect("ok").with_offsets(base_offset, 0)
+    }
+
+    fn push(cache: &mut BatchCache, partition: PartitionId, batch: &CheckedBatch) {
+        let header = &batch.header;
+        let offsets = (header.base_offset, header.next_offset());
+        cache.push_tail(partition, offsets, batch.prefix(header.base_offset, 0), batch.body());
+    }
+
+    fn limits(fetch_offset: i64, end_offset: i64, max_bytes: usize) -> ReadLimits {
+        ReadLimits { fetch_offset, end_offset, max_bytes, at_least_one: true }
+    }
+
+    fn flat(records: Option<Records>) -> Option<Vec<u8>> {
+        records.map(|records| records.into_bytes().to_vec())
+    }
+
+    #[test]
+    fn the_tail_gives_whole_batches_within_its_limits() {
+        let mut cache = BatchCache::new(CacheLimits::default());
+        let batches = [batch(0, 3, 10), batch(3, 1, 9000), batch(4, 2, 10), batch(6, 1, 10)];
+        for batch in &batches {
+            push(&mut cache, id(0), batch);
+        }
+        let sizes: Vec<usize> = batches.iter().map(|batch| batch.bytes.len()).collect();
+        let joined = |range: std::ops::Range<usize>| {
+            Some(batches[range].iter().flat_map(|batch| batch.bytes.to_vec()).collect::<Vec<_>>())
+        };
+        let read = |limits: ReadLimits| flat(cache.read_tail(id(0), &limits));
+        assert_eq!(read(limits(0, 7, usize::MAX)), joined(0..4));
+        assert_eq!(read(limits(1, 6, usize::MAX)), joined(0..3), "the end offset holds back");
+        assert_eq!(read(limits(3, 7, 1)), joined(1..2), "one batch although it is longer");
+        assert_eq!(read(ReadLimits { at_least_one: false, ..limits(3, 7, 1) }), Some(Vec::new()));
+        assert_eq!(read(limits(5, 7, sizes[2] + sizes[3] - 1)), joined(2..3));
+        assert_eq!(read(limits(5, 7, sizes[2] + sizes[3])), joined(2..4));
+        assert_eq!(flat(cache.read_tail(id(1), &limits(0, 7, 100))), None);
+    }
+
+    #[test]
+    fn the_oldest_batches_of_all_partitions_leave_first() {
+        let size = batch(0, 1, 1000).bytes.len() + ENTRY_OVERHEAD_BYTES;
+        let tail_bytes = 3 * size;
+        let mut cache = BatchCache::new(CacheLimits { tail_bytes, ..CacheLimits::default() });
+        for (partition, offset) in [(0, 0), (1, 0), (0, 1), (0, 2)] {
+            push(&mut cache, id(partition), &batch(offset, 1, 1000));
+        }
+        assert_eq!(cache.tail_bytes(), tail_bytes);
+        assert!(cache.read_tail(id(0), &limits(0, 3, 1)).is_none(), "left first");
+        assert!(cache.read_tail(id(0), &limits(1, 3, 1)).is_some());
+        assert!(cache.read_tail(id(1), &limits(0, 1, 1)).is_some());
+        push(&mut cache, id(0), &batch(3, 1, 1000));
+        assert!(cache.read_tail(id(1), &limits(0, 1, 1)).is_none());
+        cache.forget(id(0));
+        assert_eq!((cache.tail_bytes(), cache.order.len()), (0, 0));
+    }
+
+    #[test]
+    fn blocks_answer_from_any_batch_in_them_and_tell_where_to_go_on() {
+        let batches: Vec<CheckedBatch> = (0..100).map(|n| batch(50 + n * 2, 2, 400)).collect();
+        let mut block = ColdBlock { position: 1000, ..ColdBlock::builder(50) };
+        let mut bytes = Vec::new();
+        for batch in &batches {
+            block.note(&batch.header, bytes.len());
+            bytes.extend_from_slice(&batch.bytes);
+        }
+        let (all, size) = (bytes.len() as u64, batches[0].bytes.len());
+        block.bytes = Bytes::from(bytes);
+        let mut cache = BatchCache::new(CacheLimits::default());
+        cache.push_cold(id(0), block);
+        for n in 0..100_usize {
+            let offset = 51 + 2 * n as i64;
+            let read = flat(cache.read_cold(id(0), &limits(offset, 1000, size + 1)));
+            assert_eq!(read, Some(batches[n].bytes.to_vec()), "{offset}");
+        }
+        let read = flat(cache.read_cold(id(0), &limits(50, 54, usize::MAX)));
+        assert_eq!(read.map(|read| read.len()), Some(2 * size), "the end offset holds back");
+        assert!(cache.read_cold(id(0), &limits(49, 1000, 1)).is_none());
+        assert!(cache.read_cold(id(0), &limits(250, 1000, 1)).is_none());
+        assert_eq!(cache.cold_end(id(0), 250), Some((50, 1000 + all)));
+    }
+
+    #[test]
+    fn indexes_leave_least_recently_used_first() {
+        let mut cache = BatchCache::new(CacheLimits { index_bytes: 20, ..CacheLimits::default() });
+        let bytes = Bytes::from_static(&[0; 8]);
+        cache.push_index(id(0), 0, bytes.clone());
+        cache.push_index(id(0), 10, bytes.clone());
+        assert!(cache.index(id(0), 0).is_some());
+        cache.push_index(id(0), 20, bytes);
+        assert_eq!(cache.index_bytes(), 16);
+        assert!(cache.index(id(0), 10).is_none());
+        assert!(cache.index(id(0), 0).is_some() && cache.index(id(0), 20).is_some());
+    }
+}

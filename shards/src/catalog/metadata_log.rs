@@ -1,0 +1,389 @@
+//! The catalogue's log at start: found, replayed into an image, and begun anew with a higher epoch.
+//!
+//! Runs on the designated shard before anything is served. Afterwards the log is a partition like
+//! any other on that shard, and `shard::control` appends to it.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use chronik_io::World;
+use chronik_protocol::messages::{
+    FeatureLevelRecord, PartitionChangeRecord, RegisterControllerRecord,
+};
+use chronik_protocol::record::CheckedBatch;
+use chronik_protocol::records_of::MetadataRecord;
+use chronik_protocol::{ErrorCode, Str, Uuid};
+
+use super::batches::{FramingError, atomic_batch, leader_change, read_batch, some_batch};
+use super::create_topics::METADATA_TOPIC;
+use super::identity::{DirectoryIdentity, QuorumState};
+use super::image::{BrokerRegistration, Endpoint, Image};
+use super::replay::{LEADER_UNCHANGED, ReplayError, Transactions};
+use super::snapshot::{self, SnapshotId, registration_record};
+use super::topic_config::{CleanupPolicy, Durability, TopicConfig};
+use crate::cache::BatchCache;
+use crate::limits::{METADATA_BATCH_BYTES_MAX, METADATA_READ_BYTES, METADATA_SEGMENT_BYTES};
+use crate::log::LogError;
+use crate::partition::{
+    AppendOutcome, Now, Partition, PartitionEvent, PartitionOptions, ReadPlan, RecoveryHint,
+};
+use crate::request::{Acks, AppendPart, Isolation, PartitionId, ReadPart, ReadResult};
+
+/// The metadata log as a partition; Kafka reserves the id (`Uuid#METADATA_TOPIC_ID`).
+pub(crate) const METADATA_PARTITION: PartitionId = PartitionId { topic_id: Uuid::ONE, index: 0 };
+
+/// `metadata.version` 4.3-IV0: what a log begun by us is written in.
+const METADATA_VERSION: i16 = 30;
+/// The oldest `metadata.version` whose records are read (3.3-IV3).
+const METADATA_VERSION_MIN: i16 = 7;
+
+/// Why the catalogue cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogueError {
+    /// A file of the metadata log's directory could not be read or written.
+    #[error("the metadata log: {0}")]
+    Io(#[from] io::Error),
+    /// The log itself cannot be opened.
+    #[error("the metadata log: {0}")]
+    Log(#[from] LogError),
+    /// A batch or record cannot be read.
+    #[error(transparent)]
+    Framing(#[from] FramingError),
+    /// The records contradict each other.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    /// A read or append was refused.
+    #[error("the metadata log answers {0:?}")]
+    Refused(ErrorCode),
+    /// The log begins after the newest snapshot ends.
+    #[error(
+        "the metadata log begins at offset {log_start}, but no readable snapshot reaches it (the \
+         newest ends at {snapshot_end})"
+    )]
+    Gap {
+        /// First offset in the log.
+        log_start: i64,
+        /// End of the newest readable snapshot; 0 without one.
+        snapshot_end: i64,
+    },
+    /// Written by a Kafka that is too old or too new.
+    #[error(
+        "the metadata log has metadata.version {0}; {METADATA_VERSION_MIN} to {METADATA_VERSION} \
+         can be read"
+    )]
+    MetadataVersion(i16),
+}
+
+/// The opened log and what it says.
+pub(crate) struct OpenedCatalogue<W: World> {
+    pub(crate) partition: Partition<W>,
+    pub(crate) image: Image,
+    /// Topics removed by records that are still in the log.
+    pub(crate) removed: BTreeSet<Uuid>,
+    /// Bytes of log not covered by a snapshot.
+    pub(crate) uncovered_bytes: u64,
+}
+
+/// What the broker says of itself when it registers.
+#[derive(Clone, Debug)]
+pub(crate) struct Registration {
+    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) rack: Option<Str>,
+    pub(crate) identity: DirectoryIdentity,
+}
+
+/// The directory of the metadata log.
+pub(crate) fn metadata_directory(data: &Path) -> PathBuf {
+    data.join(format!("{METADATA_TOPIC}-0"))
+}
+
+/// Settings of the metadata log: always durable, never expired; snapshots let it go.
+fn metadata_config() -> TopicConfig {
+    TopicConfig {
+        segment_bytes: METADATA_SEGMENT_BYTES,
+        max_message_bytes: u32::try_from(METADATA_BATCH_BYTES_MAX * 2).unwrap_or(u32::MAX),
+        retention_ms: None,
+        retention_bytes: None,
+        cleanup_policy: CleanupPolicy { delete: false, compact: false },
+        durability: Durability::Disk,
+        ..TopicConfig::default()
+    }
+}
+
+/// Opens the log and replays snapshot and log into `empty`.
+///
+/// # Errors
+/// See [`CatalogueError`]: without a catalogue nothing can be served.
+pub(crate) async fn open<W: World>(
+    world: &W,
+    cache: &mut BatchCache,
+    data: &Path,
+    empty: Image,
+    clean: bool,
+) -> Result<OpenedCatalogue<W>, CatalogueError> {
+    let directory = metadata_directory(data);
+    world.create_dir_all(&directory).await?;
+    let mut image = empty;
+    let snapshot = snapshot::load_newest(world, &directory, &mut image).await?;
+    let quorum = QuorumState::load(world, &directory).await?;
+    let start = snapshot.map_or(0, |id| id.end_offset);
+    let options = PartitionOptions {
+        id: METADATA_PARTITION,
+        topic: Str::from(METADATA_TOPIC),
+        leader_epoch: quorum.map_or(image.epoch, |state| state.leader_epoch.max(image.epoch)),
+        config: Arc::new(metadata_config()),
+        recovery: RecoveryHint { clean, recovery_point: 0, log_start_offset: start },
+    };
+    let (partition, report) = Partition::open(world, &directory, options).await?;
+    if report.cut_bytes > 0 {
+        tracing::info!(cut_bytes = report.cut_bytes, "the metadata log's torn tail was cut");
+    }
+    let mut opened = OpenedCatalogue {
+        partition,
+        image,
+        removed: BTreeSet::new(),
+        uncovered_bytes: 0,
+    };
+    opened.replay(cache, snapshot).await?;
+    let version = opened.image.features.get("metadata.version").copied();
+    match version {
+        Some(version) if !(METADATA_VERSION_MIN..=METADATA_VERSION).contains(&version) => {
+            Err(CatalogueError::MetadataVersion(version))
+        }
+        _ => Ok(opened),
+    }
+}
+
+impl<W: World> OpenedCatalogue<W> {
+    async fn replay(
+        &mut self,
+        cache: &mut BatchCache,
+        snapshot: Option<SnapshotId>,
+    ) -> Result<(), CatalogueError> {
+        let snapshot_end = snapshot.map_or(0, |id| id.end_offset);
+        let log_start = self.partition.log_start();
+        if log_start > snapshot_end {
+            return Err(CatalogueError::Gap { log_start, snapshot_end });
+        }
+        let mut transactions = Transactions::default();
+        let mut offset = snapshot_end;
+        while offset < self.partition.high_watermark() {
+            let result = self.read(cache, offset).await?;
+            let mut rest = result.records.into_bytes();
+            let before = offset;
+            while !rest.is_empty() {
+                let (batch, after) = CheckedBatch::parse_first(rest).map_err(FramingError::from)?;
+                rest = after;
+                self.uncovered_bytes += batch.bytes.len() as u64;
+                self.replay_batch(&mut transactions, &batch, snapshot_end)?;
+                offset = batch.header.next_offset();
+            }
+            if offset == before {
+                return Err(CatalogueError::Refused(ErrorCode::CorruptMessage));
+            }
+        }
+        self.image.settle();
+        Ok(())
+    }
+
+    fn replay_batch(
+        &mut self,
+        transactions: &mut Transactions,
+        batch: &CheckedBatch,
+        snapshot_end: i64,
+    ) -> Result<(), CatalogueError> {
+        for (offset, record) in read_batch(batch)? {
+            if offset < snapshot_end {
+                continue;
+            }
+            if let MetadataRecord::RemoveTopic(record) = &record {
+                self.removed.insert(record.topic_id);
+            }
+            transactions.apply(&mut self.image, record)?;
+        }
+        self.image.offset = batch.header.last_offset();
+        self.image.epoch = batch.header.partition_leader_epoch;
+        self.image.timestamp_ms = batch.header.max_timestamp;
+        Ok(())
+    }
+
+    async fn read(
+        &mut self,
+        cache: &mut BatchCache,
+        offset: i64,
+    ) -> Result<ReadResult, CatalogueError> {
+        let part = ReadPart {
+            partition: METADATA_PARTITION,
+            fetch_offset: offset,
+            max_bytes: METADATA_READ_BYTES,
+            current_leader_epoch: -1,
+            last_fetched_epoch: -1,
+        };
+        let isolation = Isolation::ReadUncommitted;
+        let plan = self.partition.plan_read(cache, &part, isolation, METADATA_READ_BYTES, true);
+        let result = match plan {
+            ReadPlan::Ready(result) => result,
+            ReadPlan::Disk(job) => {
+                let done = job.perform().await;
+                self.partition.complete_read(cache, done)
+            }
+        };
+        match result.error {
+            ErrorCode::None => Ok(result),
+            error => Err(CatalogueError::Refused(error)),
+        }
+    }
+
+    /// Begins this start's epoch: the quorum's new leader, this broker's registration, and a new
+    /// leader epoch for every partition it leads. Durable when it returns.
+    pub(crate) async fn begin_epoch(
+        &mut self,
+        world: &W,
+        cache: &mut BatchCache,
+        data: &Path,
+        registration: &Registration,
+    ) -> Result<(), CatalogueError> {
+        let node_id = registration.identity.node_id;
+        let epoch = self.partition.leader_epoch().max(self.image.epoch).saturating_add(1);
+        let directory = metadata_directory(data);
+        // First the promise never to use the epoch again, then the epoch.
+        QuorumState::leading(node_id, epoch).store(world, &directory).await?;
+        self.partition.set_leader_epoch(epoch);
+        let now_ms = world.now_ms();
+        self.append(world, cache, leader_change(node_id, now_ms)?).await?;
+
+        let mut records = Vec::new();
+        if !self.image.features.contains_key("metadata.version") {
+            records.push(MetadataRecord::FeatureLevel(FeatureLevelRecord {
+                name: Str::from("metadata.version"),
+                feature_level: METADATA_VERSION,
+                ..FeatureLevelRecord::default()
+            }));
+        }
+        let incarnation_id = Uuid::from_random(world.random_u128());
+        records.push(MetadataRecord::RegisterController(RegisterControllerRecord {
+            controller_id: node_id,
+            incarnation_id,
+            ..RegisterControllerRecord::default()
+        }));
+        // A broker's epoch is the offset of its registration.
+        let position = i64::try_from(records.len()).unwrap_or(i64::MAX);
+        let broker_epoch = self.partition.log_end().saturating_add(position);
+        let broker = BrokerRegistration {
+            epoch: broker_epoch,
+            incarnation_id: Uuid::from_random(world.random_u128()),
+            endpoints: registration.endpoints.clone(),
+            rack: registration.rack.clone(),
+            fenced: false,
+            in_controlled_shutdown: false,
+            directories: vec![registration.identity.directory_id],
+            features: vec![(
+                Str::from("metadata.version"),
+                METADATA_VERSION_MIN,
+                METADATA_VERSION,
+            )],
+        };
+        records.push(MetadataRecord::RegisterBroker(registration_record(node_id, &broker)));
+        self.append_records(world, cache, &records, atomic_batch(&records, now_ms)?).await?;
+
+        let changes = new_leader_epochs(&self.image, registration.identity.directory_id);
+        let mut left = &changes[..];
+        while !left.is_empty() {
+            let (batch, taken) = some_batch(left, 0, -1, now_ms)?;
+            let (these, rest) = left.split_at(taken.min(left.len()));
+            self.append_records(world, cache, these, batch).await?;
+            left = rest;
+            world.pause().await;
+        }
+        self.image.settle();
+        Ok(())
+    }
+
+    async fn append_records(
+        &mut self,
+        world: &W,
+        cache: &mut BatchCache,
+        records: &[MetadataRecord],
+        batch: CheckedBatch,
+    ) -> Result<(), CatalogueError> {
+        self.append(world, cache, batch).await?;
+        for record in records {
+            self.image.apply(record)?;
+        }
+        Ok(())
+    }
+
+    /// Appends one batch and waits until it is durable. Nobody else uses the log yet.
+    async fn append(
+        &mut self,
+        world: &W,
+        cache: &mut BatchCache,
+        batch: CheckedBatch,
+    ) -> Result<(), CatalogueError> {
+        let (bytes, count) = (batch.bytes.len(), batch.header.last_offset_delta);
+        let timestamp_ms = batch.header.max_timestamp;
+        let part = AppendPart { partition: METADATA_PARTITION, batch };
+        let now = Now { wall_ms: world.now_ms(), mono_ns: world.monotonic_ns() };
+        let mut outcome = match self.partition.append(cache, part, Acks::All, now, 0) {
+            AppendOutcome::Done(result) => Some(result),
+            AppendOutcome::Parked => None,
+        };
+        let (mut jobs, mut events) = (Vec::new(), Vec::new());
+        loop {
+            self.partition.take_jobs(&mut jobs);
+            if jobs.is_empty() {
+                break;
+            }
+            for job in jobs.drain(..) {
+                let done = job.perform().await;
+                self.partition.complete(cache, done, &mut events);
+            }
+            for event in events.drain(..) {
+                if let PartitionEvent::Acked { result, .. } = event {
+                    outcome = Some(result);
+                }
+            }
+        }
+        let result = outcome.ok_or(CatalogueError::Refused(ErrorCode::KafkaStorageError))?;
+        if result.error != ErrorCode::None {
+            return Err(CatalogueError::Refused(result.error));
+        }
+        self.uncovered_bytes += bytes as u64;
+        self.image.offset = result.base_offset.saturating_add(i64::from(count));
+        self.image.epoch = self.partition.leader_epoch();
+        self.image.timestamp_ms = timestamp_ms;
+        Ok(())
+    }
+}
+
+/// A record for every partition this broker has a replica of, which makes it the leader anew and so
+/// moves the leader epoch: what another epoch wrote can be told apart for ever.
+fn new_leader_epochs(image: &Image, directory_id: Uuid) -> Vec<MetadataRecord> {
+    let node_id = image.node_id;
+    let mut records = Vec::new();
+    for topic in image.topics() {
+        for (index, info) in topic.partitions.iter().enumerate() {
+            if !info.replicas.contains(&node_id) {
+                continue;
+            }
+            debug_assert_ne!(node_id, LEADER_UNCHANGED);
+            let alone = [node_id];
+            let directories = [directory_id];
+            let moved = info.replicas == alone && info.directories != directories;
+            let clear = |list: &Vec<i32>| (!list.is_empty()).then(Vec::new);
+            records.push(MetadataRecord::PartitionChange(PartitionChangeRecord {
+                partition_id: i32::try_from(index).unwrap_or(i32::MAX),
+                topic_id: topic.id,
+                isr: (info.isr != alone).then(|| alone.to_vec()),
+                leader: node_id,
+                directories: moved.then(|| directories.to_vec()),
+                eligible_leader_replicas: clear(&info.eligible_leader_replicas),
+                last_known_elr: clear(&info.last_known_elr),
+                ..PartitionChangeRecord::default()
+            }));
+        }
+    }
+    records
+}

@@ -1,0 +1,86 @@
+//! What shards say to each other and nobody else may: opaque outside this package.
+//!
+//! Owns plain values only.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use chronik_protocol::{Str, Uuid};
+
+use crate::catalog::Image;
+use crate::partition::{CloseReport, RecoveryHint};
+
+/// A request between shards; see [`crate::Request::Internal`].
+#[derive(Debug)]
+pub struct InternalRequest(pub(crate) Internal);
+
+/// A reply between shards.
+#[derive(Debug)]
+pub struct InternalReply(pub(crate) InternalAnswer);
+
+#[derive(Debug)]
+pub(crate) enum Internal {
+    /// The first image and what the data directory said; to every shard, once.
+    Load(Arc<Boot>),
+    /// The designated shard could not start.
+    Abandon(Arc<str>),
+    /// Offsets worth a checkpoint; to the designated shard.
+    Note(Vec<OffsetNote>),
+    /// Close every partition.
+    Close,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum InternalAnswer {
+    Loaded,
+    /// Whether the notes are durable.
+    Noted { durable: bool },
+    Closed(Vec<ClosedPartition>),
+}
+
+/// What every shard needs to open its partitions.
+#[derive(Debug)]
+pub(crate) struct Boot {
+    pub(crate) image: Arc<Image>,
+    pub(crate) data: PathBuf,
+    /// From the checkpoints of the last run, by topic name and index.
+    pub(crate) hints: BTreeMap<(Str, i32), RecoveryHint>,
+    /// The last run stopped cleanly.
+    pub(crate) clean: bool,
+    /// Topics whose directories may be removed without asking.
+    pub(crate) removed: BTreeSet<Uuid>,
+}
+
+impl Boot {
+    /// What is known of a partition's directory.
+    pub(crate) fn hint(&self, topic: &Str, index: i32) -> RecoveryHint {
+        let unknown = RecoveryHint { clean: self.clean, recovery_point: 0, log_start_offset: 0 };
+        self.hints.get(&(topic.clone(), index)).cloned().unwrap_or(unknown)
+    }
+}
+
+/// Offsets of one partition that the checkpoint files should hold.
+#[derive(Clone, Debug)]
+pub(crate) struct OffsetNote {
+    pub(crate) topic: Str,
+    pub(crate) index: i32,
+    pub(crate) change: OffsetChange,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OffsetChange {
+    RecoveryPoint(i64),
+    LogStart(i64),
+    /// The partition is gone.
+    Removed,
+}
+
+/// A partition after a stop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ClosedPartition {
+    pub(crate) topic: Str,
+    pub(crate) index: i32,
+    /// `None` when it could not be closed as it should: the next start has to look at it.
+    pub(crate) report: Option<CloseReport>,
+}

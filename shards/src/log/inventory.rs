@@ -1,0 +1,225 @@
+//! What lies in a partition's directory: segments, snapshots, and leftovers of unfinished changes.
+//!
+//! Runs on the shard that opens the partition. Finishes or undoes what a crash interrupted
+//! (`LogLoader#load`), removes files that must not be revived, and never touches a name it does
+//! not know.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use chronik_io::{File, OpenMode, World};
+use tracing::{info, warn};
+
+use super::LogError;
+use super::checkpoint::read_if_present;
+use super::directory::{FileKind, Leftover, SegmentFile, segment_path};
+use super::index::{OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES};
+use super::recovery::SIDE_FILE_BYTES_MAX;
+use super::scan::{LogScan, ScanStep};
+use crate::partition::ProducerStates;
+
+/// A segment as the directory shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentEntry {
+    pub(crate) base_offset: i64,
+    pub(crate) log_bytes: u64,
+    pub(crate) index_bytes: Option<u64>,
+    pub(crate) time_index_bytes: Option<u64>,
+}
+
+impl SegmentEntry {
+    /// Whether both index files are there and have a possible length. Their content is judged when
+    /// it is used.
+    pub(crate) fn has_sound_indexes(&self) -> bool {
+        let whole = |bytes: Option<u64>, entry: usize| {
+            bytes.is_some_and(|bytes| bytes.is_multiple_of(entry as u64))
+        };
+        whole(self.index_bytes, OFFSET_ENTRY_BYTES)
+            && whole(self.time_index_bytes, TIME_ENTRY_BYTES)
+    }
+}
+
+/// The directory's content.
+#[derive(Debug, Default)]
+pub(crate) struct Inventory {
+    /// By base offset.
+    pub(crate) segments: Vec<SegmentEntry>,
+    snapshots: BTreeSet<i64>,
+}
+
+impl Inventory {
+    /// Lists the directory, after leftovers were dealt with.
+    pub(crate) async fn take<W: World>(world: &W, dir: &Path) -> Result<Inventory, LogError> {
+        let mut files = list(world, dir).await?;
+        if files.iter().any(|listed| listed.file.leftover.is_some()) {
+            settle_leftovers(world, dir, &files).await?;
+            files = list(world, dir).await?;
+        }
+        let mut inventory = Inventory::default();
+        let length = |offset, kind| {
+            let wanted = SegmentFile { offset, kind, leftover: None };
+            files.iter().find(|listed| listed.file == wanted).map(|listed| listed.bytes)
+        };
+        for listed in &files {
+            let offset = listed.file.offset;
+            match listed.file.kind {
+                FileKind::Log => inventory.segments.push(SegmentEntry {
+                    base_offset: offset,
+                    log_bytes: listed.bytes,
+                    index_bytes: length(offset, FileKind::Index),
+                    time_index_bytes: length(offset, FileKind::TimeIndex),
+                }),
+                FileKind::Snapshot => {
+                    inventory.snapshots.insert(offset);
+                }
+                FileKind::Index | FileKind::TimeIndex | FileKind::TransactionIndex => {
+                    if length(offset, FileKind::Log).is_none() {
+                        // `LogLoader#loadSegmentFiles`: an index without its log.
+                        remove(world, &segment_path(dir, offset, listed.file.kind)).await?;
+                    }
+                }
+            }
+        }
+        inventory.segments.sort_by_key(|segment| segment.base_offset);
+        Ok(inventory)
+    }
+
+    /// The newest readable producer snapshot at or below `offset_max`, and its offset.
+    pub(crate) async fn newest_snapshot<W: World>(
+        &self,
+        world: &W,
+        dir: &Path,
+        offset_max: i64,
+        now_ms: i64,
+    ) -> Result<(ProducerStates, Option<i64>), LogError> {
+        for offset in self.snapshots.range(..=offset_max).rev() {
+            let path = segment_path(dir, *offset, FileKind::Snapshot);
+            let bytes = read_if_present(world, &path, SIDE_FILE_BYTES_MAX).await;
+            let Some(bytes) = bytes.map_err(LogError::io("reading", &path))? else { continue };
+            match ProducerStates::from_snapshot(&bytes, now_ms) {
+                Ok(states) => return Ok((states, Some(*offset))),
+                Err(fault) => {
+                    warn!(file = %path.display(), %fault, "producer snapshot not usable; removing it");
+                    remove(world, &path).await?;
+                }
+            }
+        }
+        Ok((ProducerStates::default(), None))
+    }
+
+    /// Removes snapshots of offsets the log does not have: were they found later, they would tell
+    /// of batches that were cut.
+    pub(crate) async fn remove_snapshots_above<W: World>(
+        &mut self,
+        world: &W,
+        dir: &Path,
+        offset: i64,
+    ) -> Result<(), LogError> {
+        for stale in self.snapshots.split_off(&offset.saturating_add(1)) {
+            remove(world, &segment_path(dir, stale, FileKind::Snapshot)).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes a segment: the log last, so that a crash on the way leaves a log without indexes,
+    /// which can be mended, and not the reverse.
+    pub(crate) async fn remove_segment<W: World>(
+        &mut self,
+        world: &W,
+        dir: &Path,
+        base_offset: i64,
+    ) -> Result<(), LogError> {
+        self.snapshots.remove(&base_offset);
+        remove_segment_files(world, dir, base_offset).await
+    }
+}
+
+/// Removes all files of a segment and the snapshot at its base.
+pub(crate) async fn remove_segment_files<W: World>(
+    world: &W,
+    dir: &Path,
+    base_offset: i64,
+) -> Result<(), LogError> {
+    use FileKind::{Index, Log, Snapshot, TimeIndex, TransactionIndex};
+    for kind in [Snapshot, TransactionIndex, TimeIndex, Index, Log] {
+        remove(world, &segment_path(dir, base_offset, kind)).await?;
+    }
+    Ok(())
+}
+
+struct Listed {
+    name: String,
+    file: SegmentFile,
+    bytes: u64,
+}
+
+async fn list<W: World>(world: &W, dir: &Path) -> Result<Vec<Listed>, LogError> {
+    let entries = world.list_dir(dir).await.map_err(LogError::io("listing", dir))?;
+    let mut files = Vec::with_capacity(entries.len());
+    for entry in entries.into_iter().filter(|entry| !entry.is_dir) {
+        let Some(name) = entry.name.to_str() else { continue };
+        if name.ends_with(".tmp") {
+            // Half of an atomic replacement that did not happen.
+            remove(world, &dir.join(name)).await?;
+        } else if let Some(file) = SegmentFile::parse(name) {
+            files.push(Listed { name: name.to_owned(), file, bytes: entry.len });
+        }
+    }
+    Ok(files)
+}
+
+async fn remove<W: World>(world: &W, path: &Path) -> Result<(), LogError> {
+    match world.remove_file(path).await {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(LogError::io("removing", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes what was to be removed, and finishes replacements whose new files are complete: a
+/// `.swap` is complete unless a `.cleaned` with a smaller or equal offset is still there.
+async fn settle_leftovers<W: World>(
+    world: &W,
+    dir: &Path,
+    files: &[Listed],
+) -> Result<(), LogError> {
+    let with = |leftover| files.iter().filter(move |listed| listed.file.leftover == Some(leftover));
+    let cleaned_min = with(Leftover::Cleaned).map(|listed| listed.file.offset).min();
+    for listed in with(Leftover::Deleted).chain(with(Leftover::Cleaned)) {
+        info!(dir = %dir.display(), name = listed.name, "removing what an earlier run left over");
+        remove(world, &dir.join(&listed.name)).await?;
+    }
+    let (undone, complete): (Vec<&Listed>, Vec<&Listed>) = with(Leftover::Swap)
+        .partition(|listed| cleaned_min.is_some_and(|min| listed.file.offset >= min));
+    for listed in undone {
+        remove(world, &dir.join(&listed.name)).await?;
+    }
+    for swap in complete.iter().filter(|listed| listed.file.kind == FileKind::Log) {
+        let covered = swap.file.offset..swap_end(world, dir, swap).await?;
+        for old in files.iter().filter(|listed| {
+            listed.file.leftover.is_none()
+                && listed.file.kind == FileKind::Log
+                && covered.contains(&listed.file.offset)
+        }) {
+            remove_segment_files(world, dir, old.file.offset).await?;
+        }
+    }
+    for swap in complete {
+        let to = segment_path(dir, swap.file.offset, swap.file.kind);
+        info!(file = %to.display(), "finishing a replacement that an earlier run began");
+        let renamed = world.rename(&dir.join(&swap.name), &to).await;
+        renamed.map_err(LogError::io("renaming to", &to))?;
+    }
+    Ok(())
+}
+
+/// The offset behind the last batch of a `.log.swap`.
+async fn swap_end<W: World>(world: &W, dir: &Path, swap: &Listed) -> Result<i64, LogError> {
+    let path = dir.join(&swap.name);
+    let file = world.open_file(&path, OpenMode::Read).await.map_err(LogError::io("opening", &path))?;
+    let base = swap.file.offset;
+    let mut scan = LogScan::new(world, &file, base, (0, file.len()), base);
+    while let ScanStep::Batch { .. } = scan.step().await.map_err(LogError::io("reading", &path))? {}
+    Ok(scan.next_offset().max(base.saturating_add(1)))
+}

@@ -1,0 +1,78 @@
+//! The log of a partition as it lies on disk: Kafka's directory, files and bytes.
+//!
+//! Runs on the shard that owns the partition. Owns segments, indexes, checkpoints and recovery.
+//! Never assigns offsets, judges producers or answers anybody: that is `partition`, above it.
+
+pub mod checkpoint;
+pub mod directory;
+pub mod epochs;
+pub mod index;
+pub(crate) mod inventory;
+pub(crate) mod recovery;
+pub(crate) mod scan;
+pub(crate) mod segment;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use chronik_protocol::Uuid;
+
+pub use directory::{PartitionDir, PartitionDirState};
+
+/// Why a partition's log cannot be opened, closed or removed.
+#[derive(Debug)]
+pub enum LogError {
+    /// The disk refused.
+    Io {
+        /// What was being done, with the path.
+        what: String,
+        /// The disk's answer.
+        source: io::Error,
+    },
+    /// The directory belongs to another topic of the same name.
+    TopicIdMismatch {
+        /// The partition's directory.
+        dir: PathBuf,
+        /// From the catalogue.
+        expected: Uuid,
+        /// From `partition.metadata`.
+        found: Uuid,
+    },
+    /// The log has failed before; only a restart can tell what the disk holds.
+    Failed {
+        /// The partition's directory.
+        dir: PathBuf,
+        /// The first failure.
+        why: String,
+    },
+}
+
+impl LogError {
+    pub(crate) fn io(what: &str, path: &Path) -> impl FnOnce(io::Error) -> LogError {
+        let what = format!("{what} {}", path.display());
+        move |source| LogError::Io { what, source }
+    }
+}
+
+impl std::fmt::Display for LogError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Io { what, source } => write!(f, "{what}: {source}"),
+            Self::TopicIdMismatch { dir, expected, found } => write!(
+                f,
+                "{} belongs to topic id {found}, not {expected}: move it away",
+                dir.display()
+            ),
+            Self::Failed { dir, why } => write!(f, "{} has failed: {why}", dir.display()),
+        }
+    }
+}
+
+impl std::error::Error for LogError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,580 @@
+//! Opens a partition's log: trusts what is known to be whole, scans the rest, mends what can be
+//! rebuilt, and reports what it did.
+//!
+//! Runs on the shard that will own the partition, before anything is served from it. After a clean
+//! stop only the few batches behind the last index entry are read. Otherwise every segment from
+//! the recovery point on is scanned (`LogLoader`), cut at the first batch that is not valid, and
+//! synced, so that nothing served afterwards can be taken back by a power cut. Never guesses: what
+//! is cut was never acknowledged as durable, and what cannot be rebuilt from batches is an error.
+
+use std::path::Path;
+
+use chronik_io::append::AppendFile;
+use chronik_io::{File, OpenMode, OpenOptions, World};
+use chronik_protocol::record::BatchHeader;
+use tracing::{info, warn};
+
+use super::LogError;
+use super::checkpoint::{LEADER_EPOCH_FILE, read_if_present};
+use super::directory::{FileKind, segment_path};
+use super::epochs::LeaderEpochs;
+use super::index::{IndexBuilder, IndexedBatch, OffsetIndex, TimeIndex};
+use super::inventory::{Inventory, SegmentEntry};
+use super::scan::{LogScan, ScanEnd, ScanStep};
+use super::segment::{
+    ActiveSegment, SealedSegment, SegmentStart, append_options, jitter_ms, write_indexes,
+};
+use crate::catalog::TopicConfig;
+use crate::partition::ProducerStates;
+
+/// Largest index, snapshot or epoch file that is read: `segment.index.bytes` is an i32 in Kafka,
+/// but no index of a 2 GiB segment is longer than this.
+pub(crate) const SIDE_FILE_BYTES_MAX: usize = 256 << 20;
+
+/// What the data directory's checkpoints say about a partition; 0 where they say nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecoveryHint {
+    /// The last stop was a clean one, and the marker said so.
+    pub clean: bool,
+    /// Everything below this offset is on disk and whole.
+    pub recovery_point: i64,
+    /// First offset that may be read.
+    pub log_start_offset: i64,
+}
+
+/// What opening a log found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// The log was opened as cleanly closed.
+    pub clean: bool,
+    /// Bytes of batches that were read and checked.
+    pub scanned_bytes: u64,
+    /// Bytes behind the last valid batch that held something else than zeros, and were cut.
+    pub cut_bytes: u64,
+    /// Segments behind a cut, removed.
+    pub dropped_segments: u32,
+    /// Segments whose indexes were written anew.
+    pub rebuilt_indexes: u32,
+    /// Producer state had to be read from batches because no usable snapshot was there.
+    pub rebuilt_producers: bool,
+    /// Leader epochs had to be read from batches because their file was not usable.
+    pub rebuilt_epochs: bool,
+    /// First offset that can be read.
+    pub log_start: i64,
+    /// Offset the next record gets.
+    pub log_end: i64,
+    /// How long it took.
+    pub took_ns: u64,
+}
+
+/// An opened log.
+pub(crate) struct Recovered<W: World> {
+    pub(crate) sealed: Vec<SealedSegment<W>>,
+    pub(crate) active: ActiveSegment<W>,
+    pub(crate) producers: ProducerStates,
+    pub(crate) epochs: LeaderEpochs,
+    /// The epoch file does not say what `epochs` says.
+    pub(crate) epochs_changed: bool,
+    pub(crate) report: RecoveryReport,
+}
+
+/// Opens the log in `dir`, which exists.
+pub(crate) async fn recover<W: World>(
+    world: &W,
+    dir: &Path,
+    config: &TopicConfig,
+    hint: RecoveryHint,
+) -> Result<Recovered<W>, LogError> {
+    let started_ns = world.monotonic_ns();
+    let inventory = Inventory::take(world, dir).await?;
+    let mut recovery = Recovery {
+        world,
+        dir,
+        config,
+        inventory,
+        report: RecoveryReport { clean: hint.clean, ..RecoveryReport::default() },
+        producers: ProducerStates::default(),
+        producers_from: i64::MAX,
+        epochs: LeaderEpochs::default(),
+        epochs_from: i64::MAX,
+        now_ms: world.now_ms(),
+    };
+    let mut opened = recovery.run(hint).await?;
+    opened.report.took_ns = world.monotonic_ns().saturating_sub(started_ns);
+    Ok(opened)
+}
+
+struct Recovery<'a, W: World> {
+    world: &'a W,
+    dir: &'a Path,
+    config: &'a TopicConfig,
+    inventory: Inventory,
+    report: RecoveryReport,
+    producers: ProducerStates,
+    /// Batches from here on are not in `producers` yet.
+    producers_from: i64,
+    epochs: LeaderEpochs,
+    /// Batches from here on are not in `epochs` yet.
+    epochs_from: i64,
+    now_ms: i64,
+}
+
+/// A segment after its batches were walked.
+struct Walked<F> {
+    file: F,
+    index: IndexBuilder,
+    end: ScanEnd,
+    valid_bytes: u64,
+    next_offset: i64,
+    first_timestamp: Option<i64>,
+}
+
+impl<W: World> Recovery<'_, W> {
+    async fn run(&mut self, hint: RecoveryHint) -> Result<Recovered<W>, LogError> {
+        let segments = self.inventory.segments.clone();
+        let Some(last) = segments.last().copied() else { return self.begin(hint).await };
+        let tail = if hint.clean { self.trusted_tail(&last).await? } else { None };
+        let (scan_from, tail) = match tail {
+            Some(tail) => (segments.len() - 1, Some(tail)),
+            None => {
+                self.report.clean = false;
+                let above = segments.partition_point(|s| s.base_offset <= hint.recovery_point);
+                (above.saturating_sub(1), None)
+            }
+        };
+        let trusted_end = match &tail {
+            Some(tail) => tail.next_offset,
+            None => segments.get(scan_from).map_or(0, |segment| segment.base_offset),
+        };
+        self.load_state(&segments, trusted_end).await?;
+        let mut sealed = Vec::with_capacity(segments.len());
+        for (at, segment) in segments.iter().take(scan_from).enumerate() {
+            self.mend_indexes(segment).await?;
+            let next = segments.get(at + 1).map_or(segment.base_offset, |next| next.base_offset);
+            sealed.push(SealedSegment {
+                base_offset: segment.base_offset,
+                next_offset: next,
+                size_bytes: segment.log_bytes,
+                max_timestamp: None,
+                file: None,
+            });
+        }
+        let (base_offset, tail) = match tail {
+            Some(tail) => (last.base_offset, tail),
+            None => self.scan_segments(&segments, scan_from, &mut sealed).await?,
+        };
+        if tail.next_offset < hint.log_start_offset {
+            return self.restart_at(hint.log_start_offset).await;
+        }
+        self.finish(hint, base_offset, sealed, tail).await
+    }
+
+    /// A log without any segment: new, or its files are gone.
+    async fn begin(&mut self, hint: RecoveryHint) -> Result<Recovered<W>, LogError> {
+        self.producers_from = 0;
+        self.epochs_from = 0;
+        let base_offset = hint.log_start_offset.max(0);
+        let path = segment_path(self.dir, base_offset, FileKind::Log);
+        let file = self.open_for_append(&path, true).await?;
+        let index = IndexBuilder::new(base_offset);
+        let tail = Walked {
+            file,
+            index,
+            end: ScanEnd::Exact,
+            valid_bytes: 0,
+            next_offset: base_offset,
+            first_timestamp: None,
+        };
+        self.finish(hint, base_offset, Vec::new(), tail).await
+    }
+
+    /// The log ends before the offset that may be read first: all of it was deleted by
+    /// DeleteRecords, and what said so outlived it (`LogLoader#load`).
+    async fn restart_at(&mut self, log_start: i64) -> Result<Recovered<W>, LogError> {
+        warn!(
+            dir = %self.dir.display(), log_start,
+            "the log ends before its start offset; it begins anew there"
+        );
+        for segment in std::mem::take(&mut self.inventory.segments) {
+            self.inventory.remove_segment(self.world, self.dir, segment.base_offset).await?;
+            self.report.dropped_segments += 1;
+        }
+        self.producers = ProducerStates::default();
+        self.epochs = LeaderEpochs::default();
+        let hint = RecoveryHint { clean: false, recovery_point: 0, log_start_offset: log_start };
+        self.begin(hint).await
+    }
+
+    async fn open_for_append(&self, path: &Path, create: bool) -> Result<W::File, LogError> {
+        let mode = if create { OpenMode::ReadWriteCreate } else { OpenMode::ReadWrite };
+        let mut options = OpenOptions::from(mode);
+        options.write_through = append_options(self.config).writes_through();
+        self.world.open_file(path, options).await.map_err(LogError::io("opening", path))
+    }
+
+    /// Opens the last segment as it was closed; `None` if it does not look as if it had been.
+    async fn trusted_tail(
+        &mut self,
+        segment: &SegmentEntry,
+    ) -> Result<Option<Walked<W::File>>, LogError> {
+        let path = segment_path(self.dir, segment.base_offset, FileKind::Log);
+        let Some((offsets, times)) = self.read_indexes(segment).await? else { return Ok(None) };
+        let file = self.open_for_append(&path, false).await?;
+        let (last_indexed, from) =
+            offsets.last().unwrap_or((segment.base_offset.saturating_sub(1), 0));
+        let mut walked = Walked {
+            file,
+            index: IndexBuilder::from_files(offsets, times),
+            end: ScanEnd::Exact,
+            valid_bytes: u64::from(from),
+            next_offset: last_indexed.saturating_add(1),
+            first_timestamp: None,
+        };
+        let range = (u64::from(from), segment.log_bytes);
+        let failed = LogError::io("reading", &path);
+        let mut scan =
+            LogScan::new(self.world, &walked.file, segment.base_offset, range, segment.base_offset);
+        let end = async {
+            loop {
+                match scan.step().await? {
+                    ScanStep::Batch { header, position, .. } => {
+                        walked.index.resume(&indexed(&header, position));
+                        walked.next_offset = walked.next_offset.max(header.next_offset());
+                    }
+                    ScanStep::End(end) => break std::io::Result::Ok(end),
+                }
+            }
+        };
+        walked.end = end.await.map_err(failed)?;
+        walked.valid_bytes = scan.position();
+        self.report.scanned_bytes += walked.valid_bytes.saturating_sub(u64::from(from));
+        if walked.end != ScanEnd::Exact {
+            warn!(
+                file = %path.display(), end = ?walked.end,
+                "the log was closed cleanly, but its last segment does not end with a batch; \
+                 scanning it"
+            );
+            return Ok(None);
+        }
+        walked.first_timestamp = self.first_timestamp(&walked.file, &path).await?;
+        Ok(Some(walked))
+    }
+
+    async fn first_timestamp(&self, file: &W::File, path: &Path) -> Result<Option<i64>, LogError> {
+        let bytes = file.read_at(0, chronik_protocol::record::BATCH_HEADER_BYTES).await;
+        let bytes = bytes.map_err(LogError::io("reading", path))?;
+        let timestamp = BatchHeader::peek(&bytes).ok().map(|header| header.max_timestamp);
+        Ok(timestamp.filter(|timestamp| *timestamp >= 0))
+    }
+
+    /// Both index files of a segment, if they are there and sound.
+    async fn read_indexes(
+        &self,
+        segment: &SegmentEntry,
+    ) -> Result<Option<(OffsetIndex, TimeIndex)>, LogError> {
+        let base = segment.base_offset;
+        let mut read = Vec::with_capacity(2);
+        for kind in [FileKind::Index, FileKind::TimeIndex] {
+            let path = segment_path(self.dir, base, kind);
+            let bytes = read_if_present(self.world, &path, SIDE_FILE_BYTES_MAX).await;
+            read.push(bytes.map_err(LogError::io("reading", &path))?);
+        }
+        let (Some(times), Some(offsets)) = (read.pop().flatten(), read.pop().flatten()) else {
+            warn!(dir = %self.dir.display(), base, "an index of the segment is missing");
+            return Ok(None);
+        };
+        let parsed = OffsetIndex::parse(base, &offsets, segment.log_bytes)
+            .and_then(|offsets| Ok((offsets, TimeIndex::parse(base, &times)?)));
+        if let Err(fault) = &parsed {
+            warn!(dir = %self.dir.display(), base, %fault, "an index of the segment is garbled");
+        }
+        Ok(parsed.ok())
+    }
+
+    /// Rebuilds the indexes of a segment that is not scanned, if their files cannot be right.
+    async fn mend_indexes(&mut self, segment: &SegmentEntry) -> Result<(), LogError> {
+        if segment.has_sound_indexes() {
+            return Ok(());
+        }
+        warn!(
+            dir = %self.dir.display(), base = segment.base_offset,
+            "an index of the segment is missing or cut off; rebuilding both"
+        );
+        rebuild_indexes(self.world, self.dir, segment.base_offset, self.config).await?;
+        self.report.rebuilt_indexes += 1;
+        self.report.scanned_bytes += segment.log_bytes;
+        Ok(())
+    }
+
+    /// Producer state and leader epochs of everything below `trusted_end`; what the files do not
+    /// tell is read from batches.
+    async fn load_state(
+        &mut self,
+        segments: &[SegmentEntry],
+        trusted_end: i64,
+    ) -> Result<(), LogError> {
+        let first = segments.first().map_or(0, |segment| segment.base_offset);
+        let (producers, from) =
+            self.inventory.newest_snapshot(self.world, self.dir, trusted_end, self.now_ms).await?;
+        self.producers = producers;
+        self.producers_from = from.unwrap_or(first);
+        self.load_epochs(trusted_end, first).await?;
+        if self.producers_from < trusted_end && first < trusted_end {
+            self.report.rebuilt_producers = true;
+        }
+        if self.epochs_from < trusted_end {
+            self.report.rebuilt_epochs = true;
+        }
+        let from = self.producers_from.min(self.epochs_from);
+        if from >= trusted_end {
+            return Ok(());
+        }
+        info!(
+            dir = %self.dir.display(), from, to = trusted_end,
+            "rebuilding producer state or leader epochs from batches"
+        );
+        let start = segments.partition_point(|segment| segment.base_offset <= from);
+        for segment in segments.iter().skip(start.saturating_sub(1)) {
+            if segment.base_offset >= trusted_end {
+                break;
+            }
+            let walked = self.walk(segment, trusted_end).await?;
+            self.report.scanned_bytes += walked.valid_bytes;
+        }
+        Ok(())
+    }
+
+    async fn load_epochs(&mut self, trusted_end: i64, first: i64) -> Result<(), LogError> {
+        let path = self.dir.join(LEADER_EPOCH_FILE);
+        let bytes = read_if_present(self.world, &path, SIDE_FILE_BYTES_MAX).await;
+        let bytes = bytes.map_err(LogError::io("reading", &path))?;
+        self.epochs_from = match bytes.map(|bytes| LeaderEpochs::parse(&bytes)) {
+            Some(Ok(mut epochs)) => {
+                epochs.truncate_from_end(trusted_end);
+                self.epochs = epochs;
+                trusted_end
+            }
+            Some(Err(error)) => {
+                warn!(file = %path.display(), %error, "garbled; rebuilding it from the log");
+                first
+            }
+            None => first,
+        };
+        Ok(())
+    }
+
+    fn note(&mut self, header: &BatchHeader) {
+        if header.base_offset >= self.producers_from {
+            self.producers.note(header, self.now_ms);
+            self.producers_from = header.next_offset();
+        }
+        if header.base_offset >= self.epochs_from {
+            self.epochs.assign(header.partition_leader_epoch, header.base_offset);
+            self.epochs_from = header.next_offset();
+        }
+    }
+
+    /// Walks a segment's batches below `until` and takes note of their producers and epochs.
+    async fn walk(
+        &mut self,
+        segment: &SegmentEntry,
+        until: i64,
+    ) -> Result<Walked<W::File>, LogError> {
+        let base = segment.base_offset;
+        let path = segment_path(self.dir, base, FileKind::Log);
+        let file = self.open_for_append(&path, false).await?;
+        let mut index = IndexBuilder::new(base);
+        let mut first_timestamp = None;
+        let mut scan = LogScan::new(self.world, &file, base, (0, segment.log_bytes), base);
+        let end = loop {
+            match scan.step().await.map_err(LogError::io("reading", &path))? {
+                ScanStep::Batch { header, .. } if header.base_offset >= until => {
+                    break ScanEnd::Exact;
+                }
+                ScanStep::Batch { header, position, .. } => {
+                    if position == 0 && header.max_timestamp >= 0 {
+                        first_timestamp = Some(header.max_timestamp);
+                    }
+                    index.append(&indexed(&header, position), self.config.index_interval_bytes);
+                    self.note(&header);
+                }
+                ScanStep::End(end) => break end,
+            }
+        };
+        let (valid_bytes, next_offset) = (scan.position(), scan.next_offset());
+        Ok(Walked { file, index, end, valid_bytes, next_offset, first_timestamp })
+    }
+
+    /// Scans the segments from the recovery point on. The last one that stays becomes the active
+    /// one; what lies behind a tear is dropped, for it was appended later and cannot have been
+    /// acknowledged as durable (`LogLoader#recoverLog`).
+    async fn scan_segments(
+        &mut self,
+        segments: &[SegmentEntry],
+        scan_from: usize,
+        sealed: &mut Vec<SealedSegment<W>>,
+    ) -> Result<(i64, Walked<W::File>), LogError> {
+        let mut last: Option<(i64, Walked<W::File>)> = None;
+        for (at, segment) in segments.iter().enumerate().skip(scan_from) {
+            let walked = self.scan_one(segment).await?;
+            let next_base = segments.get(at + 1).map(|next| next.base_offset);
+            let whole = match &walked.end {
+                ScanEnd::Exact => true,
+                ScanEnd::Zeros => next_base == Some(walked.next_offset),
+                ScanEnd::Torn(_) => false,
+            };
+            match next_base {
+                Some(next_base) if whole => {
+                    let base = segment.base_offset;
+                    sealed.push(self.seal_scanned(base, next_base, walked).await?);
+                }
+                _ => {
+                    last = Some((segment.base_offset, walked));
+                    self.drop_behind(segments.get(at + 1..).unwrap_or_default()).await?;
+                    break;
+                }
+            }
+        }
+        Ok(last.expect("the last segment, or one before it, ends the loop"))
+    }
+
+    async fn scan_one(&mut self, segment: &SegmentEntry) -> Result<Walked<W::File>, LogError> {
+        let walked = self.walk(segment, i64::MAX).await?;
+        self.report.scanned_bytes += walked.valid_bytes;
+        if let ScanEnd::Torn(why) = &walked.end {
+            let cut = segment.log_bytes.saturating_sub(walked.valid_bytes);
+            self.report.cut_bytes += cut;
+            warn!(
+                dir = %self.dir.display(), base = segment.base_offset, at = walked.valid_bytes,
+                cut, why, "cutting the segment behind its last valid batch"
+            );
+        }
+        Ok(walked)
+    }
+
+    async fn seal_scanned(
+        &mut self,
+        base: i64,
+        next_offset: i64,
+        mut walked: Walked<W::File>,
+    ) -> Result<SealedSegment<W>, LogError> {
+        let path = segment_path(self.dir, base, FileKind::Log);
+        let cut = match walked.file.len() > walked.valid_bytes {
+            true => walked.file.set_len(walked.valid_bytes).await,
+            false => Ok(()),
+        };
+        cut.map_err(LogError::io("cutting", &path))?;
+        walked.file.sync_data().await.map_err(LogError::io("syncing", &path))?;
+        walked.index.finish();
+        let (offsets, times) = (walked.index.offsets.to_bytes(), walked.index.times.to_bytes());
+        let written = write_indexes(self.world, self.dir, base, &offsets, &times).await;
+        written.map_err(LogError::io("writing the indexes of", &path))?;
+        self.report.rebuilt_indexes += 1;
+        Ok(SealedSegment {
+            base_offset: base,
+            next_offset,
+            size_bytes: walked.valid_bytes,
+            max_timestamp: Some(walked.index.max_timestamp()),
+            file: None,
+        })
+    }
+
+    async fn drop_behind(&mut self, segments: &[SegmentEntry]) -> Result<(), LogError> {
+        // From the end, so that a crash on the way leaves no gap.
+        for segment in segments.iter().rev() {
+            warn!(
+                dir = %self.dir.display(), base = segment.base_offset,
+                "removing a segment behind the log's valid end"
+            );
+            self.inventory.remove_segment(self.world, self.dir, segment.base_offset).await?;
+            self.report.dropped_segments += 1;
+        }
+        Ok(())
+    }
+
+    async fn finish(
+        &mut self,
+        hint: RecoveryHint,
+        base_offset: i64,
+        sealed: Vec<SealedSegment<W>>,
+        tail: Walked<W::File>,
+    ) -> Result<Recovered<W>, LogError> {
+        let path = segment_path(self.dir, base_offset, FileKind::Log);
+        if !self.report.clean {
+            // What a killed process wrote may sit in the device's cache: consumers may read it
+            // from now on, so it has to be where a power cut cannot take it back.
+            tail.file.sync_data().await.map_err(LogError::io("syncing", &path))?;
+        }
+        let log_end = tail.next_offset;
+        let file = AppendFile::over(tail.file, tail.valid_bytes, append_options(self.config)).await;
+        let file = file.map_err(LogError::io("cutting", &path))?;
+        self.inventory.remove_snapshots_above(self.world, self.dir, log_end).await?;
+        let first = sealed.first().map_or(base_offset, |segment| segment.base_offset);
+        let log_start = hint.log_start_offset.max(first).min(log_end);
+        let mut epochs_changed = self.report.rebuilt_epochs || !self.report.clean;
+        epochs_changed |= self.epochs.truncate_from_end(log_end);
+        epochs_changed |= self.epochs.truncate_from_start(log_start);
+        epochs_changed &= !self.epochs.is_empty();
+        let start = SegmentStart {
+            base_offset,
+            next_offset: log_end,
+            rolling_timestamp: tail.first_timestamp,
+            created_ms: self.now_ms,
+            jitter_ms: jitter_ms(self.config, self.world.random_u64()),
+        };
+        let mut report = std::mem::take(&mut self.report);
+        (report.log_start, report.log_end) = (log_start, log_end);
+        Ok(Recovered {
+            sealed,
+            active: ActiveSegment::new(file, tail.index, start),
+            producers: std::mem::take(&mut self.producers),
+            epochs: std::mem::take(&mut self.epochs),
+            epochs_changed,
+            report,
+        })
+    }
+}
+
+fn indexed(header: &BatchHeader, position: u64) -> IndexedBatch {
+    IndexedBatch {
+        last_offset: header.last_offset(),
+        max_timestamp: header.max_timestamp,
+        // The walk ends at 2 GiB, and a batch's size is an i32.
+        position: u32::try_from(position).unwrap_or(u32::MAX),
+        size_bytes: u32::try_from(header.size_bytes()).unwrap_or(u32::MAX),
+    }
+}
+
+/// Builds both indexes of a sealed segment from its batches and writes their files. Returns the
+/// offset index.
+pub(crate) async fn rebuild_indexes<W: World>(
+    world: &W,
+    dir: &Path,
+    base_offset: i64,
+    config: &TopicConfig,
+) -> Result<OffsetIndex, LogError> {
+    let path = segment_path(dir, base_offset, FileKind::Log);
+    let file = world.open_file(&path, OpenMode::Read).await.map_err(LogError::io("opening", &path))?;
+    let mut index = IndexBuilder::new(base_offset);
+    let mut scan = LogScan::new(world, &file, base_offset, (0, file.len()), base_offset);
+    loop {
+        match scan.step().await.map_err(LogError::io("reading", &path))? {
+            ScanStep::Batch { header, position, .. } => {
+                index.append(&indexed(&header, position), config.index_interval_bytes);
+            }
+            ScanStep::End(ScanEnd::Exact) => break,
+            ScanStep::End(end) => {
+                warn!(
+                    file = %path.display(), at = scan.position(), ?end,
+                    "a sealed segment holds something else than batches; it is indexed up to there"
+                );
+                break;
+            }
+        }
+    }
+    index.finish();
+    let (offsets, times) = (index.offsets.to_bytes(), index.times.to_bytes());
+    let written = write_indexes(world, dir, base_offset, &offsets, &times).await;
+    written.map_err(LogError::io("writing the indexes of", &path))?;
+    Ok(index.offsets)
+}

@@ -1,0 +1,168 @@
+//! Walks the batches of a segment file from disk, checking every one.
+//!
+//! Runs on the shard that owns the partition, in slices: after every [`SLICE_BYTES`] it lets other
+//! tasks run. Reads bounded chunks; a length field alone never makes it allocate. Never repairs:
+//! it says where valid batches end and why.
+
+use std::io;
+
+use bytes::Bytes;
+use chronik_io::{File, World};
+use chronik_protocol::record::{BatchHeader, Scan, scan};
+
+/// Bytes read at once.
+const CHUNK_BYTES: usize = 512 << 10;
+/// Bytes checked before other tasks get their turn: about 50 µs of CRC.
+const SLICE_BYTES: u64 = 256 << 10;
+/// Longest batch that is believed without regard to the topic's settings, which may have been
+/// lowered since: what a request can carry by default (`socket.request.max.bytes`).
+const BATCH_BYTES_MAX: usize = 100 << 20;
+
+/// Why a walk ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ScanEnd {
+    /// The last batch ends where the bytes end.
+    Exact,
+    /// Zeros follow: space that was zeroed ahead.
+    Zeros,
+    /// What follows is no valid batch, for this reason.
+    Torn(String),
+}
+
+/// One step of a walk.
+#[derive(Clone, Debug)]
+pub(crate) enum ScanStep {
+    /// A valid batch, its bytes, and where it begins in the file.
+    Batch {
+        /// Its header.
+        header: BatchHeader,
+        /// Position of its first byte.
+        position: u64,
+        /// The whole batch, a slice of the chunk that was read.
+        bytes: Bytes,
+    },
+    /// No more valid batches.
+    End(ScanEnd),
+}
+
+/// A walk over `[position, end)` of a file.
+pub(crate) struct LogScan<'a, W: World> {
+    world: &'a W,
+    file: &'a W::File,
+    position: u64,
+    end: u64,
+    /// Bytes of the file from `position` on, as far as they were read.
+    chunk: Bytes,
+    slice_left: u64,
+    next_offset: i64,
+    max_offset: i64,
+}
+
+impl<'a, W: World> LogScan<'a, W> {
+    /// Begins at `position`, where a batch should begin whose base offset is at least
+    /// `next_offset`. Offsets above `base_offset + i32::MAX` do not belong into the segment.
+    pub(crate) fn new(
+        world: &'a W,
+        file: &'a W::File,
+        base_offset: i64,
+        (position, end): (u64, u64),
+        next_offset: i64,
+    ) -> Self {
+        Self {
+            world,
+            file,
+            position,
+            end: end.min(file.len()),
+            chunk: Bytes::new(),
+            slice_left: SLICE_BYTES,
+            next_offset,
+            max_offset: base_offset.saturating_add(i64::from(i32::MAX)),
+        }
+    }
+
+    /// Where the next batch would begin: after the end of a walk, where valid batches end.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// One more than the last valid batch's last offset.
+    pub(crate) fn next_offset(&self) -> i64 {
+        self.next_offset
+    }
+
+    /// The next batch, or the end.
+    pub(crate) async fn step(&mut self) -> io::Result<ScanStep> {
+        loop {
+            let left = self.end.saturating_sub(self.position);
+            if left == 0 {
+                return Ok(ScanStep::End(ScanEnd::Exact));
+            }
+            let wanted = match scan(&self.chunk) {
+                Scan::Complete(header) => return self.accept(header).await,
+                Scan::End => return Ok(ScanStep::End(ScanEnd::Zeros)),
+                Scan::Corrupt(error) => return Ok(torn(error.to_string())),
+                Scan::NeedMore(wanted) => wanted,
+            };
+            if wanted as u64 > left {
+                return self.cut_short(wanted, left).await;
+            }
+            if wanted > BATCH_BYTES_MAX {
+                return Ok(torn(format!("a batch of {wanted} bytes is not credible")));
+            }
+            let missing = self.chunk.len() < wanted;
+            assert!(missing, "the scan asked for {wanted} bytes of {}", self.chunk.len());
+            self.read(wanted).await?;
+        }
+    }
+
+    async fn read(&mut self, wanted: usize) -> io::Result<()> {
+        let left = self.end.saturating_sub(self.position);
+        let length = usize::try_from(left).unwrap_or(usize::MAX).min(wanted.max(CHUNK_BYTES));
+        self.chunk = self.file.read_at(self.position, length).await?;
+        if self.chunk.len() < wanted {
+            let what = format!("{} bytes at {} instead of {wanted}", self.chunk.len(), self.position);
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
+        }
+        Ok(())
+    }
+
+    /// The file ends before the batch does. Fewer than 17 bytes of zeros count as zeros.
+    async fn cut_short(&mut self, wanted: usize, left: u64) -> io::Result<ScanStep> {
+        if (self.chunk.len() as u64) < left && left < CHUNK_BYTES as u64 {
+            self.chunk = self.file.read_at(self.position, left as usize).await?;
+        }
+        let zeros = self.chunk.len() as u64 == left && self.chunk.iter().all(|byte| *byte == 0);
+        if zeros {
+            return Ok(ScanStep::End(ScanEnd::Zeros));
+        }
+        Ok(torn(format!("a batch needs {wanted} bytes and {left} are left")))
+    }
+
+    async fn accept(&mut self, header: BatchHeader) -> io::Result<ScanStep> {
+        let (base, last) = (header.base_offset, header.last_offset());
+        if base < self.next_offset || last > self.max_offset || last == i64::MAX {
+            let expected = self.next_offset;
+            return Ok(torn(format!("offsets {base} to {last} cannot follow {expected}")));
+        }
+        let size = header.size_bytes();
+        let position = self.position;
+        if position + size as u64 > i32::MAX as u64 {
+            return Ok(torn("the segment is longer than 2 GiB".to_owned()));
+        }
+        let bytes = self.chunk.split_to(size);
+        self.position += size as u64;
+        self.next_offset = header.next_offset();
+        match self.slice_left.checked_sub(size as u64) {
+            Some(left) => self.slice_left = left,
+            None => {
+                self.slice_left = SLICE_BYTES;
+                self.world.pause().await;
+            }
+        }
+        Ok(ScanStep::Batch { header, position, bytes })
+    }
+}
+
+fn torn(why: String) -> ScanStep {
+    ScanStep::End(ScanEnd::Torn(why))
+}

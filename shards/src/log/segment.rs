@@ -1,0 +1,358 @@
+//! Segments: the one that is appended to, and what it becomes.
+//!
+//! Owned by a partition on its shard. `ActiveSegment` → [`ActiveSegment::seal`] → [`SealJob`] →
+//! `SealedSegment`: a sealed segment cannot be appended to, by type. State code never awaits; the
+//! jobs do. Never decides about offsets or producers.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use chronik_io::append::{
+    AppendError, AppendFile, AppendOptions, JobResult, SyncJob, SyncMode, WriteJob, ZeroJob,
+};
+use chronik_io::{File, World};
+
+use super::directory::{FileKind, segment_path};
+use super::index::{IndexBuilder, IndexedBatch};
+use crate::catalog::{Durability, TopicConfig};
+
+/// What the log needs to know of a batch besides its bytes; offsets are the assigned ones.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BatchFacts {
+    /// Offset of its first record.
+    pub(crate) base_offset: i64,
+    /// Offset of its last record.
+    pub(crate) last_offset: i64,
+    /// Greatest timestamp in it, ms.
+    pub(crate) max_timestamp: i64,
+    /// Its whole length.
+    pub(crate) size_bytes: u32,
+}
+
+/// A batch that was appended and is not yet written.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    end: u64,
+    next_offset: i64,
+}
+
+/// The segment that is appended to.
+pub(crate) struct ActiveSegment<W: World> {
+    base_offset: i64,
+    file: AppendFile<W::File>,
+    index: IndexBuilder,
+    next_offset: i64,
+    /// Timestamp of the first batch, from which `segment.ms` counts.
+    rolling_timestamp: Option<i64>,
+    /// From here it counts when the first batch has no timestamp.
+    created_ms: i64,
+    jitter_ms: u64,
+    unwritten: VecDeque<Mark>,
+    written: Mark,
+    durable_offset: i64,
+    /// The place a sync in flight will make durable.
+    syncing: Option<Mark>,
+}
+
+/// How a segment's file is opened under a topic's settings.
+pub(crate) fn append_options(config: &TopicConfig) -> AppendOptions {
+    AppendOptions {
+        sync: match config.durability {
+            Durability::Disk => SyncMode::Data,
+            Durability::Process => SyncMode::None,
+        },
+        zero_until: u64::from(config.segment_bytes),
+        ..AppendOptions::default()
+    }
+}
+
+/// At most this much is taken off `segment.ms`, at random (`LogConfig#randomSegmentJitter`).
+pub(crate) fn jitter_ms(config: &TopicConfig, random: u64) -> u64 {
+    random.checked_rem(config.segment_jitter_ms.min(config.segment_ms)).unwrap_or(0)
+}
+
+impl<W: World> ActiveSegment<W> {
+    /// A segment whose file was just opened, with what its valid bytes say.
+    pub(crate) fn new(file: AppendFile<W::File>, index: IndexBuilder, start: SegmentStart) -> Self {
+        let written = Mark { end: file.end(), next_offset: start.next_offset };
+        Self {
+            base_offset: start.base_offset,
+            file,
+            index,
+            next_offset: start.next_offset,
+            rolling_timestamp: start.rolling_timestamp,
+            created_ms: start.created_ms,
+            jitter_ms: start.jitter_ms,
+            unwritten: VecDeque::new(),
+            written,
+            durable_offset: start.next_offset,
+            syncing: None,
+        }
+    }
+
+    /// Offset of its first record.
+    pub(crate) fn base_offset(&self) -> i64 {
+        self.base_offset
+    }
+
+    /// Offset the next record gets.
+    pub(crate) fn next_offset(&self) -> i64 {
+        self.next_offset
+    }
+
+    /// Length in bytes, appended ones included.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.file.end()
+    }
+
+    /// Offsets below are written: they survive the process.
+    pub(crate) fn written_offset(&self) -> i64 {
+        self.written.next_offset
+    }
+
+    /// Offsets below are durable: they survive a power cut.
+    pub(crate) fn durable_offset(&self) -> i64 {
+        self.durable_offset
+    }
+
+    /// End in bytes of what is written, for reads.
+    pub(crate) fn written_bytes(&self) -> u64 {
+        self.written.end
+    }
+
+    /// Greatest timestamp in it, ms, −1 when it has none.
+    pub(crate) fn max_timestamp(&self) -> i64 {
+        self.index.max_timestamp()
+    }
+
+    /// Its indexes so far.
+    pub(crate) fn index(&self) -> &IndexBuilder {
+        &self.index
+    }
+
+    /// The file, for reading below [`ActiveSegment::written_bytes`].
+    pub(crate) fn file(&self) -> &Rc<W::File> {
+        self.file.file()
+    }
+
+    /// Whether nothing was appended to it yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.file.end() == 0
+    }
+
+    /// Bytes that can be appended at once.
+    pub(crate) fn room(&self) -> u64 {
+        self.file.room()
+    }
+
+    /// Asks for space; a [`ActiveSegment::take_zero`] may become due.
+    pub(crate) fn reserve(&mut self, bytes: u64) {
+        self.file.reserve(bytes);
+    }
+
+    /// Whether the batch has to go into a new segment (`LogSegment#shouldRoll`).
+    pub(crate) fn should_roll(&self, batch: &BatchFacts, config: &TopicConfig, now_ms: i64) -> bool {
+        if self.is_empty() {
+            return false;
+        }
+        let full = self.file.end() + u64::from(batch.size_bytes) > u64::from(config.segment_bytes);
+        let waited_ms = match self.rolling_timestamp {
+            Some(first) => batch.max_timestamp.saturating_sub(first),
+            None => now_ms.saturating_sub(self.created_ms),
+        };
+        let limit_ms = config.segment_ms.saturating_sub(self.jitter_ms);
+        let old = u64::try_from(waited_ms).is_ok_and(|waited| waited > limit_ms);
+        let far = batch.last_offset.saturating_sub(self.base_offset) > i64::from(i32::MAX);
+        full || old || far || self.index.is_full(config.segment_index_bytes)
+    }
+
+    /// Appends a batch given as parts; the caller has asked [`ActiveSegment::room`].
+    ///
+    /// # Errors
+    /// When the file has failed earlier.
+    pub(crate) fn append(
+        &mut self,
+        parts: &[&[u8]],
+        batch: &BatchFacts,
+        interval_bytes: u32,
+    ) -> Result<(), AppendError> {
+        let position = self.file.end();
+        let end = self.file.append(parts)?;
+        let position =
+            u32::try_from(position).expect("segment.bytes is at most 2 GiB and rolls before");
+        let indexed = IndexedBatch {
+            last_offset: batch.last_offset,
+            max_timestamp: batch.max_timestamp,
+            position,
+            size_bytes: batch.size_bytes,
+        };
+        self.index.append(&indexed, interval_bytes);
+        if position == 0 && batch.max_timestamp >= 0 {
+            self.rolling_timestamp = Some(batch.max_timestamp);
+        }
+        self.next_offset = batch.last_offset + 1;
+        self.unwritten.push_back(Mark { end, next_offset: self.next_offset });
+        Ok(())
+    }
+
+    /// Everything appended meanwhile as one write, unless one is in flight.
+    pub(crate) fn take_write(&mut self) -> Option<WriteJob<W::File>> {
+        self.file.take_write()
+    }
+
+    /// The zeroing that is due.
+    pub(crate) fn take_zero(&mut self) -> Option<ZeroJob<W::File>> {
+        self.file.take_zero()
+    }
+
+    /// A sync of what is written and not durable yet.
+    pub(crate) fn take_sync(&mut self) -> Option<SyncJob<W::File>> {
+        let job = self.file.take_sync()?;
+        self.syncing = Some(self.written);
+        Some(job)
+    }
+
+    /// Takes a job's result in and moves the written and durable offsets.
+    ///
+    /// # Errors
+    /// As [`AppendFile::complete`].
+    pub(crate) fn complete(&mut self, result: JobResult) -> Result<(), AppendError> {
+        let completed = self.file.complete(result)?;
+        while let Some(mark) = self.unwritten.front().copied()
+            && mark.end <= completed.written
+        {
+            self.written = mark;
+            self.unwritten.pop_front();
+        }
+        if completed.durable == completed.written {
+            self.durable_offset = self.written.next_offset;
+            self.syncing = None;
+        } else if let Some(mark) = self.syncing
+            && mark.end <= completed.durable
+        {
+            self.durable_offset = self.durable_offset.max(mark.next_offset);
+            self.syncing = None;
+        }
+        Ok(())
+    }
+
+    /// Whether something is appended and not written, or a job is in flight.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.file.has_job_in_flight() || self.file.has_pending()
+    }
+
+    /// Bytes of this segment below `offset`, rounded down to an index entry.
+    pub(crate) fn position_of(&self, offset: i64) -> u64 {
+        if offset >= self.next_offset {
+            return self.file.end();
+        }
+        if offset == self.written.next_offset {
+            return self.written.end;
+        }
+        u64::from(self.index.offsets.lookup(offset))
+    }
+
+    /// Ends appending: what is left is to cut the file and to write the indexes beside it.
+    ///
+    /// # Panics
+    /// If it is busy: the caller waits for that.
+    pub(crate) fn seal(mut self, dir: &Path) -> SealJob<W> {
+        assert!(!self.is_busy(), "a segment is sealed after its last write");
+        self.index.finish();
+        SealJob {
+            dir: dir.to_owned(),
+            base_offset: self.base_offset,
+            next_offset: self.next_offset,
+            max_timestamp: self.index.max_timestamp(),
+            offsets: self.index.offsets.to_bytes(),
+            times: self.index.times.to_bytes(),
+            file: self.file,
+        }
+    }
+}
+
+/// Where an active segment starts from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SegmentStart {
+    /// Offset of its first record.
+    pub(crate) base_offset: i64,
+    /// Offset the next record gets.
+    pub(crate) next_offset: i64,
+    /// Timestamp of its first batch, if it has one.
+    pub(crate) rolling_timestamp: Option<i64>,
+    /// Wall clock of its creation, or of this opening.
+    pub(crate) created_ms: i64,
+    /// From [`jitter_ms`].
+    pub(crate) jitter_ms: u64,
+}
+
+/// Cuts a segment's file to its exact length and writes its indexes.
+pub(crate) struct SealJob<W: World> {
+    dir: PathBuf,
+    base_offset: i64,
+    next_offset: i64,
+    max_timestamp: i64,
+    offsets: Vec<u8>,
+    times: Vec<u8>,
+    file: AppendFile<W::File>,
+}
+
+/// A sealed segment, and whether its index files could be written; without them it can still be
+/// read, for a missing index is rebuilt.
+pub(crate) struct Sealed<W: World> {
+    /// The segment, its file open.
+    pub(crate) segment: SealedSegment<W>,
+    /// Failure to write an index file.
+    pub(crate) indexes: io::Result<()>,
+}
+
+impl<W: World> SealJob<W> {
+    /// Performs it. The log's bytes are durable and exactly as long as they should be before the
+    /// indexes are written, so an index never speaks of bytes that are not there.
+    ///
+    /// # Errors
+    /// When the log itself could not be cut or synced: it has failed.
+    pub(crate) async fn perform(self, world: &W) -> Result<Sealed<W>, AppendError> {
+        let file = self.file.seal().await?;
+        let indexes =
+            write_indexes(world, &self.dir, self.base_offset, &self.offsets, &self.times).await;
+        let segment = SealedSegment {
+            base_offset: self.base_offset,
+            next_offset: self.next_offset,
+            size_bytes: file.len(),
+            max_timestamp: Some(self.max_timestamp),
+            file: Some(file),
+        };
+        Ok(Sealed { segment, indexes })
+    }
+}
+
+/// Writes `.index` and `.timeindex`.
+pub(crate) async fn write_indexes<W: World>(
+    world: &W,
+    dir: &Path,
+    base_offset: i64,
+    offsets: &[u8],
+    times: &[u8],
+) -> io::Result<()> {
+    let index = segment_path(dir, base_offset, FileKind::Index);
+    world.write_file_atomic(&index, offsets).await?;
+    let times_path = segment_path(dir, base_offset, FileKind::TimeIndex);
+    world.write_file_atomic(&times_path, times).await
+}
+
+/// A segment that no longer changes.
+pub(crate) struct SealedSegment<W: World> {
+    /// Offset of its first record.
+    pub(crate) base_offset: i64,
+    /// Base offset of the segment behind it.
+    pub(crate) next_offset: i64,
+    /// Length of its `.log` file.
+    pub(crate) size_bytes: u64,
+    /// Greatest timestamp in it, ms; `None` until somebody asked its time index.
+    pub(crate) max_timestamp: Option<i64>,
+    /// The open file, while it is being read.
+    pub(crate) file: Option<Rc<W::File>>,
+}

@@ -1,0 +1,318 @@
+//! Appending: sequence checks, offsets, and who is answered when.
+//!
+//! Part of the partition's state, on its shard. A batch is copied once, into the file's aligned
+//! buffer; the cache keeps the arrived bytes. Where there is no room (zeroed space, a new segment
+//! on its way, a backlog) appends wait unassigned and in order, and are assigned when a job's result
+//! makes room: offsets and sequence checks always follow the order of arrival.
+
+use std::collections::VecDeque;
+
+use chronik_io::World;
+use chronik_protocol::record::{BatchHeader, CheckedBatch};
+use chronik_protocol::{ErrorCode, Str};
+
+use super::producer_state::{ProducedBatch, Verdict};
+use super::{AppendOutcome, Now, Parked, Partition, PartitionEvent};
+use crate::cache::BatchCache;
+use crate::catalog::TimestampKind;
+use crate::log::segment::BatchFacts;
+use crate::request::{Acks, AppendPart, AppendResult};
+
+/// Bytes of appends that may wait for room in one partition. What does not fit is refused with a
+/// retriable error; the connections' byte budgets make that rare.
+const ADMISSION_BYTES_MAX: usize = 64 << 20;
+
+/// Appends that wait for room, in order of arrival.
+#[derive(Default)]
+pub(super) struct Admission {
+    queue: VecDeque<Waiting>,
+    bytes: usize,
+}
+
+struct Waiting {
+    batch: CheckedBatch,
+    acks: Acks,
+    now: Now,
+    tag: u64,
+}
+
+impl Admission {
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub(super) fn first_bytes(&self) -> Option<u64> {
+        self.queue.front().map(|waiting| waiting.batch.bytes.len() as u64)
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes as u64
+    }
+
+    fn push(&mut self, waiting: Waiting) {
+        self.bytes += waiting.batch.bytes.len();
+        self.queue.push_back(waiting);
+    }
+
+    fn pop(&mut self) -> Option<Waiting> {
+        let waiting = self.queue.pop_front()?;
+        self.bytes -= waiting.batch.bytes.len();
+        Some(waiting)
+    }
+}
+
+/// What became of a batch at the end of the log.
+enum Placed {
+    /// It is appended, or was before; the answer holds once the log has got this far.
+    At { next_offset: i64, result: AppendResult },
+    Rejected(AppendResult),
+    /// There is no room yet; something was started that will make some.
+    NoRoom,
+}
+
+impl<W: World> Partition<W> {
+    /// Appends a batch. `Acks::None` is always answered at once, everything else as the topic's
+    /// promise demands. LogAppendTime is applied here. Call [`Partition::take_jobs`] afterwards.
+    ///
+    /// Codes: RECORD_LIST_TOO_LARGE, INVALID_PRODUCER_EPOCH, OUT_OF_ORDER_SEQUENCE_NUMBER,
+    /// KAFKA_STORAGE_ERROR (log offline, disk full).
+    pub fn append(
+        &mut self,
+        cache: &mut BatchCache,
+        part: AppendPart,
+        acks: Acks,
+        now: Now,
+        tag: u64,
+    ) -> AppendOutcome {
+        let batch = part.batch;
+        if let Some(result) = self.refusal(&batch) {
+            return AppendOutcome::Done(result);
+        }
+        if self.admission.is_empty() && !self.rolling.is_under_way() {
+            match self.place(cache, &batch, now) {
+                Placed::At { next_offset, result } => {
+                    return self.settle(acks, next_offset, result, tag);
+                }
+                Placed::Rejected(result) => return AppendOutcome::Done(result),
+                Placed::NoRoom => {}
+            }
+        }
+        if self.admission.bytes.saturating_add(batch.bytes.len()) > ADMISSION_BYTES_MAX {
+            let why = "too many bytes wait to be appended to this partition";
+            return AppendOutcome::Done(self.storage_error(why));
+        }
+        self.admission.push(Waiting { batch, acks, now, tag });
+        match acks {
+            Acks::None => AppendOutcome::Done(self.accepted(-1, -1)),
+            Acks::Leader | Acks::All => AppendOutcome::Parked,
+        }
+    }
+
+    fn refusal(&self, batch: &CheckedBatch) -> Option<AppendResult> {
+        if let Some(error) = &self.failure {
+            return Some(self.storage_error(error));
+        }
+        let (size, limit) = (batch.bytes.len(), self.config.segment_bytes);
+        if u64::try_from(size).is_ok_and(|size| size <= u64::from(limit)) {
+            return None;
+        }
+        let why = format!(
+            "Message batch size is {size} bytes in append to partition {}, which exceeds the \
+             maximum configured segment size of {limit}.",
+            self.name()
+        );
+        Some(self.append_error(ErrorCode::RecordListTooLarge, &why))
+    }
+
+    fn accepted(&self, base_offset: i64, log_append_time_ms: i64) -> AppendResult {
+        AppendResult {
+            error: ErrorCode::None,
+            message: None,
+            base_offset,
+            log_append_time_ms,
+            log_start_offset: self.log_start,
+        }
+    }
+
+    /// Judges a batch, gives it its offsets and puts it into the active segment.
+    fn place(&mut self, cache: &mut BatchCache, batch: &CheckedBatch, now: Now) -> Placed {
+        let base_offset = self.log_end();
+        match self.producers.check(&batch.header) {
+            Ok(Verdict::Fresh) => {}
+            Ok(Verdict::Duplicate(original)) => return self.repeated(&original),
+            Err(error) => {
+                let id = batch.header.producer_id;
+                let message = error.message(id, base_offset, &self.name());
+                return Placed::Rejected(self.append_error(error.code(), &message));
+            }
+        }
+        let stamps = self.config.timestamp_kind == TimestampKind::LogAppendTime;
+        let stamped;
+        let batch = if stamps {
+            stamped = batch.with_log_append_time(now.wall_ms);
+            &stamped
+        } else {
+            batch
+        };
+        let mut header = batch.header;
+        header.base_offset = base_offset;
+        header.partition_leader_epoch = self.leader_epoch;
+        let facts = BatchFacts {
+            base_offset,
+            last_offset: header.last_offset(),
+            max_timestamp: header.max_timestamp,
+            size_bytes: u32::try_from(batch.bytes.len()).unwrap_or(u32::MAX),
+        };
+        if self.active.should_roll(&facts, &self.config, now.wall_ms) {
+            self.rolling.begin(base_offset);
+            return Placed::NoRoom;
+        }
+        if self.active.room() < u64::from(facts.size_bytes) {
+            self.active.reserve(u64::from(facts.size_bytes));
+            return Placed::NoRoom;
+        }
+        if let Err(error) = self.write_batch(cache, batch, &header, &facts) {
+            return Placed::Rejected(self.storage_error(&error.to_string()));
+        }
+        self.producers.note(&header, now.wall_ms);
+        let next_offset = header.next_offset();
+        let records = u64::from(header.last_offset_delta.unsigned_abs()) + 1;
+        self.flush.note(&self.config, records, next_offset, now);
+        let append_time = if stamps { now.wall_ms } else { -1 };
+        Placed::At { next_offset, result: self.accepted(base_offset, append_time) }
+    }
+
+    fn write_batch(
+        &mut self,
+        cache: &mut BatchCache,
+        batch: &CheckedBatch,
+        header: &BatchHeader,
+        facts: &BatchFacts,
+    ) -> Result<(), chronik_io::AppendError> {
+        let prefix = batch.prefix(facts.base_offset, self.leader_epoch);
+        let body = batch.body();
+        self.active.append(&[&prefix, &body], facts, self.config.index_interval_bytes)?;
+        self.dirty = true;
+        if self.epochs.assign(self.leader_epoch, facts.base_offset) {
+            self.epochs_to_save = true;
+        }
+        cache.push_tail(self.id, (facts.base_offset, header.next_offset()), prefix, body);
+        Ok(())
+    }
+
+    /// A repetition is answered with the original's offset, and not before the original would be.
+    fn repeated(&self, original: &ProducedBatch) -> Placed {
+        let append_time = match self.config.timestamp_kind {
+            TimestampKind::LogAppendTime => original.timestamp,
+            TimestampKind::CreateTime => -1,
+        };
+        Placed::At {
+            next_offset: original.last_offset.saturating_add(1),
+            result: self.accepted(original.first_offset(), append_time),
+        }
+    }
+
+    /// Answers, or parks until the log has got as far as the acknowledgement promises.
+    fn settle(
+        &mut self,
+        acks: Acks,
+        next_offset: i64,
+        result: AppendResult,
+        tag: u64,
+    ) -> AppendOutcome {
+        let written = self.written_offset();
+        let (reached, queue) = match acks {
+            Acks::None => return AppendOutcome::Done(result),
+            Acks::Leader => (written, &mut self.parked_written),
+            Acks::All => (self.high_watermark, &mut self.parked_committed),
+        };
+        if next_offset <= reached {
+            return AppendOutcome::Done(result);
+        }
+        let parked = Parked { next_offset, tag, result };
+        // A repetition waits for an offset that others behind it in the queue have passed.
+        let at = queue.partition_point(|other| other.next_offset <= next_offset);
+        queue.insert(at, parked);
+        AppendOutcome::Parked
+    }
+
+    /// Assigns what waits, as far as there is room now.
+    pub(super) fn admit(&mut self, cache: &mut BatchCache, events: &mut Vec<PartitionEvent>) {
+        while !self.rolling.is_under_way() && self.failure.is_none() {
+            let Some(waiting) = self.admission.pop() else { return };
+            match self.place(cache, &waiting.batch, waiting.now) {
+                Placed::At { next_offset, result } => {
+                    let outcome = self.settle(waiting.acks, next_offset, result, waiting.tag);
+                    answer(events, waiting.acks, waiting.tag, outcome);
+                }
+                Placed::Rejected(result) => {
+                    answer(events, waiting.acks, waiting.tag, AppendOutcome::Done(result));
+                }
+                Placed::NoRoom => {
+                    let bytes = waiting.batch.bytes.len();
+                    self.admission.bytes += bytes;
+                    self.admission.queue.push_front(waiting);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Refuses everything that waits for room.
+    pub(super) fn refuse_admission(&mut self, why: &str, events: &mut Vec<PartitionEvent>) {
+        while let Some(waiting) = self.admission.pop() {
+            let result = self.storage_error(why);
+            answer(events, waiting.acks, waiting.tag, AppendOutcome::Done(result));
+        }
+    }
+
+    /// Moves the high watermark and answers those who waited for it or for the write.
+    pub(super) fn advance(&mut self, events: &mut Vec<PartitionEvent>) {
+        if self.failure.is_some() {
+            return;
+        }
+        let old = self.high_watermark;
+        let new = self.committed_offset();
+        if new > old {
+            self.high_watermark = new;
+            events.push(PartitionEvent::HighWatermark { old, new });
+        }
+        release(&mut self.parked_committed, self.high_watermark, events);
+        let written = self.written_offset();
+        release(&mut self.parked_written, written, events);
+    }
+
+    /// Takes the log offline: nothing that waits can be promised any more.
+    pub(super) fn fail(&mut self, why: &str, events: &mut Vec<PartitionEvent>) {
+        if self.failure.is_some() {
+            return;
+        }
+        let error = Str::from(format!("the log of {} is offline: {why}", self.name()));
+        tracing::error!(partition = self.name(), why, "log offline until restart");
+        self.failure = Some(error.clone());
+        let parked = std::mem::take(&mut self.parked_committed).into_iter();
+        for parked in parked.chain(std::mem::take(&mut self.parked_written)) {
+            let result = self.storage_error(&error);
+            events.push(PartitionEvent::Acked { tag: parked.tag, result });
+        }
+        self.refuse_admission(&error, events);
+        events.push(PartitionEvent::Failed { error });
+    }
+}
+
+fn answer(events: &mut Vec<PartitionEvent>, acks: Acks, tag: u64, outcome: AppendOutcome) {
+    match outcome {
+        AppendOutcome::Done(result) if acks != Acks::None => {
+            events.push(PartitionEvent::Acked { tag, result });
+        }
+        AppendOutcome::Done(_) | AppendOutcome::Parked => {}
+    }
+}
+
+fn release(queue: &mut VecDeque<Parked>, reached: i64, events: &mut Vec<PartitionEvent>) {
+    while queue.front().is_some_and(|parked| parked.next_offset <= reached) {
+        if let Some(Parked { tag, result, .. }) = queue.pop_front() {
+            events.push(PartitionEvent::Acked { tag, result });
+        }
+    }
+}

@@ -1,0 +1,430 @@
+//! What a partition wants done to its files, and what the results change.
+//!
+//! Part of the partition's state, on its shard; only [`Job::perform`] awaits, and it owns all it
+//! touches. At most one write per segment is on its way while the next one forms (group commit);
+//! a roll creates the next segment while the old one still drains, and sealing it holds up nobody.
+
+use std::path::PathBuf;
+
+use chronik_io::{AppendError, AppendFile, AppendOptions, JobResult, SyncJob, World, WriteJob, ZeroJob};
+use tracing::{error, warn};
+
+use super::{Closing, Now, Partition, PartitionEvent, SealingSegment};
+use crate::cache::BatchCache;
+use crate::catalog::{Durability, TopicConfig};
+use crate::log::LogError;
+use crate::log::checkpoint::LEADER_EPOCH_FILE;
+use crate::log::directory::{FileKind, segment_path};
+use crate::log::index::IndexBuilder;
+use crate::log::inventory::remove_segment_files;
+use crate::log::segment::{
+    ActiveSegment, SealJob, Sealed, SealedSegment, SegmentStart, append_options, jitter_ms,
+};
+use crate::request::PartitionId;
+
+/// Most zeroed bytes a new segment asks for on behalf of appends that wait.
+const FIRST_ROOM_BYTES_MAX: u64 = 8 << 20;
+
+/// The creation of the next segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rolling {
+    No,
+    /// Wanted, with this base offset; the job has not been taken yet.
+    Due(i64),
+    /// The file is being created.
+    UnderWay,
+}
+
+impl Rolling {
+    pub(super) fn begin(&mut self, base_offset: i64) {
+        *self = Rolling::Due(base_offset);
+    }
+
+    pub(super) fn is_under_way(self) -> bool {
+        self != Rolling::No
+    }
+}
+
+/// When a log under the *process* promise is synced (`flush.messages`, `flush.ms`).
+#[derive(Debug, Default)]
+pub(super) struct Flush {
+    /// Records appended since the last flush was asked for.
+    records: u64,
+    due_ns: Option<u64>,
+    /// Syncs follow until everything below is durable.
+    target: Option<i64>,
+}
+
+impl Flush {
+    pub(super) fn note(&mut self, config: &TopicConfig, records: u64, log_end: i64, now: Now) {
+        if config.durability == Durability::Disk {
+            return;
+        }
+        self.records = self.records.saturating_add(records);
+        if config.flush_messages.is_some_and(|max| self.records >= max) {
+            self.begin(log_end);
+        } else if let (None, Some(flush_ms)) = (self.due_ns, config.flush_ms) {
+            self.due_ns = Some(now.mono_ns.saturating_add(flush_ms.saturating_mul(1_000_000)));
+        }
+    }
+
+    fn begin(&mut self, log_end: i64) {
+        *self = Flush { records: 0, due_ns: None, target: Some(log_end) };
+    }
+
+    fn reached(&mut self, durable_offset: i64) {
+        self.target = self.target.filter(|target| *target > durable_offset);
+    }
+}
+
+/// Something to be done to a partition's files. Whoever takes one performs it and brings the
+/// result back; results may come in any order.
+#[must_use = "the partition waits for it"]
+pub struct Job<W: World> {
+    partition: PartitionId,
+    work: Work<W>,
+}
+
+enum Work<W: World> {
+    Write(i64, WriteJob<W::File>),
+    Zero(i64, ZeroJob<W::File>),
+    Sync(i64, SyncJob<W::File>),
+    Create(Create<W>),
+    Seal(Box<Seal<W>>),
+    SaveEpochs { world: W, path: PathBuf, bytes: Vec<u8> },
+    Remove { world: W, dir: PathBuf, bases: Vec<i64> },
+}
+
+/// Creates the next segment's file, with room for what waits.
+struct Create<W: World> {
+    world: W,
+    path: PathBuf,
+    base_offset: i64,
+    options: AppendOptions,
+    room_bytes: u64,
+}
+
+/// Seals a segment and writes what belongs to its end.
+struct Seal<W: World> {
+    world: W,
+    job: SealJob<W>,
+    base_offset: i64,
+    snapshot: (PathBuf, Vec<u8>),
+    epochs: (PathBuf, Vec<u8>),
+}
+
+/// The result of a job.
+#[must_use = "the partition waits for it"]
+pub struct JobDone<W: World> {
+    partition: PartitionId,
+    result: Done<W>,
+}
+
+enum Done<W: World> {
+    File(i64, JobResult),
+    Created(i64, std::io::Result<AppendFile<W::File>>),
+    Sealed(i64, Result<(SealedSegment<W>, std::io::Result<()>), AppendError>),
+    EpochsSaved(std::io::Result<()>),
+    Removed(Result<(), LogError>),
+}
+
+impl<W: World> Job<W> {
+    /// Whose job it is.
+    pub fn partition(&self) -> PartitionId {
+        self.partition
+    }
+
+    /// Performs it, on the partition's shard.
+    pub async fn perform(self) -> JobDone<W> {
+        let result = match self.work {
+            Work::Write(base, job) => Done::File(base, job.perform().await),
+            Work::Zero(base, job) => Done::File(base, job.perform().await),
+            Work::Sync(base, job) => Done::File(base, job.perform().await),
+            Work::Create(create) => Done::Created(create.base_offset, create.perform().await),
+            Work::Seal(seal) => Done::Sealed(seal.base_offset, seal.perform().await),
+            Work::SaveEpochs { world, path, bytes } => {
+                Done::EpochsSaved(world.write_file_atomic(&path, &bytes).await)
+            }
+            Work::Remove { world, dir, bases } => {
+                let mut removed = Ok(());
+                // The oldest first, so that a crash on the way leaves no gap.
+                for base in bases {
+                    if removed.is_ok() {
+                        removed = remove_segment_files(&world, &dir, base).await;
+                    }
+                }
+                Done::Removed(removed)
+            }
+        };
+        JobDone { partition: self.partition, result }
+    }
+}
+
+impl<W: World> JobDone<W> {
+    /// Whose job it was.
+    pub fn partition(&self) -> PartitionId {
+        self.partition
+    }
+}
+
+impl<W: World> Create<W> {
+    async fn perform(self) -> std::io::Result<AppendFile<W::File>> {
+        let mut file = AppendFile::open(&self.world, &self.path, 0, self.options).await?;
+        file.reserve(self.room_bytes);
+        if let Some(job) = file.take_zero() {
+            let result = job.perform().await;
+            // No space shows again when the first append finds no room; a failure shows there too.
+            if let Err(error) = file.complete(result) {
+                warn!(file = %self.path.display(), %error, "a new segment got no room ahead");
+            }
+        }
+        Ok(file)
+    }
+}
+
+impl<W: World> Seal<W> {
+    async fn perform(
+        self,
+    ) -> Result<(SealedSegment<W>, std::io::Result<()>), AppendError> {
+        let Seal { world, job, snapshot, epochs, .. } = self;
+        let Sealed { segment, indexes } = job.perform(&world).await?;
+        let mut beside = indexes;
+        for (path, bytes) in [snapshot, epochs] {
+            if beside.is_ok() {
+                beside = world.write_file_atomic(&path, &bytes).await;
+            }
+        }
+        Ok((segment, beside))
+    }
+}
+
+impl<W: World> Partition<W> {
+    /// Everything that can be started now. Call it after each change of the partition.
+    pub fn take_jobs(&mut self, out: &mut Vec<Job<W>>) {
+        if self.failure.is_some() {
+            return;
+        }
+        let before = out.len();
+        let partition = self.id;
+        let mut push = |work| out.push(Job { partition, work });
+        self.take_create(&mut push);
+        let sync = self.flush.target.is_some() || self.config.durability == Durability::Disk;
+        for closing in &mut self.closing {
+            if let Closing::Draining { segment, .. } = closing {
+                take_file_jobs(segment, sync, false, &mut push);
+            }
+        }
+        take_file_jobs(&mut self.active, sync, true, &mut push);
+        if let Some(seal) = self.take_seal() {
+            push(Work::Seal(Box::new(seal)));
+        }
+        if std::mem::take(&mut self.epochs_to_save) {
+            let (world, path) = (self.world.clone(), self.dir.join(LEADER_EPOCH_FILE));
+            push(Work::SaveEpochs { world, path, bytes: self.epochs.to_bytes() });
+        }
+        if !self.segments_to_remove.is_empty() {
+            let (world, dir) = (self.world.clone(), self.dir.clone());
+            let bases = std::mem::take(&mut self.segments_to_remove);
+            push(Work::Remove { world, dir, bases });
+        }
+        self.jobs_in_flight += out.len() - before;
+    }
+
+    fn take_create(&mut self, push: &mut impl FnMut(Work<W>)) {
+        let Rolling::Due(base_offset) = self.rolling else { return };
+        self.rolling = Rolling::UnderWay;
+        let first = self.admission.first_bytes().unwrap_or(0);
+        push(Work::Create(Create {
+            world: self.world.clone(),
+            path: segment_path(&self.dir, base_offset, FileKind::Log),
+            base_offset,
+            options: append_options(&self.config),
+            room_bytes: self.admission.bytes().min(FIRST_ROOM_BYTES_MAX).max(first),
+        }));
+    }
+
+    /// The oldest closing segment's seal, once it is drained. One at a time, so that the recovery
+    /// point moves in order.
+    fn take_seal(&mut self) -> Option<Seal<W>> {
+        let drained = matches!(
+            self.closing.front(),
+            Some(Closing::Draining { segment, .. })
+                if !segment.is_busy() && segment.written_offset() == segment.next_offset()
+        );
+        if !drained {
+            return None;
+        }
+        let Some(Closing::Draining { segment, snapshot }) = self.closing.pop_front() else {
+            return None;
+        };
+        let base_offset = segment.base_offset();
+        let next_offset = segment.next_offset();
+        self.closing.push_front(Closing::Sealing(SealingSegment {
+            segment: SealedSegment {
+                base_offset,
+                next_offset,
+                size_bytes: segment.size_bytes(),
+                max_timestamp: Some(segment.max_timestamp()),
+                file: Some(segment.file().clone()),
+            },
+            durable_offset: segment.durable_offset(),
+        }));
+        let snapshot_path = segment_path(&self.dir, next_offset, FileKind::Snapshot);
+        Some(Seal {
+            world: self.world.clone(),
+            job: segment.seal(&self.dir),
+            base_offset,
+            snapshot: (snapshot_path, snapshot),
+            epochs: (self.dir.join(LEADER_EPOCH_FILE), self.epochs.to_bytes()),
+        })
+    }
+
+    /// Takes a job's result in. `cache`, because appends that waited for room are assigned here.
+    pub fn complete(
+        &mut self,
+        cache: &mut BatchCache,
+        done: JobDone<W>,
+        now: Now,
+        events: &mut Vec<PartitionEvent>,
+    ) {
+        assert_eq!(done.partition, self.id, "a result for another partition");
+        self.jobs_in_flight = self.jobs_in_flight.checked_sub(1).expect("a job that was taken");
+        match done.result {
+            Done::File(base, result) => self.file_done(cache, base, result, events),
+            Done::Created(base, file) => self.created(base, file, now, events),
+            Done::Sealed(base, sealed) => self.sealed(base, sealed, events),
+            Done::EpochsSaved(Err(error)) => {
+                // The next seal or the close writes it again, and until then a crash rebuilds it.
+                warn!(partition = self.name(), %error, "leader epochs not saved");
+            }
+            Done::Removed(Err(error)) => {
+                warn!(partition = self.name(), %error, "old segment files not removed");
+            }
+            Done::EpochsSaved(Ok(())) | Done::Removed(Ok(())) => {}
+        }
+        self.flush.reached(self.durable_offset());
+        self.advance(events);
+        self.admit(cache, events);
+    }
+
+    fn file_done(
+        &mut self,
+        cache: &mut BatchCache,
+        base: i64,
+        result: JobResult,
+        events: &mut Vec<PartitionEvent>,
+    ) {
+        let segment = if self.active.base_offset() == base {
+            Some(&mut self.active)
+        } else {
+            self.closing.iter_mut().find_map(|closing| match closing {
+                Closing::Draining { segment, .. } if segment.base_offset() == base => Some(segment),
+                _ => None,
+            })
+        };
+        match segment.expect("a segment outlives its jobs").complete(result) {
+            Ok(()) => {}
+            Err(AppendError::NoSpace(source)) => {
+                // What still fits is appended; the rest is refused, and the log stays healthy: the
+                // next append asks for space again.
+                self.admit(cache, events);
+                if !self.admission.is_empty() {
+                    warn!(partition = self.name(), %source, "disk full; refusing appends");
+                    self.refuse_admission(&format!("the disk is full: {source}"), events);
+                }
+            }
+            Err(failed @ AppendError::Failed(_)) => self.fail(&failed.to_string(), events),
+        }
+    }
+
+    fn created(
+        &mut self,
+        base_offset: i64,
+        file: std::io::Result<AppendFile<W::File>>,
+        now: Now,
+        events: &mut Vec<PartitionEvent>,
+    ) {
+        self.rolling = Rolling::No;
+        let file = match file {
+            Ok(file) => file,
+            Err(source) => {
+                // Nothing of the log is touched by that; the next append tries again.
+                error!(partition = self.name(), base_offset, %source, "no new segment; refusing appends");
+                let why = format!("no new segment could be created: {source}");
+                return self.refuse_admission(&why, events);
+            }
+        };
+        let start = SegmentStart {
+            base_offset,
+            next_offset: base_offset,
+            rolling_timestamp: None,
+            created_ms: now.wall_ms,
+            jitter_ms: jitter_ms(&self.config, self.world.random_u64()),
+        };
+        let next = ActiveSegment::new(file, IndexBuilder::new(base_offset), start);
+        let segment = std::mem::replace(&mut self.active, next);
+        assert_eq!(segment.next_offset(), base_offset, "nothing is appended during a roll");
+        let snapshot = self.producers.to_snapshot();
+        self.closing.push_back(Closing::Draining { segment, snapshot });
+    }
+
+    fn sealed(
+        &mut self,
+        base: i64,
+        sealed: Result<(SealedSegment<W>, std::io::Result<()>), AppendError>,
+        events: &mut Vec<PartitionEvent>,
+    ) {
+        let front = self.closing.pop_front();
+        assert_eq!(front.map(|front| front.base_offset()), Some(base), "seals come in order");
+        let (segment, beside) = match sealed {
+            Ok(sealed) => sealed,
+            Err(failed) => return self.fail(&failed.to_string(), events),
+        };
+        let next_offset = segment.next_offset;
+        self.sealed.push_back(segment);
+        self.close_surplus_files();
+        self.remove_below_log_start();
+        match beside {
+            Ok(()) if self.recovery_point < next_offset => {
+                self.recovery_point = next_offset;
+                events.push(PartitionEvent::RecoveryPoint(next_offset));
+            }
+            Ok(()) => {}
+            Err(source) => {
+                // The batches are safe; only what speeds up a start is missing, and a scan from the
+                // unmoved recovery point makes it anew.
+                warn!(partition = self.name(), base, %source, "indexes or snapshot not written");
+            }
+        }
+    }
+
+    /// When [`Partition::on_timer`] has something to do (`flush.ms`), on the monotonic clock, ns.
+    pub fn next_timer_ns(&self) -> Option<u64> {
+        self.flush.due_ns.filter(|_| self.failure.is_none())
+    }
+
+    /// To be called at that time; then [`Partition::take_jobs`].
+    pub fn on_timer(&mut self, now: Now) {
+        if self.flush.due_ns.is_some_and(|due| due <= now.mono_ns) {
+            self.flush.begin(self.active.next_offset());
+        }
+    }
+}
+
+fn take_file_jobs<W: World>(
+    segment: &mut ActiveSegment<W>,
+    sync: bool,
+    zero: bool,
+    push: &mut impl FnMut(Work<W>),
+) {
+    let base = segment.base_offset();
+    if let Some(job) = segment.take_write() {
+        push(Work::Write(base, job));
+    }
+    if zero && let Some(job) = segment.take_zero() {
+        push(Work::Zero(base, job));
+    }
+    if sync && let Some(job) = segment.take_sync() {
+        push(Work::Sync(base, job));
+    }
+}

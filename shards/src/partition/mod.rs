@@ -1,0 +1,334 @@
+//! One partition: offsets, producers, segments, and who waits for what.
+//!
+//! Lives on the shard that owns it. A synchronous state machine (state code never awaits): methods
+//! take `&mut self` and return plans and jobs, which the driver performs on the shard and whose
+//! results it brings back. The rule everything here serves: an acknowledgement and the high
+//! watermark never run ahead of what the topic's promise (`chronik.durability`) covers.
+//!
+//! ```text
+//!  log start ≤ last stable = high watermark ≤ log end
+//!              disk: durable on all segments     process: written
+//! ```
+
+mod append;
+mod fetch;
+mod jobs;
+mod lifecycle;
+mod offsets;
+mod producer_state;
+mod timestamps;
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use chronik_io::World;
+use chronik_protocol::{ErrorCode, Str};
+
+pub use fetch::{ReadDone, ReadJob, ReadPlan};
+pub use jobs::{Job, JobDone};
+pub use producer_state::{ProducerStates, Verdict};
+pub use timestamps::{OffsetDone, OffsetJob, OffsetPlan};
+
+use crate::catalog::{Durability, TopicConfig};
+use crate::log::LogError;
+pub use crate::log::recovery::{RecoveryHint, RecoveryReport};
+use crate::log::epochs::LeaderEpochs;
+use crate::log::segment::{ActiveSegment, SealedSegment};
+use crate::request::{AppendResult, LogDescription, PartitionId};
+
+/// Clock readings handed in by the driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Wall clock, ms since the epoch: for timestamps, segment age and producer expiry.
+    pub wall_ms: i64,
+    /// Monotonic clock, ns: for deadlines.
+    pub mono_ns: u64,
+}
+
+/// What a partition is opened with.
+#[derive(Clone, Debug)]
+pub struct PartitionOptions {
+    /// Its topic id and index.
+    pub id: PartitionId,
+    /// Its topic's name.
+    pub topic: Str,
+    /// The epoch in which this broker leads it.
+    pub leader_epoch: i32,
+    /// Its topic's effective settings.
+    pub config: Arc<TopicConfig>,
+    /// From the data directory's checkpoints.
+    pub recovery: RecoveryHint,
+}
+
+/// What becomes of an append.
+#[derive(Debug)]
+pub enum AppendOutcome {
+    /// An [`PartitionEvent::Acked`] with the tag will come, exactly once.
+    Parked,
+    /// Answered: a rejection, a repetition, or nothing to wait for.
+    Done(AppendResult),
+}
+
+/// What happened inside a partition that somebody outside has to know.
+#[derive(Debug)]
+pub enum PartitionEvent {
+    /// A parked append is decided.
+    Acked {
+        /// As given to [`Partition::append`].
+        tag: u64,
+        /// What to answer.
+        result: AppendResult,
+    },
+    /// Consumers can see more.
+    HighWatermark {
+        /// Before.
+        old: i64,
+        /// Now.
+        new: i64,
+    },
+    /// Everything below is on disk and whole: worth a checkpoint.
+    RecoveryPoint(i64),
+    /// Records below are gone; durable once it is in the log start checkpoint.
+    LogStart(i64),
+    /// The log went offline until restart.
+    Failed {
+        /// The first failure.
+        error: Str,
+    },
+}
+
+/// Where a cleanly closed partition stands, for the checkpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CloseReport {
+    /// Equal to the log end.
+    pub recovery_point: i64,
+    /// First offset that can be read.
+    pub log_start: i64,
+    /// Equal to the log end, for there is no other replica.
+    pub high_watermark: i64,
+}
+
+/// An append that waits for an offset to be reached.
+struct Parked {
+    next_offset: i64,
+    tag: u64,
+    result: AppendResult,
+}
+
+/// A segment that is no longer appended to and not yet sealed.
+enum Closing<W: World> {
+    /// Writes are still on their way.
+    Draining {
+        segment: ActiveSegment<W>,
+        /// Producer state at its end, for the snapshot at the next segment's base.
+        snapshot: Vec<u8>,
+    },
+    /// Its seal is on its way.
+    Sealing(SealingSegment<W>),
+}
+
+/// What is known of a segment while its seal is performed.
+struct SealingSegment<W: World> {
+    /// As it will be; readable already.
+    segment: SealedSegment<W>,
+    durable_offset: i64,
+}
+
+/// One partition of a topic; see the module's text.
+pub struct Partition<W: World> {
+    world: W,
+    dir: PathBuf,
+    id: PartitionId,
+    topic: Str,
+    config: Arc<TopicConfig>,
+    leader_epoch: i32,
+    sealed: VecDeque<SealedSegment<W>>,
+    closing: VecDeque<Closing<W>>,
+    active: ActiveSegment<W>,
+    rolling: jobs::Rolling,
+    producers: ProducerStates,
+    epochs: LeaderEpochs,
+    epochs_to_save: bool,
+    log_start: i64,
+    high_watermark: i64,
+    recovery_point: i64,
+    /// Wait for the high watermark (`acks=all`); by offset.
+    parked_committed: VecDeque<Parked>,
+    /// Wait for the write (`acks=1`); by offset.
+    parked_written: VecDeque<Parked>,
+    admission: append::Admission,
+    flush: jobs::Flush,
+    segments_to_remove: Vec<i64>,
+    jobs_in_flight: usize,
+    /// Something was appended or scanned since the files were last as a clean stop leaves them.
+    dirty: bool,
+    failure: Option<Str>,
+}
+
+impl<W: World> Partition<W> {
+    /// Topic id and index.
+    pub fn id(&self) -> PartitionId {
+        self.id
+    }
+
+    /// The topic's name.
+    pub fn topic(&self) -> &Str {
+        &self.topic
+    }
+
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// First offset that can be read.
+    pub fn log_start(&self) -> i64 {
+        self.log_start
+    }
+
+    /// Consumers that read committed records see what lies below. There are no transactions yet,
+    /// so it is the high watermark.
+    pub fn last_stable_offset(&self) -> i64 {
+        self.high_watermark
+    }
+
+    /// Consumers see what lies below.
+    pub fn high_watermark(&self) -> i64 {
+        self.high_watermark
+    }
+
+    /// Offset the next record gets.
+    pub fn log_end(&self) -> i64 {
+        self.active.next_offset()
+    }
+
+    /// Everything below is on disk and whole, and need not be scanned after a crash.
+    pub fn recovery_point(&self) -> i64 {
+        self.recovery_point
+    }
+
+    /// The epoch in which this broker leads it.
+    pub fn leader_epoch(&self) -> i32 {
+        self.leader_epoch
+    }
+
+    /// Whether it takes appends; a failed log does not until restart.
+    pub fn is_online(&self) -> bool {
+        self.failure.is_none()
+    }
+
+    /// Jobs taken whose results have not come back.
+    pub fn jobs_in_flight(&self) -> usize {
+        self.jobs_in_flight
+    }
+
+    /// Size and state, for DescribeLogDirs.
+    pub fn describe(&self) -> LogDescription {
+        let sealed: u64 = self.sealed.iter().map(|segment| segment.size_bytes).sum();
+        let closing: u64 = self.closing.iter().map(Closing::size_bytes).sum();
+        let size = sealed + closing + self.active.size_bytes();
+        LogDescription {
+            partition: self.id,
+            size_bytes: i64::try_from(size).unwrap_or(i64::MAX),
+            offset_lag: 0,
+            online: self.is_online(),
+        }
+    }
+
+    /// New settings of the topic. What concerns the open file (its sync mode) holds from the next
+    /// segment on; until then a stronger promise is kept by explicit syncs.
+    pub fn set_config(&mut self, config: Arc<TopicConfig>) {
+        self.config = config;
+    }
+
+    /// This broker leads in a newer epoch now; older ones are ignored.
+    pub fn set_leader_epoch(&mut self, epoch: i32) {
+        self.leader_epoch = self.leader_epoch.max(epoch);
+    }
+
+    /// Forgets producers silent for `expiration_ms` (`producer.id.expiration.ms`). Returns how many.
+    pub fn expire_producers(&mut self, now_ms: i64, expiration_ms: i64) -> usize {
+        self.producers.expire(now_ms, expiration_ms)
+    }
+
+    /// When [`Partition::expire_producers`] next has something to forget, ms since the epoch.
+    pub fn next_producer_expiry_ms(&self, expiration_ms: i64) -> Option<i64> {
+        self.producers.next_expiry_ms(expiration_ms)
+    }
+
+    /// Offsets below are written in every segment.
+    fn written_offset(&self) -> i64 {
+        let closing = self.closing.iter().find_map(|closing| match closing {
+            Closing::Draining { segment, .. } => unfinished(segment, segment.written_offset()),
+            Closing::Sealing(_) => None,
+        });
+        closing.unwrap_or_else(|| self.active.written_offset())
+    }
+
+    /// Offsets below are durable in every segment.
+    fn durable_offset(&self) -> i64 {
+        let closing = self.closing.iter().find_map(|closing| match closing {
+            Closing::Draining { segment, .. } => unfinished(segment, segment.durable_offset()),
+            Closing::Sealing(sealing) => (sealing.durable_offset < sealing.segment.next_offset)
+                .then_some(sealing.durable_offset),
+        });
+        closing.unwrap_or_else(|| self.active.durable_offset())
+    }
+
+    fn committed_offset(&self) -> i64 {
+        match self.config.durability {
+            Durability::Disk => self.durable_offset(),
+            Durability::Process => self.written_offset(),
+        }
+    }
+
+    /// `<topic>-<index>`, as messages name it.
+    fn name(&self) -> String {
+        format!("{}-{}", &*self.topic, self.id.index)
+    }
+
+    fn storage_error(&self, why: &str) -> AppendResult {
+        self.append_error(ErrorCode::KafkaStorageError, why)
+    }
+
+    fn append_error(&self, error: ErrorCode, message: &str) -> AppendResult {
+        AppendResult {
+            error,
+            message: Some(Str::from(message.to_owned())),
+            base_offset: -1,
+            log_append_time_ms: -1,
+            log_start_offset: self.log_start,
+        }
+    }
+}
+
+fn unfinished<W: World>(segment: &ActiveSegment<W>, reached: i64) -> Option<i64> {
+    (reached < segment.next_offset()).then_some(reached)
+}
+
+impl<W: World> Closing<W> {
+    fn base_offset(&self) -> i64 {
+        match self {
+            Self::Draining { segment, .. } => segment.base_offset(),
+            Self::Sealing(sealing) => sealing.segment.base_offset,
+        }
+    }
+
+    fn next_offset(&self) -> i64 {
+        match self {
+            Self::Draining { segment, .. } => segment.next_offset(),
+            Self::Sealing(sealing) => sealing.segment.next_offset,
+        }
+    }
+
+    fn size_bytes(&self) -> u64 {
+        match self {
+            Self::Draining { segment, .. } => segment.size_bytes(),
+            Self::Sealing(sealing) => sealing.segment.size_bytes,
+        }
+    }
+}
+
+/// Errors of opening and closing, for callers that need not know the module they come from.
+pub type Error = LogError;

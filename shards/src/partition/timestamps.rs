@@ -1,0 +1,359 @@
+//! ListOffsets: earliest, latest, and offsets by timestamp.
+//!
+//! Plan and act like a fetch: what the state knows is answered at once, a search by timestamp reads
+//! time indexes and batches in a job on the partition's shard (`UnifiedLog#fetchOffsetByTimestamp`).
+
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use chronik_io::{File, OpenMode, World};
+use chronik_protocol::ErrorCode;
+use chronik_protocol::record::{CheckedBatch, RecordLimits};
+use tracing::error;
+
+use super::{Closing, Partition};
+use crate::catalog::TopicConfig;
+use crate::log::LogError;
+use crate::log::checkpoint::read_if_present;
+use crate::log::directory::{FileKind, segment_path};
+use crate::log::epochs::UNDEFINED_EPOCH;
+use crate::log::index::{IndexBuilder, NO_TIMESTAMP, OffsetIndex, TimeIndex};
+use crate::log::recovery::{SIDE_FILE_BYTES_MAX, rebuild_indexes};
+use crate::log::scan::{LogScan, ScanStep};
+use crate::log::segment::ActiveSegment;
+use crate::request::{Isolation, OffsetAnswer, OffsetQuery, OffsetTarget, PartitionId};
+
+/// Bytes one batch may decompress to while its records' timestamps are looked at.
+const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
+
+/// How a query is answered.
+pub enum OffsetPlan<W: World> {
+    /// At once.
+    Ready(OffsetAnswer),
+    /// After the job; see [`Partition::complete_list_offset`].
+    Disk(OffsetJob<W>),
+}
+
+#[derive(Clone, Copy)]
+enum Search {
+    First(i64),
+    Max,
+}
+
+/// A segment that may hold the answer.
+struct Candidate<W: World> {
+    base_offset: i64,
+    end_bytes: u64,
+    max_timestamp: Option<i64>,
+    file: Option<Rc<W::File>>,
+    /// Where to begin, for segments whose indexes are in memory.
+    start: Option<u64>,
+}
+
+/// A search by timestamp.
+#[must_use = "a client waits for it"]
+pub struct OffsetJob<W: World> {
+    partition: PartitionId,
+    world: W,
+    dir: PathBuf,
+    config: Arc<TopicConfig>,
+    search: Search,
+    candidates: Vec<Candidate<W>>,
+    log_start: i64,
+    end_offset: i64,
+}
+
+/// What an [`OffsetJob`] found.
+#[must_use = "a client waits for it"]
+pub struct OffsetDone<W: World> {
+    partition: PartitionId,
+    end_offset: i64,
+    max_timestamps: Vec<(i64, i64)>,
+    found: Result<Option<Found>, LogError>,
+    world: std::marker::PhantomData<W>,
+}
+
+#[derive(Clone, Copy)]
+struct Found {
+    timestamp_ms: i64,
+    offset: i64,
+    leader_epoch: i32,
+}
+
+impl<W: World> Partition<W> {
+    /// Plans the answer to a query. Codes: FENCED_LEADER_EPOCH, UNKNOWN_LEADER_EPOCH.
+    pub fn list_offset(&mut self, query: &OffsetQuery) -> OffsetPlan<W> {
+        if let Err(code) = self.check_epoch(query.current_leader_epoch) {
+            return OffsetPlan::Ready(nothing(code));
+        }
+        let end_offset = match query.isolation {
+            Isolation::ReadUncommitted => self.high_watermark,
+            Isolation::ReadCommitted => self.last_stable_offset(),
+        };
+        let at = |offset, leader_epoch| {
+            OffsetPlan::Ready(OffsetAnswer {
+                error: ErrorCode::None,
+                timestamp_ms: NO_TIMESTAMP,
+                offset,
+                leader_epoch,
+            })
+        };
+        let search = match query.target {
+            OffsetTarget::Earliest | OffsetTarget::EarliestLocal => {
+                let epoch = self.epochs.epoch_of(self.log_start).unwrap_or(UNDEFINED_EPOCH);
+                return at(self.log_start, epoch);
+            }
+            OffsetTarget::Latest => return at(end_offset, self.leader_epoch),
+            // There is no tiered storage.
+            OffsetTarget::LatestTiered | OffsetTarget::EarliestPendingUpload => {
+                return at(-1, UNDEFINED_EPOCH);
+            }
+            OffsetTarget::MaxTimestamp => Search::Max,
+            OffsetTarget::Timestamp(timestamp) => Search::First(timestamp),
+        };
+        OffsetPlan::Disk(OffsetJob {
+            partition: self.id,
+            world: self.world.clone(),
+            dir: self.dir.clone(),
+            config: Arc::clone(&self.config),
+            search,
+            candidates: self.candidates(search),
+            log_start: self.log_start,
+            end_offset,
+        })
+    }
+
+    fn candidates(&self, search: Search) -> Vec<Candidate<W>> {
+        let mut candidates = Vec::with_capacity(self.sealed.len() + 2);
+        for segment in &self.sealed {
+            candidates.push(Candidate {
+                base_offset: segment.base_offset,
+                end_bytes: segment.size_bytes,
+                max_timestamp: segment.max_timestamp,
+                file: segment.file.clone(),
+                start: None,
+            });
+        }
+        for closing in &self.closing {
+            candidates.push(match closing {
+                Closing::Draining { segment, .. } => live_candidate(segment, search),
+                Closing::Sealing(sealing) => Candidate {
+                    base_offset: sealing.segment.base_offset,
+                    end_bytes: sealing.segment.size_bytes,
+                    max_timestamp: sealing.segment.max_timestamp,
+                    file: sealing.segment.file.clone(),
+                    start: Some(0),
+                },
+            });
+        }
+        candidates.push(live_candidate(&self.active, search));
+        candidates
+    }
+
+    /// Keeps what was learned and answers the client.
+    pub fn complete_list_offset(&mut self, done: OffsetDone<W>) -> OffsetAnswer {
+        assert_eq!(done.partition, self.id, "a query of another partition");
+        for (base, timestamp) in done.max_timestamps {
+            if let Some(segment) = self.sealed.iter_mut().find(|s| s.base_offset == base) {
+                segment.max_timestamp = Some(timestamp);
+            }
+        }
+        match done.found {
+            Ok(Some(found)) if found.offset < done.end_offset && found.offset >= self.log_start => {
+                OffsetAnswer {
+                    error: ErrorCode::None,
+                    timestamp_ms: found.timestamp_ms,
+                    offset: found.offset,
+                    leader_epoch: found.leader_epoch,
+                }
+            }
+            Ok(_) => nothing(ErrorCode::None),
+            Err(failure) => {
+                error!(partition = self.name(), %failure, "offset search failed");
+                nothing(ErrorCode::KafkaStorageError)
+            }
+        }
+    }
+}
+
+fn nothing(error: ErrorCode) -> OffsetAnswer {
+    OffsetAnswer { error, timestamp_ms: NO_TIMESTAMP, offset: -1, leader_epoch: UNDEFINED_EPOCH }
+}
+
+fn live_candidate<W: World>(segment: &ActiveSegment<W>, search: Search) -> Candidate<W> {
+    let index: &IndexBuilder = segment.index();
+    Candidate {
+        base_offset: segment.base_offset(),
+        end_bytes: segment.written_bytes(),
+        max_timestamp: Some(segment.max_timestamp()),
+        file: Some(Rc::clone(segment.file())),
+        start: Some(start_position(&index.offsets, &index.times, search)),
+    }
+}
+
+/// Where the batch that is searched for cannot be before.
+fn start_position(offsets: &OffsetIndex, times: &TimeIndex, search: Search) -> u64 {
+    let offset = match search {
+        // Entries say "the greatest so far": one below the wanted time lies before every answer.
+        Search::First(timestamp) => times.lookup(timestamp.saturating_sub(1)),
+        Search::Max => match times.last() {
+            Some((_, offset)) => offset.saturating_sub(1),
+            None => return 0,
+        },
+    };
+    u64::from(offsets.lookup(offset))
+}
+
+impl<W: World> OffsetDone<W> {
+    /// Whose query it was.
+    pub fn partition(&self) -> PartitionId {
+        self.partition
+    }
+}
+
+impl<W: World> OffsetJob<W> {
+    /// Whose query it is.
+    pub fn partition(&self) -> PartitionId {
+        self.partition
+    }
+
+    /// Performs it, on the partition's shard.
+    pub async fn perform(mut self) -> OffsetDone<W> {
+        let mut max_timestamps = Vec::new();
+        let found = self.find(&mut max_timestamps).await;
+        OffsetDone {
+            partition: self.partition,
+            end_offset: self.end_offset,
+            max_timestamps,
+            found,
+            world: std::marker::PhantomData,
+        }
+    }
+
+    async fn find(&mut self, learned: &mut Vec<(i64, i64)>) -> Result<Option<Found>, LogError> {
+        let mut candidates = std::mem::take(&mut self.candidates);
+        let mut max: Option<(i64, usize)> = None;
+        for at in 0..candidates.len() {
+            let Some(candidate) = candidates.get_mut(at) else { break };
+            let timestamp = match candidate.max_timestamp {
+                Some(timestamp) => timestamp,
+                None => {
+                    let timestamp = self.learn_max_timestamp(candidate).await?;
+                    learned.push((candidate.base_offset, timestamp));
+                    timestamp
+                }
+            };
+            match self.search {
+                Search::First(wanted) if timestamp >= wanted => {
+                    let found = self.search_segment(candidate, wanted).await?;
+                    if found.is_some() {
+                        return Ok(found);
+                    }
+                }
+                Search::First(_) => {}
+                Search::Max if max.is_none_or(|max| timestamp > max.0) => {
+                    max = Some((timestamp, at));
+                }
+                Search::Max => {}
+            }
+        }
+        let Some((timestamp, at)) = max.filter(|max| max.0 > NO_TIMESTAMP) else { return Ok(None) };
+        match candidates.get_mut(at) {
+            Some(candidate) => self.search_segment(candidate, timestamp).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The end of a sealed segment's time index is its maximum.
+    async fn learn_max_timestamp(&self, candidate: &Candidate<W>) -> Result<i64, LogError> {
+        let times = self.time_index(candidate).await?;
+        Ok(times.last().map_or(NO_TIMESTAMP, |last| last.0))
+    }
+
+    async fn time_index(&self, candidate: &Candidate<W>) -> Result<TimeIndex, LogError> {
+        let base = candidate.base_offset;
+        let path = segment_path(&self.dir, base, FileKind::TimeIndex);
+        for _ in 0..2 {
+            let read = read_if_present(&self.world, &path, SIDE_FILE_BYTES_MAX).await;
+            let bytes = read.map_err(LogError::io("reading", &path))?;
+            if let Some(times) = bytes.and_then(|bytes| TimeIndex::parse(base, &bytes).ok()) {
+                return Ok(times);
+            }
+            error!(file = %path.display(), "the time index is missing or garbled; rebuilding it");
+            rebuild_indexes(&self.world, &self.dir, base, &self.config).await?;
+        }
+        Err(LogError::Failed { dir: self.dir.clone(), why: "its time index cannot be rebuilt".into() })
+    }
+
+    async fn first_position(&self, candidate: &Candidate<W>) -> Result<u64, LogError> {
+        if let Some(start) = candidate.start {
+            return Ok(start);
+        }
+        let times = self.time_index(candidate).await?;
+        let base = candidate.base_offset;
+        let path = segment_path(&self.dir, base, FileKind::Index);
+        let read = read_if_present(&self.world, &path, SIDE_FILE_BYTES_MAX).await;
+        let bytes = read.map_err(LogError::io("reading", &path))?;
+        let parsed = bytes.map(|bytes| OffsetIndex::parse(base, &bytes, candidate.end_bytes));
+        let offsets = match parsed {
+            Some(Ok(offsets)) => offsets,
+            _ => rebuild_indexes(&self.world, &self.dir, base, &self.config).await?,
+        };
+        Ok(start_position(&offsets, &times, self.search))
+    }
+
+    /// The first record at or behind the log's start whose timestamp is at least `wanted`.
+    async fn search_segment(
+        &self,
+        candidate: &mut Candidate<W>,
+        wanted: i64,
+    ) -> Result<Option<Found>, LogError> {
+        let base = candidate.base_offset;
+        let path = segment_path(&self.dir, base, FileKind::Log);
+        let position = self.first_position(candidate).await?;
+        let file = match candidate.file.take() {
+            Some(file) => file,
+            None => {
+                let file = self.world.open_file(&path, OpenMode::Read).await;
+                Rc::new(file.map_err(LogError::io("opening", &path))?)
+            }
+        };
+        let end = candidate.end_bytes.min(file.len());
+        let mut scan = LogScan::new(&self.world, &*file, base, (position, end), base);
+        loop {
+            let step = scan.step().await.map_err(LogError::io("reading", &path))?;
+            let ScanStep::Batch { header, bytes, .. } = step else { return Ok(None) };
+            if header.max_timestamp < wanted || header.last_offset() < self.log_start {
+                continue;
+            }
+            let batch = CheckedBatch { header, bytes };
+            if let Some(found) = self.search_batch(&batch, wanted) {
+                return Ok(Some(found));
+            }
+        }
+    }
+
+    fn search_batch(&self, batch: &CheckedBatch, wanted: i64) -> Option<Found> {
+        let limits = RecordLimits {
+            decompressed_bytes_max: DECOMPRESSED_BYTES_MAX,
+            ..RecordLimits::default()
+        };
+        let records = match batch.records(&limits) {
+            Ok(records) => records,
+            Err(failure) => {
+                // A batch nobody can decode has no record to be found.
+                error!(dir = %self.dir.display(), base = batch.header.base_offset, %failure, "undecodable batch");
+                return None;
+            }
+        };
+        records
+            .map_while(Result::ok)
+            .find(|record| record.timestamp >= wanted && record.offset >= self.log_start)
+            .map(|record| Found {
+                timestamp_ms: record.timestamp,
+                offset: record.offset,
+                leader_epoch: batch.header.partition_leader_epoch,
+            })
+    }
+}
