@@ -35,7 +35,9 @@ pub(crate) enum Internal {
 pub(crate) enum InternalAnswer {
     Loaded,
     /// Whether the notes are durable.
-    Noted { durable: bool },
+    Noted {
+        durable: bool,
+    },
     Closed(Vec<ClosedPartition>),
 }
 
@@ -55,8 +57,15 @@ pub(crate) struct Boot {
 impl Boot {
     /// What is known of a partition's directory.
     pub(crate) fn hint(&self, topic: &Str, index: i32) -> RecoveryHint {
-        let unknown = RecoveryHint { clean: self.clean, recovery_point: 0, log_start_offset: 0 };
-        self.hints.get(&(topic.clone(), index)).cloned().unwrap_or(unknown)
+        let unknown = RecoveryHint {
+            clean: self.clean,
+            recovery_point: 0,
+            log_start_offset: 0,
+        };
+        self.hints
+            .get(&(topic.clone(), index))
+            .cloned()
+            .unwrap_or(unknown)
     }
 }
 

@@ -1,15 +1,25 @@
 //! `chronik-shards`: the state of the broker. Partitions and their logs, the catalogue, and the
 //! shards that own them.
 //!
-//! Everything else asks with a [`Request`] through the mesh of `chronik-io`, and gets a [`Reply`].
-//! Never parses a wire version, and never awaits inside state code.
+//! One [`start`] on each core gives a [`ShardHandle`]; everything else is a [`Request`] through the
+//! mesh of `chronik-io` to the shard that owns what is asked for, and its [`Reply`]. Inside: driver →
+//! shard → catalogue → partition → log. Never parses a wire version, and never awaits inside state code.
 
 pub mod cache;
 pub mod catalog;
+mod driver;
 mod internal;
+pub mod limits;
 pub mod log;
+pub mod metrics;
 pub mod partition;
+mod placement;
+mod purgatory;
 mod request;
+mod shard;
+mod start;
 
 pub use internal::{InternalReply, InternalRequest};
+pub use placement::{COORDINATOR_SHARD, shard_of};
 pub use request::*;
+pub use start::{ShardHandle, StartError, StartOptions, start};

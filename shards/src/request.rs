@@ -299,7 +299,12 @@ pub struct OffsetAnswer {
 impl OffsetAnswer {
     /// A refusal.
     pub fn failed(error: ErrorCode) -> OffsetAnswer {
-        OffsetAnswer { error, timestamp_ms: -1, offset: -1, leader_epoch: -1 }
+        OffsetAnswer {
+            error,
+            timestamp_ms: -1,
+            offset: -1,
+            leader_epoch: -1,
+        }
     }
 }
 
@@ -328,7 +333,11 @@ pub struct EpochAnswer {
 impl EpochAnswer {
     /// A refusal.
     pub fn failed(error: ErrorCode) -> EpochAnswer {
-        EpochAnswer { error, leader_epoch: -1, end_offset: -1 }
+        EpochAnswer {
+            error,
+            leader_epoch: -1,
+            end_offset: -1,
+        }
     }
 }
 
@@ -353,7 +362,10 @@ pub struct DeleteRecordsResult {
 impl DeleteRecordsResult {
     /// A refusal.
     pub fn failed(error: ErrorCode) -> DeleteRecordsResult {
-        DeleteRecordsResult { error, low_watermark: -1 }
+        DeleteRecordsResult {
+            error,
+            low_watermark: -1,
+        }
     }
 }
 

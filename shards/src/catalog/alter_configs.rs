@@ -47,7 +47,11 @@ pub(super) fn plan_configs(
 fn plan_one(image: &Image, change: &ConfigChange) -> Result<Vec<MetadataRecord>, ApiError> {
     check_shape(&change.ops)?;
     let current = current_configs(image, &change.resource)?;
-    let mut next = if change.replace_all { BTreeMap::new() } else { current.clone() };
+    let mut next = if change.replace_all {
+        BTreeMap::new()
+    } else {
+        current.clone()
+    };
     // Only what is set by this change is held against the rules for brokers: what was set before
     // may come from a Kafka that knew more.
     let mut touched = BTreeSet::new();
@@ -78,7 +82,10 @@ fn check_shape(ops: &[ConfigOp]) -> Result<(), ApiError> {
         .map(|op| &*op.name)
         .collect();
     if !nulls.is_empty() {
-        return invalid(format!("Null value not supported for : {}", nulls.join(",")));
+        return invalid(format!(
+            "Null value not supported for : {}",
+            nulls.join(",")
+        ));
     }
     let mut names = HashSet::new();
     if !ops.iter().all(|op| names.insert(&op.name)) {
@@ -110,13 +117,15 @@ fn current_configs(
             Ok(topic.configs.clone())
         }
         ConfigResource::Broker(None) => Ok(image.broker_configs.dynamic_default.clone()),
-        ConfigResource::Broker(Some(id)) if *id < 0 => {
-            Err(ApiError::new(ErrorCode::InvalidRequest, "Invalid negative broker ID."))
-        }
+        ConfigResource::Broker(Some(id)) if *id < 0 => Err(ApiError::new(
+            ErrorCode::InvalidRequest,
+            "Invalid negative broker ID.",
+        )),
         ConfigResource::Broker(Some(id)) => Ok(image.broker_configs.dynamic_broker(*id).clone()),
-        ConfigResource::Other(kind, name) => {
-            Ok(image.other_configs(*kind, name).cloned().unwrap_or_default())
-        }
+        ConfigResource::Other(kind, name) => Ok(image
+            .other_configs(*kind, name)
+            .cloned()
+            .unwrap_or_default()),
     }
 }
 
@@ -143,14 +152,21 @@ fn new_value(
     if !scope.is_some_and(|scope| is_list(scope, &op.name)) {
         return Err(ApiError::new(
             ErrorCode::InvalidConfig,
-            format!("Can't {verb} to key {} because its type is not LIST.", op.name),
+            format!(
+                "Can't {verb} to key {} because its type is not LIST.",
+                op.name
+            ),
         ));
     }
     let old = match current.get(&op.name) {
         Some(value) => value.clone(),
         None => inherited(image, resource, &op.name),
     };
-    let mut items: Vec<&str> = old.split(',').map(str::trim).filter(|s| !s.is_empty()).collect();
+    let mut items: Vec<&str> = old
+        .split(',')
+        .map(str::trim)
+        .filter(|s| !s.is_empty())
+        .collect();
     for item in given.split(',').map(str::trim) {
         if op.kind == ConfigOpKind::Subtract {
             items.retain(|known| *known != item);
@@ -166,10 +182,15 @@ fn inherited(image: &Image, resource: &ConfigResource, name: &str) -> Str {
     let none = BTreeMap::new();
     let (found, definition) = match resource {
         ConfigResource::Topic(_) => (image.layers(&none).effective(name), configs::topic(name)),
-        _ => (image.broker_configs.static_broker.get(name).cloned(), configs::broker(name)),
+        _ => (
+            image.broker_configs.static_broker.get(name).cloned(),
+            configs::broker(name),
+        ),
     };
     let default = || definition.and_then(|definition| definition.default);
-    found.or_else(|| default().map(Str::from)).unwrap_or_default()
+    found
+        .or_else(|| default().map(Str::from))
+        .unwrap_or_default()
 }
 
 fn check_other(kind: i8, name: &str, next: &BTreeMap<Str, Str>) -> Result<(), ApiError> {
@@ -219,7 +240,10 @@ fn difference(
             ..ConfigRecord::default()
         })
     };
-    let removed = current.keys().filter(|name| !next.contains_key(*name)).map(|n| record(n, None));
+    let removed = current
+        .keys()
+        .filter(|name| !next.contains_key(*name))
+        .map(|n| record(n, None));
     let set = next
         .iter()
         .filter(|(name, value)| current.get(*name) != Some(*value))

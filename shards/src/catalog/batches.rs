@@ -71,7 +71,11 @@ fn push(
     now_ms: i64,
 ) -> Result<(), FramingError> {
     let value = record.encode(version_of(record))?;
-    builder.push(&NewRecord { timestamp: now_ms, value: Some(&value), ..NewRecord::default() })?;
+    builder.push(&NewRecord {
+        timestamp: now_ms,
+        value: Some(&value),
+        ..NewRecord::default()
+    })?;
     Ok(())
 }
 
@@ -96,7 +100,10 @@ pub(super) fn some_batch(
 
 /// The first batch of an epoch: who leads the quorum now (`LeaderChangeMessage` v0).
 pub(super) fn leader_change(node_id: i32, now_ms: i64) -> Result<CheckedBatch, FramingError> {
-    let voter = || leader_change_message::Voter { voter_id: node_id, ..Default::default() };
+    let voter = || leader_change_message::Voter {
+        voter_id: node_id,
+        ..Default::default()
+    };
     let message = LeaderChangeMessage {
         version: 0,
         leader_id: node_id,
@@ -118,7 +125,13 @@ pub(super) fn snapshot_header(
         last_contained_log_timestamp: log_timestamp_ms,
         ..SnapshotHeaderRecord::default()
     };
-    control(ControlType::SnapshotHeader, &message, 0, leader_epoch, now_ms)
+    control(
+        ControlType::SnapshotHeader,
+        &message,
+        0,
+        leader_epoch,
+        now_ms,
+    )
 }
 
 /// Ends a snapshot: without it the file is not whole.
@@ -127,8 +140,17 @@ pub(super) fn snapshot_footer(
     leader_epoch: i32,
     now_ms: i64,
 ) -> Result<CheckedBatch, FramingError> {
-    let message = SnapshotFooterRecord { version: 0, ..SnapshotFooterRecord::default() };
-    control(ControlType::SnapshotFooter, &message, base_offset, leader_epoch, now_ms)
+    let message = SnapshotFooterRecord {
+        version: 0,
+        ..SnapshotFooterRecord::default()
+    };
+    control(
+        ControlType::SnapshotFooter,
+        &message,
+        base_offset,
+        leader_epoch,
+        now_ms,
+    )
 }
 
 fn control(
@@ -141,7 +163,9 @@ fn control(
     let mut writer = Writer::new();
     message.encode(&mut writer, 0)?;
     let (key, value) = (kind.key(), writer.into_bytes());
-    let mut builder = BatchBuilder::new(base_offset).leader_epoch(leader_epoch).control();
+    let mut builder = BatchBuilder::new(base_offset)
+        .leader_epoch(leader_epoch)
+        .control();
     let record = NewRecord {
         timestamp: now_ms,
         key: Some(&key),
@@ -169,7 +193,9 @@ pub(super) fn read_batch(batch: &CheckedBatch) -> Result<Vec<(i64, MetadataRecor
         let record = record?;
         let offset = record.offset;
         let unreadable = |reason: String| FramingError::Record { offset, reason };
-        let value: Bytes = record.value.ok_or_else(|| unreadable("no value".to_owned()))?;
+        let value: Bytes = record
+            .value
+            .ok_or_else(|| unreadable("no value".to_owned()))?;
         // The log's own buffers are large: an image must not keep one alive for a topic's name.
         let value = Bytes::copy_from_slice(&value);
         let (record, _) =

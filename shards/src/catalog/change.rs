@@ -73,7 +73,12 @@ pub struct NewTopic {
 impl NewTopic {
     /// A topic of this name with everything left to the broker's defaults, as auto-creation makes.
     pub fn with_defaults(name: Str) -> NewTopic {
-        NewTopic { name, partition_count: -1, replication_factor: -1, ..NewTopic::default() }
+        NewTopic {
+            name,
+            partition_count: -1,
+            replication_factor: -1,
+            ..NewTopic::default()
+        }
     }
 }
 
@@ -165,7 +170,10 @@ pub struct ApiError {
 impl ApiError {
     /// A refusal with this code and sentence.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> ApiError {
-        ApiError { code, message: Str::from(message.into()) }
+        ApiError {
+            code,
+            message: Str::from(message.into()),
+        }
     }
 }
 

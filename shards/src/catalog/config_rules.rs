@@ -29,10 +29,15 @@ pub(super) fn check_topic_configs(configs: &BTreeMap<Str, Str>) -> Result<(), Ap
         let Some(definition) = configs::topic(name) else {
             return Err(invalid_config(format!("Unknown topic config name: {name}")));
         };
-        definition.validate(value).map_err(|error| invalid_config(error.to_string()))?;
+        definition
+            .validate(value)
+            .map_err(|error| invalid_config(error.to_string()))?;
     }
     check_lags(configs)?;
-    if configs.get("remote.storage.enable").is_some_and(|value| value.trim() == "true") {
+    if configs
+        .get("remote.storage.enable")
+        .is_some_and(|value| value.trim() == "true")
+    {
         return Err(invalid_config(
             "Tiered Storage functionality is disabled in the broker. Topic cannot be configured \
              with remote log storage."
@@ -44,7 +49,11 @@ pub(super) fn check_topic_configs(configs: &BTreeMap<Str, Str>) -> Result<(), Ap
 
 /// A topic never compacts records before it may.
 fn check_lags(configs: &BTreeMap<Str, Str>) -> Result<(), ApiError> {
-    let number = |name: &str| configs.get(name).and_then(|value| value.trim().parse::<i64>().ok());
+    let number = |name: &str| {
+        configs
+            .get(name)
+            .and_then(|value| value.trim().parse::<i64>().ok())
+    };
     let least = number("min.compaction.lag.ms").unwrap_or(0);
     let greatest = number("max.compaction.lag.ms").unwrap_or(i64::MAX);
     if least > greatest {
@@ -106,11 +115,16 @@ const DYNAMIC: &[&str] = &[
 fn is_dynamic(name: &str) -> bool {
     let behind_topic = configs::all(Scope::Topic).any(|definition| {
         // Only the strongest synonym is dynamic: log.retention.ms is, log.retention.hours is not.
-        broker_synonyms(definition.name).first().is_some_and(|(first, _)| *first == name)
+        broker_synonyms(definition.name)
+            .first()
+            .is_some_and(|(first, _)| *first == name)
     });
     let listener = name.starts_with("listener.name.")
         || name.starts_with("ssl.")
-        || matches!(name, "listeners" | "advertised.listeners" | "listener.security.protocol.map");
+        || matches!(
+            name,
+            "listeners" | "advertised.listeners" | "listener.security.protocol.map"
+        );
     behind_topic || listener || DYNAMIC.contains(&name) || configs::broker(name).is_none()
 }
 
@@ -120,11 +134,18 @@ fn is_dynamic(name: &str) -> bool {
 /// `INVALID_REQUEST` for settings that need a restart and for values out of their range
 /// (`DynamicBrokerConfig#validate`).
 pub(super) fn check_broker_configs(configs: &BTreeMap<Str, Str>) -> Result<(), ApiError> {
-    let fixed: Vec<&str> = configs.keys().map(|name| &**name).filter(|n| !is_dynamic(n)).collect();
+    let fixed: Vec<&str> = configs
+        .keys()
+        .map(|name| &**name)
+        .filter(|n| !is_dynamic(n))
+        .collect();
     if !fixed.is_empty() {
         return Err(ApiError::new(
             ErrorCode::InvalidRequest,
-            format!("Cannot update these configs dynamically: [{}]", fixed.join(", ")),
+            format!(
+                "Cannot update these configs dynamically: [{}]",
+                fixed.join(", ")
+            ),
         ));
     }
     let invalid = |message: String| ApiError::new(ErrorCode::InvalidRequest, message);
@@ -132,7 +153,9 @@ pub(super) fn check_broker_configs(configs: &BTreeMap<Str, Str>) -> Result<(), A
         if &**name == DURABILITY {
             check_durability(value).map_err(invalid)?;
         } else if let Some(definition) = configs::broker(name) {
-            definition.validate(value).map_err(|error| invalid(error.to_string()))?;
+            definition
+                .validate(value)
+                .map_err(|error| invalid(error.to_string()))?;
         }
     }
     Ok(())

@@ -46,16 +46,26 @@ impl Controller {
         random: &mut dyn FnMut() -> u128,
     ) -> Result<Decision, ReplayError> {
         match request {
-            ControllerRequest::CreateTopics { topics, validate_only } => {
-                create_topics(image, topics, *validate_only, random)
-            }
+            ControllerRequest::CreateTopics {
+                topics,
+                validate_only,
+            } => create_topics(image, topics, *validate_only, random),
             ControllerRequest::DeleteTopics(topics) => delete_topics(image, topics),
-            ControllerRequest::CreatePartitions { topics, validate_only } => {
-                create_partitions(image, topics, *validate_only)
-            }
-            ControllerRequest::AlterConfigs { resources, validate_only } => {
+            ControllerRequest::CreatePartitions {
+                topics,
+                validate_only,
+            } => create_partitions(image, topics, *validate_only),
+            ControllerRequest::AlterConfigs {
+                resources,
+                validate_only,
+            } => {
                 let (results, records) = gather(plan_configs(image, resources));
-                decision(image, records, *validate_only, ControllerReply::AlterConfigs(results))
+                decision(
+                    image,
+                    records,
+                    *validate_only,
+                    ControllerReply::AlterConfigs(results),
+                )
             }
             ControllerRequest::AllocateProducerId => self.allocate_producer_id(image),
         }
@@ -69,9 +79,16 @@ impl Controller {
             let Some(end) = first.checked_add(PRODUCER_ID_BLOCK_LEN) else {
                 let error = ApiError::new(
                     ErrorCode::UnknownServerError,
-                    format!("Exhausted all producerIds as the next block's end producerId is will has exceeded long type limit, the current producerId is {first}"),
+                    format!(
+                        "Exhausted all producerIds as the next block's end producerId is will has exceeded long type limit, the current producerId is {first}"
+                    ),
                 );
-                return decision(image, records, false, ControllerReply::ProducerId(Err(error)));
+                return decision(
+                    image,
+                    records,
+                    false,
+                    ControllerReply::ProducerId(Err(error)),
+                );
             };
             self.producer_ids = first..end;
             records.push(MetadataRecord::ProducerIds(ProducerIdsRecord {
@@ -100,10 +117,18 @@ fn decision(
     reply: ControllerReply,
 ) -> Result<Decision, ReplayError> {
     if records.is_empty() || validate_only {
-        return Ok(Decision { reply, records: Vec::new(), next: None });
+        return Ok(Decision {
+            reply,
+            records: Vec::new(),
+            next: None,
+        });
     }
     let next = applied(image, &records)?;
-    Ok(Decision { reply, records, next: Some(next) })
+    Ok(Decision {
+        reply,
+        records,
+        next: Some(next),
+    })
 }
 
 fn applied(image: &Image, records: &[MetadataRecord]) -> Result<Image, ReplayError> {
@@ -154,7 +179,11 @@ fn create_topics(
     if next.is_none() {
         records.clear();
     }
-    Ok(Decision { reply, records, next })
+    Ok(Decision {
+        reply,
+        records,
+        next,
+    })
 }
 
 fn delete_topics(image: &Image, topics: &[TopicRef]) -> Result<Decision, ReplayError> {
@@ -194,7 +223,12 @@ fn delete_topics(image: &Image, topics: &[TopicRef]) -> Result<Decision, ReplayE
         }));
         outcomes.push((topic.name.clone(), topic.id, Ok(())));
     }
-    decision(image, records, false, ControllerReply::DeleteTopics(outcomes))
+    decision(
+        image,
+        records,
+        false,
+        ControllerReply::DeleteTopics(outcomes),
+    )
 }
 
 fn create_partitions(
@@ -203,6 +237,15 @@ fn create_partitions(
     validate_only: bool,
 ) -> Result<Decision, ReplayError> {
     let (outcomes, records) = gather(plan_partitions(image, topics));
-    let named = topics.iter().map(|topic| topic.name.clone()).zip(outcomes).collect();
-    decision(image, records, validate_only, ControllerReply::CreatePartitions(named))
+    let named = topics
+        .iter()
+        .map(|topic| topic.name.clone())
+        .zip(outcomes)
+        .collect();
+    decision(
+        image,
+        records,
+        validate_only,
+        ControllerReply::CreatePartitions(named),
+    )
 }

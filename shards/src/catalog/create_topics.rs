@@ -48,7 +48,10 @@ impl<'a> TopicPlanner<'a> {
             .iter()
             .map(|topic| {
                 if seen.get(&topic.name).is_some_and(|count| *count > 1) {
-                    return Err(ApiError::new(ErrorCode::InvalidRequest, "Duplicate topic name."));
+                    return Err(ApiError::new(
+                        ErrorCode::InvalidRequest,
+                        "Duplicate topic name.",
+                    ));
                 }
                 if excessive {
                     return Err(excessive_partitions());
@@ -117,10 +120,17 @@ impl<'a> TopicPlanner<'a> {
         if !has_collision_chars(name) {
             return Ok(());
         }
-        match self.image.topics().find(|topic| topic_names_collide(&topic.name, name)) {
+        match self
+            .image
+            .topics()
+            .find(|topic| topic_names_collide(&topic.name, name))
+        {
             Some(existing) => Err(ApiError::new(
                 ErrorCode::InvalidTopicException,
-                format!("Topic '{name}' collides with existing topic: {}", existing.name),
+                format!(
+                    "Topic '{name}' collides with existing topic: {}",
+                    existing.name
+                ),
             )),
             None => Ok(()),
         }
@@ -264,7 +274,10 @@ fn new_configs(topic: &NewTopic) -> Result<BTreeMap<Str, Str>, ApiError> {
     if !nulls.is_empty() {
         return Err(ApiError::new(
             ErrorCode::InvalidConfig,
-            format!("Null value not supported for topic configs: {}", nulls.join(",")),
+            format!(
+                "Null value not supported for topic configs: {}",
+                nulls.join(",")
+            ),
         ));
     }
     check_topic_configs(&configs)?;
@@ -276,10 +289,11 @@ fn check_assignment(
     replicas: &[i32],
     factor: Option<usize>,
 ) -> Result<(), ApiError> {
-    let refuse =
-        |message: String| Err(ApiError::new(ErrorCode::InvalidReplicaAssignment, message));
+    let refuse = |message: String| Err(ApiError::new(ErrorCode::InvalidReplicaAssignment, message));
     if replicas.is_empty() {
-        return refuse("The manual partition assignment includes an empty replica list.".to_owned());
+        return refuse(
+            "The manual partition assignment includes an empty replica list.".to_owned(),
+        );
     }
     let mut seen = BTreeSet::new();
     for broker in replicas {
@@ -319,7 +333,10 @@ pub(super) fn plan_partitions(
         .iter()
         .map(|wanted| {
             if seen.get(&wanted.name).is_some_and(|count| *count > 1) {
-                return Err(ApiError::new(ErrorCode::InvalidRequest, "Duplicate topic name."));
+                return Err(ApiError::new(
+                    ErrorCode::InvalidRequest,
+                    "Duplicate topic name.",
+                ));
             }
             let topic = image.topic(&wanted.name).ok_or_else(unknown_topic)?;
             let records = plan_added(image, topic, wanted, budget)?;

@@ -9,7 +9,6 @@ use std::path::Path;
 
 use chronik_io::World;
 use chronik_protocol::{Str, Uuid};
-use serde::{Deserialize, Serialize};
 
 /// Bytes of either file that are read; real ones have a hundred.
 const FILE_BYTES_MAX: usize = 64 * 1024;
@@ -75,7 +74,9 @@ impl DirectoryIdentity {
                     node_id,
                     directory_id: Uuid::from_random(world.random_u128()),
                 };
-                world.write_file_atomic(&path, fresh.to_text().as_bytes()).await?;
+                world
+                    .write_file_atomic(&path, fresh.to_text().as_bytes())
+                    .await?;
                 Ok(fresh)
             }
             Err(error) => Err(error.into()),
@@ -118,11 +119,14 @@ fn parse(text: &str, random: u128) -> Result<DirectoryIdentity, IdentityError> {
         .map(|(key, value)| (key.trim(), value.trim()))
         .collect();
     let get = |key: &'static str, wanted: &str| {
-        lines.get(key).copied().ok_or_else(|| IdentityError::Unusable {
-            key,
-            value: String::new(),
-            wanted: wanted.to_owned(),
-        })
+        lines
+            .get(key)
+            .copied()
+            .ok_or_else(|| IdentityError::Unusable {
+                key,
+                value: String::new(),
+                wanted: wanted.to_owned(),
+            })
     };
     let unusable = |key: &'static str, value: &str, wanted: &str| IdentityError::Unusable {
         key,
@@ -134,57 +138,62 @@ fn parse(text: &str, random: u128) -> Result<DirectoryIdentity, IdentityError> {
         return Err(unusable("version", version, "version=1 (KRaft)"));
     }
     let node_id = get("node.id", "a number")?;
-    let node_id = node_id.parse().map_err(|_| unusable("node.id", node_id, "a number"))?;
+    let node_id = node_id
+        .parse()
+        .map_err(|_| unusable("node.id", node_id, "a number"))?;
     let cluster_id = Str::from(get("cluster.id", "the cluster's id")?);
     // Directories formatted before Kafka 3.7 have no id of their own.
     let directory_id = match lines.get("directory.id") {
-        Some(id) => id.parse().map_err(|_| unusable("directory.id", id, "a base64 id"))?,
+        Some(id) => id
+            .parse()
+            .map_err(|_| unusable("directory.id", id, "a base64 id"))?,
         None => Uuid::from_random(random),
     };
-    Ok(DirectoryIdentity { cluster_id, node_id, directory_id })
+    Ok(DirectoryIdentity {
+        cluster_id,
+        node_id,
+        directory_id,
+    })
 }
 
-/// The metadata quorum as this node last saw it (`QuorumStateData` v0 as JSON).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// The metadata quorum as this node last saw it (`QuorumStateData` v0 as JSON). It is a quorum of
+/// one, so that only the epoch is worth remembering.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct QuorumState {
-    #[serde(default)]
-    cluster_id: String,
     leader_id: i32,
     /// Never goes back.
     pub(crate) leader_epoch: i32,
-    #[serde(default = "nobody")]
-    voted_id: i32,
-    #[serde(default)]
-    applied_offset: i64,
-    #[serde(default)]
-    current_voters: Vec<Voter>,
-    #[serde(rename = "data_version")]
-    data_version: i16,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Voter {
-    voter_id: i32,
-}
-
-fn nobody() -> i32 {
-    -1
 }
 
 impl QuorumState {
     /// This node leads since `leader_epoch`, alone.
     pub(crate) fn leading(node_id: i32, leader_epoch: i32) -> QuorumState {
         QuorumState {
-            cluster_id: String::new(),
             leader_id: node_id,
             leader_epoch,
-            voted_id: -1,
-            applied_offset: 0,
-            current_voters: vec![Voter { voter_id: node_id }],
-            data_version: 0,
         }
+    }
+
+    fn parse(content: &[u8]) -> Option<QuorumState> {
+        let value: serde_json::Value = serde_json::from_slice(content).ok()?;
+        let number = |key: &str| i32::try_from(value.get(key)?.as_i64()?).ok();
+        Some(QuorumState {
+            leader_id: number("leaderId")?,
+            leader_epoch: number("leaderEpoch")?,
+        })
+    }
+
+    /// In Kafka's order of keys.
+    fn to_json(self) -> String {
+        let QuorumState {
+            leader_id,
+            leader_epoch,
+        } = self;
+        format!(
+            "{{\"clusterId\":\"\",\"leaderId\":{leader_id},\"leaderEpoch\":{leader_epoch},\
+             \"votedId\":-1,\"appliedOffset\":0,\"currentVoters\":[{{\"voterId\":{leader_id}}}],\
+             \"data_version\":0}}"
+        )
     }
 
     /// Reads the file of `directory`; `None` when it is missing or cannot be understood (the log's
@@ -195,13 +204,13 @@ impl QuorumState {
     ) -> io::Result<Option<QuorumState>> {
         let path = directory.join(QUORUM_STATE);
         match world.read_file(&path, FILE_BYTES_MAX).await {
-            Ok(content) => match serde_json::from_slice(&content) {
-                Ok(state) => Ok(Some(state)),
-                Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "quorum state passed over");
-                    Ok(None)
+            Ok(content) => {
+                let state = QuorumState::parse(&content);
+                if state.is_none() {
+                    tracing::warn!(path = %path.display(), "quorum state passed over");
                 }
-            },
+                Ok(state)
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -209,8 +218,10 @@ impl QuorumState {
 
     /// Writes the file; durable when this returns.
     pub(crate) async fn store<W: World>(&self, world: &W, directory: &Path) -> io::Result<()> {
-        let content = serde_json::to_vec(self)?;
-        world.write_file_atomic(&directory.join(QUORUM_STATE), &content).await
+        let content = self.to_json();
+        world
+            .write_file_atomic(&directory.join(QUORUM_STATE), content.as_bytes())
+            .await
     }
 }
 
@@ -244,8 +255,9 @@ mod tests {
 
     #[test]
     fn quorum_state_is_kafkas_to_the_byte() {
-        let state: QuorumState = serde_json::from_str(KAFKA_QUORUM).expect("Kafka's file");
+        let state = QuorumState::parse(KAFKA_QUORUM.as_bytes()).expect("Kafka's file");
         assert_eq!(state, QuorumState::leading(1, 1));
-        assert_eq!(serde_json::to_string(&state).expect("JSON"), KAFKA_QUORUM);
+        assert_eq!(state.to_json(), KAFKA_QUORUM);
+        assert_eq!(QuorumState::parse(b"{}"), None);
     }
 }

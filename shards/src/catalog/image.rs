@@ -154,7 +154,10 @@ pub struct PartitionInfo {
 
 /// Whether a topic of this name is Kafka's own (`Topic#isInternal`).
 pub fn is_internal_topic(name: &str) -> bool {
-    matches!(name, "__consumer_offsets" | "__transaction_state" | "__share_group_state")
+    matches!(
+        name,
+        "__consumer_offsets" | "__transaction_state" | "__share_group_state"
+    )
 }
 
 impl Image {
@@ -169,7 +172,10 @@ impl Image {
             broker_epoch: -1,
             features: BTreeMap::new(),
             brokers: BTreeMap::new(),
-            broker_configs: Arc::new(BrokerConfigs { static_broker, ..BrokerConfigs::default() }),
+            broker_configs: Arc::new(BrokerConfigs {
+                static_broker,
+                ..BrokerConfigs::default()
+            }),
             next_producer_id: 0,
             topics: BTreeMap::new(),
             ids_by_name: BTreeMap::new(),
@@ -181,7 +187,9 @@ impl Image {
 
     /// The topic of this name.
     pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
-        self.ids_by_name.get(name).and_then(|id| self.topics.get(id))
+        self.ids_by_name
+            .get(name)
+            .and_then(|id| self.topics.get(id))
     }
 
     /// The topic of this id.
@@ -210,7 +218,8 @@ impl Image {
     /// Settings made on a resource that is neither topic nor broker (`ConfigResource.Type`'s
     /// number and the resource's name).
     pub fn other_configs(&self, resource_type: i8, name: &str) -> Option<&BTreeMap<Str, Str>> {
-        self.other_configs.get(&(resource_type, Str::from(name.to_owned())))
+        self.other_configs
+            .get(&(resource_type, Str::from(name.to_owned())))
     }
 
     /// The layers that decide settings of a topic with these settings of its own.
@@ -237,7 +246,9 @@ impl Image {
             Stale::Every => self.topics.keys().copied().collect::<BTreeSet<_>>(),
         };
         for id in ids {
-            let Some(topic) = self.topics.get(&id) else { continue };
+            let Some(topic) = self.topics.get(&id) else {
+                continue;
+            };
             let effective = TopicConfig::effective(&self.layers(&topic.configs));
             // Topics with equal settings share them: thousands of idle topics cost nothing.
             if *topic.config != effective

@@ -16,6 +16,7 @@ use chronik_protocol::record::CheckedBatch;
 use chronik_protocol::records_of::MetadataRecord;
 use chronik_protocol::{ErrorCode, Str, Uuid};
 
+use super::METADATA_PARTITION;
 use super::batches::{FramingError, atomic_batch, leader_change, read_batch, some_batch};
 use super::create_topics::METADATA_TOPIC;
 use super::identity::{DirectoryIdentity, QuorumState};
@@ -29,10 +30,7 @@ use crate::log::LogError;
 use crate::partition::{
     AppendOutcome, Now, Partition, PartitionEvent, PartitionOptions, ReadPlan, RecoveryHint,
 };
-use crate::request::{Acks, AppendPart, Isolation, PartitionId, ReadPart, ReadResult};
-
-/// The metadata log as a partition; Kafka reserves the id (`Uuid#METADATA_TOPIC_ID`).
-pub(crate) const METADATA_PARTITION: PartitionId = PartitionId { topic_id: Uuid::ONE, index: 0 };
+use crate::request::{Acks, AppendPart, Isolation, ReadPart, ReadResult};
 
 /// `metadata.version` 4.3-IV0: what a log begun by us is written in.
 const METADATA_VERSION: i16 = 30;
@@ -106,7 +104,10 @@ fn metadata_config() -> TopicConfig {
         max_message_bytes: u32::try_from(METADATA_BATCH_BYTES_MAX * 2).unwrap_or(u32::MAX),
         retention_ms: None,
         retention_bytes: None,
-        cleanup_policy: CleanupPolicy { delete: false, compact: false },
+        cleanup_policy: CleanupPolicy {
+            delete: false,
+            compact: false,
+        },
         durability: Durability::Disk,
         ..TopicConfig::default()
     }
@@ -134,11 +135,18 @@ pub(crate) async fn open<W: World>(
         topic: Str::from(METADATA_TOPIC),
         leader_epoch: quorum.map_or(image.epoch, |state| state.leader_epoch.max(image.epoch)),
         config: Arc::new(metadata_config()),
-        recovery: RecoveryHint { clean, recovery_point: 0, log_start_offset: start },
+        recovery: RecoveryHint {
+            clean,
+            recovery_point: 0,
+            log_start_offset: start,
+        },
     };
     let (partition, report) = Partition::open(world, &directory, options).await?;
     if report.cut_bytes > 0 {
-        tracing::info!(cut_bytes = report.cut_bytes, "the metadata log's torn tail was cut");
+        tracing::info!(
+            cut_bytes = report.cut_bytes,
+            "the metadata log's torn tail was cut"
+        );
     }
     let mut opened = OpenedCatalogue {
         partition,
@@ -165,7 +173,10 @@ impl<W: World> OpenedCatalogue<W> {
         let snapshot_end = snapshot.map_or(0, |id| id.end_offset);
         let log_start = self.partition.log_start();
         if log_start > snapshot_end {
-            return Err(CatalogueError::Gap { log_start, snapshot_end });
+            return Err(CatalogueError::Gap {
+                log_start,
+                snapshot_end,
+            });
         }
         let mut transactions = Transactions::default();
         let mut offset = snapshot_end;
@@ -222,7 +233,9 @@ impl<W: World> OpenedCatalogue<W> {
             last_fetched_epoch: -1,
         };
         let isolation = Isolation::ReadUncommitted;
-        let plan = self.partition.plan_read(cache, &part, isolation, METADATA_READ_BYTES, true);
+        let plan = self
+            .partition
+            .plan_read(cache, &part, isolation, METADATA_READ_BYTES, true);
         let result = match plan {
             ReadPlan::Ready(result) => result,
             ReadPlan::Disk(job) => {
@@ -246,13 +259,20 @@ impl<W: World> OpenedCatalogue<W> {
         registration: &Registration,
     ) -> Result<(), CatalogueError> {
         let node_id = registration.identity.node_id;
-        let epoch = self.partition.leader_epoch().max(self.image.epoch).saturating_add(1);
+        let epoch = self
+            .partition
+            .leader_epoch()
+            .max(self.image.epoch)
+            .saturating_add(1);
         let directory = metadata_directory(data);
         // First the promise never to use the epoch again, then the epoch.
-        QuorumState::leading(node_id, epoch).store(world, &directory).await?;
+        QuorumState::leading(node_id, epoch)
+            .store(world, &directory)
+            .await?;
         self.partition.set_leader_epoch(epoch);
         let now_ms = world.now_ms();
-        self.append(world, cache, leader_change(node_id, now_ms)?).await?;
+        self.append(world, cache, leader_change(node_id, now_ms)?)
+            .await?;
 
         let mut records = Vec::new();
         if !self.image.features.contains_key("metadata.version") {
@@ -263,11 +283,13 @@ impl<W: World> OpenedCatalogue<W> {
             }));
         }
         let incarnation_id = Uuid::from_random(world.random_u128());
-        records.push(MetadataRecord::RegisterController(RegisterControllerRecord {
-            controller_id: node_id,
-            incarnation_id,
-            ..RegisterControllerRecord::default()
-        }));
+        records.push(MetadataRecord::RegisterController(
+            RegisterControllerRecord {
+                controller_id: node_id,
+                incarnation_id,
+                ..RegisterControllerRecord::default()
+            },
+        ));
         // A broker's epoch is the offset of its registration.
         let position = i64::try_from(records.len()).unwrap_or(i64::MAX);
         let broker_epoch = self.partition.log_end().saturating_add(position);
@@ -285,8 +307,11 @@ impl<W: World> OpenedCatalogue<W> {
                 METADATA_VERSION,
             )],
         };
-        records.push(MetadataRecord::RegisterBroker(registration_record(node_id, &broker)));
-        self.append_records(world, cache, &records, atomic_batch(&records, now_ms)?).await?;
+        records.push(MetadataRecord::RegisterBroker(registration_record(
+            node_id, &broker,
+        )));
+        self.append_records(world, cache, &records, atomic_batch(&records, now_ms)?)
+            .await?;
 
         let changes = new_leader_epochs(&self.image, registration.identity.directory_id);
         let mut left = &changes[..];
@@ -324,8 +349,14 @@ impl<W: World> OpenedCatalogue<W> {
     ) -> Result<(), CatalogueError> {
         let (bytes, count) = (batch.bytes.len(), batch.header.last_offset_delta);
         let timestamp_ms = batch.header.max_timestamp;
-        let part = AppendPart { partition: METADATA_PARTITION, batch };
-        let now = Now { wall_ms: world.now_ms(), mono_ns: world.monotonic_ns() };
+        let part = AppendPart {
+            partition: METADATA_PARTITION,
+            batch,
+        };
+        let now = Now {
+            wall_ms: world.now_ms(),
+            mono_ns: world.monotonic_ns(),
+        };
         let mut outcome = match self.partition.append(cache, part, Acks::All, now, 0) {
             AppendOutcome::Done(result) => Some(result),
             AppendOutcome::Parked => None,
@@ -338,7 +369,7 @@ impl<W: World> OpenedCatalogue<W> {
             }
             for job in jobs.drain(..) {
                 let done = job.perform().await;
-                self.partition.complete(cache, done, &mut events);
+                self.partition.complete(cache, done, now, &mut events);
             }
             for event in events.drain(..) {
                 if let PartitionEvent::Acked { result, .. } = event {

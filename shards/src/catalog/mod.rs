@@ -1,20 +1,55 @@
-//! The catalogue: topics, settings and brokers, as immutable images.
+//! The catalogue: topics, settings, brokers and producer ids, as a metadata log of Kafka's own
+//! format and the immutable images it replays into.
 //!
+//! The controller and the log live on the designated shard; images are published to every shard.
 //! Never touches the state of a partition: shards follow the image.
 
-mod change;
-mod image;
-mod replay;
-mod topic_config;
+use chronik_protocol::Uuid;
 
+use crate::request::PartitionId;
+
+mod alter_configs;
+mod batches;
+mod change;
+mod config_rules;
+mod controller;
+mod create_topics;
+mod identity;
+mod image;
+mod metadata_log;
+mod replay;
+mod snapshot;
+mod topic_config;
+mod topic_name;
+
+pub use batches::FramingError;
 pub use change::{
     ApiError, ConfigChange, ConfigOp, ConfigOpKind, ConfigResource, ControllerReply,
     ControllerRequest, CreatedTopic, NewPartitions, NewTopic, TopicRef,
 };
+pub use create_topics::METADATA_TOPIC;
+pub use identity::{DirectoryIdentity, IdentityError};
 pub use image::{
     BrokerConfigs, BrokerRegistration, Endpoint, Image, PartitionInfo, Topic, is_internal_topic,
 };
+pub use metadata_log::CatalogueError;
+pub use replay::{RESOURCE_BROKER, RESOURCE_TOPIC, ReplayError};
+pub use snapshot::SnapshotError;
 pub use topic_config::{
     CleanupPolicy, ConfigLayers, ConfigSource, ConfigSynonym, Conversion, DURABILITY, Durability,
     TimestampKind, TopicCompression, TopicConfig, broker_synonyms,
+};
+pub use topic_name::{TOPIC_NAME_CHARS_MAX, check_topic_name};
+
+pub(crate) use batches::atomic_batch as metadata_batch;
+pub(crate) use controller::Controller;
+pub(crate) use metadata_log::{Registration, metadata_directory, open as open_catalogue};
+pub(crate) use snapshot::{
+    SnapshotId, remove_older as remove_older_snapshots, write as write_snapshot,
+};
+
+/// The metadata log as a partition; Kafka reserves the id (`Uuid#METADATA_TOPIC_ID`).
+pub(crate) const METADATA_PARTITION: PartitionId = PartitionId {
+    topic_id: Uuid::ONE,
+    index: 0,
 };

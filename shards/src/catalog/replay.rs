@@ -74,7 +74,8 @@ impl Image {
                 self.features.remove(&record.name);
             }
             R::FeatureLevel(record) => {
-                self.features.insert(record.name.clone(), record.feature_level);
+                self.features
+                    .insert(record.name.clone(), record.feature_level);
             }
             R::ProducerIds(record) => {
                 self.next_producer_id = self.next_producer_id.max(record.next_producer_id);
@@ -129,7 +130,10 @@ impl Image {
         record: &BrokerRegistrationChangeRecord,
     ) -> Result<(), ReplayError> {
         let Some(broker) = self.brokers.get_mut(&record.broker_id) else {
-            return Err(ReplayError(format!("change of unknown broker {}", record.broker_id)));
+            return Err(ReplayError(format!(
+                "change of unknown broker {}",
+                record.broker_id
+            )));
         };
         match record.fenced {
             1 => broker.fenced = true,
@@ -153,7 +157,8 @@ impl Image {
                 record.name, record.topic_id
             )));
         }
-        self.ids_by_name.insert(record.name.clone(), record.topic_id);
+        self.ids_by_name
+            .insert(record.name.clone(), record.topic_id);
         self.topics.insert(
             record.topic_id,
             Arc::new(Topic {
@@ -238,7 +243,10 @@ impl Image {
             (&record.replicas, &mut info.replicas),
             (&record.removing_replicas, &mut info.removing_replicas),
             (&record.adding_replicas, &mut info.adding_replicas),
-            (&record.eligible_leader_replicas, &mut info.eligible_leader_replicas),
+            (
+                &record.eligible_leader_replicas,
+                &mut info.eligible_leader_replicas,
+            ),
             (&record.last_known_elr, &mut info.last_known_elr),
         ];
         for (change, list) in lists {
@@ -284,7 +292,9 @@ impl Image {
                     Err(_) => &mut configs.dynamic_default,
                 };
                 assign(layer, name, value);
-                configs.dynamic_brokers.retain(|_, settings| !settings.is_empty());
+                configs
+                    .dynamic_brokers
+                    .retain(|_, settings| !settings.is_empty());
                 self.stale = Stale::Every;
             }
             _ => self.set_other_config(record),
@@ -315,12 +325,14 @@ impl Image {
             R::RemoveDelegationToken(r) => {
                 (RetainedKey::DelegationToken(r.token_id.clone()), false)
             }
-            R::UserScramCredential(r) => {
-                (RetainedKey::ScramCredential(r.name.clone(), r.mechanism), true)
-            }
-            R::RemoveUserScramCredential(r) => {
-                (RetainedKey::ScramCredential(r.name.clone(), r.mechanism), false)
-            }
+            R::UserScramCredential(r) => (
+                RetainedKey::ScramCredential(r.name.clone(), r.mechanism),
+                true,
+            ),
+            R::RemoveUserScramCredential(r) => (
+                RetainedKey::ScramCredential(r.name.clone(), r.mechanism),
+                false,
+            ),
             R::ClientQuota(r) => {
                 let mut entity: Vec<_> = r
                     .entity

@@ -41,7 +41,10 @@ impl SnapshotId {
         if end_offset.len() != 20 || epoch.len() != 10 {
             return None;
         }
-        Some(SnapshotId { end_offset: end_offset.parse().ok()?, epoch: epoch.parse().ok()? })
+        Some(SnapshotId {
+            end_offset: end_offset.parse().ok()?,
+            epoch: epoch.parse().ok()?,
+        })
     }
 }
 
@@ -155,7 +158,10 @@ pub(crate) async fn write<W: World>(
     directory: &Path,
     image: &Image,
 ) -> Result<SnapshotId, SnapshotError> {
-    let id = SnapshotId { end_offset: image.offset.saturating_add(1), epoch: image.epoch };
+    let id = SnapshotId {
+        end_offset: image.offset.saturating_add(1),
+        epoch: image.epoch,
+    };
     let now_ms = world.now_ms();
     let mut content = BytesMut::new();
     content.extend_from_slice(&snapshot_header(id.epoch, image.timestamp_ms, now_ms)?.bytes);
@@ -172,7 +178,9 @@ pub(crate) async fn write<W: World>(
         }
     }
     content.extend_from_slice(&snapshot_footer(offset, id.epoch, now_ms)?.bytes);
-    world.write_file_atomic(&directory.join(id.file_name()), &content).await?;
+    world
+        .write_file_atomic(&directory.join(id.file_name()), &content)
+        .await?;
     Ok(id)
 }
 
@@ -203,7 +211,11 @@ const TOPICS_PER_SECTION: usize = 64;
 
 impl<'a> Sections<'a> {
     fn new(image: &'a Image) -> Self {
-        Sections { image, head: true, topics: Box::new(image.topics()) }
+        Sections {
+            image,
+            head: true,
+            topics: Box::new(image.topics()),
+        }
     }
 
     fn next(&mut self) -> Option<Vec<MetadataRecord>> {
@@ -231,7 +243,9 @@ fn head_records(image: &Image) -> Vec<MetadataRecord> {
         }));
     }
     for (id, broker) in &image.brokers {
-        records.push(MetadataRecord::RegisterBroker(registration_record(*id, broker)));
+        records.push(MetadataRecord::RegisterBroker(registration_record(
+            *id, broker,
+        )));
     }
     let configs = &image.broker_configs;
     for (name, value) in &configs.dynamic_default {
@@ -262,13 +276,16 @@ fn head_records(image: &Image) -> Vec<MetadataRecord> {
 
 /// The record that registers a broker as it is in the picture.
 pub(super) fn registration_record(id: i32, broker: &BrokerRegistration) -> RegisterBrokerRecord {
-    let endpoints = broker.endpoints.iter().map(|end| register_broker_record::BrokerEndpoint {
-        name: end.name.clone(),
-        host: end.host.clone(),
-        port: end.port,
-        security_protocol: end.security_protocol,
-        ..Default::default()
-    });
+    let endpoints = broker
+        .endpoints
+        .iter()
+        .map(|end| register_broker_record::BrokerEndpoint {
+            name: end.name.clone(),
+            host: end.host.clone(),
+            port: end.port,
+            security_protocol: end.security_protocol,
+            ..Default::default()
+        });
     let features = broker.features.iter().map(|(name, least, greatest)| {
         register_broker_record::BrokerFeature {
             name: name.clone(),
@@ -308,7 +325,12 @@ fn topic_records(topic: &Topic, records: &mut Vec<MetadataRecord>) {
         ..TopicRecord::default()
     }));
     for (name, value) in &topic.configs {
-        records.push(config_record(RESOURCE_TOPIC, topic.name.clone(), name, value));
+        records.push(config_record(
+            RESOURCE_TOPIC,
+            topic.name.clone(),
+            name,
+            value,
+        ));
     }
     let some = |list: &Vec<i32>| (!list.is_empty()).then(|| list.clone());
     for (index, info) in topic.partitions.iter().enumerate() {

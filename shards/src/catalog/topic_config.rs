@@ -120,7 +120,10 @@ impl Default for TopicConfig {
             timestamp_after_max_ms: 3_600_000,
             retention_ms: Some(604_800_000),
             retention_bytes: None,
-            cleanup_policy: CleanupPolicy { delete: true, compact: false },
+            cleanup_policy: CleanupPolicy {
+                delete: true,
+                compact: false,
+            },
             delete_retention_ms: 86_400_000,
             min_compaction_lag_ms: 0,
             max_compaction_lag_ms: i64::MAX as u64,
@@ -156,7 +159,11 @@ impl Conversion {
         };
         let number: i64 = value.trim().parse().ok()?;
         // −1 hours or minutes means "no limit" just as −1 ms does.
-        let ms = if number < 0 { number } else { number.checked_mul(factor_ms)? };
+        let ms = if number < 0 {
+            number
+        } else {
+            number.checked_mul(factor_ms)?
+        };
         Some(Str::from(ms.to_string()))
     }
 }
@@ -166,27 +173,66 @@ use Conversion::{HoursToMs, MinutesToMs, Same};
 /// The broker settings behind each topic setting, the strongest first (`ServerTopicConfigSynonyms`).
 const SYNONYMS: &[(&str, &[(&str, Conversion)])] = &[
     ("cleanup.policy", &[("log.cleanup.policy", Same)]),
-    ("compression.gzip.level", &[("compression.gzip.level", Same)]),
+    (
+        "compression.gzip.level",
+        &[("compression.gzip.level", Same)],
+    ),
     ("compression.lz4.level", &[("compression.lz4.level", Same)]),
     ("compression.type", &[("compression.type", Same)]),
-    ("compression.zstd.level", &[("compression.zstd.level", Same)]),
-    ("delete.retention.ms", &[("log.cleaner.delete.retention.ms", Same)]),
-    ("file.delete.delay.ms", &[("log.segment.delete.delay.ms", Same)]),
+    (
+        "compression.zstd.level",
+        &[("compression.zstd.level", Same)],
+    ),
+    (
+        "delete.retention.ms",
+        &[("log.cleaner.delete.retention.ms", Same)],
+    ),
+    (
+        "file.delete.delay.ms",
+        &[("log.segment.delete.delay.ms", Same)],
+    ),
     ("flush.messages", &[("log.flush.interval.messages", Same)]),
     (
         "flush.ms",
-        &[("log.flush.interval.ms", Same), ("log.flush.scheduler.interval.ms", Same)],
+        &[
+            ("log.flush.interval.ms", Same),
+            ("log.flush.scheduler.interval.ms", Same),
+        ],
     ),
-    ("index.interval.bytes", &[("log.index.interval.bytes", Same)]),
-    ("local.retention.bytes", &[("log.local.retention.bytes", Same)]),
+    (
+        "index.interval.bytes",
+        &[("log.index.interval.bytes", Same)],
+    ),
+    (
+        "local.retention.bytes",
+        &[("log.local.retention.bytes", Same)],
+    ),
     ("local.retention.ms", &[("log.local.retention.ms", Same)]),
-    ("max.compaction.lag.ms", &[("log.cleaner.max.compaction.lag.ms", Same)]),
+    (
+        "max.compaction.lag.ms",
+        &[("log.cleaner.max.compaction.lag.ms", Same)],
+    ),
     ("max.message.bytes", &[("message.max.bytes", Same)]),
-    ("message.timestamp.after.max.ms", &[("log.message.timestamp.after.max.ms", Same)]),
-    ("message.timestamp.before.max.ms", &[("log.message.timestamp.before.max.ms", Same)]),
-    ("message.timestamp.type", &[("log.message.timestamp.type", Same)]),
-    ("min.cleanable.dirty.ratio", &[("log.cleaner.min.cleanable.ratio", Same)]),
-    ("min.compaction.lag.ms", &[("log.cleaner.min.compaction.lag.ms", Same)]),
+    (
+        "message.timestamp.after.max.ms",
+        &[("log.message.timestamp.after.max.ms", Same)],
+    ),
+    (
+        "message.timestamp.before.max.ms",
+        &[("log.message.timestamp.before.max.ms", Same)],
+    ),
+    (
+        "message.timestamp.type",
+        &[("log.message.timestamp.type", Same)],
+    ),
+    (
+        "min.cleanable.dirty.ratio",
+        &[("log.cleaner.min.cleanable.ratio", Same)],
+    ),
+    (
+        "min.compaction.lag.ms",
+        &[("log.cleaner.min.compaction.lag.ms", Same)],
+    ),
     ("min.insync.replicas", &[("min.insync.replicas", Same)]),
     ("preallocate", &[("log.preallocate", Same)]),
     ("retention.bytes", &[("log.retention.bytes", Same)]),
@@ -200,9 +246,21 @@ const SYNONYMS: &[(&str, &[(&str, Conversion)])] = &[
     ),
     ("segment.bytes", &[("log.segment.bytes", Same)]),
     ("segment.index.bytes", &[("log.index.size.max.bytes", Same)]),
-    ("segment.jitter.ms", &[("log.roll.jitter.ms", Same), ("log.roll.jitter.hours", HoursToMs)]),
-    ("segment.ms", &[("log.roll.ms", Same), ("log.roll.hours", HoursToMs)]),
-    ("unclean.leader.election.enable", &[("unclean.leader.election.enable", Same)]),
+    (
+        "segment.jitter.ms",
+        &[
+            ("log.roll.jitter.ms", Same),
+            ("log.roll.jitter.hours", HoursToMs),
+        ],
+    ),
+    (
+        "segment.ms",
+        &[("log.roll.ms", Same), ("log.roll.hours", HoursToMs)],
+    ),
+    (
+        "unclean.leader.election.enable",
+        &[("unclean.leader.election.enable", Same)],
+    ),
     (DURABILITY, &[(DURABILITY, Same)]),
 ];
 
@@ -307,18 +365,26 @@ struct Settings<'a>(&'a ConfigLayers<'a>);
 
 impl Settings<'_> {
     fn parsed<T: std::str::FromStr>(&self, name: &str, fallback: T) -> T {
-        self.0.effective(name).and_then(|value| value.trim().parse().ok()).unwrap_or(fallback)
+        self.0
+            .effective(name)
+            .and_then(|value| value.trim().parse().ok())
+            .unwrap_or(fallback)
     }
 
     fn limit(&self, name: &str, fallback: Option<u64>) -> Option<u64> {
-        match self.0.effective(name).and_then(|value| value.trim().parse::<i64>().ok()) {
+        match self
+            .0
+            .effective(name)
+            .and_then(|value| value.trim().parse::<i64>().ok())
+        {
             Some(value) => u64::try_from(value).ok(),
             None => fallback,
         }
     }
 
     fn flush(&self, name: &str) -> Option<u64> {
-        self.limit(name, None).filter(|value| *value != i64::MAX as u64)
+        self.limit(name, None)
+            .filter(|value| *value != i64::MAX as u64)
     }
 }
 
@@ -331,17 +397,22 @@ impl TopicConfig {
             segment_bytes: settings.parsed("segment.bytes", base.segment_bytes),
             segment_ms: settings.parsed("segment.ms", base.segment_ms),
             segment_jitter_ms: settings.parsed("segment.jitter.ms", base.segment_jitter_ms),
-            index_interval_bytes: settings.parsed("index.interval.bytes", base.index_interval_bytes),
+            index_interval_bytes: settings
+                .parsed("index.interval.bytes", base.index_interval_bytes),
             segment_index_bytes: settings.parsed("segment.index.bytes", base.segment_index_bytes),
             max_message_bytes: settings.parsed("max.message.bytes", base.max_message_bytes),
             timestamp_kind: match layers.effective("message.timestamp.type").as_deref() {
                 Some("LogAppendTime") => TimestampKind::LogAppendTime,
                 _ => TimestampKind::CreateTime,
             },
-            timestamp_before_max_ms: settings
-                .parsed("message.timestamp.before.max.ms", base.timestamp_before_max_ms),
-            timestamp_after_max_ms: settings
-                .parsed("message.timestamp.after.max.ms", base.timestamp_after_max_ms),
+            timestamp_before_max_ms: settings.parsed(
+                "message.timestamp.before.max.ms",
+                base.timestamp_before_max_ms,
+            ),
+            timestamp_after_max_ms: settings.parsed(
+                "message.timestamp.after.max.ms",
+                base.timestamp_after_max_ms,
+            ),
             retention_ms: settings.limit("retention.ms", base.retention_ms),
             retention_bytes: settings.limit("retention.bytes", base.retention_bytes),
             cleanup_policy: cleanup_policy(layers.effective("cleanup.policy").as_deref()),
@@ -356,7 +427,8 @@ impl TopicConfig {
             min_insync_replicas: settings.parsed("min.insync.replicas", base.min_insync_replicas),
             flush_messages: settings.flush("flush.messages"),
             flush_ms: settings.flush("flush.ms"),
-            file_delete_delay_ms: settings.parsed("file.delete.delay.ms", base.file_delete_delay_ms),
+            file_delete_delay_ms: settings
+                .parsed("file.delete.delay.ms", base.file_delete_delay_ms),
             durability: match layers.effective(DURABILITY).as_deref() {
                 Some("process") => Durability::Process,
                 _ => Durability::Disk,
@@ -370,7 +442,10 @@ fn cleanup_policy(value: Option<&str>) -> CleanupPolicy {
         return TopicConfig::default().cleanup_policy;
     };
     let has = |wanted: &str| value.split(',').any(|part| part.trim() == wanted);
-    CleanupPolicy { delete: has("delete"), compact: has("compact") }
+    CleanupPolicy {
+        delete: has("delete"),
+        compact: has("compact"),
+    }
 }
 
 fn compression(value: Option<&str>) -> TopicCompression {
@@ -389,7 +464,10 @@ mod tests {
     use super::*;
 
     fn map(pairs: &[(&'static str, &'static str)]) -> BTreeMap<Str, Str> {
-        pairs.iter().map(|(name, value)| (Str::from(*name), Str::from(*value))).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (Str::from(*name), Str::from(*value)))
+            .collect()
     }
 
     #[test]
@@ -412,7 +490,10 @@ mod tests {
         layers.topic = &none;
         assert_eq!(TopicConfig::effective(&layers).retention_ms, Some(6));
         layers.dynamic_default = &none;
-        assert_eq!(TopicConfig::effective(&layers).retention_ms, Some(7_200_000));
+        assert_eq!(
+            TopicConfig::effective(&layers).retention_ms,
+            Some(7_200_000)
+        );
         layers.static_broker = &none;
         assert_eq!(TopicConfig::effective(&layers), TopicConfig::default());
     }

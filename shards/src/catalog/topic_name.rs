@@ -15,7 +15,9 @@ pub fn check_topic_name(name: &str) -> Result<(), String> {
     } else if name == "." || name == ".." {
         format!("'{name}' is not allowed")
     } else if name.chars().count() > TOPIC_NAME_CHARS_MAX {
-        format!("the length of '{name}' is longer than the max allowed length {TOPIC_NAME_CHARS_MAX}")
+        format!(
+            "the length of '{name}' is longer than the max allowed length {TOPIC_NAME_CHARS_MAX}"
+        )
     } else if !name.bytes().all(is_legal) {
         format!(
             "'{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'"
@@ -31,13 +33,13 @@ fn is_legal(byte: u8) -> bool {
 }
 
 /// Whether two names become one where metrics cannot tell `.` from `_`.
-pub fn topic_names_collide(one: &str, other: &str) -> bool {
+pub(super) fn topic_names_collide(one: &str, other: &str) -> bool {
     let fold = |byte: u8| if byte == b'.' { b'_' } else { byte };
     one.len() == other.len() && one.bytes().map(fold).eq(other.bytes().map(fold))
 }
 
 /// Whether a name can collide with another at all.
-pub fn has_collision_chars(name: &str) -> bool {
+pub(super) fn has_collision_chars(name: &str) -> bool {
     name.contains(['.', '_'])
 }
 
@@ -54,7 +56,10 @@ mod tests {
             ("", Some("the empty string is not allowed")),
             (".", Some("'.' is not allowed")),
             ("..", Some("'..' is not allowed")),
-            ("a b", Some("other than ASCII alphanumerics, '.', '_' and '-'")),
+            (
+                "a b",
+                Some("other than ASCII alphanumerics, '.', '_' and '-'"),
+            ),
             ("ä", Some("other than ASCII alphanumerics")),
             (&long, Some("is longer than the max allowed length 249")),
         ] {

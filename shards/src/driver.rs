@@ -1,0 +1,438 @@
+//! The driver of one shard: puts requests and results into its state, performs what comes out.
+//!
+//! Runs on every shard, and owns the state there in a cell that is never borrowed across an await.
+//! Decides nothing: a write is spawned as soon as the state wants it, and its result goes back in.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+
+use chronik_io::{Endpoint, Responder, World};
+
+use crate::catalog::{
+    Image, METADATA_TOPIC, metadata_directory, remove_older_snapshots, write_snapshot,
+};
+use crate::internal::{ClosedPartition, Internal, InternalAnswer, InternalReply, InternalRequest};
+use crate::log::LogError;
+use crate::log::checkpoint::{
+    CLEAN_SHUTDOWN_FILE, CleanShutdown, HIGH_WATERMARK_FILE, LOG_START_FILE, OffsetCheckpoint,
+    RECOVERY_POINT_FILE,
+};
+use crate::log::directory::{PartitionDir, PartitionDirState};
+use crate::metrics::Counters;
+use crate::partition::{OffsetJob, Partition, ReadJob};
+use crate::placement::COORDINATOR_SHARD;
+use crate::request::{Reply, Request};
+use crate::shard::{Done, Effect, OpenTask, Shard};
+
+type State<W> = Shard<W, Responder<Reply>>;
+type Effects<W> = Vec<Effect<W, Responder<Reply>>>;
+
+/// The driver of one shard; clones are the same driver.
+pub(crate) struct Driver<W: World> {
+    inner: Rc<Inner<W>>,
+}
+
+impl<W: World> Clone for Driver<W> {
+    fn clone(&self) -> Self {
+        Driver {
+            inner: Rc::clone(&self.inner),
+        }
+    }
+}
+
+struct Inner<W: World> {
+    world: W,
+    endpoint: Endpoint<Request, Reply>,
+    state: RefCell<State<W>>,
+    /// What handlers on this shard see.
+    image: Rc<RefCell<Arc<Image>>>,
+    /// Kept between calls for its memory.
+    effects: Cell<Effects<W>>,
+    /// The deadline the timer task sleeps for.
+    armed_ns: Cell<Option<u64>>,
+    timer: RefCell<Option<Waker>>,
+    loaded: RefCell<Loaded>,
+}
+
+#[derive(Default)]
+struct Loaded {
+    result: Option<Result<(), Arc<str>>>,
+    waiting: Option<Waker>,
+}
+
+impl<W: World> Driver<W> {
+    /// Takes the state over and begins to serve requests.
+    pub(crate) fn start(
+        world: W,
+        endpoint: Endpoint<Request, Reply>,
+        state: State<W>,
+        image: Rc<RefCell<Arc<Image>>>,
+    ) -> Driver<W> {
+        let driver = Driver {
+            inner: Rc::new(Inner {
+                world: world.clone(),
+                endpoint: endpoint.clone(),
+                state: RefCell::new(state),
+                image,
+                effects: Cell::new(Vec::new()),
+                armed_ns: Cell::new(None),
+                timer: RefCell::new(None),
+                loaded: RefCell::new(Loaded::default()),
+            }),
+        };
+        let (serving, timing) = (driver.clone(), driver.clone());
+        let pump_world = world.clone();
+        world.spawn(async move {
+            let handler = move |request, responder| {
+                serving.step(|state| state.on_request(request, responder));
+            };
+            endpoint.serve(&pump_world, handler).await;
+        });
+        world.spawn(async move { timing.keep_time().await });
+        driver
+    }
+
+    /// Changes the state, then performs what comes out.
+    pub(crate) fn step(&self, change: impl FnOnce(&mut State<W>)) {
+        let inner = &*self.inner;
+        let mut effects = inner.effects.take();
+        let next_ns = {
+            let mut state = inner.state.borrow_mut();
+            change(&mut state);
+            state.take_effects(&mut effects);
+            let mut shown = inner.image.borrow_mut();
+            if !Arc::ptr_eq(&shown, state.image()) {
+                *shown = Arc::clone(state.image());
+            }
+            state.next_timer_ns()
+        };
+        for effect in effects.drain(..) {
+            self.perform(effect);
+        }
+        inner.effects.set(effects);
+        self.arm(next_ns);
+    }
+
+    fn done(&self, done: Done<W>) {
+        self.step(|state| state.on_done(done));
+    }
+
+    fn perform(&self, effect: Effect<W, Responder<Reply>>) {
+        match effect {
+            Effect::Reply(responder, reply) => responder.reply(reply),
+            Effect::Job(job) => self.spawn(|driver| async move {
+                let done = job.perform().await;
+                driver.done(Done::Job(done));
+            }),
+            Effect::Read { read, part, job } => self.spawn_read(read, part, job),
+            Effect::Offsets { query, part, job } => self.spawn_offsets(query, part, job),
+            Effect::Open(task) => self.spawn(|driver| async move {
+                let id = task.options.id;
+                let result = open(&driver.inner.world, task).await;
+                driver.done(Done::Opened { id, result });
+            }),
+            Effect::Remove { id, directory } => self.spawn(|driver| async move {
+                let world = &driver.inner.world;
+                let result = Partition::delete(world, &directory, world.random_u128()).await;
+                driver.done(Done::Removed { id, result });
+            }),
+            Effect::Close(partition) => self.spawn(|driver| async move {
+                let id = partition.id();
+                let result = partition.close().await;
+                driver.done(Done::Closed { id, result });
+            }),
+            Effect::PublishToAll(image) => self.spawn(|driver| async move {
+                driver
+                    .ask_all(|| Request::Publish(Arc::clone(&image)))
+                    .await;
+                driver.done(Done::Published);
+            }),
+            Effect::Note(notes) => self.spawn(|driver| async move {
+                let request = Request::Internal(InternalRequest(Internal::Note(notes)));
+                let reply = driver.inner.endpoint.call(COORDINATOR_SHARD, request).await;
+                let noted = InternalAnswer::Noted { durable: true };
+                let durable = matches!(reply, Ok(Reply::Internal(InternalReply(a))) if a == noted);
+                driver.done(Done::Noted { durable });
+            }),
+            Effect::Loaded(result) => self.loaded(result),
+            catalogue => self.perform_catalogue(catalogue),
+        }
+    }
+
+    /// What only the designated shard's state wants.
+    fn perform_catalogue(&self, effect: Effect<W, Responder<Reply>>) {
+        match effect {
+            Effect::WriteSnapshot(image) => self.spawn(|driver| async move {
+                let directory = metadata_directory(&driver.data());
+                let result = write_snapshot(&driver.inner.world, &directory, &image).await;
+                driver.done(Done::Snapshot(result));
+            }),
+            Effect::RemoveSnapshotsBelow(id) => self.spawn(|driver| async move {
+                let directory = metadata_directory(&driver.data());
+                let removed = remove_older_snapshots(&driver.inner.world, &directory, id).await;
+                if let Err(error) = removed {
+                    tracing::warn!(%error, "older metadata snapshots not removed");
+                }
+            }),
+            Effect::WriteCheckpoints {
+                recovery_points,
+                log_starts,
+            } => {
+                self.spawn(|driver| async move {
+                    let data = driver.data();
+                    let world = &driver.inner.world;
+                    let result = write_offsets(world, &data, &recovery_points, &log_starts).await;
+                    driver.done(Done::CheckpointsWritten(result));
+                });
+            }
+            Effect::StopAll(responder, image) => self.spawn(|driver| async move {
+                driver.stop_all(&image).await;
+                responder.reply(Reply::Done);
+            }),
+            _ => unreachable!("performed by `perform`"),
+        }
+    }
+
+    fn spawn<F: Future<Output = ()> + 'static>(&self, task: impl FnOnce(Driver<W>) -> F) {
+        self.inner.world.spawn(task(self.clone()));
+    }
+
+    fn spawn_read(&self, read: usize, part: usize, job: ReadJob<W>) {
+        self.spawn(|driver| async move {
+            let done = job.perform().await;
+            driver.done(Done::Read { read, part, done });
+        });
+    }
+
+    fn spawn_offsets(&self, query: usize, part: usize, job: OffsetJob<W>) {
+        self.spawn(|driver| async move {
+            let done = job.perform().await;
+            driver.done(Done::Offsets { query, part, done });
+        });
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        self.inner.state.borrow().counters()
+    }
+
+    fn data(&self) -> std::path::PathBuf {
+        self.inner.state.borrow().data().to_owned()
+    }
+
+    /// Asks every shard the same at once; the replies in the order of the shards. A shard that has
+    /// ended has none.
+    pub(crate) async fn ask_all(&self, request: impl Fn() -> Request) -> Vec<Option<Reply>> {
+        let endpoint = &self.inner.endpoint;
+        let mut calls = Vec::with_capacity(endpoint.count());
+        for shard in 0..endpoint.count() {
+            calls.push(endpoint.send(shard, request()).await);
+        }
+        let mut replies = Vec::with_capacity(calls.len());
+        for call in calls {
+            replies.push(call.await.ok());
+        }
+        replies
+    }
+
+    /// Closes every shard, then writes what a clean stop leaves behind.
+    async fn stop_all(&self, image: &Image) {
+        let close = || Request::Internal(InternalRequest(Internal::Close));
+        let mut clean = true;
+        let mut closed = Vec::new();
+        for reply in self.ask_all(close).await {
+            match reply {
+                Some(Reply::Internal(InternalReply(InternalAnswer::Closed(partitions)))) => {
+                    closed.extend(partitions);
+                }
+                _ => clean = false,
+            }
+        }
+        clean &= closed.iter().all(|partition| partition.report.is_some());
+        if let Err(error) = self.leave_clean(image, &closed, clean).await {
+            tracing::error!(%error, "the stop is not clean: the next start looks through the logs");
+        }
+    }
+
+    async fn leave_clean(
+        &self,
+        image: &Image,
+        closed: &[ClosedPartition],
+        clean: bool,
+    ) -> io::Result<()> {
+        let world = &self.inner.world;
+        let data = self.data();
+        let directory = metadata_directory(&data);
+        let id = write_snapshot(world, &directory, image)
+            .await
+            .map_err(io::Error::other)?;
+        remove_older_snapshots(world, &directory, id).await?;
+        let (mut recovery_points, mut log_starts) = self.inner.state.borrow().checkpoints();
+        let mut high_watermarks = OffsetCheckpoint::default();
+        for partition in closed
+            .iter()
+            .filter(|closed| closed.topic != METADATA_TOPIC)
+        {
+            let key = (partition.topic.clone(), partition.index);
+            let Some(report) = partition.report else {
+                continue;
+            };
+            recovery_points.0.insert(key.clone(), report.recovery_point);
+            high_watermarks.0.insert(key.clone(), report.high_watermark);
+            if report.log_start > 0 {
+                log_starts.0.insert(key, report.log_start);
+            }
+        }
+        write_offsets(world, &data, &recovery_points, &log_starts).await?;
+        high_watermarks
+            .write(world, &data.join(HIGH_WATERMARK_FILE))
+            .await?;
+        if clean {
+            let marker = CleanShutdown {
+                broker_epoch: image.broker_epoch,
+            };
+            let path = data.join(CLEAN_SHUTDOWN_FILE);
+            world.write_file_atomic(&path, &marker.to_bytes()).await?;
+        }
+        Ok(())
+    }
+
+    /// Wakes the timer task when the nearest deadline has come nearer.
+    fn arm(&self, next_ns: Option<u64>) {
+        let Some(next_ns) = next_ns else { return };
+        if self
+            .inner
+            .armed_ns
+            .get()
+            .is_none_or(|armed| next_ns < armed)
+        {
+            let waker = self.inner.timer.borrow_mut().take();
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Sleeps until the nearest deadline; without one until there is one.
+    async fn keep_time(self) {
+        let inner = &*self.inner;
+        let mut sleep: Option<W::Sleep> = None;
+        loop {
+            poll_fn(|context| {
+                loop {
+                    let next_ns = inner.state.borrow().next_timer_ns();
+                    *inner.timer.borrow_mut() = Some(context.waker().clone());
+                    let Some(next_ns) = next_ns else {
+                        (sleep, _) = (None, inner.armed_ns.set(None));
+                        return Poll::Pending;
+                    };
+                    if inner.world.monotonic_ns() >= next_ns {
+                        (sleep, _) = (None, inner.armed_ns.set(None));
+                        return Poll::Ready(());
+                    }
+                    if inner.armed_ns.replace(Some(next_ns)) != Some(next_ns) {
+                        sleep = Some(inner.world.sleep_until(next_ns));
+                    }
+                    let asleep = sleep.get_or_insert_with(|| inner.world.sleep_until(next_ns));
+                    if Pin::new(asleep).poll(context).is_pending() {
+                        return Poll::Pending;
+                    }
+                    (sleep, _) = (None, inner.armed_ns.set(None));
+                }
+            })
+            .await;
+            self.step(State::on_timer);
+        }
+    }
+
+    fn loaded(&self, result: Result<(), Arc<str>>) {
+        let waiting = {
+            let mut loaded = self.inner.loaded.borrow_mut();
+            loaded.result = Some(result);
+            loaded.waiting.take()
+        };
+        if let Some(waker) = waiting {
+            waker.wake();
+        }
+    }
+
+    /// Waits until the first image has been applied here.
+    pub(crate) async fn wait_loaded(&self) -> Result<(), Arc<str>> {
+        poll_fn(|context| {
+            let mut loaded = self.inner.loaded.borrow_mut();
+            match &loaded.result {
+                Some(result) => Poll::Ready(result.clone()),
+                None => {
+                    loaded.waiting = Some(context.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+}
+
+async fn write_offsets<W: World>(
+    world: &W,
+    data: &Path,
+    recovery_points: &OffsetCheckpoint,
+    log_starts: &OffsetCheckpoint,
+) -> io::Result<()> {
+    recovery_points
+        .write(world, &data.join(RECOVERY_POINT_FILE))
+        .await?;
+    log_starts.write(world, &data.join(LOG_START_FILE)).await
+}
+
+/// Opens a partition. A directory of the same name that belongs to another topic is removed when
+/// that topic is known to be deleted, and else renamed as Kafka renames strays.
+async fn open<W: World>(
+    world: &W,
+    task: OpenTask,
+) -> Result<(Partition<W>, crate::partition::RecoveryReport), LogError> {
+    if task.had_records
+        && let Err(error) = world.list_dir(&task.directory).await
+        && error.kind() == io::ErrorKind::NotFound
+    {
+        let directory = task.directory.display();
+        tracing::error!(%directory, "the directory of a partition with records is gone; begun anew");
+    }
+    let found = match Partition::open(world, &task.directory, task.options.clone()).await {
+        Err(LogError::TopicIdMismatch { found, .. }) => found,
+        opened => return opened,
+    };
+    if task.boot.is_some_and(|boot| boot.removed.contains(&found)) {
+        Partition::<W>::delete(world, &task.directory, world.random_u128()).await?;
+    } else {
+        set_aside(world, &task.directory)
+            .await
+            .map_err(|source| LogError::Io {
+                what: format!("renaming {}", task.directory.display()),
+                source,
+            })?;
+    }
+    Partition::open(world, &task.directory, task.options).await
+}
+
+/// Renames a directory nobody knows, so that nothing is lost.
+pub(crate) async fn set_aside<W: World>(world: &W, directory: &Path) -> io::Result<()> {
+    let name = directory
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
+    let Some(live) = PartitionDir::parse(name) else {
+        return Ok(());
+    };
+    let stray = PartitionDirState::Stray;
+    let unique = world.random_u128();
+    let renamed = PartitionDir::marked_name(&live.topic, live.index, unique, stray);
+    tracing::warn!(directory = %directory.display(), %renamed, "a partition nobody knows is set aside");
+    world
+        .rename(directory, &directory.with_file_name(renamed))
+        .await
+}

@@ -1,0 +1,68 @@
+//! Every bound of this room, with units in the names; relations between them are asserted.
+//!
+//! Owns numbers only.
+
+/// Partitions one request may create (`ReplicationControlManager.MAX_PARTITIONS_PER_BATCH`).
+pub const PARTITIONS_PER_REQUEST_MAX: u64 = 10_000;
+
+/// Producer ids in one durable block (`ProducerIdsBlock.PRODUCER_ID_BLOCK_SIZE`).
+pub const PRODUCER_ID_BLOCK_LEN: i64 = 1000;
+
+/// Bytes of one batch of the metadata log (`KafkaRaftClient.MAX_BATCH_SIZE_BYTES`).
+pub const METADATA_BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Bytes of records put into one batch where a change need not be atomic (start, snapshots).
+pub const METADATA_BATCH_BYTES_TARGET: usize = 512 * 1024;
+
+/// Bytes of a segment of the metadata log: small, so that a snapshot lets old ones go.
+pub const METADATA_SEGMENT_BYTES: u32 = 16 * 1024 * 1024;
+
+/// Bytes of metadata log after which a snapshot is made.
+pub const METADATA_SNAPSHOT_AFTER_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Bytes of a snapshot file or of the metadata log read at once.
+pub const METADATA_READ_BYTES: usize = 1024 * 1024;
+
+/// Bytes of the largest snapshot that is read at start.
+pub const METADATA_SNAPSHOT_BYTES_MAX: usize = 1024 * 1024 * 1024;
+
+/// Changes of the catalogue that may wait for the one in progress; more are refused.
+pub const CONTROL_QUEUE_LEN_MAX: usize = 4096;
+
+/// Partitions one shard opens, closes or deletes at a time.
+pub const PARTITION_TASKS_MAX: usize = 32;
+
+/// Bytes being read from disk for one shard at a time.
+pub const DISK_READ_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Bytes one read may ask for; larger requests are cut to it.
+pub const READ_REQUEST_BYTES_MAX: usize = 56 * 1024 * 1024;
+
+/// Reads of one shard that may wait for disk bytes; more are refused.
+pub const DISK_READ_QUEUE_LEN_MAX: usize = 16 * 1024;
+
+/// Requests of one shard that may be parked for data; more are answered at once with what is there.
+pub const PARKED_REQUESTS_MAX: usize = 256 * 1024;
+
+/// Appends of one shard that may be unanswered; more are refused.
+pub const PENDING_APPENDS_MAX: usize = 256 * 1024;
+
+/// Bytes of the newest batches that one shard keeps in memory.
+pub const CACHE_TAIL_BYTES: usize = 64 * 1024 * 1024;
+
+/// Bytes read from disk that one shard keeps in memory.
+pub const CACHE_COLD_BYTES: usize = 16 * 1024 * 1024;
+
+/// Bytes of sealed segments' indexes that one shard keeps in memory.
+pub const CACHE_INDEX_BYTES: usize = 8 * 1024 * 1024;
+
+/// Work done in one slice before other tasks of the shard run, in nanoseconds.
+pub const SLICE_NS_MAX: u64 = 100_000;
+
+/// Bytes of a checkpoint file or of another small file of the data directory that is read.
+pub const SMALL_FILE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+const _: () = assert!(READ_REQUEST_BYTES_MAX <= DISK_READ_BYTES_MAX);
+const _: () = assert!(METADATA_BATCH_BYTES_TARGET < METADATA_BATCH_BYTES_MAX);
+const _: () = assert!(METADATA_BATCH_BYTES_MAX < METADATA_SEGMENT_BYTES as usize);
+const _: () = assert!(METADATA_SNAPSHOT_AFTER_BYTES < METADATA_SEGMENT_BYTES as u64);

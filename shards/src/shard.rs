@@ -1,0 +1,556 @@
+//! The state of one shard: its partitions, who waits for them, and the image they follow.
+//!
+//! Runs on every shard, owned by its driver. A synchronous state machine: a request or a result
+//! goes in through `&mut self`, effects come out, nothing is awaited (design D6). Generic over the
+//! way back to a caller, so that tests need no mesh.
+
+mod appends;
+mod apply;
+mod checkpoints;
+mod control;
+mod reads;
+mod stop;
+pub(crate) mod timers;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use chronik_io::World;
+use chronik_protocol::ErrorCode;
+use slab::Slab;
+
+use crate::cache::{BatchCache, CacheLimits};
+use crate::catalog::{Image, SnapshotError, SnapshotId};
+use crate::internal::{Boot, Internal, InternalAnswer, InternalReply, OffsetNote};
+use crate::limits::{CACHE_COLD_BYTES, CACHE_INDEX_BYTES, CACHE_TAIL_BYTES};
+use crate::log::LogError;
+use crate::log::checkpoint::OffsetCheckpoint;
+use crate::metrics::Counters;
+use crate::partition::{
+    CloseReport, Job, JobDone, Now, OffsetDone, OffsetJob, Partition, PartitionEvent, ReadDone,
+    ReadJob, RecoveryReport,
+};
+use crate::placement::shard_of;
+use crate::purgatory::{Purgatory, Watch};
+use crate::request::{
+    DeleteRecordsPart, DeleteRecordsResult, EpochAnswer, EpochQuery, LogDescription, LogScope,
+    PartitionId, Reply, Request,
+};
+use appends::PendingAppend;
+use apply::Applying;
+pub(crate) use apply::OpenTask;
+use checkpoints::{Checkpoints, Notes};
+use control::Control;
+use reads::{PendingOffsets, PendingRead};
+use stop::Stopping;
+use timers::{Timer, Timers};
+
+/// What the driver has to do. It brings the result back as a [`Done`] where there is one.
+pub(crate) enum Effect<W: World, R> {
+    Reply(R, Reply),
+    Job(Job<W>),
+    Read {
+        read: usize,
+        part: usize,
+        job: ReadJob<W>,
+    },
+    Offsets {
+        query: usize,
+        part: usize,
+        job: OffsetJob<W>,
+    },
+    Open(OpenTask),
+    /// Renames and removes a partition's directory.
+    Remove {
+        id: PartitionId,
+        directory: PathBuf,
+    },
+    Close(Box<Partition<W>>),
+    /// Sends the image to every shard, this one included.
+    PublishToAll(Arc<Image>),
+    WriteSnapshot(Arc<Image>),
+    RemoveSnapshotsBelow(SnapshotId),
+    /// Sends notes to the designated shard.
+    Note(Vec<OffsetNote>),
+    WriteCheckpoints {
+        recovery_points: OffsetCheckpoint,
+        log_starts: OffsetCheckpoint,
+    },
+    /// Stops all shards, this one included, and marks the directory as clean.
+    StopAll(R, Arc<Image>),
+    /// The first image has been applied, or will never be.
+    Loaded(Result<(), Arc<str>>),
+}
+
+/// The result of an [`Effect`].
+pub(crate) enum Done<W: World> {
+    Job(JobDone<W>),
+    Read {
+        read: usize,
+        part: usize,
+        done: ReadDone<W>,
+    },
+    Offsets {
+        query: usize,
+        part: usize,
+        done: OffsetDone<W>,
+    },
+    Opened {
+        id: PartitionId,
+        result: Result<(Partition<W>, RecoveryReport), LogError>,
+    },
+    Removed {
+        id: PartitionId,
+        result: Result<(), LogError>,
+    },
+    Closed {
+        id: PartitionId,
+        result: Result<CloseReport, LogError>,
+    },
+    /// Every shard has applied the image.
+    Published,
+    Snapshot(Result<SnapshotId, SnapshotError>),
+    /// The designated shard has written the notes down (or could not).
+    Noted {
+        durable: bool,
+    },
+    CheckpointsWritten(std::io::Result<()>),
+}
+
+/// A partition's place on the shard.
+enum Slot<W: World> {
+    Opening,
+    Online(Box<Partition<W>>),
+    /// It could not be opened; offline until restart.
+    Failed,
+    /// Its topic is deleted; jobs on their way are waited for, then the directory goes.
+    Draining(Box<Partition<W>>),
+    Removing,
+    Closing,
+}
+
+/// The state of one shard; see the module's text.
+pub(crate) struct Shard<W: World, R> {
+    world: W,
+    index: usize,
+    count: usize,
+    producer_expiration_ms: i64,
+    image: Arc<Image>,
+    /// The data directory; empty before the first image.
+    data: PathBuf,
+    /// What the last run left, until the first image has been applied.
+    boot: Option<Arc<Boot>>,
+    cache: BatchCache,
+    partitions: BTreeMap<PartitionId, Slot<W>>,
+    appends: Slab<PendingAppend<R>>,
+    reads: Slab<PendingRead<R>>,
+    /// Reads that wait until fewer bytes are being read from disk.
+    read_queue: VecDeque<(crate::request::ReadRequest, R)>,
+    disk_read_bytes: usize,
+    offset_queries: Slab<PendingOffsets<R>>,
+    purgatory: Purgatory<R>,
+    timers: Timers,
+    /// Partitions that have a timer.
+    timed_partitions: BTreeSet<PartitionId>,
+    /// A timer is set that forgets silent producers.
+    producers_timed: bool,
+    applying: Applying<R>,
+    notes: Notes<R>,
+    /// On the designated shard only.
+    checkpoints: Option<Checkpoints<R>>,
+    /// On the designated shard only.
+    control: Option<Control<R>>,
+    stopping: Option<Stopping<R>>,
+    counters: Counters,
+    effects: Vec<Effect<W, R>>,
+    jobs: Vec<Job<W>>,
+    events: Vec<PartitionEvent>,
+    watches: Vec<Watch>,
+}
+
+/// What a shard is made of.
+pub(crate) struct ShardOptions {
+    pub(crate) index: usize,
+    pub(crate) count: usize,
+    /// `producer.id.expiration.ms`.
+    pub(crate) producer_expiration_ms: i64,
+}
+
+impl<W: World, R> Shard<W, R> {
+    /// A shard without partitions, before its first image.
+    pub(crate) fn new(world: W, options: &ShardOptions, empty: Arc<Image>) -> Self {
+        Shard {
+            world,
+            index: options.index,
+            count: options.count,
+            producer_expiration_ms: options.producer_expiration_ms,
+            image: empty,
+            data: PathBuf::new(),
+            boot: None,
+            cache: BatchCache::new(CacheLimits {
+                tail_bytes: CACHE_TAIL_BYTES,
+                cold_bytes: CACHE_COLD_BYTES,
+                index_bytes: CACHE_INDEX_BYTES,
+            }),
+            partitions: BTreeMap::new(),
+            appends: Slab::new(),
+            reads: Slab::new(),
+            read_queue: VecDeque::new(),
+            disk_read_bytes: 0,
+            offset_queries: Slab::new(),
+            purgatory: Purgatory::default(),
+            timers: Timers::default(),
+            timed_partitions: BTreeSet::new(),
+            producers_timed: false,
+            applying: Applying::default(),
+            notes: Notes::default(),
+            checkpoints: None,
+            control: None,
+            stopping: None,
+            counters: Counters::default(),
+            effects: Vec::new(),
+            jobs: Vec::new(),
+            events: Vec::new(),
+            watches: Vec::new(),
+        }
+    }
+
+    /// Takes the opened catalogue over: from now on this is the designated shard.
+    pub(crate) fn adopt_catalogue(
+        &mut self,
+        log: Partition<W>,
+        uncovered_bytes: u64,
+        recovery_points: OffsetCheckpoint,
+        log_starts: OffsetCheckpoint,
+    ) {
+        self.partitions
+            .insert(log.id(), Slot::Online(Box::new(log)));
+        self.control = Some(Control::new(uncovered_bytes));
+        self.checkpoints = Some(Checkpoints::new(recovery_points, log_starts));
+    }
+
+    /// What the checkpoint files should hold, as far as it is known here.
+    pub(crate) fn checkpoints(&self) -> (OffsetCheckpoint, OffsetCheckpoint) {
+        let known = self.checkpoints.as_ref();
+        known
+            .map(|c| {
+                (
+                    OffsetCheckpoint(c.recovery_points.clone()),
+                    OffsetCheckpoint(c.log_starts.clone()),
+                )
+            })
+            .unwrap_or_default()
+    }
+
+    /// The data directory; empty before the first image.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// The image this shard follows.
+    pub(crate) fn image(&self) -> &Arc<Image> {
+        &self.image
+    }
+
+    /// What it has done so far.
+    pub(crate) fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Takes the effects of what was put in, in order.
+    pub(crate) fn take_effects(&mut self, out: &mut Vec<Effect<W, R>>) {
+        out.append(&mut self.effects);
+    }
+
+    /// When [`Shard::on_timer`] has something to do, on the monotonic clock, ns.
+    pub(crate) fn next_timer_ns(&self) -> Option<u64> {
+        self.timers.next_ns()
+    }
+
+    /// Puts a request in.
+    pub(crate) fn on_request(&mut self, request: Request, responder: R) {
+        match request {
+            Request::Append(request) => self.append(request, responder),
+            Request::Read(request) => self.read_or_park(request, responder),
+            Request::Await(request) => self.park_await(request, responder),
+            Request::Cancel(token) => {
+                if let Some(key) = self.purgatory.find(token) {
+                    self.end_parked(key, crate::request::Wake::Cancelled);
+                }
+                self.reply(responder, Reply::Done);
+            }
+            Request::ListOffsets(queries) => self.list_offsets(queries, responder),
+            Request::EpochEnds(queries) => {
+                let answers = queries.iter().map(|query| self.epoch_end(query)).collect();
+                self.reply(responder, Reply::EpochEnds(answers));
+            }
+            Request::DeleteRecords(parts) => self.delete_records(&parts, responder),
+            Request::DescribeLogs(scope) => {
+                let logs = self.describe_logs(&scope);
+                self.reply(responder, Reply::DescribeLogs(logs));
+            }
+            Request::Publish(image) => self.publish(image, responder),
+            Request::Control(request) => self.control(request, responder),
+            Request::Stop => self.stop_all(responder),
+            Request::Internal(request) => self.on_internal(request.0, responder),
+        }
+    }
+
+    fn on_internal(&mut self, request: Internal, responder: R) {
+        match request {
+            Internal::Load(boot) => self.load(boot, responder),
+            Internal::Abandon(reason) => {
+                self.effects.push(Effect::Loaded(Err(reason)));
+                self.reply(responder, Reply::Done);
+            }
+            Internal::Note(notes) => self.take_notes(notes, responder),
+            Internal::Close => self.close_all(responder),
+        }
+    }
+
+    /// Puts the result of an effect in.
+    pub(crate) fn on_done(&mut self, done: Done<W>) {
+        match done {
+            Done::Job(done) => self.job_done(done),
+            Done::Read { read, part, done } => self.read_done(read, part, done),
+            Done::Offsets { query, part, done } => self.offsets_done(query, part, done),
+            Done::Opened { id, result } => self.opened(id, result),
+            Done::Removed { id, result } => self.removed(id, result),
+            Done::Closed { id, result } => self.closed(id, result),
+            Done::Published => self.published(),
+            Done::Snapshot(result) => self.snapshot_written(result),
+            Done::Noted { durable } => self.noted(durable),
+            Done::CheckpointsWritten(result) => self.checkpoints_written(result),
+        }
+    }
+
+    /// Does what is due.
+    pub(crate) fn on_timer(&mut self) {
+        let now = self.now();
+        while let Some(timer) = self.timers.pop(now.mono_ns) {
+            match timer {
+                Timer::Append(key) => self.append_expired(key),
+                Timer::Parked(key) => self.end_parked(key, crate::request::Wake::Deadline),
+                Timer::Partition(id) => {
+                    self.timed_partitions.remove(&id);
+                    if let Some(Slot::Online(partition)) = self.partitions.get_mut(&id) {
+                        partition.on_timer(now);
+                    }
+                    self.collect_jobs(id);
+                }
+                Timer::ExpireProducers => self.expire_producers(now),
+            }
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            wall_ms: self.world.now_ms(),
+            mono_ns: self.world.monotonic_ns(),
+        }
+    }
+
+    fn reply(&mut self, responder: R, reply: Reply) {
+        self.effects.push(Effect::Reply(responder, reply));
+    }
+
+    fn answer(&mut self, responder: R, answer: InternalAnswer) {
+        self.reply(responder, Reply::Internal(InternalReply(answer)));
+    }
+
+    /// The partition, if it can be used here; else Kafka's reason why not.
+    fn online(&mut self, id: PartitionId) -> Result<&mut Partition<W>, ErrorCode> {
+        let usable = matches!(self.partitions.get(&id), Some(Slot::Online(_)));
+        if !usable || id == crate::catalog::METADATA_PARTITION {
+            return Err(self.absence(id));
+        }
+        match self.partitions.get_mut(&id) {
+            Some(Slot::Online(partition)) => Ok(partition),
+            _ => Err(ErrorCode::NotLeaderOrFollower),
+        }
+    }
+
+    /// Why a partition cannot be used here.
+    fn absence(&self, id: PartitionId) -> ErrorCode {
+        if let Some(Slot::Failed) = self.partitions.get(&id) {
+            return ErrorCode::KafkaStorageError;
+        }
+        let Some(topic) = self.image.topic_by_id(id.topic_id) else {
+            return ErrorCode::UnknownTopicId;
+        };
+        let known = usize::try_from(id.index).is_ok_and(|index| index < topic.partitions.len());
+        if known {
+            ErrorCode::NotLeaderOrFollower
+        } else {
+            ErrorCode::UnknownTopicOrPartition
+        }
+    }
+
+    /// The partition, if the client's idea of its leader epoch is ours (KIP-320).
+    fn online_in_epoch(
+        &mut self,
+        id: PartitionId,
+        current_leader_epoch: i32,
+    ) -> Result<&mut Partition<W>, ErrorCode> {
+        let partition = self.online(id)?;
+        match current_leader_epoch {
+            -1 => Ok(partition),
+            epoch if epoch < partition.leader_epoch() => Err(ErrorCode::FencedLeaderEpoch),
+            epoch if epoch > partition.leader_epoch() => Err(ErrorCode::UnknownLeaderEpoch),
+            _ => Ok(partition),
+        }
+    }
+
+    fn owns(&self, image: &Image, id: PartitionId) -> bool {
+        shard_of(image, id, self.count) == self.index
+    }
+
+    /// Starts whatever a partition wants done, and notes when it wants to be asked again.
+    fn collect_jobs(&mut self, id: PartitionId) {
+        let Some(Slot::Online(partition)) = self.partitions.get_mut(&id) else {
+            return;
+        };
+        partition.take_jobs(&mut self.jobs);
+        self.counters.jobs += self.jobs.len() as u64;
+        self.effects.extend(self.jobs.drain(..).map(Effect::Job));
+        // A partition's timer is set when it first wants one and again whenever it fires; an early
+        // call does nothing.
+        if let Some(deadline_ns) = partition.next_timer_ns()
+            && self.timed_partitions.insert(id)
+        {
+            self.timers.add(deadline_ns, Timer::Partition(id));
+        }
+    }
+
+    fn job_done(&mut self, done: JobDone<W>) {
+        let (id, now) = (done.partition(), self.now());
+        match self.partitions.get_mut(&id) {
+            Some(Slot::Online(partition)) => {
+                let mut events = std::mem::take(&mut self.events);
+                partition.complete(&mut self.cache, done, now, &mut events);
+                for event in events.drain(..) {
+                    self.on_event(id, event);
+                }
+                self.events = events;
+                self.collect_jobs(id);
+                self.flush_notes();
+                self.close_when_idle();
+            }
+            Some(Slot::Draining(partition)) => {
+                // Whoever waited for these events has been answered.
+                partition.complete(&mut self.cache, done, now, &mut Vec::new());
+                self.remove_when_idle(id);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_event(&mut self, id: PartitionId, event: PartitionEvent) {
+        match event {
+            PartitionEvent::Acked { tag, result } => self.acked(id, tag, result),
+            PartitionEvent::HighWatermark { .. } => self.wake_readers(id),
+            PartitionEvent::RecoveryPoint(offset) => {
+                self.note(id, crate::internal::OffsetChange::RecoveryPoint(offset));
+            }
+            PartitionEvent::LogStart(offset) => {
+                self.note(id, crate::internal::OffsetChange::LogStart(offset));
+            }
+            PartitionEvent::Failed { error } => {
+                self.counters.logs_failed += 1;
+                tracing::error!(topic = %id.topic_id, partition = id.index, %error, "log offline");
+                self.wake_all_readers(id);
+            }
+        }
+    }
+
+    fn epoch_end(&mut self, query: &EpochQuery) -> EpochAnswer {
+        match self.online_in_epoch(query.partition, query.current_leader_epoch) {
+            Ok(partition) => partition.epoch_end(query),
+            Err(error) => EpochAnswer::failed(error),
+        }
+    }
+
+    /// Moves log starts; answered when the checkpoint that says so is durable.
+    fn delete_records(&mut self, parts: &[DeleteRecordsPart], responder: R) {
+        let mut moved = false;
+        let mut results = Vec::with_capacity(parts.len());
+        for part in parts {
+            let id = part.partition;
+            let mut events = Vec::new();
+            let result = match self.online(id) {
+                Ok(partition) => partition.delete_records(part, &mut events),
+                Err(error) => DeleteRecordsResult::failed(error),
+            };
+            results.push(result);
+            if events.is_empty() {
+                continue;
+            }
+            moved = true;
+            for event in events {
+                self.on_event(id, event);
+            }
+            self.collect_jobs(id);
+            self.wake_readers(id);
+        }
+        if moved {
+            self.reply_after_notes(responder, results);
+        } else {
+            self.reply(responder, Reply::DeleteRecords(results));
+        }
+    }
+
+    fn describe_logs(&self, scope: &LogScope) -> Vec<LogDescription> {
+        let describe = |id: &PartitionId, slot: &Slot<W>| match slot {
+            Slot::Online(partition) => Some(partition.describe()),
+            Slot::Failed => Some(LogDescription {
+                partition: *id,
+                size_bytes: 0,
+                offset_lag: 0,
+                online: false,
+            }),
+            _ => None,
+        };
+        let wanted = |id: &PartitionId| *id != crate::catalog::METADATA_PARTITION;
+        match scope {
+            LogScope::All => self
+                .partitions
+                .iter()
+                .filter(|(id, _)| wanted(id))
+                .filter_map(|(id, slot)| describe(id, slot))
+                .collect(),
+            LogScope::Only(ids) => ids
+                .iter()
+                .filter(|id| wanted(id))
+                .filter_map(|id| describe(id, self.partitions.get(id)?))
+                .collect(),
+        }
+    }
+
+    /// Forgets silent producers, then sets the timer for the next that may be forgotten.
+    fn expire_producers(&mut self, now: Now) {
+        let mut next_ms: Option<i64> = None;
+        for slot in self.partitions.values_mut() {
+            let Slot::Online(partition) = slot else {
+                continue;
+            };
+            partition.expire_producers(now.wall_ms, self.producer_expiration_ms);
+            let expiry = partition.next_producer_expiry_ms(self.producer_expiration_ms);
+            next_ms = next_ms.into_iter().chain(expiry).min();
+        }
+        self.producers_timed = next_ms.is_some();
+        if let Some(next_ms) = next_ms {
+            self.set_producer_timer(now, next_ms);
+        }
+    }
+
+    fn set_producer_timer(&mut self, now: Now, at_ms: i64) {
+        // At least a minute apart: expiry is housekeeping, and a look at every partition is dear.
+        let wait_ms = at_ms.saturating_sub(now.wall_ms).max(60_000).unsigned_abs();
+        let deadline_ns = now
+            .mono_ns
+            .saturating_add(wait_ms.saturating_mul(1_000_000));
+        self.timers.add(deadline_ns, Timer::ExpireProducers);
+        self.producers_timed = true;
+    }
+}

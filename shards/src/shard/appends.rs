@@ -1,0 +1,213 @@
+//! Appends of one shard: handed to partitions, answered when every part is decided or time is up.
+//!
+//! State only. Owns who waits; when a batch counts is the partition's to say.
+
+use chronik_io::World;
+use chronik_protocol::{ErrorCode, Str};
+
+use super::timers::{Timer, TimerKey};
+use super::{Shard, Slot};
+use crate::catalog::METADATA_PARTITION;
+use crate::limits::PENDING_APPENDS_MAX;
+use crate::partition::AppendOutcome;
+use crate::request::{Acks, AppendRequest, AppendResult, PartitionId, Reply};
+
+/// An append whose parts are not all decided.
+pub(super) struct PendingAppend<R> {
+    /// Gone once it is answered; then the entry only waits for its events.
+    responder: Option<R>,
+    parts: Vec<(PartitionId, Option<AppendResult>)>,
+    undecided: usize,
+    timer: Option<TimerKey>,
+}
+
+/// Names a part of a pending append in the partition's events.
+fn tag(key: usize, part: usize) -> u64 {
+    // Both are bounded far below 32 bits: see `limits` and the frame's size.
+    (key as u64) << 32 | (part as u64 & u64::from(u32::MAX))
+}
+
+fn untag(tag: u64) -> (usize, usize) {
+    let part = tag & u64::from(u32::MAX);
+    (
+        usize::try_from(tag >> 32).unwrap_or(usize::MAX),
+        usize::try_from(part).unwrap_or(usize::MAX),
+    )
+}
+
+impl<W: World, R> Shard<W, R> {
+    pub(super) fn append(&mut self, request: AppendRequest, responder: R) {
+        let AppendRequest {
+            acks,
+            timeout_ms,
+            parts,
+        } = request;
+        if self.appends.len() >= PENDING_APPENDS_MAX || self.stopping.is_some() {
+            let error = match self.stopping {
+                Some(_) => ErrorCode::NotLeaderOrFollower,
+                None => ErrorCode::ThrottlingQuotaExceeded,
+            };
+            let results = parts
+                .iter()
+                .map(|_| AppendResult::failed(error, None))
+                .collect();
+            return self.reply(responder, Reply::Append(results));
+        }
+        let now = self.now();
+        let key = self.appends.vacant_key();
+        let mut undecided = 0;
+        let mut decided = Vec::with_capacity(parts.len());
+        for (place, part) in parts.into_iter().enumerate() {
+            let id = part.partition;
+            let bytes = part.batch.bytes.len() as u64;
+            let outcome = match self.partitions.get_mut(&id) {
+                Some(Slot::Online(partition)) if id != METADATA_PARTITION => {
+                    partition.append(&mut self.cache, part, acks, now, tag(key, place))
+                }
+                _ => AppendOutcome::Done(AppendResult::failed(self.absence(id), None)),
+            };
+            let result = match outcome {
+                AppendOutcome::Parked => {
+                    undecided += 1;
+                    None
+                }
+                AppendOutcome::Done(result) => Some(result),
+            };
+            match &result {
+                Some(result) if result.error != ErrorCode::None => {
+                    self.counters.appends_refused += 1;
+                }
+                _ => {
+                    self.counters.batches_appended += 1;
+                    self.counters.bytes_appended += bytes;
+                }
+            }
+            decided.push((id, result));
+        }
+        let mut previous = None;
+        for (id, _) in &decided {
+            // Parts of one partition mostly stand together.
+            if previous != Some(*id) {
+                self.collect_jobs(*id);
+                previous = Some(*id);
+            }
+        }
+        if undecided == 0 {
+            let results = decided
+                .into_iter()
+                .filter_map(|(_, result)| result)
+                .collect();
+            return self.reply(responder, Reply::Append(results));
+        }
+        let timer = (acks == Acks::All).then(|| {
+            let wait_ns = u64::from(timeout_ms.max(0).unsigned_abs()).saturating_mul(1_000_000);
+            self.timers
+                .add(now.mono_ns.saturating_add(wait_ns), Timer::Append(key))
+        });
+        self.time_producers(now);
+        self.appends.insert(PendingAppend {
+            responder: Some(responder),
+            parts: decided,
+            undecided,
+            timer,
+        });
+    }
+
+    /// The first append since the last look sets the timer that forgets silent producers.
+    fn time_producers(&mut self, now: crate::partition::Now) {
+        if !self.producers_timed {
+            let at_ms = now.wall_ms.saturating_add(self.producer_expiration_ms);
+            self.set_producer_timer(now, at_ms);
+        }
+    }
+
+    /// A parked append is decided.
+    pub(super) fn acked(&mut self, id: PartitionId, tag: u64, result: AppendResult) {
+        if id == METADATA_PARTITION {
+            return self.control_acked(result);
+        }
+        let (key, place) = untag(tag);
+        let Some(pending) = self.appends.get_mut(key) else {
+            debug_assert!(false, "an event for no append");
+            return;
+        };
+        if let Some((_, decided @ None)) = pending.parts.get_mut(place) {
+            *decided = Some(result);
+            pending.undecided -= 1;
+        }
+        if pending.undecided == 0 {
+            self.answer_append(key);
+            self.close_when_idle();
+        }
+    }
+
+    fn answer_append(&mut self, key: usize) {
+        let pending = self.appends.remove(key);
+        if let Some(timer) = pending.timer {
+            self.timers.cancel(timer);
+        }
+        if let Some(responder) = pending.responder {
+            let results = pending
+                .parts
+                .into_iter()
+                .filter_map(|(_, result)| result)
+                .collect();
+            self.reply(responder, Reply::Append(results));
+        }
+    }
+
+    /// Time is up: what is decided is told, the rest timed out. The records stay.
+    pub(super) fn append_expired(&mut self, key: usize) {
+        let Some(pending) = self.appends.get_mut(key) else {
+            return;
+        };
+        pending.timer = None;
+        let Some(responder) = pending.responder.take() else {
+            return;
+        };
+        let results = pending
+            .parts
+            .iter()
+            .map(|(_, result)| {
+                result
+                    .clone()
+                    .unwrap_or_else(|| AppendResult::failed(ErrorCode::RequestTimedOut, None))
+            })
+            .collect();
+        self.counters.appends_timed_out += 1;
+        self.reply(responder, Reply::Append(results));
+    }
+
+    /// The partition is gone, and so are the events its appends wait for.
+    pub(super) fn refuse_appends_of(&mut self, id: PartitionId, error: ErrorCode, why: &Str) {
+        let mut decided = Vec::new();
+        for (key, pending) in &mut self.appends {
+            for (_, result) in pending
+                .parts
+                .iter_mut()
+                .filter(|(of, r)| *of == id && r.is_none())
+            {
+                *result = Some(AppendResult::failed(error, Some(why.clone())));
+                pending.undecided -= 1;
+            }
+            if pending.undecided == 0 {
+                decided.push(key);
+            }
+        }
+        for key in decided {
+            self.answer_append(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_name_append_and_part() {
+        for (key, part) in [(0, 0), (PENDING_APPENDS_MAX, 7), (3, 100_000)] {
+            assert_eq!(untag(tag(key, part)), (key, part));
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! Making a shard's partitions agree with an image: opens, removals, new settings and epochs.
+//!
+//! State only; images are applied one after the other, each as a whole, with a bounded number of
+//! partitions on their way. Owns nobody's log: a partition that cannot be opened stays offline.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use chronik_io::World;
+use chronik_protocol::{ErrorCode, Str, Uuid};
+
+use super::{Effect, Shard, Slot};
+use crate::catalog::{Image, METADATA_PARTITION, Topic};
+use crate::internal::{Boot, InternalAnswer};
+use crate::limits::PARTITION_TASKS_MAX;
+use crate::log::LogError;
+use crate::log::directory::PartitionDir;
+use crate::partition::{Partition, PartitionOptions, RecoveryHint, RecoveryReport};
+use crate::request::{PartitionId, Reply};
+
+/// A partition to be opened; the driver clears its directory of another topic's log first.
+pub(crate) struct OpenTask {
+    pub(crate) directory: PathBuf,
+    pub(crate) options: PartitionOptions,
+    /// The last run had records here: if the directory is gone, somebody should know.
+    pub(crate) had_records: bool,
+    /// What the last run left; `None` for partitions of new topics.
+    pub(crate) boot: Option<Arc<Boot>>,
+}
+
+enum Task {
+    Open(OpenTask),
+    Remove { id: PartitionId, topic: Str },
+}
+
+/// Who waits for an image to be applied.
+enum Waiter<R> {
+    Publish(R),
+    Load(R),
+}
+
+/// Images to be applied and what is left to do for the current one.
+pub(super) struct Applying<R> {
+    images: VecDeque<(Arc<Image>, Waiter<R>)>,
+    current: Option<Waiter<R>>,
+    tasks: VecDeque<Task>,
+    in_flight: usize,
+}
+
+impl<R> Default for Applying<R> {
+    fn default() -> Self {
+        Applying {
+            images: VecDeque::new(),
+            current: None,
+            tasks: VecDeque::new(),
+            in_flight: 0,
+        }
+    }
+}
+
+impl<R> Applying<R> {
+    pub(super) fn is_idle(&self) -> bool {
+        self.current.is_none() && self.images.is_empty()
+    }
+}
+
+impl<W: World, R> Shard<W, R> {
+    pub(super) fn load(&mut self, boot: Arc<Boot>, responder: R) {
+        self.data = boot.data.clone();
+        let image = Arc::clone(&boot.image);
+        self.boot = Some(boot);
+        self.applying
+            .images
+            .push_back((image, Waiter::Load(responder)));
+        self.apply_next();
+    }
+
+    pub(super) fn publish(&mut self, image: Arc<Image>, responder: R) {
+        if self.stopping.is_some() {
+            return self.reply(responder, Reply::Done);
+        }
+        self.applying
+            .images
+            .push_back((image, Waiter::Publish(responder)));
+        self.apply_next();
+    }
+
+    fn apply_next(&mut self) {
+        while self.applying.current.is_none() {
+            let Some((image, waiter)) = self.applying.images.pop_front() else {
+                return;
+            };
+            self.applying.current = Some(waiter);
+            let old = std::mem::replace(&mut self.image, image);
+            self.plan_tasks(&old);
+            self.run_tasks();
+        }
+    }
+
+    /// What changed between two images, on this shard.
+    fn plan_tasks(&mut self, old: &Image) {
+        let image = Arc::clone(&self.image);
+        let mut gone = BTreeSet::new();
+        // Nearly every topic is the same allocation in both images.
+        for topic in image.topics() {
+            match old.topic_by_id(topic.id) {
+                Some(before) if Arc::ptr_eq(before, topic) => {}
+                _ => self.plan_topic(&image, topic),
+            }
+        }
+        for topic in old.topics() {
+            if image.topic_by_id(topic.id).is_none() {
+                gone.insert(topic.id);
+            }
+        }
+        if !gone.is_empty() {
+            self.plan_removals(old, &gone);
+        }
+    }
+
+    fn plan_topic(&mut self, image: &Image, topic: &Topic) {
+        for (index, info) in topic.partitions.iter().enumerate() {
+            let Ok(index) = i32::try_from(index) else {
+                continue;
+            };
+            let id = PartitionId {
+                topic_id: topic.id,
+                index,
+            };
+            if info.leader != image.node_id || !self.owns(image, id) {
+                continue;
+            }
+            match self.partitions.get_mut(&id) {
+                Some(Slot::Online(partition)) => {
+                    let before = partition.leader_epoch();
+                    partition.set_config(Arc::clone(&topic.config));
+                    partition.set_leader_epoch(info.leader_epoch);
+                    let moved = partition.leader_epoch() != before;
+                    self.collect_jobs(id);
+                    if moved {
+                        self.wake_all_readers(id);
+                    }
+                }
+                Some(_) => {}
+                None => {
+                    let task = self.open_task(topic, id, info.leader_epoch);
+                    self.applying.tasks.push_back(Task::Open(task));
+                }
+            }
+        }
+    }
+
+    fn open_task(&self, topic: &Topic, id: PartitionId, leader_epoch: i32) -> OpenTask {
+        let recovery = match &self.boot {
+            Some(boot) => boot.hint(&topic.name, id.index),
+            None => RecoveryHint {
+                clean: false,
+                recovery_point: 0,
+                log_start_offset: 0,
+            },
+        };
+        OpenTask {
+            directory: self.data.join(PartitionDir::name(&topic.name, id.index)),
+            had_records: recovery.recovery_point > 0 || recovery.log_start_offset > 0,
+            boot: self.boot.clone(),
+            options: PartitionOptions {
+                id,
+                topic: topic.name.clone(),
+                leader_epoch,
+                config: Arc::clone(&topic.config),
+                recovery,
+            },
+        }
+    }
+
+    fn plan_removals(&mut self, old: &Image, gone: &BTreeSet<Uuid>) {
+        for (id, _) in &self.partitions {
+            if *id == METADATA_PARTITION || !gone.contains(&id.topic_id) {
+                continue;
+            }
+            if let Some(topic) = old.topic_by_id(id.topic_id) {
+                let topic = topic.name.clone();
+                self.applying
+                    .tasks
+                    .push_back(Task::Remove { id: *id, topic });
+            }
+        }
+    }
+
+    /// Starts as much as may be on its way; answers when nothing is left.
+    fn run_tasks(&mut self) {
+        while self.applying.in_flight < PARTITION_TASKS_MAX {
+            match self.applying.tasks.pop_front() {
+                Some(Task::Open(task)) => {
+                    self.partitions.insert(task.options.id, Slot::Opening);
+                    self.applying.in_flight += 1;
+                    self.effects.push(Effect::Open(task));
+                }
+                Some(Task::Remove { id, topic }) => {
+                    self.applying.in_flight += 1;
+                    self.remove(id, topic);
+                }
+                None => break,
+            }
+        }
+        if self.applying.in_flight > 0 {
+            return;
+        }
+        match self.applying.current.take() {
+            Some(Waiter::Publish(responder)) => self.reply(responder, Reply::Done),
+            Some(Waiter::Load(responder)) => {
+                self.boot = None;
+                self.effects.push(Effect::Loaded(Ok(())));
+                self.answer(responder, InternalAnswer::Loaded);
+            }
+            None => {}
+        }
+    }
+
+    fn task_done(&mut self) {
+        self.applying.in_flight -= 1;
+        self.run_tasks();
+        self.apply_next();
+        self.flush_notes();
+        self.close_when_idle();
+    }
+
+    pub(super) fn opened(
+        &mut self,
+        id: PartitionId,
+        result: Result<(Partition<W>, RecoveryReport), LogError>,
+    ) {
+        let slot = match result {
+            Ok((partition, report)) => {
+                if !report.clean && report.scanned_bytes > 0 {
+                    tracing::info!(
+                        partition = %partition.dir().display(),
+                        scanned_bytes = report.scanned_bytes,
+                        cut_bytes = report.cut_bytes,
+                        "recovered after an unclean stop"
+                    );
+                }
+                Slot::Online(Box::new(partition))
+            }
+            Err(error) => {
+                self.counters.logs_failed += 1;
+                tracing::error!(topic = %id.topic_id, partition = id.index, %error, "log offline");
+                Slot::Failed
+            }
+        };
+        self.partitions.insert(id, slot);
+        self.collect_jobs(id);
+        self.task_done();
+    }
+
+    /// Takes a partition of a deleted topic out of service.
+    fn remove(&mut self, id: PartitionId, topic: Str) {
+        let directory = self.data.join(PartitionDir::name(&topic, id.index));
+        self.note_removed(topic, id.index);
+        self.cache.forget(id);
+        match self.partitions.remove(&id) {
+            Some(Slot::Online(partition)) => {
+                self.partitions.insert(id, Slot::Draining(partition));
+                let why = Str::from("the topic was deleted");
+                self.refuse_appends_of(id, ErrorCode::UnknownTopicOrPartition, &why);
+                self.wake_all_readers(id);
+                self.remove_when_idle(id);
+            }
+            _ => {
+                self.partitions.insert(id, Slot::Removing);
+                self.effects.push(Effect::Remove { id, directory });
+            }
+        }
+    }
+
+    /// Removes the directory of a deleted partition once none of its jobs is on its way.
+    pub(super) fn remove_when_idle(&mut self, id: PartitionId) {
+        let idle = match self.partitions.get(&id) {
+            Some(Slot::Draining(partition)) if partition.jobs_in_flight() == 0 => {
+                partition.dir().to_owned()
+            }
+            _ => return,
+        };
+        // The files close with the partition, before their directory goes.
+        self.partitions.insert(id, Slot::Removing);
+        self.effects.push(Effect::Remove {
+            id,
+            directory: idle,
+        });
+    }
+
+    pub(super) fn removed(&mut self, id: PartitionId, result: Result<(), LogError>) {
+        if let Err(error) = result {
+            // The next start finds the directory and knows that the topic is gone.
+            tracing::error!(topic = %id.topic_id, partition = id.index, %error, "not removed");
+        }
+        self.partitions.remove(&id);
+        self.task_done();
+    }
+}

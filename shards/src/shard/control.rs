@@ -1,0 +1,314 @@
+//! Changes of the catalogue on the designated shard, one at a time: decided, appended to the
+//! metadata log, published once durable, answered once every shard has applied them.
+//!
+//! State only. Owns the order of changes and when a snapshot is due; what a change may be is the
+//! controller's to say.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use chronik_io::World;
+use chronik_protocol::ErrorCode;
+
+use super::{Effect, Shard, Slot};
+use crate::catalog::{
+    ApiError, Controller, ControllerReply, ControllerRequest, Image, METADATA_PARTITION,
+    SnapshotError, SnapshotId, metadata_batch,
+};
+use crate::limits::{CONTROL_QUEUE_LEN_MAX, METADATA_SNAPSHOT_AFTER_BYTES};
+use crate::partition::AppendOutcome;
+use crate::request::{Acks, AppendPart, AppendResult, DeleteRecordsPart, Reply};
+
+enum Item<R> {
+    Change(ControllerRequest, R),
+    /// Everything before it is done; nothing comes after it.
+    Stop(R),
+}
+
+/// A change between decision and answer.
+struct Current<R> {
+    responder: R,
+    reply: ControllerReply,
+    /// Until it is published.
+    next: Option<Image>,
+    records: i64,
+    timestamp_ms: i64,
+    bytes: u64,
+}
+
+/// See the module's text.
+pub(crate) struct Control<R> {
+    controller: Controller,
+    queue: VecDeque<Item<R>>,
+    current: Option<Current<R>>,
+    /// Bytes of log that the newest snapshot does not cover.
+    uncovered_bytes: u64,
+    snapshot_under_way: bool,
+}
+
+impl<R> Control<R> {
+    pub(crate) fn new(uncovered_bytes: u64) -> Self {
+        Control {
+            controller: Controller::default(),
+            queue: VecDeque::new(),
+            current: None,
+            uncovered_bytes,
+            snapshot_under_way: false,
+        }
+    }
+}
+
+impl<W: World, R> Shard<W, R> {
+    pub(super) fn control(&mut self, request: ControllerRequest, responder: R) {
+        let stopping = self.stopping.is_some();
+        let refusal = match &self.control {
+            None => Some((
+                ErrorCode::NotController,
+                "the catalogue is on another shard",
+            )),
+            Some(_) if stopping => Some((ErrorCode::NotController, "the broker stops")),
+            Some(control) if control.queue.len() >= CONTROL_QUEUE_LEN_MAX => Some((
+                ErrorCode::ThrottlingQuotaExceeded,
+                "too many changes are waiting",
+            )),
+            Some(_) => None,
+        };
+        match (refusal, &mut self.control) {
+            (None, Some(control)) => {
+                control.queue.push_back(Item::Change(request, responder));
+                self.run_control();
+            }
+            (refusal, _) => {
+                let (code, why) = refusal.unwrap_or((ErrorCode::NotController, ""));
+                let reply = refused(&request, &ApiError::new(code, why));
+                self.reply(responder, Reply::Control(reply));
+            }
+        }
+    }
+
+    /// Stops the broker after the changes that were asked for before.
+    pub(super) fn stop_all(&mut self, responder: R) {
+        match &mut self.control {
+            Some(control) => {
+                control.queue.push_back(Item::Stop(responder));
+                self.run_control();
+            }
+            None => self.close_all(responder),
+        }
+    }
+
+    fn run_control(&mut self) {
+        loop {
+            let Some(control) = &mut self.control else {
+                return;
+            };
+            if control.current.is_some() || control.snapshot_under_way {
+                return;
+            }
+            match control.queue.pop_front() {
+                Some(Item::Change(request, responder)) => self.decide(&request, responder),
+                Some(Item::Stop(responder)) => {
+                    let image = Arc::clone(&self.image);
+                    // Whatever comes after finds no control and is refused.
+                    self.control = None;
+                    self.effects.push(Effect::StopAll(responder, image));
+                    return;
+                }
+                None => return,
+            }
+        }
+    }
+
+    fn decide(&mut self, request: &ControllerRequest, responder: R) {
+        let now = self.now();
+        let Some(control) = &mut self.control else {
+            return;
+        };
+        let world = self.world.clone();
+        let mut random = || world.random_u128();
+        let decision = match control.controller.decide(&self.image, request, &mut random) {
+            Ok(decision) => decision,
+            Err(error) => {
+                tracing::error!(%error, "a change of the catalogue was not applied");
+                let error = ApiError::new(ErrorCode::UnknownServerError, error.to_string());
+                let reply = Reply::Control(refused(request, &error));
+                return self.reply(responder, reply);
+            }
+        };
+        let Some(next) = decision.next else {
+            return self.reply(responder, Reply::Control(decision.reply));
+        };
+        let batch = match metadata_batch(&decision.records, now.wall_ms) {
+            Ok(batch) => batch,
+            Err(error) => {
+                control.controller.forget_producer_ids();
+                let error = ApiError::new(ErrorCode::PolicyViolation, error.to_string());
+                let reply = Reply::Control(refused(request, &error));
+                return self.reply(responder, reply);
+            }
+        };
+        control.current = Some(Current {
+            responder,
+            reply: decision.reply,
+            next: Some(next),
+            records: i64::from(batch.header.last_offset_delta),
+            timestamp_ms: batch.header.max_timestamp,
+            bytes: batch.bytes.len() as u64,
+        });
+        let part = AppendPart {
+            partition: METADATA_PARTITION,
+            batch,
+        };
+        let outcome = match self.partitions.get_mut(&METADATA_PARTITION) {
+            Some(Slot::Online(log)) => log.append(&mut self.cache, part, Acks::All, now, 0),
+            _ => AppendOutcome::Done(AppendResult::failed(ErrorCode::KafkaStorageError, None)),
+        };
+        self.collect_jobs(METADATA_PARTITION);
+        if let AppendOutcome::Done(result) = outcome {
+            self.control_acked(result);
+        }
+    }
+
+    /// The records of the current change are durable, or will never be.
+    pub(super) fn control_acked(&mut self, result: AppendResult) {
+        let Some(control) = &mut self.control else {
+            return;
+        };
+        let Some(mut current) = control.current.take() else {
+            return;
+        };
+        if result.error != ErrorCode::None {
+            control.controller.forget_producer_ids();
+            let why = result.message.unwrap_or_default();
+            tracing::error!(error = ?result.error, %why, "the metadata log refused a change");
+            let message = format!("the metadata log refused the change: {why}");
+            let error = ApiError::new(ErrorCode::KafkaStorageError, message);
+            let reply = failed(current.reply, &error);
+            self.reply(current.responder, Reply::Control(reply));
+            return self.run_control();
+        }
+        control.uncovered_bytes += current.bytes;
+        let Some(mut image) = current.next.take() else {
+            return;
+        };
+        image.offset = result.base_offset.saturating_add(current.records);
+        image.timestamp_ms = current.timestamp_ms;
+        control.current = Some(current);
+        self.effects.push(Effect::PublishToAll(Arc::new(image)));
+    }
+
+    /// Every shard has applied the current change.
+    pub(super) fn published(&mut self) {
+        let Some(control) = &mut self.control else {
+            return;
+        };
+        if let Some(current) = control.current.take() {
+            let snapshot = control.uncovered_bytes >= METADATA_SNAPSHOT_AFTER_BYTES;
+            control.snapshot_under_way = snapshot;
+            self.reply(current.responder, Reply::Control(current.reply));
+            if snapshot {
+                // No change meanwhile, so that no removed directory is forgotten half removed.
+                self.effects
+                    .push(Effect::WriteSnapshot(Arc::clone(&self.image)));
+            }
+        }
+        self.run_control();
+    }
+
+    pub(super) fn snapshot_written(&mut self, result: Result<SnapshotId, SnapshotError>) {
+        let Some(control) = &mut self.control else {
+            return;
+        };
+        control.snapshot_under_way = false;
+        match result {
+            Ok(id) => {
+                control.uncovered_bytes = 0;
+                self.let_log_go(id.end_offset);
+                self.effects.push(Effect::RemoveSnapshotsBelow(id));
+            }
+            Err(error) => {
+                // The log still has everything; the next try comes after as many bytes again.
+                tracing::error!(%error, "metadata snapshot not written");
+                control.uncovered_bytes = 0;
+            }
+        }
+        self.run_control();
+    }
+
+    /// The log below a snapshot's end is not needed any more.
+    fn let_log_go(&mut self, end_offset: i64) {
+        let mut events = Vec::new();
+        if let Some(Slot::Online(log)) = self.partitions.get_mut(&METADATA_PARTITION) {
+            let part = DeleteRecordsPart {
+                partition: METADATA_PARTITION,
+                offset: end_offset,
+            };
+            log.delete_records(&part, &mut events);
+        }
+        self.collect_jobs(METADATA_PARTITION);
+    }
+}
+
+/// The same refusal for everything a request asks for.
+fn refused(request: &ControllerRequest, error: &ApiError) -> ControllerReply {
+    use crate::catalog::{CreatedTopic, TopicRef};
+    use chronik_protocol::{Str, Uuid};
+    match request {
+        ControllerRequest::CreateTopics { topics, .. } => {
+            let created = topics.iter().map(|topic| CreatedTopic {
+                name: topic.name.clone(),
+                result: Err(error.clone()),
+            });
+            ControllerReply::CreateTopics(created.collect())
+        }
+        ControllerRequest::DeleteTopics(topics) => {
+            let named = topics.iter().map(|topic| match topic {
+                TopicRef::Name(name) => (name.clone(), Uuid::ZERO, Err(error.clone())),
+                TopicRef::Id(id) => (Str::default(), *id, Err(error.clone())),
+            });
+            ControllerReply::DeleteTopics(named.collect())
+        }
+        ControllerRequest::CreatePartitions { topics, .. } => {
+            let named = topics
+                .iter()
+                .map(|topic| (topic.name.clone(), Err(error.clone())));
+            ControllerReply::CreatePartitions(named.collect())
+        }
+        ControllerRequest::AlterConfigs { resources, .. } => {
+            ControllerReply::AlterConfigs(resources.iter().map(|_| Err(error.clone())).collect())
+        }
+        ControllerRequest::AllocateProducerId => ControllerReply::ProducerId(Err(error.clone())),
+    }
+}
+
+/// A reply whose successes have become failures.
+fn failed(reply: ControllerReply, error: &ApiError) -> ControllerReply {
+    fn spoil<T>(result: &mut Result<T, ApiError>, error: &ApiError) {
+        if result.is_ok() {
+            *result = Err(error.clone());
+        }
+    }
+    let mut reply = reply;
+    match &mut reply {
+        ControllerReply::CreateTopics(topics) => {
+            topics
+                .iter_mut()
+                .for_each(|topic| spoil(&mut topic.result, error));
+        }
+        ControllerReply::DeleteTopics(topics) => {
+            topics
+                .iter_mut()
+                .for_each(|(_, _, result)| spoil(result, error));
+        }
+        ControllerReply::CreatePartitions(topics) => {
+            topics
+                .iter_mut()
+                .for_each(|(_, result)| spoil(result, error));
+        }
+        ControllerReply::AlterConfigs(results) => {
+            results.iter_mut().for_each(|result| spoil(result, error));
+        }
+        ControllerReply::ProducerId(result) => spoil(result, error),
+    }
+    reply
+}

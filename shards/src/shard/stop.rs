@@ -1,0 +1,157 @@
+//! Closing one shard: what was accepted is finished, parked requests are answered, every partition
+//! is sealed.
+//!
+//! State only. What the data directory says afterwards is written by the designated shard's driver
+//! when every shard has closed.
+
+use std::collections::VecDeque;
+
+use chronik_io::World;
+
+use super::{Effect, Shard, Slot};
+use crate::internal::{ClosedPartition, InternalAnswer};
+use crate::limits::PARTITION_TASKS_MAX;
+use crate::log::LogError;
+use crate::partition::CloseReport;
+use crate::request::{PartitionId, Wake};
+
+/// A stop under way. From its beginning on nothing new is accepted.
+pub(super) struct Stopping<R> {
+    waiting: Vec<R>,
+    /// Filled when everything is idle.
+    to_close: Option<VecDeque<PartitionId>>,
+    in_flight: usize,
+    closed: Vec<ClosedPartition>,
+    names: std::collections::BTreeMap<PartitionId, chronik_protocol::Str>,
+    done: bool,
+}
+
+impl<W: World, R> Shard<W, R> {
+    /// Begins to close; answered when every partition is closed.
+    pub(super) fn close_all(&mut self, responder: R) {
+        match &mut self.stopping {
+            Some(stopping) => stopping.waiting.push(responder),
+            None => {
+                self.stopping = Some(Stopping {
+                    waiting: vec![responder],
+                    to_close: None,
+                    in_flight: 0,
+                    closed: Vec::new(),
+                    names: std::collections::BTreeMap::new(),
+                    done: false,
+                });
+                for key in self.purgatory.keys() {
+                    self.end_parked(key, Wake::Progress);
+                }
+            }
+        }
+        self.close_when_idle();
+        self.answer_closed();
+    }
+
+    /// Goes on closing when nothing is on its way any more.
+    pub(super) fn close_when_idle(&mut self) {
+        let Some(stopping) = &self.stopping else {
+            return;
+        };
+        if stopping.to_close.is_none() {
+            if !self.is_idle() {
+                return;
+            }
+            let ids = self.partitions.keys().copied().collect();
+            if let Some(stopping) = &mut self.stopping {
+                stopping.to_close = Some(ids);
+            }
+        }
+        self.close_some();
+        self.answer_closed();
+    }
+
+    fn is_idle(&self) -> bool {
+        let quiet = |slot: &Slot<W>| match slot {
+            Slot::Online(partition) => partition.jobs_in_flight() == 0,
+            Slot::Failed => true,
+            _ => false,
+        };
+        self.appends.is_empty()
+            && self.reads.is_empty()
+            && self.read_queue.is_empty()
+            && self.offset_queries.is_empty()
+            && self.applying.is_idle()
+            && self.notes_are_out()
+            && self.partitions.values().all(quiet)
+    }
+
+    fn close_some(&mut self) {
+        loop {
+            let Some(stopping) = &mut self.stopping else {
+                return;
+            };
+            if stopping.in_flight >= PARTITION_TASKS_MAX {
+                return;
+            }
+            let Some(id) = stopping.to_close.as_mut().and_then(VecDeque::pop_front) else {
+                return;
+            };
+            match self.partitions.insert(id, Slot::Closing) {
+                Some(Slot::Online(partition)) => {
+                    stopping.in_flight += 1;
+                    stopping.names.insert(id, partition.topic().clone());
+                    self.effects.push(Effect::Close(partition));
+                }
+                _ => {
+                    let topic = self
+                        .image
+                        .topic_by_id(id.topic_id)
+                        .map(|topic| topic.name.clone());
+                    stopping.closed.push(ClosedPartition {
+                        topic: topic.unwrap_or_default(),
+                        index: id.index,
+                        report: None,
+                    });
+                }
+            }
+        }
+    }
+
+    pub(super) fn closed(&mut self, id: PartitionId, result: Result<CloseReport, LogError>) {
+        if let Err(error) = &result {
+            tracing::error!(topic = %id.topic_id, partition = id.index, %error, "not closed");
+        }
+        self.partitions.remove(&id);
+        let Some(stopping) = &mut self.stopping else {
+            return;
+        };
+        stopping.in_flight -= 1;
+        let topic = stopping.names.remove(&id).unwrap_or_default();
+        stopping.closed.push(ClosedPartition {
+            topic,
+            index: id.index,
+            report: result.ok(),
+        });
+        self.close_some();
+        self.answer_closed();
+    }
+
+    fn answer_closed(&mut self) {
+        let Some(stopping) = &mut self.stopping else {
+            return;
+        };
+        let finished = stopping.to_close.as_ref().is_some_and(VecDeque::is_empty);
+        if !finished || stopping.in_flight > 0 {
+            return;
+        }
+        let first = !std::mem::replace(&mut stopping.done, true);
+        let mut closed = if first {
+            std::mem::take(&mut stopping.closed)
+        } else {
+            Vec::new()
+        };
+        for responder in std::mem::take(&mut stopping.waiting) {
+            self.answer(
+                responder,
+                InternalAnswer::Closed(std::mem::take(&mut closed)),
+            );
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! Starting and stopping the shards, and the handle others hold.
+//!
+//! Runs on every shard. The designated one opens the catalogue, looks through the data directory
+//! and gives every shard the first image; nothing is served before all have applied it.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use chronik_io::{Lost, World};
+use chronik_protocol::{Str, Uuid};
+
+use crate::cache::{BatchCache, CacheLimits};
+use crate::catalog::{
+    CatalogueError, DirectoryIdentity, Endpoint, IdentityError, Image, METADATA_TOPIC,
+    Registration, open_catalogue,
+};
+use crate::driver::{Driver, set_aside};
+use crate::internal::{Boot, Internal, InternalRequest};
+use crate::log::LogError;
+use crate::log::checkpoint::{
+    CLEAN_SHUTDOWN_FILE, LOG_START_FILE, OffsetCheckpoint, PARTITION_METADATA_FILE,
+    RECOVERY_POINT_FILE, parse_partition_metadata,
+};
+use crate::log::directory::{PartitionDir, PartitionDirState};
+use crate::metrics::Counters;
+use crate::partition::{Partition, RecoveryHint};
+use crate::placement::{COORDINATOR_SHARD, shard_of};
+use crate::request::{PartitionId, Reply, Request};
+use crate::shard::{Shard, ShardOptions};
+
+/// `producer.id.expiration.ms`'s default: a day.
+const PRODUCER_EXPIRATION_MS: i64 = 86_400_000;
+
+/// What the shards need to know of the broker; the same on every shard.
+#[derive(Clone, Debug)]
+pub struct StartOptions {
+    /// `log.dirs`: one directory, absolute, locked by this process.
+    pub data: PathBuf,
+    /// `node.id`.
+    pub node_id: i32,
+    /// For a directory that has no cluster id yet, or to be held against the one it has.
+    pub cluster_id: Option<Str>,
+    /// The advertised listeners, for the broker's registration.
+    pub endpoints: Vec<Endpoint>,
+    /// `broker.rack`.
+    pub rack: Option<Str>,
+    /// Every broker setting that was given explicitly, by Kafka's names, checked.
+    pub static_configs: BTreeMap<Str, Str>,
+}
+
+/// Why the shards cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory belongs to somebody else.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The catalogue cannot be opened.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+    /// The data directory cannot be looked through.
+    #[error("the data directory {}: {source}", path.display())]
+    Data {
+        /// Which file or directory.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A directory that is left over cannot be removed.
+    #[error(transparent)]
+    Leftover(#[from] LogError),
+    /// The designated shard could not start, and has said why.
+    #[error("the catalogue's shard did not start: {0}")]
+    Abandoned(Arc<str>),
+}
+
+/// One shard as the rest of the broker on the same core sees it. Clones are the same shard.
+#[derive(Clone)]
+pub struct ShardHandle {
+    endpoint: chronik_io::Endpoint<Request, Reply>,
+    image: Rc<RefCell<Arc<Image>>>,
+    counters: Rc<dyn Fn() -> Counters>,
+}
+
+impl ShardHandle {
+    /// The image this shard has applied, or is applying: a look, never a hop.
+    pub fn image(&self) -> Arc<Image> {
+        Arc::clone(&self.image.borrow())
+    }
+
+    /// The way to every shard.
+    pub fn endpoint(&self) -> &chronik_io::Endpoint<Request, Reply> {
+        &self.endpoint
+    }
+
+    /// The shard that owns a partition.
+    pub fn owner(&self, partition: PartitionId) -> usize {
+        shard_of(&self.image.borrow(), partition, self.endpoint.count())
+    }
+
+    /// What this shard has done since it started.
+    pub fn counters(&self) -> Counters {
+        (self.counters)()
+    }
+
+    /// Stops every shard: what was accepted is finished, logs are sealed, and the directory says
+    /// that it was left in order. To be called once, on any shard; afterwards nothing is served.
+    ///
+    /// # Errors
+    /// When the designated shard has ended.
+    pub async fn stop(&self) -> Result<(), Lost> {
+        self.endpoint
+            .call(COORDINATOR_SHARD, Request::Stop)
+            .await
+            .map(|_| ())
+    }
+}
+
+/// Starts this shard; resolves when its partitions are open (on the designated shard: everybody's).
+/// To be called on every shard of the mesh.
+///
+/// # Errors
+/// See [`StartError`]. When the designated shard fails, every other fails too.
+pub async fn start<W: World>(
+    world: W,
+    endpoint: chronik_io::Endpoint<Request, Reply>,
+    options: &StartOptions,
+) -> Result<ShardHandle, StartError> {
+    let cluster_id = options.cluster_id.clone().unwrap_or_default();
+    let empty = Image::new(cluster_id, options.node_id, options.static_configs.clone());
+    let image = Rc::new(RefCell::new(Arc::new(empty.clone())));
+    let shard = ShardOptions {
+        index: endpoint.index(),
+        count: endpoint.count(),
+        producer_expiration_ms: options
+            .static_configs
+            .get("producer.id.expiration.ms")
+            .and_then(|value| value.trim().parse().ok())
+            .unwrap_or(PRODUCER_EXPIRATION_MS),
+    };
+    let state = Shard::new(world.clone(), &shard, Arc::new(empty.clone()));
+    let driver = Driver::start(world.clone(), endpoint.clone(), state, Rc::clone(&image));
+    if endpoint.index() == COORDINATOR_SHARD {
+        match boot(&world, &driver, options, empty).await {
+            Ok(boot) => {
+                let load = || Request::Internal(InternalRequest(Internal::Load(Arc::clone(&boot))));
+                driver.ask_all(load).await;
+            }
+            Err(error) => {
+                let reason: Arc<str> = Arc::from(error.to_string());
+                let abandon = || {
+                    let reason = Arc::clone(&reason);
+                    Request::Internal(InternalRequest(Internal::Abandon(reason)))
+                };
+                driver.ask_all(abandon).await;
+                return Err(error);
+            }
+        }
+    }
+    driver.wait_loaded().await.map_err(StartError::Abandoned)?;
+    let counters = Rc::new(move || driver.counters());
+    Ok(ShardHandle {
+        endpoint,
+        image,
+        counters,
+    })
+}
+
+/// Opens the catalogue and finds out what the last run left.
+async fn boot<W: World>(
+    world: &W,
+    driver: &Driver<W>,
+    options: &StartOptions,
+    mut empty: Image,
+) -> Result<Arc<Boot>, StartError> {
+    let data = &options.data;
+    world.create_dir_all(data).await.map_err(about(data))?;
+    let wanted = options.cluster_id.as_ref();
+    let identity = DirectoryIdentity::load_or_create(world, data, options.node_id, wanted).await?;
+    empty.cluster_id = identity.cluster_id.clone();
+    // Gone before anything changes: a crash from here on is an unclean stop.
+    let clean = consume(world, &data.join(CLEAN_SHUTDOWN_FILE)).await?;
+    let recovery_points = read_offsets(world, &data.join(RECOVERY_POINT_FILE)).await?;
+    let log_starts = read_offsets(world, &data.join(LOG_START_FILE)).await?;
+
+    // The shard's own cache is in use by nobody yet, but lives behind a cell.
+    let mut cache = BatchCache::new(CacheLimits::default());
+    let mut opened = open_catalogue(world, &mut cache, data, empty, clean).await?;
+    let registration = Registration {
+        endpoints: options.endpoints.clone(),
+        rack: options.rack.clone(),
+        identity,
+    };
+    opened
+        .begin_epoch(world, &mut cache, data, &registration)
+        .await?;
+    sweep(world, data, &opened.image, &opened.removed).await?;
+    let boot = Arc::new(Boot {
+        image: Arc::new(opened.image),
+        data: data.clone(),
+        hints: hints(&recovery_points, &log_starts, clean),
+        clean,
+        removed: opened.removed,
+    });
+    let uncovered_bytes = opened.uncovered_bytes;
+    driver.step(|state| {
+        state.adopt_catalogue(
+            opened.partition,
+            uncovered_bytes,
+            recovery_points,
+            log_starts,
+        );
+    });
+    Ok(boot)
+}
+
+fn about(path: &Path) -> impl FnOnce(io::Error) -> StartError {
+    let path = path.to_owned();
+    move |source| StartError::Data { path, source }
+}
+
+/// Removes a file; says whether it was there.
+async fn consume<W: World>(world: &W, path: &Path) -> Result<bool, StartError> {
+    match world.remove_file(path).await {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(about(path)(error)),
+    }
+}
+
+async fn read_offsets<W: World>(world: &W, path: &Path) -> Result<OffsetCheckpoint, StartError> {
+    match OffsetCheckpoint::read(world, path)
+        .await
+        .map_err(about(path))?
+    {
+        Some(Ok(found)) => Ok(found),
+        Some(Err(error)) => {
+            tracing::warn!(path = %path.display(), %error, "checkpoint passed over");
+            Ok(OffsetCheckpoint::default())
+        }
+        None => Ok(OffsetCheckpoint::default()),
+    }
+}
+
+fn hints(
+    recovery_points: &OffsetCheckpoint,
+    log_starts: &OffsetCheckpoint,
+    clean: bool,
+) -> BTreeMap<(Str, i32), RecoveryHint> {
+    let known: BTreeSet<_> = recovery_points
+        .0
+        .keys()
+        .chain(log_starts.0.keys())
+        .collect();
+    let offset = |of: &OffsetCheckpoint, key| of.0.get(key).copied().unwrap_or(0);
+    let hint = |key| RecoveryHint {
+        clean,
+        recovery_point: offset(recovery_points, key),
+        log_start_offset: offset(log_starts, key),
+    };
+    known
+        .into_iter()
+        .map(|key| (key.clone(), hint(key)))
+        .collect()
+}
+
+/// Removes what deletions left behind and sets aside what nobody knows. Directories whose name the
+/// catalogue has are left to whoever opens them: their id is looked at there.
+async fn sweep<W: World>(
+    world: &W,
+    data: &Path,
+    image: &Image,
+    removed: &BTreeSet<Uuid>,
+) -> Result<(), StartError> {
+    for entry in world.list_dir(data).await.map_err(about(data))? {
+        let Some(name) = entry.name.to_str().filter(|_| entry.is_dir) else {
+            continue;
+        };
+        let Some(found) = PartitionDir::parse(name) else {
+            continue;
+        };
+        let path = data.join(name);
+        match found.state {
+            PartitionDirState::Live if found.topic == METADATA_TOPIC => {}
+            PartitionDirState::Live => {
+                let known = image.topic(&found.topic).is_some_and(|topic| {
+                    usize::try_from(found.index).is_ok_and(|index| index < topic.partitions.len())
+                });
+                if !known {
+                    sweep_unknown(world, &path, removed).await?;
+                }
+            }
+            PartitionDirState::Deleted => {
+                Partition::<W>::delete(world, &path, world.random_u128()).await?;
+            }
+            _ => {}
+        }
+        world.pause().await;
+    }
+    Ok(())
+}
+
+async fn sweep_unknown<W: World>(
+    world: &W,
+    path: &Path,
+    removed: &BTreeSet<Uuid>,
+) -> Result<(), StartError> {
+    let file = path.join(PARTITION_METADATA_FILE);
+    let id = match world
+        .read_file(&file, crate::limits::SMALL_FILE_BYTES_MAX)
+        .await
+    {
+        Ok(content) => parse_partition_metadata(&content).ok(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(about(&file)(error)),
+    };
+    if id.is_some_and(|id| removed.contains(&id)) {
+        Partition::<W>::delete(world, path, world.random_u128()).await?;
+    } else {
+        set_aside(world, path).await.map_err(about(path))?;
+    }
+    Ok(())
+}
