@@ -84,6 +84,11 @@ impl Inventory {
         Ok(inventory)
     }
 
+    /// Whether there is a producer snapshot of everything below `offset`.
+    pub(crate) fn has_snapshot(&self, offset: i64) -> bool {
+        self.snapshots.contains(&offset)
+    }
+
     /// The newest readable producer snapshot at or below `offset_max`, and its offset.
     pub(crate) async fn newest_snapshot<W: World>(
         &self,
@@ -130,6 +135,7 @@ impl Inventory {
         base_offset: i64,
     ) -> Result<(), LogError> {
         self.snapshots.remove(&base_offset);
+        self.segments.retain(|segment| segment.base_offset != base_offset);
         remove_segment_files(world, dir, base_offset).await
     }
 }

@@ -131,6 +131,7 @@ struct Walked<F> {
 
 impl<W: World> Recovery<'_, W> {
     async fn run(&mut self, hint: RecoveryHint) -> Result<Recovered<W>, LogError> {
+        self.drop_below(hint.log_start_offset).await?;
         let segments = self.inventory.segments.clone();
         let Some(last) = segments.last().copied() else { return self.begin(hint).await };
         let tail = if hint.clean { self.trusted_tail(&last).await? } else { None };
@@ -169,6 +170,19 @@ impl<W: World> Recovery<'_, W> {
         self.finish(hint, base_offset, sealed, tail).await
     }
 
+    /// Removes segments that lie below the log's start as a whole. One without a snapshot behind it
+    /// is scanned first: what it says of producers is nowhere else.
+    async fn drop_below(&mut self, log_start: i64) -> Result<(), LogError> {
+        while let [first, next, ..] = self.inventory.segments.as_slice()
+            && next.base_offset <= log_start
+            && self.inventory.has_snapshot(next.base_offset)
+        {
+            let base = first.base_offset;
+            self.inventory.remove_segment(self.world, self.dir, base).await?;
+        }
+        Ok(())
+    }
+
     /// A log without any segment: new, or its files are gone.
     async fn begin(&mut self, hint: RecoveryHint) -> Result<Recovered<W>, LogError> {
         self.producers_from = 0;
@@ -195,7 +209,7 @@ impl<W: World> Recovery<'_, W> {
             dir = %self.dir.display(), log_start,
             "the log ends before its start offset; it begins anew there"
         );
-        for segment in std::mem::take(&mut self.inventory.segments) {
+        for segment in self.inventory.segments.clone() {
             self.inventory.remove_segment(self.world, self.dir, segment.base_offset).await?;
             self.report.dropped_segments += 1;
         }
@@ -273,6 +287,10 @@ impl<W: World> Recovery<'_, W> {
         segment: &SegmentEntry,
     ) -> Result<Option<(OffsetIndex, TimeIndex)>, LogError> {
         let base = segment.base_offset;
+        if segment.log_bytes == 0 {
+            // Never appended to, so never sealed: there is nothing to index.
+            return Ok(Some((OffsetIndex::new(base), TimeIndex::new(base))));
+        }
         let mut read = Vec::with_capacity(2);
         for kind in [FileKind::Index, FileKind::TimeIndex] {
             let path = segment_path(self.dir, base, kind);
@@ -418,9 +436,11 @@ impl<W: World> Recovery<'_, W> {
         for (at, segment) in segments.iter().enumerate().skip(scan_from) {
             let walked = self.scan_one(segment).await?;
             let next_base = segments.get(at + 1).map(|next| next.base_offset);
+            let follows = next_base == Some(walked.next_offset);
             let whole = match &walked.end {
-                ScanEnd::Exact => true,
-                ScanEnd::Zeros => next_base == Some(walked.next_offset),
+                // Only compaction leaves gaps; elsewhere the segment's last batches are missing.
+                ScanEnd::Exact => follows || self.config.cleanup_policy.compact,
+                ScanEnd::Zeros => follows,
                 ScanEnd::Torn(_) => false,
             };
             match next_base {

@@ -222,7 +222,9 @@ impl<W: World> Partition<W> {
             let (world, path) = (self.world.clone(), self.dir.join(LEADER_EPOCH_FILE));
             push(Work::SaveEpochs { world, path, bytes: self.epochs.to_bytes() });
         }
-        if !self.segments_to_remove.is_empty() {
+        if !self.segments_to_remove.is_empty() && !self.removing {
+            // One after the other: removals that overtake each other could leave a gap.
+            self.removing = true;
             let (world, dir) = (self.world.clone(), self.dir.clone());
             let bases = std::mem::take(&mut self.segments_to_remove);
             push(Work::Remove { world, dir, bases });
@@ -297,10 +299,14 @@ impl<W: World> Partition<W> {
                 // The next seal or the close writes it again, and until then a crash rebuilds it.
                 warn!(partition = self.name(), %error, "leader epochs not saved");
             }
-            Done::Removed(Err(error)) => {
-                warn!(partition = self.name(), %error, "old segment files not removed");
+            Done::EpochsSaved(Ok(())) => {}
+            Done::Removed(removed) => {
+                self.removing = false;
+                if let Err(error) = removed {
+                    // They lie below the log start: the next start removes them.
+                    warn!(partition = self.name(), %error, "old segment files not removed");
+                }
             }
-            Done::EpochsSaved(Ok(())) | Done::Removed(Ok(())) => {}
         }
         self.flush.reached(self.durable_offset());
         self.advance(events);

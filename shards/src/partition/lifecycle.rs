@@ -37,8 +37,7 @@ impl<W: World> Partition<W> {
         claim(world, dir, options.id.topic_id).await?;
         let recovered = recover(world, dir, &options.config, options.recovery).await?;
         let report = recovered.report.clone();
-        let has_records = report.log_end > recovered.active.base_offset();
-        let partition = Self {
+        let mut partition = Self {
             world: world.clone(),
             dir: dir.to_owned(),
             id: options.id,
@@ -60,8 +59,9 @@ impl<W: World> Partition<W> {
             admission: super::append::Admission::default(),
             flush: Flush::default(),
             segments_to_remove: Vec::new(),
+            removing: false,
             jobs_in_flight: 0,
-            dirty: has_records && !report.clean,
+            dirty: !report.clean && report.scanned_bytes > 0,
             failure: None,
         };
         if report.scanned_bytes > 0 && !report.clean {
@@ -76,7 +76,6 @@ impl<W: World> Partition<W> {
                 "log recovered"
             );
         }
-        let mut partition = partition;
         partition.remove_below_log_start();
         Ok((partition, report))
     }

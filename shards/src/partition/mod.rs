@@ -18,6 +18,9 @@ mod offsets;
 mod producer_state;
 mod timestamps;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -160,6 +163,7 @@ pub struct Partition<W: World> {
     admission: append::Admission,
     flush: jobs::Flush,
     segments_to_remove: Vec<i64>,
+    removing: bool,
     jobs_in_flight: usize,
     /// Something was appended or scanned since the files were last as a clean stop leaves them.
     dirty: bool,
