@@ -35,8 +35,8 @@ pub use timestamps::{OffsetDone, OffsetJob, OffsetPlan};
 
 use crate::catalog::{Durability, TopicConfig};
 use crate::log::LogError;
-pub use crate::log::recovery::{RecoveryHint, RecoveryReport};
 use crate::log::epochs::LeaderEpochs;
+pub use crate::log::recovery::{RecoveryHint, RecoveryReport};
 use crate::log::segment::{ActiveSegment, SealedSegment};
 use crate::request::{AppendResult, LogDescription, PartitionId};
 

@@ -60,8 +60,9 @@ fn fails_for_good(operation: Operation, fault: Fault, durability: Durability) {
     let world = simulation.world();
     let config = small_config(durability);
     let hint = RecoveryHint::default();
-    let (rig, _) =
-        simulation.run(Rig::open(&world, Path::new(DIR), &config, hint, 0)).expect("opens");
+    let (rig, _) = simulation
+        .run(Rig::open(&world, Path::new(DIR), &config, hint, 0))
+        .expect("opens");
     for sequence in 0..3 {
         simulation.run(rig.must_append(&produced_batch((5, 0, sequence), &[b"kept"])));
     }
@@ -83,10 +84,17 @@ fn fails_for_good(operation: Operation, fault: Fault, durability: Durability) {
     let later = simulation.run(rig.append(&produced_batch((5, 0, 3), &[&[9; 600]]), Acks::All));
     assert_eq!(later.error, ErrorCode::KafkaStorageError);
     let old = simulation.run(rig.append(&produced_batch((5, 0, 0), &[b"kept"]), Acks::All));
-    assert_eq!(old.error, ErrorCode::KafkaStorageError, "also repetitions of what is safe");
+    assert_eq!(
+        old.error,
+        ErrorCode::KafkaStorageError,
+        "also repetitions of what is safe"
+    );
     assert_eq!(simulation.run(rig.read_all(0)).len(), 3);
     let closed = simulation.run(rig.close());
-    assert!(matches!(closed, Err(LogError::Failed { .. })), "it must not pass for clean");
+    assert!(
+        matches!(closed, Err(LogError::Failed { .. })),
+        "it must not pass for clean"
+    );
     let mut simulation = simulation.crash();
     let world = simulation.world();
     let opened = Rig::open(&world, Path::new(DIR), &config, RecoveryHint::default(), 1);
@@ -112,13 +120,16 @@ fn a_stronger_promise_holds_at_once_and_a_failed_sync_ends_the_log() {
     let world = simulation.world();
     let relaxed = small_config(Durability::Process);
     let hint = RecoveryHint::default();
-    let (rig, _) =
-        simulation.run(Rig::open(&world, Path::new(DIR), &relaxed, hint, 0)).expect("opens");
+    let (rig, _) = simulation
+        .run(Rig::open(&world, Path::new(DIR), &relaxed, hint, 0))
+        .expect("opens");
     simulation.run(rig.must_append(&batch(&[b"relaxed"])));
     let strict = std::sync::Arc::new(small_config(Durability::Disk));
     rig.with(|partition, _| partition.set_config(strict));
     simulation.run(rig.must_append(&batch(&[b"strict"])));
-    simulation.faults().script(Operation::Sync, ".log", 0, Fault::Broken);
+    simulation
+        .faults()
+        .script(Operation::Sync, ".log", 0, Fault::Broken);
     let result = simulation.run(rig.append(&batch(&[b"lost"]), Acks::All));
     assert_eq!(result.error, ErrorCode::KafkaStorageError);
     drop(rig);
@@ -140,7 +151,9 @@ fn a_segment_that_cannot_be_created_refuses_appends_and_the_log_stays_healthy() 
     let large = batch(&[&[1; 15_000]]);
     simulation.run(rig.must_append(&large));
     simulation.run(rig.quiet());
-    simulation.faults().script(Operation::Open, ".log", 0, Fault::Broken);
+    simulation
+        .faults()
+        .script(Operation::Open, ".log", 0, Fault::Broken);
     let refused = simulation.run(rig.append(&large, Acks::All));
     assert_eq!(refused.error, ErrorCode::KafkaStorageError);
     assert!(!rig.failed());
@@ -157,7 +170,9 @@ fn indexes_that_cannot_be_written_hold_the_recovery_point_back_and_are_rebuilt()
     let opened = Rig::open(&world, Path::new(DIR), &config, hint, 0);
     let (rig, _) = simulation.run(opened).expect("opens");
     let large = batch(&[&[1; 15_000]]);
-    simulation.faults().script(Operation::Write, ".index", 0, Fault::Broken);
+    simulation
+        .faults()
+        .script(Operation::Write, ".index", 0, Fault::Broken);
     simulation.run(rig.must_append(&large));
     simulation.run(rig.must_append(&large));
     simulation.run(rig.quiet());

@@ -23,7 +23,10 @@ fn path(name: &str) -> std::path::PathBuf {
 
 async fn open(world: &SimulatedWorld, hint: RecoveryHint) -> Rig<SimulatedWorld> {
     let config = small_config(Durability::Disk);
-    Rig::open(world, Path::new(DIR), &config, hint, 3).await.expect("opens").0
+    Rig::open(world, Path::new(DIR), &config, hint, 3)
+        .await
+        .expect("opens")
+        .0
 }
 
 /// About 60 batches over some segments, closed cleanly.
@@ -53,12 +56,18 @@ fn the_log_holds_the_batches_as_sent_but_for_offset_and_epoch() {
         for entry in &entries {
             let name = entry.name.to_str().expect("UTF-8");
             if name.ends_with(".log") {
-                assert!(entry.len <= 24 << 10, "{name} is cut and below segment.bytes");
+                assert!(
+                    entry.len <= 24 << 10,
+                    "{name} is cut and below segment.bytes"
+                );
                 bytes.extend_from_slice(&world.read_file(&path(name), 1 << 20).await.expect("ok"));
             }
             assert!(!name.ends_with(".tmp"), "{name}");
         }
-        let expected: Vec<u8> = appended.iter().flat_map(|batch| batch.bytes.to_vec()).collect();
+        let expected: Vec<u8> = appended
+            .iter()
+            .flat_map(|batch| batch.bytes.to_vec())
+            .collect();
         assert!(bytes == expected);
         let rig = open(&world, hint).await;
         let read = rig.read_all(0).await;
@@ -75,7 +84,12 @@ fn the_log_holds_the_batches_as_sent_but_for_offset_and_epoch() {
 
 #[test]
 fn missing_and_garbled_files_are_rebuilt_to_the_same_bytes() {
-    let kinds = [".index", ".timeindex", ".snapshot", "leader-epoch-checkpoint"];
+    let kinds = [
+        ".index",
+        ".timeindex",
+        ".snapshot",
+        "leader-epoch-checkpoint",
+    ];
     for kind in kinds {
         for garble in [false, true] {
             let mut simulation = Simulation::new(2);
@@ -91,7 +105,10 @@ fn missing_and_garbled_files_are_rebuilt_to_the_same_bytes() {
                     let good = world.read_file(&path(&name), 1 << 20).await.expect("reads");
                     if garble {
                         let junk = b"\xff\xffgarbage, and no multiple of anything";
-                        world.write_file_atomic(&path(&name), junk).await.expect("writes");
+                        world
+                            .write_file_atomic(&path(&name), junk)
+                            .await
+                            .expect("writes");
                     } else {
                         world.remove_file(&path(&name)).await.expect("removes");
                     }
@@ -120,7 +137,10 @@ fn missing_and_garbled_files_are_rebuilt_to_the_same_bytes() {
                 for (name, good) in damaged {
                     let changes = name.starts_with(&active) || name.ends_with(".snapshot");
                     if !changes {
-                        let now = world.read_file(&path(&name), 1 << 20).await.expect("is back");
+                        let now = world
+                            .read_file(&path(&name), 1 << 20)
+                            .await
+                            .expect("is back");
                         assert!(now == good, "{name}");
                     }
                 }
@@ -145,9 +165,15 @@ fn a_sealed_segments_index_that_lies_is_noticed_by_the_read_and_rebuilt() {
         let rig = open(&world, hint).await;
         // From the segment's end, for a read brings the rest of the segment with it.
         let end = rig.with(|partition, _| partition.sealed[0].next_offset);
-        let inside = appended.iter().filter(|batch| batch.header.next_offset() <= end);
+        let inside = appended
+            .iter()
+            .filter(|batch| batch.header.next_offset() <= end);
         for batch in inside.rev() {
-            let found = rig.read(batch.header.base_offset, 1).await.records.into_bytes();
+            let found = rig
+                .read(batch.header.base_offset, 1)
+                .await
+                .records
+                .into_bytes();
             assert!(found == batch.bytes, "{}", batch.header.base_offset);
         }
         assert!(world.read_file(&index, 1 << 20).await.expect("reads") == good);
@@ -165,7 +191,11 @@ fn garbage_behind_the_last_batch_is_cut_and_never_comes_back() {
         rig.close().await.expect("closes");
         // A whole batch with the right offset, then half of one.
         let log = path(&first(".log"));
-        let mut bytes = world.read_file(&log, 1 << 20).await.expect("reads").to_vec();
+        let mut bytes = world
+            .read_file(&log, 1 << 20)
+            .await
+            .expect("reads")
+            .to_vec();
         let whole = batch(&[b"written, never answered"]).with_offsets(1, 3);
         bytes.extend_from_slice(&whole.bytes);
         let valid = bytes.len() as u64;
@@ -182,7 +212,10 @@ fn garbage_behind_the_last_batch_is_cut_and_never_comes_back() {
         let end = valid as usize + next.bytes.len();
         rig.quiet().await;
         let file = rig.file(&first(".log")).await;
-        assert!(file[end..].iter().all(|byte| *byte == 0), "zeros follow, nothing stale");
+        assert!(
+            file[end..].iter().all(|byte| *byte == 0),
+            "zeros follow, nothing stale"
+        );
     });
 }
 
@@ -192,14 +225,25 @@ fn another_topics_directory_is_refused() {
     let world = simulation.world();
     simulation.run(async {
         fill(&world).await;
-        let metadata = world.read_file(&path("partition.metadata"), 100).await.expect("reads");
-        assert_eq!(&metadata[..], b"version: 0\ntopic_id: AAAAAAAAAAAAAAAAEjRWeA");
+        let metadata = world
+            .read_file(&path("partition.metadata"), 100)
+            .await
+            .expect("reads");
+        assert_eq!(
+            &metadata[..],
+            b"version: 0\ntopic_id: AAAAAAAAAAAAAAAAEjRWeA"
+        );
         let other = b"version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAAAQ";
-        world.write_file_atomic(&path("partition.metadata"), other).await.expect("writes");
+        world
+            .write_file_atomic(&path("partition.metadata"), other)
+            .await
+            .expect("writes");
         let config = small_config(Durability::Disk);
-        let opened =
-            Rig::open(&world, Path::new(DIR), &config, RecoveryHint::default(), 0).await;
-        assert!(matches!(opened.err(), Some(LogError::TopicIdMismatch { .. })));
+        let opened = Rig::open(&world, Path::new(DIR), &config, RecoveryHint::default(), 0).await;
+        assert!(matches!(
+            opened.err(),
+            Some(LogError::TopicIdMismatch { .. })
+        ));
     });
 }
 
@@ -209,19 +253,30 @@ fn leftovers_of_unfinished_changes_are_settled() {
     let world = simulation.world();
     simulation.run(async {
         let (appended, hint) = fill(&world).await;
-        let log = world.read_file(&path(&first(".log")), 1 << 20).await.expect("reads");
+        let log = world
+            .read_file(&path(&first(".log")), 1 << 20)
+            .await
+            .expect("reads");
         // A finished replacement of the first segment, a half one, and things to be removed.
-        world.write_file_atomic(&path(&first(".log.swap")), &log).await.expect("writes");
+        world
+            .write_file_atomic(&path(&first(".log.swap")), &log)
+            .await
+            .expect("writes");
         let half = format!("{:020}.log.cleaned", 999_999);
         let gone = format!("{:020}.log.deleted", 17);
         for name in [half.as_str(), gone.as_str(), "leader-epoch-checkpoint.tmp"] {
-            world.write_file_atomic(&path(name), b"x").await.expect("writes");
+            world
+                .write_file_atomic(&path(name), b"x")
+                .await
+                .expect("writes");
         }
         let rig = open(&world, hint).await;
         assert_eq!(rig.read_all(0).await, appended);
         for entry in world.list_dir(Path::new(DIR)).await.expect("lists") {
             let name = entry.name.into_string().expect("UTF-8");
-            let left = [".swap", ".cleaned", ".deleted", ".tmp"].iter().any(|s| name.ends_with(s));
+            let left = [".swap", ".cleaned", ".deleted", ".tmp"]
+                .iter()
+                .any(|s| name.ends_with(s));
             assert!(!left, "{name}");
         }
     });
@@ -238,13 +293,24 @@ fn segments_roll_by_the_age_of_their_first_record() {
         let opened = Rig::open(&world, Path::new(DIR), &config, hint, 0).await;
         let (rig, _) = opened.expect("opens");
         for (timestamp, base) in [(5000, 0), (6000, 1), (6001, 2), (7000, 3), (7002, 4)] {
-            assert_eq!(rig.must_append(&timed_batch(&[b"x"], timestamp)).await, base);
+            assert_eq!(
+                rig.must_append(&timed_batch(&[b"x"], timestamp)).await,
+                base
+            );
         }
         rig.quiet().await;
         let bases: Vec<i64> = rig.with(|partition, _| {
-            partition.sealed.iter().map(|segment| segment.base_offset).collect()
+            partition
+                .sealed
+                .iter()
+                .map(|segment| segment.base_offset)
+                .collect()
         });
-        assert_eq!(bases, [0, 2], "6001 and 7002 are more than a second behind the first");
+        assert_eq!(
+            bases,
+            [0, 2],
+            "6001 and 7002 are more than a second behind the first"
+        );
         assert_eq!(rig.recovery_point(), Some(4));
     });
 }
@@ -256,8 +322,16 @@ fn deletion_renames_first_and_forgives_what_is_missing() {
     simulation.run(async {
         fill(&world).await;
         for _ in 0..2 {
-            Partition::delete(&world, Path::new(DIR), 77).await.expect("deletes");
-            assert!(world.list_dir(Path::new("/data")).await.expect("lists").is_empty());
+            Partition::delete(&world, Path::new(DIR), 77)
+                .await
+                .expect("deletes");
+            assert!(
+                world
+                    .list_dir(Path::new("/data"))
+                    .await
+                    .expect("lists")
+                    .is_empty()
+            );
         }
     });
 }

@@ -39,15 +39,24 @@ async fn lay_out(world: &SimulatedWorld, names: &[&str]) {
     world.create_dir_all(Path::new(DIR)).await.expect("creates");
     let metadata = partition_metadata_bytes(ID.topic_id);
     let path = Path::new(DIR).join("partition.metadata");
-    world.write_file_atomic(&path, &metadata).await.expect("writes");
+    world
+        .write_file_atomic(&path, &metadata)
+        .await
+        .expect("writes");
     for name in names {
         let path = Path::new(DIR).join(name);
-        world.write_file_atomic(&path, golden(name)).await.expect("writes");
+        world
+            .write_file_atomic(&path, golden(name))
+            .await
+            .expect("writes");
     }
 }
 
 fn config() -> TopicConfig {
-    TopicConfig { index_interval_bytes: 300, ..TopicConfig::default() }
+    TopicConfig {
+        index_interval_bytes: 300,
+        ..TopicConfig::default()
+    }
 }
 
 #[test]
@@ -55,7 +64,12 @@ fn the_partition_metadata_is_kafkas_to_the_byte() {
     let bytes = include_bytes!("../../../tests/golden/golden-0/partition.metadata");
     let id = parse_partition_metadata(bytes).expect("parses");
     assert_eq!(partition_metadata_bytes(id), bytes);
-    assert_eq!(LeaderEpochs::parse(golden(EPOCHS)).expect("parses").to_bytes(), golden(EPOCHS));
+    assert_eq!(
+        LeaderEpochs::parse(golden(EPOCHS))
+            .expect("parses")
+            .to_bytes(),
+        golden(EPOCHS)
+    );
 }
 
 #[test]
@@ -86,14 +100,21 @@ fn a_directory_that_kafka_closed_is_trusted_and_left_as_it_is() {
     simulation.run(async {
         let all = [LOG, INDEX, TIME_INDEX, SNAPSHOT, EPOCHS];
         lay_out(&world, &all).await;
-        let hint = RecoveryHint { clean: true, recovery_point: END, log_start_offset: 0 };
+        let hint = RecoveryHint {
+            clean: true,
+            recovery_point: END,
+            log_start_offset: 0,
+        };
         let opened = Rig::open(&world, Path::new(DIR), &config(), hint, 1).await;
         let (rig, report) = opened.expect("opens");
         assert!(report.clean && !report.rebuilt_producers && !report.rebuilt_epochs);
         let earliest = rig.list(OffsetTarget::Earliest).await;
         assert_eq!((earliest.error, earliest.offset), (ErrorCode::None, 0));
         let latest = rig.list(OffsetTarget::MaxTimestamp).await;
-        assert!(latest.offset >= 150, "the second producer's records are the newest: {latest:?}");
+        assert!(
+            latest.offset >= 150,
+            "the second producer's records are the newest: {latest:?}"
+        );
         let rig_again = rig.clone();
         let report = rig.close().await.expect("closes");
         assert_eq!(clean(&report), hint);

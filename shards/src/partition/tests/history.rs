@@ -52,7 +52,12 @@ struct History {
 
 impl History {
     fn new(seed: u64, durability: Durability) -> History {
-        let producer = |id| Producer { id, epoch: 0, next_sequence: 0, in_flight: VecDeque::new() };
+        let producer = |id| Producer {
+            id,
+            epoch: 0,
+            next_sequence: 0,
+            in_flight: VecDeque::new(),
+        };
         History {
             random: Random::new(seed ^ 0x5eed),
             config: small_config(durability),
@@ -61,15 +66,18 @@ impl History {
             acknowledged: BTreeMap::new(),
             consumed: BTreeMap::new(),
             consumer_at: 0,
-            hint: RecoveryHint { clean: false, recovery_point: 0, log_start_offset: 0 },
+            hint: RecoveryHint {
+                clean: false,
+                recovery_point: 0,
+                log_start_offset: 0,
+            },
             epoch: 0,
         }
     }
 
     fn life(&mut self, mut simulation: Simulation, ending: Ending) -> Simulation {
         let world = simulation.world();
-        let opened =
-            Rig::open(&world, Path::new(DIR), &self.config, self.hint, self.epoch);
+        let opened = Rig::open(&world, Path::new(DIR), &self.config, self.hint, self.epoch);
         let (rig, report) = simulation.run(opened).expect("opens");
         assert_eq!(report.clean, self.hint.clean);
         simulation.run(self.check_everything(&rig));
@@ -171,7 +179,9 @@ impl History {
     fn collect(&mut self, rig: &Rig<SimulatedWorld>) {
         for producer in &mut self.producers {
             while let Some((batch, Some(tag))) = producer.in_flight.front() {
-                let Some(result) = rig.result(*tag) else { break };
+                let Some(result) = rig.result(*tag) else {
+                    break;
+                };
                 assert_eq!(result.error, ErrorCode::None, "{:?}", result.message);
                 self.acknowledged.insert(result.base_offset, batch.body());
                 producer.in_flight.pop_front();
@@ -217,7 +227,10 @@ impl History {
         how: impl FnOnce(Simulation) -> Simulation,
     ) -> Simulation {
         for producer in &mut self.producers {
-            producer.in_flight.iter_mut().for_each(|entry| entry.1 = None);
+            producer
+                .in_flight
+                .iter_mut()
+                .for_each(|entry| entry.1 = None);
         }
         how(simulation)
     }
@@ -236,8 +249,10 @@ impl History {
         let start = rig.with(|partition, _| partition.log_start());
         assert!(start >= self.hint.log_start_offset);
         let log = rig.read_all(start).await;
-        let by_offset: BTreeMap<i64, &CheckedBatch> =
-            log.iter().map(|batch| (batch.header.base_offset, batch)).collect();
+        let by_offset: BTreeMap<i64, &CheckedBatch> = log
+            .iter()
+            .map(|batch| (batch.header.base_offset, batch))
+            .collect();
         let mut expected = None;
         for batch in &log {
             let base = batch.header.base_offset;
@@ -246,7 +261,10 @@ impl History {
         }
         for (offset, body) in self.acknowledged.range(start..) {
             let found = by_offset.get(offset).map(|batch| batch.body());
-            assert!(found.as_ref() == Some(body), "acknowledged at {offset} and not there");
+            assert!(
+                found.as_ref() == Some(body),
+                "acknowledged at {offset} and not there"
+            );
         }
         for (offset, bytes) in self.consumed.range(start..) {
             let found = by_offset.get(offset).map(|batch| &batch.bytes);
@@ -283,8 +301,12 @@ fn run_history(seed: u64, durability: Durability, endings: &[Ending]) {
 /// `CHRONIK_SEEDS` asks for more than the thousand that every test run does, `CHRONIK_SEED` for
 /// another first one.
 fn seeds() -> std::ops::Range<u64> {
-    let count = std::env::var("CHRONIK_SEEDS").ok().and_then(|count| count.parse().ok());
-    let first = std::env::var("CHRONIK_SEED").ok().and_then(|seed| seed.parse().ok());
+    let count = std::env::var("CHRONIK_SEEDS")
+        .ok()
+        .and_then(|count| count.parse().ok());
+    let first = std::env::var("CHRONIK_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
     let first = first.unwrap_or(0);
     first..first + count.unwrap_or(1000)
 }
@@ -300,16 +322,27 @@ fn run_histories(durability: Durability, endings: &[Ending]) {
 
 #[test]
 fn under_disk_nothing_acknowledged_or_consumed_is_lost_by_kills_and_power_cuts() {
-    let endings = [Ending::PowerCut, Ending::PowerCut, Ending::Kill, Ending::Clean];
+    let endings = [
+        Ending::PowerCut,
+        Ending::PowerCut,
+        Ending::Kill,
+        Ending::Clean,
+    ];
     run_histories(Durability::Disk, &endings);
 }
 
 #[test]
 fn under_process_a_kill_loses_nothing() {
-    run_histories(Durability::Process, &[Ending::Kill, Ending::Kill, Ending::Clean]);
+    run_histories(
+        Durability::Process,
+        &[Ending::Kill, Ending::Kill, Ending::Clean],
+    );
 }
 
 #[test]
 fn under_process_a_power_cut_leaves_a_sound_log() {
-    run_histories(Durability::Process, &[Ending::PowerCut, Ending::Kill, Ending::Clean]);
+    run_histories(
+        Durability::Process,
+        &[Ending::PowerCut, Ending::Kill, Ending::Clean],
+    );
 }

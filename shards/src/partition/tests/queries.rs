@@ -15,7 +15,10 @@ const DIR: &str = "/data/orders-0";
 
 async fn open(world: &SimulatedWorld, hint: RecoveryHint, epoch: i32) -> Rig<SimulatedWorld> {
     let config = small_config(Durability::Disk);
-    Rig::open(world, Path::new(DIR), &config, hint, epoch).await.expect("opens").0
+    Rig::open(world, Path::new(DIR), &config, hint, epoch)
+        .await
+        .expect("opens")
+        .0
 }
 
 fn run(test: impl AsyncFnOnce(&SimulatedWorld)) {
@@ -29,12 +32,17 @@ fn timestamps_find_the_first_record_that_is_not_older() {
     run(async |world| {
         let rig = open(world, RecoveryHint::default(), 0).await;
         let empty = rig.list(OffsetTarget::MaxTimestamp).await;
-        assert_eq!((empty.error, empty.offset, empty.timestamp_ms), (ErrorCode::None, -1, -1));
+        assert_eq!(
+            (empty.error, empty.offset, empty.timestamp_ms),
+            (ErrorCode::None, -1, -1)
+        );
         // Three records a batch, 10 ms apart between batches, over several segments.
         let mut records = Vec::new();
         for n in 0..80_i64 {
             let timestamp = 1000 + 10 * n;
-            let base = rig.must_append(&timed_batch(&[&[1; 700], b"b", b"c"], timestamp)).await;
+            let base = rig
+                .must_append(&timed_batch(&[&[1; 700], b"b", b"c"], timestamp))
+                .await;
             records.extend((0..3).map(|at| (timestamp + at, base + at)));
         }
         let check = async |rig: &Rig<SimulatedWorld>| {
@@ -81,7 +89,11 @@ fn leader_epochs_end_where_the_next_one_began() {
         rig.must_append(&batch(&[b"x", b"y"])).await;
         rig.with(|partition, _| partition.set_leader_epoch(6));
         let end = |current_leader_epoch, leader_epoch| {
-            let query = EpochQuery { partition: ID, current_leader_epoch, leader_epoch };
+            let query = EpochQuery {
+                partition: ID,
+                current_leader_epoch,
+                leader_epoch,
+            };
             let answer = rig.with(|partition, _| partition.epoch_end(&query));
             (answer.error, answer.leader_epoch, answer.end_offset)
         };
@@ -124,13 +136,20 @@ fn reads_outside_the_log_and_with_the_wrong_epoch_are_refused() {
         assert_eq!(read(1, 1, -1).error, ErrorCode::FencedLeaderEpoch);
         assert_eq!(read(1, 3, -1).error, ErrorCode::UnknownLeaderEpoch);
         let end = read(3, 2, 2);
-        assert_eq!((end.error, end.records.len(), end.high_watermark), (ErrorCode::None, 0, 3));
+        assert_eq!(
+            (end.error, end.records.len(), end.high_watermark),
+            (ErrorCode::None, 0, 3)
+        );
         let all = read(1, 2, 2);
         assert_eq!(all.aborted, Some(Vec::new()));
         assert_eq!((all.log_start_offset, all.diverging), (1, None));
         assert!(!all.records.is_empty());
         assert_eq!(read(1, 2, 1).diverging, None);
-        assert_eq!(read(2, 2, 1).diverging, Some((1, 1)), "epoch 1 ended where epoch 2 began");
+        assert_eq!(
+            read(2, 2, 1).diverging,
+            Some((1, 1)),
+            "epoch 1 ended where epoch 2 began"
+        );
         assert_eq!(read(1, 2, 9).error, ErrorCode::OffsetOutOfRange);
     });
 }
@@ -151,7 +170,11 @@ fn deleting_records_moves_the_start_and_removes_whole_segments() {
             (5, ErrorCode::None, 13),
         ] {
             let result = rig.delete_records(offset);
-            assert_eq!((result.error, result.low_watermark), (error, low), "{offset}");
+            assert_eq!(
+                (result.error, result.low_watermark),
+                (error, low),
+                "{offset}"
+            );
         }
         rig.quiet().await;
         assert!(size(&rig) < before * 2 / 3);
@@ -163,7 +186,10 @@ fn deleting_records_moves_the_start_and_removes_whole_segments() {
         let rig = open(world, hint, 0).await;
         assert_eq!(rig.read_all(30).await.len(), 1);
         let mut compacted = small_config(Durability::Disk);
-        compacted.cleanup_policy = CleanupPolicy { delete: false, compact: true };
+        compacted.cleanup_policy = CleanupPolicy {
+            delete: false,
+            compact: true,
+        };
         rig.with(|partition, _| partition.set_config(std::sync::Arc::new(compacted)));
         assert_eq!(rig.delete_records(31).error, ErrorCode::PolicyViolation);
     });
@@ -184,7 +210,10 @@ fn append_time_replaces_the_producers_timestamps() {
         let stored = rig.read_all(0).await;
         assert_eq!(stored.len(), 1);
         assert_eq!(stored[0].header.max_timestamp, first.log_append_time_ms);
-        assert_eq!(stored[0].header.timestamp_type(), TimestampType::LogAppendTime);
+        assert_eq!(
+            stored[0].header.timestamp_type(),
+            TimestampType::LogAppendTime
+        );
     });
 }
 
@@ -204,11 +233,23 @@ fn acknowledgements_of_the_leader_and_of_none_do_not_wait_for_the_disk() {
     let mut simulation = Simulation::new(1);
     let world = simulation.world();
     let rig = simulation.run(open(&world, RecoveryHint::default(), 0));
-    let now = Now { wall_ms: 0, mono_ns: 0 };
-    let part = AppendPart { partition: ID, batch: batch(&[b"x"]) };
+    let now = Now {
+        wall_ms: 0,
+        mono_ns: 0,
+    };
+    let part = AppendPart {
+        partition: ID,
+        batch: batch(&[b"x"]),
+    };
     let outcome = rig.with(|p, cache| p.append(cache, part, Acks::None, now, 900));
-    let crate::partition::AppendOutcome::Done(result) = outcome else { panic!("acks=0 waits") };
-    assert_eq!((result.error, result.base_offset), (ErrorCode::None, -1), "it has no room yet");
+    let crate::partition::AppendOutcome::Done(result) = outcome else {
+        panic!("acks=0 waits")
+    };
+    assert_eq!(
+        (result.error, result.base_offset),
+        (ErrorCode::None, -1),
+        "it has no room yet"
+    );
     let all = rig.send(&batch(&[b"y"]), Acks::All);
     assert!(rig.result(all).is_none());
     simulation.run_until_idle();

@@ -63,7 +63,10 @@ async fn lives(world: &DirectWorld, dir: &Path, durability: Durability) {
 
 fn on_a_real_disk(name: &'static str, durability: Durability) {
     let dir = scratch(name);
-    let options = ExecutorOptions { pin: false, ..ExecutorOptions::new(1).expect("cores") };
+    let options = ExecutorOptions {
+        pin: false,
+        ..ExecutorOptions::new(1).expect("cores")
+    };
     let data = dir.clone();
     let running = run(options, move |seat: ShardSeat<(), ()>| {
         let dir = data.clone();

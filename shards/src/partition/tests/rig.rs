@@ -21,11 +21,14 @@ use crate::partition::{
     ReadPlan, RecoveryHint, RecoveryReport,
 };
 use crate::request::{
-    Acks, AppendPart, AppendResult, DeleteRecordsPart, DeleteRecordsResult, Isolation, OffsetAnswer,
-    OffsetQuery, OffsetTarget, PartitionId, ReadPart, ReadResult,
+    Acks, AppendPart, AppendResult, DeleteRecordsPart, DeleteRecordsResult, Isolation,
+    OffsetAnswer, OffsetQuery, OffsetTarget, PartitionId, ReadPart, ReadResult,
 };
 
-pub(super) const ID: PartitionId = PartitionId { topic_id: Uuid(0x1234_5678), index: 0 };
+pub(super) const ID: PartitionId = PartitionId {
+    topic_id: Uuid(0x1234_5678),
+    index: 0,
+};
 
 /// Small segments and dense indexes, so that every boundary is crossed often.
 pub(super) fn small_config(durability: Durability) -> TopicConfig {
@@ -49,13 +52,21 @@ pub(super) fn produced_batch(
     (id, epoch, sequence): (i64, i16, i32),
     values: &[&[u8]],
 ) -> CheckedBatch {
-    build(BatchBuilder::new(0).producer(id, epoch, sequence), values, 1_600_000_000_000)
+    build(
+        BatchBuilder::new(0).producer(id, epoch, sequence),
+        values,
+        1_600_000_000_000,
+    )
 }
 
 fn build(mut builder: BatchBuilder, values: &[&[u8]], timestamp: i64) -> CheckedBatch {
     for (n, value) in values.iter().enumerate() {
         let timestamp = timestamp + n as i64;
-        let record = NewRecord { timestamp, value: Some(value), ..NewRecord::default() };
+        let record = NewRecord {
+            timestamp,
+            value: Some(value),
+            ..NewRecord::default()
+        };
         builder.push(&record).expect("small");
     }
     builder.build().expect("valid")
@@ -80,7 +91,11 @@ pub(super) struct Rig<W: World> {
 impl<W: World> Clone for Rig<W> {
     fn clone(&self) -> Self {
         let (world, state) = (self.world.clone(), Rc::clone(&self.state));
-        Rig { world, dir: self.dir.clone(), state }
+        Rig {
+            world,
+            dir: self.dir.clone(),
+            state,
+        }
     }
 }
 
@@ -100,7 +115,11 @@ impl<W: World> Rig<W> {
             recovery,
         };
         let (partition, report) = Partition::open(world, dir, options).await?;
-        let limits = CacheLimits { tail_bytes: 8 << 10, cold_bytes: 2 << 20, index_bytes: 1 << 10 };
+        let limits = CacheLimits {
+            tail_bytes: 8 << 10,
+            cold_bytes: 2 << 20,
+            index_bytes: 1 << 10,
+        };
         let state = State {
             partition: Some(partition),
             cache: BatchCache::new(limits),
@@ -111,13 +130,20 @@ impl<W: World> Rig<W> {
             wakers: Vec::new(),
         };
         let state = Rc::new(RefCell::new(state));
-        let rig = Rig { world: world.clone(), dir: dir.to_owned(), state };
+        let rig = Rig {
+            world: world.clone(),
+            dir: dir.to_owned(),
+            state,
+        };
         rig.start_jobs();
         Ok((rig, report))
     }
 
     fn now(&self) -> Now {
-        Now { wall_ms: self.world.now_ms(), mono_ns: self.world.monotonic_ns() }
+        Now {
+            wall_ms: self.world.now_ms(),
+            mono_ns: self.world.monotonic_ns(),
+        }
     }
 
     pub(super) fn with<T>(&self, f: impl FnOnce(&mut Partition<W>, &mut BatchCache) -> T) -> T {
@@ -172,7 +198,10 @@ impl<W: World> Rig<W> {
         let now = self.now();
         let tag = self.state.borrow().next_tag;
         self.state.borrow_mut().next_tag += 1;
-        let part = AppendPart { partition: ID, batch: batch.clone() };
+        let part = AppendPart {
+            partition: ID,
+            batch: batch.clone(),
+        };
         let outcome = self.with(|partition, cache| partition.append(cache, part, acks, now, tag));
         if let AppendOutcome::Done(result) = outcome {
             self.state.borrow_mut().results.insert(tag, result);
@@ -209,7 +238,8 @@ impl<W: World> Rig<W> {
     }
 
     pub(super) async fn quiet(&self) {
-        self.until(|rig| rig.with(|p, _| (p.jobs_in_flight() == 0).then_some(()))).await;
+        self.until(|rig| rig.with(|p, _| (p.jobs_in_flight() == 0).then_some(())))
+            .await;
     }
 
     pub(super) async fn read(&self, offset: i64, max_bytes: usize) -> ReadResult {
@@ -249,7 +279,10 @@ impl<W: World> Rig<W> {
             assert_eq!(result.error, ErrorCode::None, "at {offset}");
             let mut bytes: Bytes = result.records.into_bytes();
             if bytes.is_empty() {
-                assert_eq!(offset, result.high_watermark, "the log ends at the high watermark");
+                assert_eq!(
+                    offset, result.high_watermark,
+                    "the log ends at the high watermark"
+                );
                 return all;
             }
             while !bytes.is_empty() {
@@ -279,7 +312,10 @@ impl<W: World> Rig<W> {
     }
 
     pub(super) fn delete_records(&self, offset: i64) -> DeleteRecordsResult {
-        let part = DeleteRecordsPart { partition: ID, offset };
+        let part = DeleteRecordsPart {
+            partition: ID,
+            offset,
+        };
         let mut events = Vec::new();
         let result = self.with(|partition, _| partition.delete_records(&part, &mut events));
         self.take_events(events);
@@ -306,7 +342,10 @@ impl<W: World> Rig<W> {
     }
 
     pub(super) async fn file(&self, name: &str) -> Bytes {
-        self.world.read_file(&self.dir.join(name), 64 << 20).await.expect("readable")
+        self.world
+            .read_file(&self.dir.join(name), 64 << 20)
+            .await
+            .expect("readable")
     }
 }
 
