@@ -1,0 +1,345 @@
+//! Start-up checks: what has to be true of the machine, and how to mend it where it is not.
+//!
+//! Owns the checks, the lock of a data directory and the raising of the descriptor limit. Each
+//! finding is one sentence. Runs on the starting thread before there are shards; `chronik doctor`
+//! prints the same findings. Never changes anything except that limit.
+
+use crate::net::Listener;
+use crate::storage::BLOCK_BYTES;
+use glommio::{LocalExecutorBuilder, Placement};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::process::{Resource, Rlimit};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// Lockable memory below which no io_uring executor starts, root or not (glommio's own limit).
+const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
+
+/// Descriptors below which a broker with some partitions and connections will not last.
+const DESCRIPTORS_MIN: u64 = 1_024;
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// As it should be.
+    Fine,
+    /// Works, but somebody should know.
+    Warning,
+    /// The broker cannot start.
+    Refused,
+}
+
+/// The outcome of one check.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// What was looked at: `io_uring`, `memlock`, `descriptors`, a directory, an address.
+    pub subject: String,
+    /// Whether the broker can start.
+    pub verdict: Verdict,
+    /// One sentence; where something is wrong it says how to mend it.
+    pub sentence: String,
+}
+
+impl Finding {
+    fn new(subject: impl Into<String>, verdict: Verdict, sentence: impl Into<String>) -> Finding {
+        Finding {
+            subject: subject.into(),
+            verdict,
+            sentence: sentence.into(),
+        }
+    }
+}
+
+/// What a broker is about to use.
+#[derive(Clone, Debug, Default)]
+pub struct Preflight {
+    /// Directories it will write to; created if missing.
+    pub directories: Vec<PathBuf>,
+    /// Addresses it will listen on.
+    pub addresses: Vec<SocketAddr>,
+    /// Descriptors it expects to need; a lower limit is a warning.
+    pub descriptors: u64,
+}
+
+impl Preflight {
+    /// Looks at everything and says what it found, one finding per subject.
+    #[must_use]
+    pub fn check(&self) -> Vec<Finding> {
+        let mut findings = vec![check_memlock(), check_io_uring(), self.check_descriptors()];
+        if !Path::new("/proc/self/fd").is_dir() {
+            let sentence = "/proc is not mounted, and files are opened through it: mount it";
+            findings.push(Finding::new("proc", Verdict::Refused, sentence));
+        }
+        findings.extend(self.directories.iter().map(|path| check_directory(path)));
+        findings.extend(self.addresses.iter().map(|address| check_address(*address)));
+        findings
+    }
+
+    fn check_descriptors(&self) -> Finding {
+        let have = raise_descriptor_limit();
+        let need = self.descriptors.max(DESCRIPTORS_MIN);
+        if have >= need {
+            return Finding::new("descriptors", Verdict::Fine, format!("{have} may be open"));
+        }
+        let sentence = format!(
+            "only {have} files and connections may be open and {need} could be needed: raise the \
+             hard limit (ulimit -Hn, or LimitNOFILE= of the service)"
+        );
+        Finding::new("descriptors", Verdict::Warning, sentence)
+    }
+}
+
+/// Raises the soft limit of open descriptors to the hard one and returns what holds now.
+pub fn raise_descriptor_limit() -> u64 {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let holds = match rustix::process::setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    holds.unwrap_or(u64::MAX)
+}
+
+fn check_memlock() -> Finding {
+    let limit = rustix::process::getrlimit(Resource::Memlock).current;
+    match limit {
+        Some(bytes) if bytes < MEMLOCK_BYTES_MIN => {
+            let sentence = format!(
+                "only {bytes} bytes of memory may be locked and io_uring needs {MEMLOCK_BYTES_MIN}: \
+                 raise the limit (ulimit -l, or LimitMEMLOCK= of the service)"
+            );
+            Finding::new("memlock", Verdict::Refused, sentence)
+        }
+        Some(bytes) => Finding::new(
+            "memlock",
+            Verdict::Fine,
+            format!("{bytes} bytes may be locked"),
+        ),
+        None => Finding::new(
+            "memlock",
+            Verdict::Fine,
+            "memory may be locked without limit",
+        ),
+    }
+}
+
+/// Builds an executor and runs nothing on it: the only answer that covers kernel, sandbox and limits.
+fn check_io_uring() -> Finding {
+    // glommio panics where io_uring is forbidden; on a thread of its own that is an answer.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let attempt = std::thread::Builder::new()
+        .name("preflight".to_owned())
+        .spawn(|| {
+            let executor = LocalExecutorBuilder::new(Placement::Unbound)
+                .io_memory(64 << 10)
+                .make();
+            executor
+                .map(|executor| executor.run(async {}))
+                .map_err(io::Error::from)
+        });
+    let outcome = attempt.map(std::thread::JoinHandle::join);
+    std::panic::set_hook(hook);
+    let refused = |reason: String| {
+        let sentence = format!(
+            "io_uring cannot be used ({reason}): it needs Linux 5.8 or newer, \
+             kernel.io_uring_disabled=0 and a container or sandbox that allows it"
+        );
+        Finding::new("io_uring", Verdict::Refused, sentence)
+    };
+    match outcome {
+        Ok(Ok(Ok(()))) => Finding::new("io_uring", Verdict::Fine, "available"),
+        Ok(Ok(Err(error))) | Err(error) => refused(error.to_string()),
+        Ok(Err(_)) => refused("the kernel refused to set up a ring".to_owned()),
+    }
+}
+
+fn check_directory(path: &Path) -> Finding {
+    let subject = path.display().to_string();
+    match try_directory(path) {
+        Ok(true) => Finding::new(subject, Verdict::Fine, "writable, with direct I/O"),
+        Ok(false) => {
+            let sentence = "the file system has no direct I/O (tmpfs?), so data goes through the \
+                            page cache: use a file system on a disk for anything but tests";
+            Finding::new(subject, Verdict::Warning, sentence)
+        }
+        Err(error) => {
+            let sentence = format!(
+                "cannot be created and written ({error}): make it writable for this user, or \
+                 choose another data directory"
+            );
+            Finding::new(subject, Verdict::Refused, sentence)
+        }
+    }
+}
+
+/// Writes one block; says whether directly.
+fn try_directory(path: &Path) -> io::Result<bool> {
+    fs::create_dir_all(path)?;
+    let probe = path.join(format!(".preflight-{}.tmp", std::process::id()));
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+    let mode = Mode::RUSR | Mode::WUSR;
+    let (file, direct) = match rustix::fs::open(&probe, flags | OFlags::DIRECT, mode) {
+        Ok(file) => (file, true),
+        Err(rustix::io::Errno::INVAL) => (rustix::fs::open(&probe, flags, mode)?, false),
+        Err(error) => return Err(error.into()),
+    };
+    let written = write_block(&file);
+    fs::remove_file(&probe)?;
+    written.map(|()| direct)
+}
+
+fn write_block(file: &rustix::fd::OwnedFd) -> io::Result<()> {
+    let memory = vec![0x5a; BLOCK_BYTES * 2];
+    let skip = memory.as_ptr().align_offset(BLOCK_BYTES);
+    let count = rustix::io::pwrite(file, &memory[skip..skip + BLOCK_BYTES], 0)?;
+    if count != BLOCK_BYTES {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    Ok(rustix::fs::fdatasync(file)?)
+}
+
+fn check_address(address: SocketAddr) -> Finding {
+    match Listener::bind(address) {
+        Ok(_) => Finding::new(address.to_string(), Verdict::Fine, "free"),
+        Err(error) => {
+            let mend = match error.kind() {
+                io::ErrorKind::AddrInUse => "stop whoever listens there, or choose another port",
+                io::ErrorKind::PermissionDenied => "choose a port above 1023",
+                _ => "choose an address of this machine",
+            };
+            let sentence = format!("cannot be listened on ({error}): {mend}");
+            Finding::new(address.to_string(), Verdict::Refused, sentence)
+        }
+    }
+}
+
+/// The exclusive lock of a data directory; held until dropped, and by no dead process.
+#[derive(Debug)]
+pub struct DirectoryLock {
+    _file: File,
+}
+
+impl DirectoryLock {
+    /// Locks `path`, a file that is created if missing and names the holder's process id.
+    ///
+    /// # Errors
+    /// `WouldBlock` with one sentence if another process holds it; otherwise those of the file.
+    pub fn acquire(path: &Path) -> io::Result<DirectoryLock> {
+        let mut how = OpenOptions::new();
+        let mut file = how
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::AGAIN) => {
+                let mut holder = String::new();
+                // Only for the message, and only a process id is expected.
+                let _ = file.take(32).read_to_string(&mut holder);
+                let holder = holder.trim();
+                let message = format!(
+                    "{} is held by process {}: stop that process, or choose another data directory",
+                    path.display(),
+                    if holder.is_empty() { "unknown" } else { holder },
+                );
+                return Err(io::Error::new(io::ErrorKind::WouldBlock, message));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        file.set_len(0)?;
+        file.rewind()?;
+        writeln!(file, "{}", std::process::id())?;
+        Ok(DirectoryLock { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DirectoryLock, Preflight, Verdict};
+    use crate::net::Listener;
+
+    #[test]
+    fn a_sound_machine_has_nothing_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let free = Listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = free.address();
+        drop(free);
+        let preflight = Preflight {
+            directories: vec![dir.path().join("not/yet")],
+            addresses: vec![address],
+            descriptors: 0,
+        };
+        let findings = preflight.check();
+        assert_eq!(findings.len(), 5);
+        for finding in findings {
+            assert_ne!(finding.verdict, Verdict::Refused, "{finding:?}");
+        }
+        assert_eq!(
+            std::fs::read_dir(dir.path().join("not/yet"))
+                .unwrap()
+                .count(),
+            0
+        );
+    }
+
+    #[test]
+    fn each_fault_is_one_sentence_with_the_mend() {
+        let dir = tempfile::tempdir().unwrap();
+        let taken = Listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
+        std::fs::write(dir.path().join("file"), b"").unwrap();
+        let preflight = Preflight {
+            directories: vec![dir.path().join("file/below")],
+            addresses: vec![taken.address(), ([192, 0, 2, 1], 1).into()],
+            descriptors: u64::MAX,
+        };
+        let findings = preflight.check();
+        let of = |subject: &str| findings.iter().find(|f| f.subject == subject).unwrap();
+        for (subject, verdict, mend) in [
+            (
+                dir.path().join("file/below").display().to_string(),
+                Verdict::Refused,
+                "choose",
+            ),
+            (
+                taken.address().to_string(),
+                Verdict::Refused,
+                "stop whoever",
+            ),
+            (
+                "192.0.2.1:1".to_owned(),
+                Verdict::Refused,
+                "choose an address",
+            ),
+            ("descriptors".to_owned(), Verdict::Warning, "raise"),
+        ] {
+            let finding = of(&subject);
+            assert_eq!(finding.verdict, verdict, "{finding:?}");
+            assert!(finding.sentence.contains(mend), "{finding:?}");
+            assert!(!finding.sentence.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn a_directory_has_one_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let lock = DirectoryLock::acquire(&path).unwrap();
+        let refused = DirectoryLock::acquire(&path).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::WouldBlock);
+        assert!(
+            refused
+                .to_string()
+                .contains(&format!("process {}:", std::process::id()))
+        );
+        drop(lock);
+        DirectoryLock::acquire(&path).unwrap();
+    }
+}
