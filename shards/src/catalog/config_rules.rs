@@ -112,7 +112,7 @@ const DYNAMIC: &[&str] = &[
 
 /// Whether a broker's setting can change at run time. Names Kafka does not know are kept as they
 /// are, for plug-ins.
-fn is_dynamic(name: &str) -> bool {
+pub fn is_dynamic(name: &str) -> bool {
     let behind_topic = configs::all(Scope::Topic).any(|definition| {
         // Only the strongest synonym is dynamic: log.retention.ms is, log.retention.hours is not.
         broker_synonyms(definition.name)

@@ -27,6 +27,7 @@ pub use change::{
     ApiError, ConfigChange, ConfigOp, ConfigOpKind, ConfigResource, ControllerReply,
     ControllerRequest, CreatedTopic, NewPartitions, NewTopic, TopicRef,
 };
+pub use config_rules::is_dynamic as is_dynamic_broker_config;
 pub use create_topics::METADATA_TOPIC;
 pub use identity::{DirectoryIdentity, IdentityError};
 pub use image::{

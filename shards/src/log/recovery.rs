@@ -92,10 +92,7 @@ pub(crate) async fn recover<W: World>(
         dir,
         config,
         inventory,
-        report: RecoveryReport {
-            clean: hint.clean,
-            ..RecoveryReport::default()
-        },
+        report: RecoveryReport { clean: hint.clean, ..RecoveryReport::default() },
         producers: ProducerStates::default(),
         producers_from: i64::MAX,
         epochs: LeaderEpochs::default(),
@@ -134,16 +131,9 @@ struct Walked<F> {
 
 impl<W: World> Recovery<'_, W> {
     async fn run(&mut self, hint: RecoveryHint) -> Result<Recovered<W>, LogError> {
-        self.drop_below(hint.log_start_offset).await?;
         let segments = self.inventory.segments.clone();
-        let Some(last) = segments.last().copied() else {
-            return self.begin(hint).await;
-        };
-        let tail = if hint.clean {
-            self.trusted_tail(&last).await?
-        } else {
-            None
-        };
+        let Some(last) = segments.last().copied() else { return self.begin(hint).await };
+        let tail = if hint.clean { self.trusted_tail(&last).await? } else { None };
         let (scan_from, tail) = match tail {
             Some(tail) => (segments.len() - 1, Some(tail)),
             None => {
@@ -154,17 +144,13 @@ impl<W: World> Recovery<'_, W> {
         };
         let trusted_end = match &tail {
             Some(tail) => tail.next_offset,
-            None => segments
-                .get(scan_from)
-                .map_or(0, |segment| segment.base_offset),
+            None => segments.get(scan_from).map_or(0, |segment| segment.base_offset),
         };
         self.load_state(&segments, trusted_end).await?;
         let mut sealed = Vec::with_capacity(segments.len());
         for (at, segment) in segments.iter().take(scan_from).enumerate() {
             self.mend_indexes(segment).await?;
-            let next = segments
-                .get(at + 1)
-                .map_or(segment.base_offset, |next| next.base_offset);
+            let next = segments.get(at + 1).map_or(segment.base_offset, |next| next.base_offset);
             sealed.push(SealedSegment {
                 base_offset: segment.base_offset,
                 next_offset: next,
@@ -175,30 +161,12 @@ impl<W: World> Recovery<'_, W> {
         }
         let (base_offset, tail) = match tail {
             Some(tail) => (last.base_offset, tail),
-            None => {
-                self.scan_segments(&segments, scan_from, &mut sealed)
-                    .await?
-            }
+            None => self.scan_segments(&segments, scan_from, &mut sealed).await?,
         };
         if tail.next_offset < hint.log_start_offset {
             return self.restart_at(hint.log_start_offset).await;
         }
         self.finish(hint, base_offset, sealed, tail).await
-    }
-
-    /// Removes segments that lie below the log's start as a whole. One without a snapshot behind it
-    /// is scanned first: what it says of producers is nowhere else.
-    async fn drop_below(&mut self, log_start: i64) -> Result<(), LogError> {
-        while let [first, next, ..] = self.inventory.segments.as_slice()
-            && next.base_offset <= log_start
-            && self.inventory.has_snapshot(next.base_offset)
-        {
-            let base = first.base_offset;
-            self.inventory
-                .remove_segment(self.world, self.dir, base)
-                .await?;
-        }
-        Ok(())
     }
 
     /// A log without any segment: new, or its files are gone.
@@ -227,34 +195,21 @@ impl<W: World> Recovery<'_, W> {
             dir = %self.dir.display(), log_start,
             "the log ends before its start offset; it begins anew there"
         );
-        for segment in self.inventory.segments.clone() {
-            self.inventory
-                .remove_segment(self.world, self.dir, segment.base_offset)
-                .await?;
+        for segment in std::mem::take(&mut self.inventory.segments) {
+            self.inventory.remove_segment(self.world, self.dir, segment.base_offset).await?;
             self.report.dropped_segments += 1;
         }
         self.producers = ProducerStates::default();
         self.epochs = LeaderEpochs::default();
-        let hint = RecoveryHint {
-            clean: false,
-            recovery_point: 0,
-            log_start_offset: log_start,
-        };
+        let hint = RecoveryHint { clean: false, recovery_point: 0, log_start_offset: log_start };
         self.begin(hint).await
     }
 
     async fn open_for_append(&self, path: &Path, create: bool) -> Result<W::File, LogError> {
-        let mode = if create {
-            OpenMode::ReadWriteCreate
-        } else {
-            OpenMode::ReadWrite
-        };
+        let mode = if create { OpenMode::ReadWriteCreate } else { OpenMode::ReadWrite };
         let mut options = OpenOptions::from(mode);
         options.write_through = append_options(self.config).writes_through();
-        self.world
-            .open_file(path, options)
-            .await
-            .map_err(LogError::io("opening", path))
+        self.world.open_file(path, options).await.map_err(LogError::io("opening", path))
     }
 
     /// Opens the last segment as it was closed; `None` if it does not look as if it had been.
@@ -263,13 +218,10 @@ impl<W: World> Recovery<'_, W> {
         segment: &SegmentEntry,
     ) -> Result<Option<Walked<W::File>>, LogError> {
         let path = segment_path(self.dir, segment.base_offset, FileKind::Log);
-        let Some((offsets, times)) = self.read_indexes(segment).await? else {
-            return Ok(None);
-        };
+        let Some((offsets, times)) = self.read_indexes(segment).await? else { return Ok(None) };
         let file = self.open_for_append(&path, false).await?;
-        let (last_indexed, from) = offsets
-            .last()
-            .unwrap_or((segment.base_offset.saturating_sub(1), 0));
+        let (last_indexed, from) =
+            offsets.last().unwrap_or((segment.base_offset.saturating_sub(1), 0));
         let mut walked = Walked {
             file,
             index: IndexBuilder::from_files(offsets, times),
@@ -280,19 +232,12 @@ impl<W: World> Recovery<'_, W> {
         };
         let range = (u64::from(from), segment.log_bytes);
         let failed = LogError::io("reading", &path);
-        let mut scan = LogScan::new(
-            self.world,
-            &walked.file,
-            segment.base_offset,
-            range,
-            segment.base_offset,
-        );
+        let mut scan =
+            LogScan::new(self.world, &walked.file, segment.base_offset, range, segment.base_offset);
         let end = async {
             loop {
                 match scan.step().await? {
-                    ScanStep::Batch {
-                        header, position, ..
-                    } => {
+                    ScanStep::Batch { header, position, .. } => {
                         walked.index.resume(&indexed(&header, position));
                         walked.next_offset = walked.next_offset.max(header.next_offset());
                     }
@@ -316,13 +261,9 @@ impl<W: World> Recovery<'_, W> {
     }
 
     async fn first_timestamp(&self, file: &W::File, path: &Path) -> Result<Option<i64>, LogError> {
-        let bytes = file
-            .read_at(0, chronik_protocol::record::BATCH_HEADER_BYTES)
-            .await;
+        let bytes = file.read_at(0, chronik_protocol::record::BATCH_HEADER_BYTES).await;
         let bytes = bytes.map_err(LogError::io("reading", path))?;
-        let timestamp = BatchHeader::peek(&bytes)
-            .ok()
-            .map(|header| header.max_timestamp);
+        let timestamp = BatchHeader::peek(&bytes).ok().map(|header| header.max_timestamp);
         Ok(timestamp.filter(|timestamp| *timestamp >= 0))
     }
 
@@ -332,10 +273,6 @@ impl<W: World> Recovery<'_, W> {
         segment: &SegmentEntry,
     ) -> Result<Option<(OffsetIndex, TimeIndex)>, LogError> {
         let base = segment.base_offset;
-        if segment.log_bytes == 0 {
-            // Never appended to, so never sealed: there is nothing to index.
-            return Ok(Some((OffsetIndex::new(base), TimeIndex::new(base))));
-        }
         let mut read = Vec::with_capacity(2);
         for kind in [FileKind::Index, FileKind::TimeIndex] {
             let path = segment_path(self.dir, base, kind);
@@ -377,10 +314,8 @@ impl<W: World> Recovery<'_, W> {
         trusted_end: i64,
     ) -> Result<(), LogError> {
         let first = segments.first().map_or(0, |segment| segment.base_offset);
-        let (producers, from) = self
-            .inventory
-            .newest_snapshot(self.world, self.dir, trusted_end, self.now_ms)
-            .await?;
+        let (producers, from) =
+            self.inventory.newest_snapshot(self.world, self.dir, trusted_end, self.now_ms).await?;
         self.producers = producers;
         self.producers_from = from.unwrap_or(first);
         self.load_epochs(trusted_end, first).await?;
@@ -434,8 +369,7 @@ impl<W: World> Recovery<'_, W> {
             self.producers_from = header.next_offset();
         }
         if header.base_offset >= self.epochs_from {
-            self.epochs
-                .assign(header.partition_leader_epoch, header.base_offset);
+            self.epochs.assign(header.partition_leader_epoch, header.base_offset);
             self.epochs_from = header.next_offset();
         }
     }
@@ -457,30 +391,18 @@ impl<W: World> Recovery<'_, W> {
                 ScanStep::Batch { header, .. } if header.base_offset >= until => {
                     break ScanEnd::Exact;
                 }
-                ScanStep::Batch {
-                    header, position, ..
-                } => {
+                ScanStep::Batch { header, position, .. } => {
                     if position == 0 && header.max_timestamp >= 0 {
                         first_timestamp = Some(header.max_timestamp);
                     }
-                    index.append(
-                        &indexed(&header, position),
-                        self.config.index_interval_bytes,
-                    );
+                    index.append(&indexed(&header, position), self.config.index_interval_bytes);
                     self.note(&header);
                 }
                 ScanStep::End(end) => break end,
             }
         };
         let (valid_bytes, next_offset) = (scan.position(), scan.next_offset());
-        Ok(Walked {
-            file,
-            index,
-            end,
-            valid_bytes,
-            next_offset,
-            first_timestamp,
-        })
+        Ok(Walked { file, index, end, valid_bytes, next_offset, first_timestamp })
     }
 
     /// Scans the segments from the recovery point on. The last one that stays becomes the active
@@ -496,11 +418,9 @@ impl<W: World> Recovery<'_, W> {
         for (at, segment) in segments.iter().enumerate().skip(scan_from) {
             let walked = self.scan_one(segment).await?;
             let next_base = segments.get(at + 1).map(|next| next.base_offset);
-            let follows = next_base == Some(walked.next_offset);
             let whole = match &walked.end {
-                // Only compaction leaves gaps; elsewhere the segment's last batches are missing.
-                ScanEnd::Exact => follows || self.config.cleanup_policy.compact,
-                ScanEnd::Zeros => follows,
+                ScanEnd::Exact => true,
+                ScanEnd::Zeros => next_base == Some(walked.next_offset),
                 ScanEnd::Torn(_) => false,
             };
             match next_base {
@@ -510,8 +430,7 @@ impl<W: World> Recovery<'_, W> {
                 }
                 _ => {
                     last = Some((segment.base_offset, walked));
-                    self.drop_behind(segments.get(at + 1..).unwrap_or_default())
-                        .await?;
+                    self.drop_behind(segments.get(at + 1..).unwrap_or_default()).await?;
                     break;
                 }
             }
@@ -545,16 +464,9 @@ impl<W: World> Recovery<'_, W> {
             false => Ok(()),
         };
         cut.map_err(LogError::io("cutting", &path))?;
-        walked
-            .file
-            .sync_data()
-            .await
-            .map_err(LogError::io("syncing", &path))?;
+        walked.file.sync_data().await.map_err(LogError::io("syncing", &path))?;
         walked.index.finish();
-        let (offsets, times) = (
-            walked.index.offsets.to_bytes(),
-            walked.index.times.to_bytes(),
-        );
+        let (offsets, times) = (walked.index.offsets.to_bytes(), walked.index.times.to_bytes());
         let written = write_indexes(self.world, self.dir, base, &offsets, &times).await;
         written.map_err(LogError::io("writing the indexes of", &path))?;
         self.report.rebuilt_indexes += 1;
@@ -574,9 +486,7 @@ impl<W: World> Recovery<'_, W> {
                 dir = %self.dir.display(), base = segment.base_offset,
                 "removing a segment behind the log's valid end"
             );
-            self.inventory
-                .remove_segment(self.world, self.dir, segment.base_offset)
-                .await?;
+            self.inventory.remove_segment(self.world, self.dir, segment.base_offset).await?;
             self.report.dropped_segments += 1;
         }
         Ok(())
@@ -593,20 +503,13 @@ impl<W: World> Recovery<'_, W> {
         if !self.report.clean {
             // What a killed process wrote may sit in the device's cache: consumers may read it
             // from now on, so it has to be where a power cut cannot take it back.
-            tail.file
-                .sync_data()
-                .await
-                .map_err(LogError::io("syncing", &path))?;
+            tail.file.sync_data().await.map_err(LogError::io("syncing", &path))?;
         }
         let log_end = tail.next_offset;
         let file = AppendFile::over(tail.file, tail.valid_bytes, append_options(self.config)).await;
         let file = file.map_err(LogError::io("cutting", &path))?;
-        self.inventory
-            .remove_snapshots_above(self.world, self.dir, log_end)
-            .await?;
-        let first = sealed
-            .first()
-            .map_or(base_offset, |segment| segment.base_offset);
+        self.inventory.remove_snapshots_above(self.world, self.dir, log_end).await?;
+        let first = sealed.first().map_or(base_offset, |segment| segment.base_offset);
         let log_start = hint.log_start_offset.max(first).min(log_end);
         let mut epochs_changed = self.report.rebuilt_epochs || !self.report.clean;
         epochs_changed |= self.epochs.truncate_from_end(log_end);
@@ -651,17 +554,12 @@ pub(crate) async fn rebuild_indexes<W: World>(
     config: &TopicConfig,
 ) -> Result<OffsetIndex, LogError> {
     let path = segment_path(dir, base_offset, FileKind::Log);
-    let file = world
-        .open_file(&path, OpenMode::Read)
-        .await
-        .map_err(LogError::io("opening", &path))?;
+    let file = world.open_file(&path, OpenMode::Read).await.map_err(LogError::io("opening", &path))?;
     let mut index = IndexBuilder::new(base_offset);
     let mut scan = LogScan::new(world, &file, base_offset, (0, file.len()), base_offset);
     loop {
         match scan.step().await.map_err(LogError::io("reading", &path))? {
-            ScanStep::Batch {
-                header, position, ..
-            } => {
+            ScanStep::Batch { header, position, .. } => {
                 index.append(&indexed(&header, position), config.index_interval_bytes);
             }
             ScanStep::End(ScanEnd::Exact) => break,

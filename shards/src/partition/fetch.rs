@@ -88,11 +88,7 @@ pub struct ReadDone<W: World> {
 #[derive(Debug)]
 enum ReadFailure {
     Io(std::io::Error),
-    Corrupt {
-        segment: i64,
-        position: u64,
-        why: String,
-    },
+    Corrupt { segment: i64, position: u64, why: String },
 }
 
 impl<W: World> Partition<W> {
@@ -132,9 +128,7 @@ impl<W: World> Partition<W> {
         let cached = if nothing {
             Some(Records::default())
         } else {
-            cache
-                .read_tail(self.id, &limits)
-                .or_else(|| cache.read_cold(self.id, &limits))
+            cache.read_tail(self.id, &limits).or_else(|| cache.read_cold(self.id, &limits))
         };
         if let Some(records) = cached {
             return ReadPlan::Ready(self.read_result(isolation, records));
@@ -173,14 +167,10 @@ impl<W: World> Partition<W> {
                 cache.push_cold(self.id, block);
                 self.read_result(done.isolation, records)
             }
-            Err(ReadFailure::Corrupt {
-                segment,
-                position,
-                why,
-            }) => {
+            Err(ReadFailure::Corrupt { segment, position, why }) => {
                 error!(
-                    partition = self.name(),
-                    segment, position, why, "the log holds something else than a batch"
+                    partition = self.name(), segment, position, why,
+                    "the log holds something else than a batch"
                 );
                 self.read_error(ErrorCode::CorruptMessage)
             }
@@ -209,9 +199,7 @@ impl<W: World> Partition<W> {
                 let (base, next) = (closing.base_offset(), closing.next_offset());
                 bytes += share(from_offset, end_offset, base, next, closing.size_bytes());
             }
-            let first = self
-                .sealed
-                .partition_point(|s| s.next_offset <= from_offset);
+            let first = self.sealed.partition_point(|s| s.next_offset <= from_offset);
             for segment in self.sealed.range(first..) {
                 let (base, next) = (segment.base_offset, segment.next_offset);
                 bytes += share(from_offset, end_offset, base, next, segment.size_bytes);
@@ -252,25 +240,16 @@ impl<W: World> Partition<W> {
 
     fn sources(&self, cache: &mut BatchCache, offset: i64) -> Vec<Source<W>> {
         let mut sources = Vec::with_capacity(2);
-        let first = self
-            .sealed
-            .partition_point(|segment| segment.next_offset <= offset);
+        let first = self.sealed.partition_point(|segment| segment.next_offset <= offset);
         for segment in self.sealed.range(first..).take(SEGMENTS_PER_READ_MAX) {
             let base = segment.base_offset;
             let start = match cache.cold_end(self.id, offset) {
                 Some((block_segment, position)) if block_segment == base => Start::At(position),
                 _ if offset <= base => Start::At(0),
-                _ => cache
-                    .index(self.id, base)
-                    .map_or(Start::LoadIndex, Start::Index),
+                _ => cache.index(self.id, base).map_or(Start::LoadIndex, Start::Index),
             };
             let (end_bytes, file) = (segment.size_bytes, segment.file.clone());
-            sources.push(Source {
-                base_offset: base,
-                end_bytes,
-                file,
-                start,
-            });
+            sources.push(Source { base_offset: base, end_bytes, file, start });
         }
         for closing in &self.closing {
             if closing.next_offset() > offset && sources.len() < SEGMENTS_PER_READ_MAX {
@@ -290,11 +269,7 @@ impl<W: World> Partition<W> {
 
     /// Closes files of sealed segments beyond the few that readers keep busy; the newest stay.
     pub(super) fn close_surplus_files(&mut self) {
-        let open = self
-            .sealed
-            .iter_mut()
-            .rev()
-            .filter(|segment| segment.file.is_some());
+        let open = self.sealed.iter_mut().rev().filter(|segment| segment.file.is_some());
         for surplus in open.skip(OPEN_FILES_MAX) {
             surplus.file = None;
         }
@@ -377,9 +352,7 @@ impl<W: World> ReadJob<W> {
     }
 
     fn chunk_bytes(&self) -> usize {
-        self.limits
-            .max_bytes
-            .clamp(READ_AHEAD_BYTES, READ_BYTES_MAX)
+        self.limits.max_bytes.clamp(READ_AHEAD_BYTES, READ_BYTES_MAX)
     }
 
     /// Performs it, on the partition's shard.
@@ -393,20 +366,8 @@ impl<W: World> ReadJob<W> {
                 break;
             }
         }
-        let ReadJob {
-            partition,
-            limits,
-            isolation,
-            ..
-        } = self;
-        ReadDone {
-            partition,
-            limits,
-            isolation,
-            opened,
-            index,
-            block,
-        }
+        let ReadJob { partition, limits, isolation, .. } = self;
+        ReadDone { partition, limits, isolation, opened, index, block }
     }
 
     async fn read_source(
@@ -484,14 +445,9 @@ impl<W: World> ReadJob<W> {
                 return Ok(None);
             }
             let length = usize::try_from(left).unwrap_or(usize::MAX).min(wanted);
-            let chunk = file
-                .read_at(position, length)
-                .await
-                .map_err(ReadFailure::Io)?;
+            let chunk = file.read_at(position, length).await.map_err(ReadFailure::Io)?;
             let mut found = Walk::new(source.base_offset);
-            let end = found
-                .over(&self.world, &chunk, self.limits.fetch_offset)
-                .await;
+            let end = found.over(&self.world, &chunk, self.limits.fetch_offset).await;
             if let Some(block) = found.into_block(position, &chunk) {
                 return Ok(Some(block));
             }
@@ -520,11 +476,7 @@ fn lookup(base: i64, bytes: &[u8], offset: i64) -> Option<u64> {
 }
 
 fn corrupt<W: World>(source: &Source<W>, position: u64, why: String) -> ReadFailure {
-    ReadFailure::Corrupt {
-        segment: source.base_offset,
-        position,
-        why,
-    }
+    ReadFailure::Corrupt { segment: source.base_offset, position, why }
 }
 
 /// Batches found in a chunk.
@@ -536,23 +488,13 @@ struct Walk {
 
 enum WalkEnd {
     /// `bytes` from `at` on are needed for the next batch.
-    NeedMore {
-        at: usize,
-        bytes: usize,
-    },
-    Corrupt {
-        at: usize,
-        why: String,
-    },
+    NeedMore { at: usize, bytes: usize },
+    Corrupt { at: usize, why: String },
 }
 
 impl Walk {
     fn new(segment: i64) -> Self {
-        Self {
-            block: ColdBlock::builder(segment),
-            start: None,
-            end: 0,
-        }
+        Self { block: ColdBlock::builder(segment), start: None, end: 0 }
     }
 
     /// Checks batch after batch; those from the wanted offset on form the block.
@@ -576,18 +518,8 @@ impl Walk {
                     }
                 }
                 Scan::NeedMore(bytes) => return WalkEnd::NeedMore { at, bytes },
-                Scan::End => {
-                    return WalkEnd::Corrupt {
-                        at,
-                        why: "zeros".to_owned(),
-                    };
-                }
-                Scan::Corrupt(error) => {
-                    return WalkEnd::Corrupt {
-                        at,
-                        why: error.to_string(),
-                    };
-                }
+                Scan::End => return WalkEnd::Corrupt { at, why: "zeros".to_owned() },
+                Scan::Corrupt(error) => return WalkEnd::Corrupt { at, why: error.to_string() },
             }
         }
     }

@@ -18,9 +18,6 @@ mod offsets;
 mod producer_state;
 mod timestamps;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,8 +32,8 @@ pub use timestamps::{OffsetDone, OffsetJob, OffsetPlan};
 
 use crate::catalog::{Durability, TopicConfig};
 use crate::log::LogError;
-use crate::log::epochs::LeaderEpochs;
 pub use crate::log::recovery::{RecoveryHint, RecoveryReport};
+use crate::log::epochs::LeaderEpochs;
 use crate::log::segment::{ActiveSegment, SealedSegment};
 use crate::request::{AppendResult, LogDescription, PartitionId};
 
@@ -163,7 +160,6 @@ pub struct Partition<W: World> {
     admission: append::Admission,
     flush: jobs::Flush,
     segments_to_remove: Vec<i64>,
-    removing: bool,
     jobs_in_flight: usize,
     /// Something was appended or scanned since the files were last as a clean stop leaves them.
     dirty: bool,
