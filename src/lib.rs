@@ -1,1 +1,133 @@
-//! The broker.
+//! The broker: settings, connections, handlers, and the way to the shards.
+//!
+//! Code map: [`cli`] and [`config`] say what is wanted; [`broker`] puts everything together and is
+//! the only place that does; `server` turns sockets into requests; `handlers` has one module for
+//! each API; `router` leads to the shards that own partitions. Never owns the state of a partition.
+
+pub mod broker;
+pub mod cli;
+pub mod config;
+mod gate;
+mod handlers;
+mod router;
+mod server;
+
+use std::fmt;
+use std::io::IsTerminal;
+use std::path::Path;
+use std::sync::mpsc;
+
+use chronik_io::preflight::Verdict;
+use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
+
+use broker::Broker;
+use cli::{Cli, Command, Settings};
+use config::{Config, Layer};
+
+/// Why the command ends without success: one sentence, for people.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Failure(String);
+
+impl Failure {
+    /// A failure that `reason` explains.
+    pub fn new(reason: impl fmt::Display) -> Self {
+        Self(reason.to_string())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Does what the command line says; returns when that is done.
+///
+/// # Errors
+/// One sentence that says what to mend.
+pub fn run(cli: &Cli) -> Result<(), Failure> {
+    match &cli.command {
+        Command::Serve(settings) => serve(settings),
+        Command::Doctor(settings) => doctor(settings),
+    }
+}
+
+fn load(settings: &Settings) -> Result<Config, Failure> {
+    let mut layers = Vec::new();
+    let named = settings
+        .config
+        .clone()
+        .or_else(|| std::env::var_os("CHRONIK_CONFIG").map(Into::into));
+    if let Some(path) = named {
+        layers.push(Layer::from_file(Path::new(&path)).map_err(Failure::new)?);
+    }
+    // A variable that is no UTF-8 cannot be a setting.
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    layers.push(Layer::from_environment(variables));
+    layers.push(settings.layer().map_err(Failure::new)?);
+    Config::from_layers(&layers).map_err(Failure::new)
+}
+
+fn serve(settings: &Settings) -> Result<(), Failure> {
+    begin_logging();
+    let config = load(settings)?;
+    for warning in &config.warnings {
+        warn!("{warning}");
+    }
+    // Before anything is started, so that no signal ends a half-started broker the hard way.
+    let (signal, signals) = mpsc::channel();
+    let watch = chronik_io::signals::watch(move |name| {
+        if signal.send(name).is_err() {
+            info!(signal = name, "already stopping");
+        }
+    });
+    let watch = watch.map_err(|error| Failure(format!("signals cannot be watched: {error}")))?;
+    let broker = Broker::start(config)?;
+    if let Ok(name) = signals.recv() {
+        info!(signal = name, "stopping");
+    }
+    broker.stop()?;
+    drop(watch);
+    info!("stopped");
+    Ok(())
+}
+
+fn doctor(settings: &Settings) -> Result<(), Failure> {
+    let config = load(settings)?;
+    for warning in &config.warnings {
+        println!("warning  {warning}");
+    }
+    let mut refused = 0;
+    for finding in broker::findings(&config)? {
+        let word = match finding.verdict {
+            Verdict::Fine => "ok     ",
+            Verdict::Warning => "warning",
+            Verdict::Refused => "refused",
+        };
+        refused += usize::from(finding.verdict == Verdict::Refused);
+        println!("{word}  {}: {}", finding.subject, finding.sentence);
+    }
+    match refused {
+        0 => Ok(()),
+        1 => Err(Failure("one check stands in the way".to_owned())),
+        count => Err(Failure(format!("{count} checks stand in the way"))),
+    }
+}
+
+/// Logs to standard error; `CHRONIK_TRACE` says how much.
+fn begin_logging() {
+    let filter =
+        EnvFilter::try_from_env("CHRONIK_TRACE").unwrap_or_else(|_| EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
+    if subscriber.try_init().is_err() {
+        warn!("logging was set up before");
+    }
+}

@@ -1,0 +1,349 @@
+//! The composition root: from checked settings to a broker that serves, and back to a clean stop.
+//!
+//! `start` and `stop` run on the main thread, `shard_main` on every shard. The only wiring there is.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chronik_io::executor::allowed_cpus;
+use chronik_io::net::{Accepting, Incoming, ListenLimits};
+use chronik_io::preflight::{DirectoryLock, Finding, Preflight, Verdict};
+use chronik_io::{DirectWorld, ExecutorOptions, Listener, ShardSeat, World};
+use chronik_protocol::Str;
+use chronik_shards::catalog::Endpoint;
+use chronik_shards::{COORDINATOR_SHARD, Reply, Request, ShardHandle, StartOptions};
+use tracing::{error, info, warn};
+
+use crate::Failure;
+use crate::config::{Config, ConnectionLimits};
+use crate::gate::Gate;
+use crate::handlers::Handlers;
+use crate::handlers::context::Context;
+use crate::router::Router;
+use crate::server::budget::ByteBudget;
+use crate::server::connection::Server;
+use crate::server::connections::Connections;
+
+/// The file that keeps a second broker out of the data directory; Kafka's own name for it.
+const LOCK_FILE: &str = ".lock";
+/// How long connections may take to get their last replies when the broker stops, ns.
+const DRAIN_NS_MAX: u64 = 5_000_000_000;
+/// Descriptors for a comfortable start: segments, indexes and connections.
+const DESCRIPTORS_WANTED: u64 = 16_384;
+
+/// A broker that serves.
+pub struct Broker {
+    executors: chronik_io::Running<Request, Reply>,
+    accepting: Vec<Accepting>,
+    plan: Arc<Plan>,
+    _lock: DirectoryLock,
+}
+
+/// What every shard is given at start.
+struct Plan {
+    config: Arc<Config>,
+    options: StartOptions,
+    incoming: Mutex<Vec<Vec<Incoming>>>,
+    /// Opened by the main thread when the sockets are distributed.
+    accepting: Gate,
+    /// Opened by the main thread: answer what was taken, then end.
+    stop: Gate,
+    /// Opened by the last shard whose connections are gone.
+    drained: Gate,
+    /// Opened when every log is closed.
+    stopped: Gate,
+    started: Mutex<Sender<Started>>,
+}
+
+/// What a shard says when it has started, or why it has not.
+type Started = Result<Ready, String>;
+
+struct Ready {
+    topics: usize,
+    after_ms: u64,
+}
+
+/// What the preflight finds for these settings.
+///
+/// # Errors
+/// When the data directory's path cannot be made absolute.
+pub fn findings(config: &Config) -> Result<Vec<Finding>, Failure> {
+    let preflight = Preflight {
+        directories: vec![data_dir(config)?],
+        addresses: config
+            .listeners
+            .iter()
+            .map(|listener| listener.bind)
+            .collect(),
+        descriptors: DESCRIPTORS_WANTED,
+    };
+    Ok(preflight.check())
+}
+
+fn data_dir(config: &Config) -> Result<PathBuf, Failure> {
+    std::path::absolute(&config.data_dir)
+        .map_err(|error| Failure::new(format!("{}: {error}", config.data_dir.display())))
+}
+
+impl Broker {
+    /// Starts a broker and returns when clients can connect.
+    ///
+    /// # Errors
+    /// One sentence: a preflight check that failed, a directory or port that is taken, a data
+    /// directory that belongs to somebody else or cannot be read.
+    pub fn start(config: Config) -> Result<Self, Failure> {
+        for finding in findings(&config)? {
+            match finding.verdict {
+                Verdict::Fine => {}
+                Verdict::Warning => warn!("{}: {}", finding.subject, finding.sentence),
+                Verdict::Refused => {
+                    return Err(Failure::new(format!(
+                        "{}: {}",
+                        finding.subject, finding.sentence
+                    )));
+                }
+            }
+        }
+        let data = data_dir(&config)?;
+        let lock = DirectoryLock::acquire(&data.join(LOCK_FILE)).map_err(Failure::new)?;
+        let cores = allowed_cpus().map_err(Failure::new)?.len();
+        let shards = config.shards.map_or(cores, std::num::NonZeroUsize::get);
+        let sockets = bind(&config)?;
+        let addresses: Vec<SocketAddr> = sockets.iter().map(Listener::address).collect();
+        let (started, starts) = channel();
+        let plan = Arc::new(Plan {
+            options: start_options(&config, data),
+            config: Arc::new(config),
+            incoming: Mutex::new((0..shards).map(|_| Vec::new()).collect()),
+            accepting: Gate::default(),
+            stop: Gate::default(),
+            drained: Gate::expecting(shards),
+            stopped: Gate::default(),
+            started: Mutex::new(started),
+        });
+        let mut options = ExecutorOptions::new(shards).map_err(Failure::new)?;
+        options.pin = shards <= cores;
+        let shared = Arc::clone(&plan);
+        let main = move |seat| shard_main(seat, Arc::clone(&shared));
+        let executors = chronik_io::executor::run(options, main)
+            .map_err(|error| Failure::new(format!("the shards cannot start: {error}")))?;
+        let ready = match wait_started(&starts, shards) {
+            Ok(ready) => ready,
+            Err(reason) => {
+                [&plan.accepting, &plan.stop, &plan.drained, &plan.stopped]
+                    .into_iter()
+                    .for_each(Gate::open);
+                // The reason is known; the shards have nothing to add.
+                drop(executors.join());
+                return Err(Failure::new(reason));
+            }
+        };
+        let accepting = accept(sockets, shards, &plan)?;
+        plan.accepting.open();
+        let Ready { topics, after_ms } = ready;
+        info!(?addresses, shards, topics, start_ms = after_ms, "ready");
+        Ok(Self {
+            executors,
+            accepting,
+            plan,
+            _lock: lock,
+        })
+    }
+
+    /// Takes no more connections, answers what was taken, closes every log, and returns when the
+    /// directory says that it was left in order.
+    ///
+    /// # Errors
+    /// When a shard could not do its part.
+    pub fn stop(self) -> Result<(), Failure> {
+        self.accepting.into_iter().for_each(Accepting::stop);
+        self.plan.stop.open();
+        self.executors
+            .join()
+            .map_err(|error| Failure::new(format!("unclean stop: {error}")))
+    }
+}
+
+fn bind(config: &Config) -> Result<Vec<Listener>, Failure> {
+    let sockets = config.listeners.iter().map(|listener| {
+        Listener::bind(listener.bind)
+            .map_err(|error| Failure::new(format!("{}: {error}", listener.bind)))
+    });
+    sockets.collect()
+}
+
+fn accept(sockets: Vec<Listener>, shards: usize, plan: &Plan) -> Result<Vec<Accepting>, Failure> {
+    let mut accepting = Vec::with_capacity(sockets.len());
+    for socket in sockets {
+        let limits = listen_limits(&plan.config.connections);
+        let (running, incoming) = socket.start(shards, limits).map_err(Failure::new)?;
+        accepting.push(running);
+        let mut waiting = plan.incoming.lock().unwrap_or_else(PoisonError::into_inner);
+        for (shard, incoming) in waiting.iter_mut().zip(incoming) {
+            shard.push(incoming);
+        }
+    }
+    Ok(accepting)
+}
+
+fn listen_limits(limits: &ConnectionLimits) -> ListenLimits {
+    let ConnectionLimits {
+        total_max,
+        per_address_max,
+        overrides,
+    } = limits.clone();
+    let of_address = move |address: IpAddr| {
+        overrides
+            .get(&address.to_canonical())
+            .copied()
+            .unwrap_or(per_address_max)
+    };
+    ListenLimits {
+        connections_max: total_max,
+        per_address_max: Box::new(of_address),
+    }
+}
+
+fn start_options(config: &Config, data: PathBuf) -> StartOptions {
+    let endpoints = config.listeners.iter().map(|listener| Endpoint {
+        name: Str::from(listener.name.clone()),
+        host: Str::from(listener.advertised_host.clone()),
+        port: listener.advertised_port,
+        security_protocol: 0,
+    });
+    let text =
+        |(key, value): (&String, &String)| (Str::from(key.clone()), Str::from(value.clone()));
+    StartOptions {
+        data,
+        node_id: config.node_id,
+        cluster_id: config.cluster_id.map(|id| Str::from(id.to_string())),
+        endpoints: endpoints.collect(),
+        rack: config.rack.clone().map(Str::from),
+        static_configs: config.values.iter().map(text).collect::<BTreeMap<_, _>>(),
+    }
+}
+
+/// What the designated shard says once all have started, or the first failure.
+fn wait_started(starts: &Receiver<Started>, shards: usize) -> Result<Ready, String> {
+    let mut last = Ready {
+        topics: 0,
+        after_ms: 0,
+    };
+    for _ in 0..shards {
+        let ready = starts
+            .recv()
+            .map_err(|_| "a shard ended before it had started".to_owned())??;
+        last = Ready {
+            topics: ready.topics,
+            after_ms: last.after_ms.max(ready.after_ms),
+        };
+    }
+    Ok(last)
+}
+
+/// The life of one shard.
+async fn shard_main(seat: ShardSeat<Request, Reply>, plan: Arc<Plan>) -> io::Result<()> {
+    let ShardSeat {
+        index,
+        world,
+        endpoint,
+        ..
+    } = seat;
+    let started = chronik_shards::start(world.clone(), endpoint, &plan.options).await;
+    let handle = match started {
+        Ok(handle) => handle,
+        Err(reason) => {
+            plan.tell(Err(reason.to_string()));
+            return Err(io::Error::other(reason.to_string()));
+        }
+    };
+    plan.tell(Ok(Ready {
+        topics: handle.image().topic_count(),
+        after_ms: world.monotonic_ns() / 1_000_000,
+    }));
+    serve(index, &world, handle, &plan).await
+}
+
+async fn serve(
+    index: usize,
+    world: &DirectWorld,
+    handle: ShardHandle,
+    plan: &Arc<Plan>,
+) -> io::Result<()> {
+    let config = Arc::clone(&plan.config);
+    let budget = ByteBudget::new(config.queued_bytes_max);
+    let router = Router::new(handle.clone());
+    let context = Context::new(
+        world.clone(),
+        Arc::clone(&config),
+        router,
+        Rc::clone(&budget),
+    );
+    let connections = Rc::new(Connections::default());
+    let server = Rc::new(Server {
+        world: world.clone(),
+        service: Rc::new(Handlers::new(Rc::clone(&context))),
+        budget: Rc::clone(&budget),
+        connections: Rc::clone(&connections),
+        frame_bytes_max: config.request_bytes_max,
+    });
+    let idle_ns_max = config
+        .connections_idle_ms_max
+        .map(|ms| ms.saturating_mul(1_000_000));
+    world.spawn(Rc::clone(&connections).watch(world.clone(), budget, idle_ns_max));
+    plan.accepting.passed().await;
+    for incoming in plan.take_incoming(index) {
+        world.spawn(serve_incoming(world.clone(), incoming, Rc::clone(&server)));
+    }
+    plan.stop.passed().await;
+    connections.begin_drain();
+    context.parked.cancel_all();
+    connections
+        .drained(world, world.monotonic_ns().saturating_add(DRAIN_NS_MAX))
+        .await;
+    plan.drained.arrive();
+    let mut outcome = Ok(());
+    if index == COORDINATOR_SHARD {
+        plan.drained.passed().await;
+        if let Err(lost) = handle.stop().await {
+            error!(%lost, "the logs could not be closed in order");
+            outcome = Err(io::Error::other(lost.to_string()));
+        }
+        plan.stopped.open();
+    }
+    // Until then this shard still answers for its partitions.
+    plan.stopped.passed().await;
+    outcome
+}
+
+async fn serve_incoming(
+    world: DirectWorld,
+    mut incoming: Incoming,
+    server: Rc<Server<DirectWorld, Handlers<DirectWorld>>>,
+) {
+    while let Some(accepted) = incoming.next().await {
+        server.serve(accepted.into_stream(&world));
+    }
+}
+
+impl Plan {
+    fn tell(&self, started: Started) {
+        let sender = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        if sender.send(started).is_err() {
+            warn!("a shard started after the broker had given up");
+        }
+    }
+
+    fn take_incoming(&self, shard: usize) -> Vec<Incoming> {
+        let mut waiting = self.incoming.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting
+            .get_mut(shard)
+            .map(std::mem::take)
+            .unwrap_or_default()
+    }
+}

@@ -1,0 +1,139 @@
+//! The command line: what may be typed, and how it becomes a layer of settings.
+//!
+//! Runs on the main thread before any shard exists. Never reads a file and never
+//! decides whether a value makes sense; `config` does both.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Layer;
+
+/// A Kafka-compatible broker: one process, one thread per core, io_uring.
+#[derive(Debug, Parser)]
+#[command(
+    name = "chronik",
+    version,
+    about,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The things `chronik` can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the broker until SIGTERM or SIGINT.
+    #[command(visible_alias = "integrated", after_help = SERVE_HELP)]
+    Serve(Settings),
+    /// Check whether this machine and these settings can run the broker, and say how to mend what cannot.
+    Doctor(Settings),
+}
+
+/// Settings that both commands take.
+#[derive(Debug, Default, Args)]
+pub struct Settings {
+    /// Port to listen on (the listener's address stays what `listeners` says, 127.0.0.1 unless set).
+    #[arg(short, long, value_name = "PORT")]
+    pub port: Option<u16>,
+    /// Data directory; created when missing [default: ./data].
+    #[arg(short, long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// A Kafka `server.properties` file.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// One setting by its Kafka name; may be given many times.
+    #[arg(long = "override", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+}
+
+const SERVE_HELP: &str = "\
+Settings come from four places; a later one wins:
+  1. Kafka's defaults
+  2. the file given with --config
+  3. the environment: CHRONIK_PORT, CHRONIK_DATA, CHRONIK_CONFIG, and any Kafka key in capitals,
+     CHRONIK_LOG_RETENTION_MS=60000 for log.retention.ms, CHRONIK_SHARDS=2 for chronik.shards
+  4. the command line
+
+Keys of Chronik's own:
+  chronik.shards        executors, one per core [default: the cores this process may use]
+  chronik.durability    disk: a produce is acknowledged once it survives a power cut [default]
+                        process: once it survives the end of this process, as in Kafka
+
+Logging: CHRONIK_TRACE=debug (or chronik=debug,chronik_shards=trace); the default is info.
+
+Example:
+  chronik serve --port 9092 --data ./data --override num.partitions=4";
+
+impl Settings {
+    /// The command line as the topmost layer of settings.
+    ///
+    /// # Errors
+    /// One sentence when an `--override` has no `=` or no key.
+    pub fn layer(&self) -> Result<Layer, String> {
+        let mut layer = Layer::named("the command line");
+        layer.port = self.port.map(|port| port.to_string());
+        layer.data = self
+            .data
+            .as_ref()
+            .map(|dir| dir.to_string_lossy().into_owned());
+        for given in &self.overrides {
+            let (key, value) = given
+                .split_once('=')
+                .filter(|(key, _)| !key.trim().is_empty())
+                .ok_or_else(|| format!("--override {given}: expected KEY=VALUE"))?;
+            layer.set(key.trim(), value.trim());
+        }
+        Ok(layer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(args: &[&str]) -> Settings {
+        let cli = Cli::try_parse_from([&["chronik", "serve"], args].concat()).expect("parses");
+        match cli.command {
+            Command::Serve(settings) | Command::Doctor(settings) => settings,
+        }
+    }
+
+    #[test]
+    fn overrides_keep_everything_behind_the_first_equals_sign() {
+        let layer = settings(&["--override", "a.b=c=d", "--override", "e="])
+            .layer()
+            .expect("valid");
+        assert_eq!(layer.get("a.b"), Some("c=d"));
+        assert_eq!(layer.get("e"), Some(""));
+    }
+
+    #[test]
+    fn an_override_without_a_key_is_refused() {
+        for bad in ["=x", "noequals", " =1"] {
+            assert!(settings(&["--override", bad]).layer().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn integrated_is_serve() {
+        let cli = Cli::try_parse_from(["chronik", "integrated", "-p", "1234", "-d", "x"]);
+        match cli.expect("parses").command {
+            Command::Serve(settings) => {
+                assert_eq!(settings.port, Some(1234));
+                assert_eq!(settings.data, Some(PathBuf::from("x")));
+            }
+            Command::Doctor(_) => panic!("integrated must mean serve"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

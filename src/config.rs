@@ -1,0 +1,321 @@
+//! The broker's settings: Kafka's names and defaults, checked once, before anything starts.
+//!
+//! Runs on the main thread at start. Later code sees only [`Config`], never text; what a topic
+//! inherits (`log.*`) stays text in [`Config::values`] and is parsed by the catalogue.
+
+mod keys;
+mod layers;
+mod listeners;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use chronik_protocol::{Uuid, configs};
+
+pub use layers::Layer;
+pub use listeners::Listener;
+
+use keys::Values;
+
+/// Data directory when neither `log.dirs` nor `--data` is given.
+const DEFAULT_DATA_DIR: &str = "./data";
+/// Bytes of unanswered requests and unread replies a shard holds when
+/// `queued.max.request.bytes` is not set: Kafka has no bound there, Chronik always has one.
+const DEFAULT_QUEUED_BYTES_PER_SHARD: usize = 256 << 20;
+/// Most shards that are ever started, far above the cores of today's machines.
+const SHARDS_MAX: usize = 1024;
+/// Longest `connections.max.idle.ms`, ms: a hundred years, so that sums cannot overflow.
+const IDLE_MS_MAX: i64 = 100 * 365 * 86_400_000;
+
+/// Why the broker does not start with these settings.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ConfigError {
+    /// A value that cannot be.
+    Invalid {
+        /// The key, by Kafka's name.
+        key: String,
+        /// What was given.
+        value: String,
+        /// What would have been accepted, or what is wrong with it.
+        reason: String,
+    },
+    /// The file of settings cannot be read.
+    Unreadable {
+        /// The file.
+        path: String,
+        /// What the system or the parser says.
+        reason: String,
+    },
+}
+
+impl ConfigError {
+    pub(crate) fn invalid(key: &str, value: &str, accepted: impl Into<String>) -> Self {
+        let reason = format!("accepted: {}", accepted.into());
+        Self::Invalid {
+            key: key.to_owned(),
+            value: value.to_owned(),
+            reason,
+        }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid { key, value, reason } => {
+                write!(f, "{key}={value} cannot be used; {reason}")
+            }
+            Self::Unreadable { path, reason } => {
+                write!(f, "the settings in {path} cannot be read: {reason}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// How many connections are allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// In all (`max.connections`).
+    pub total_max: usize,
+    /// From one address (`max.connections.per.ip`).
+    pub per_address_max: usize,
+    /// From particular addresses (`max.connections.per.ip.overrides`).
+    pub overrides: HashMap<IpAddr, usize>,
+}
+
+/// Checked settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen and what to tell clients; at least one.
+    pub listeners: Vec<Listener>,
+    /// The one data directory.
+    pub data_dir: PathBuf,
+    /// This broker's id (`node.id`, else `broker.id`, else 1).
+    pub node_id: i32,
+    /// Rack, told to clients.
+    pub rack: Option<String>,
+    /// Cluster id for a new data directory; `None` takes a random one.
+    pub cluster_id: Option<Uuid>,
+    /// Executors; `None` means one for each core the process may use.
+    pub shards: Option<NonZeroUsize>,
+    /// Whether Metadata and Produce may create topics.
+    pub auto_create_topics: bool,
+    /// Whether DeleteTopics is allowed.
+    pub delete_topic_enable: bool,
+    /// Longest request frame, bytes (`socket.request.max.bytes`).
+    pub request_bytes_max: usize,
+    /// Request and reply bytes in flight on one shard.
+    pub queued_bytes_max: usize,
+    /// Idle time after which a connection is closed, ms; `None` never.
+    pub connections_idle_ms_max: Option<u64>,
+    /// Connection limits.
+    pub connections: ConnectionLimits,
+    /// Most bytes of one fetch reply (`fetch.max.bytes`).
+    pub fetch_bytes_max: usize,
+    /// Incremental fetch sessions kept, over all shards (`max.incremental.fetch.session.cache.slots`).
+    pub fetch_sessions_max: usize,
+    /// Most partitions in one DescribeTopicPartitions reply (`max.request.partition.size.limit`).
+    pub described_partitions_max: usize,
+    /// Every key that was set, as text, under the name it is effective by.
+    pub values: BTreeMap<String, String>,
+    /// Sentences for the log: settings that do nothing, addresses that may not be reachable.
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// Merges `layers`, the last on top, and checks every value.
+    ///
+    /// # Errors
+    /// The first value that cannot be: its key, the value, and what would be accepted.
+    pub fn from_layers(layers: &[Layer]) -> Result<Self, ConfigError> {
+        let merged = layers::merge(layers)?;
+        let mut warnings = check_known(&merged)?;
+        let values = Values(&merged);
+        let (listeners, unreachable) = listeners::resolve(&listeners::ListenerKeys {
+            listeners: values
+                .text("listeners")
+                .unwrap_or(listeners::DEFAULT_LISTENERS),
+            advertised: values.text("advertised.listeners"),
+            security_protocols: values.text("listener.security.protocol.map"),
+            controller_names: values.text("controller.listener.names"),
+        })?;
+        warnings.extend(unreachable);
+        let shards = values.number("chronik.shards", 1..=SHARDS_MAX, 0)?;
+        let sizes = Sizes::read(&values)?;
+        let (data_dir, node_id) = (data_dir(&values)?, node_id(&values)?);
+        Ok(Self {
+            listeners,
+            node_id,
+            rack: values.text("broker.rack").map(str::to_owned),
+            cluster_id: cluster_id(&values)?,
+            shards: NonZeroUsize::new(shards),
+            auto_create_topics: values.flag("auto.create.topics.enable", true)?,
+            delete_topic_enable: values.flag("delete.topic.enable", true)?,
+            request_bytes_max: sizes.request,
+            queued_bytes_max: sizes.queued,
+            connections_idle_ms_max: idle_ms_max(&values)?,
+            connections: connection_limits(&values)?,
+            fetch_bytes_max: sizes.fetch,
+            fetch_sessions_max: values.number(
+                "max.incremental.fetch.session.cache.slots",
+                0..=1_000_000,
+                1000,
+            )?,
+            described_partitions_max: values.number(
+                "max.request.partition.size.limit",
+                1..=1_000_000,
+                2000,
+            )?,
+            values: told(&merged, node_id, &data_dir),
+            data_dir,
+            warnings,
+        })
+    }
+}
+
+/// What was set, and what follows from it whether it was set or not.
+fn told(
+    merged: &BTreeMap<String, String>,
+    node_id: i32,
+    data_dir: &Path,
+) -> BTreeMap<String, String> {
+    let mut told = merged.clone();
+    told.insert("node.id".to_owned(), node_id.to_string());
+    told.insert("log.dirs".to_owned(), data_dir.display().to_string());
+    let listeners = told.entry("listeners".to_owned());
+    listeners.or_insert_with(|| listeners::DEFAULT_LISTENERS.to_owned());
+    told
+}
+
+struct Sizes {
+    request: usize,
+    queued: usize,
+    fetch: usize,
+}
+
+impl Sizes {
+    fn read(values: &Values<'_>) -> Result<Self, ConfigError> {
+        const INT_MAX: usize = i32::MAX as usize;
+        let request = values.number("socket.request.max.bytes", 1..=INT_MAX, 104_857_600)?;
+        let queued = match values.number("queued.max.request.bytes", -1..=i64::MAX, -1)? {
+            limit if limit > 0 => usize::try_from(limit).unwrap_or(usize::MAX),
+            _ => DEFAULT_QUEUED_BYTES_PER_SHARD,
+        };
+        let fetch = values.number("fetch.max.bytes", 1024..=INT_MAX, 57_671_680)?;
+        Ok(Self {
+            request,
+            queued,
+            fetch,
+        })
+    }
+}
+
+/// Refuses impossible values of known keys; names the keys that nobody knows.
+fn check_known(merged: &BTreeMap<String, String>) -> Result<Vec<String>, ConfigError> {
+    let mut warnings = Vec::new();
+    for (key, value) in merged {
+        if keys::is_read_at_start(key) {
+            continue;
+        }
+        match configs::broker(key) {
+            None => warnings.push(format!(
+                "{key} is not a setting of Kafka or Chronik and does nothing"
+            )),
+            Some(_) if value.is_empty() => {}
+            Some(definition) => {
+                definition
+                    .validate(value)
+                    .map_err(|error| ConfigError::Invalid {
+                        key: key.clone(),
+                        value: error.value,
+                        reason: error.reason,
+                    })?;
+            }
+        }
+    }
+    Ok(warnings)
+}
+
+fn data_dir(values: &Values<'_>) -> Result<PathBuf, ConfigError> {
+    let key = if values.text("log.dirs").is_some() {
+        "log.dirs"
+    } else {
+        "log.dir"
+    };
+    let text = values.text(key).unwrap_or(DEFAULT_DATA_DIR);
+    let mut dirs = text.split(',').map(str::trim).filter(|dir| !dir.is_empty());
+    match (dirs.next(), dirs.next()) {
+        (Some(dir), None) => Ok(PathBuf::from(dir)),
+        _ => Err(ConfigError::invalid(key, text, "one directory")),
+    }
+}
+
+fn node_id(values: &Values<'_>) -> Result<i32, ConfigError> {
+    let node = values.number("node.id", 0..=i32::MAX, -1)?;
+    let broker = match values.text("broker.id") {
+        Some("-1") => -1,
+        _ => values.number("broker.id", 0..=i32::MAX, -1)?,
+    };
+    match (node, broker) {
+        (-1, -1) => Ok(1),
+        (-1, broker) => Ok(broker),
+        (node, -1) => Ok(node),
+        (node, broker) if node == broker => Ok(node),
+        (node, broker) => Err(ConfigError::invalid(
+            "broker.id",
+            &broker.to_string(),
+            format!("the value of node.id, {node}"),
+        )),
+    }
+}
+
+fn cluster_id(values: &Values<'_>) -> Result<Option<Uuid>, ConfigError> {
+    let Some(text) = values.text("chronik.cluster.id") else {
+        return Ok(None);
+    };
+    text.parse().map(Some).map_err(|_| {
+        ConfigError::invalid(
+            "chronik.cluster.id",
+            text,
+            "16 bytes in URL-safe base64, 22 characters",
+        )
+    })
+}
+
+fn idle_ms_max(values: &Values<'_>) -> Result<Option<u64>, ConfigError> {
+    let idle = values.number("connections.max.idle.ms", -1..=IDLE_MS_MAX, 600_000)?;
+    Ok(u64::try_from(idle).ok().filter(|idle| *idle > 0))
+}
+
+fn connection_limits(values: &Values<'_>) -> Result<ConnectionLimits, ConfigError> {
+    const KEY: &str = "max.connections.per.ip.overrides";
+    const INT_MAX: usize = i32::MAX as usize;
+    let mut overrides = HashMap::new();
+    let text = values.text(KEY).unwrap_or("");
+    for entry in text
+        .split(',')
+        .map(str::trim)
+        .filter(|entry| !entry.is_empty())
+    {
+        let parsed = entry.rsplit_once(':').and_then(|(address, count)| {
+            let address = address.trim_start_matches('[').trim_end_matches(']');
+            Some((
+                address.parse::<IpAddr>().ok()?,
+                count.trim().parse::<usize>().ok()?,
+            ))
+        });
+        let (address, count) = parsed
+            .ok_or_else(|| ConfigError::invalid(KEY, text, "ADDRESS:COUNT, separated by commas"))?;
+        overrides.insert(address, count);
+    }
+    Ok(ConnectionLimits {
+        total_max: values.number("max.connections", 0..=INT_MAX, INT_MAX)?,
+        per_address_max: values.number("max.connections.per.ip", 0..=INT_MAX, INT_MAX)?,
+        overrides,
+    })
+}

@@ -1,0 +1,219 @@
+//! One module per API, and the table that leads to them.
+//!
+//! Runs on every shard. Turns frames into typed requests and typed responses into bytes; versions
+//! come from `protocol::versions`. Never owns state of a partition or of the catalogue.
+
+mod alter_configs;
+mod api_versions;
+mod call;
+mod configs;
+pub(crate) mod context;
+mod create_partitions;
+mod create_topics;
+mod delete_records;
+mod delete_topics;
+mod describe_cluster;
+mod describe_configs;
+mod describe_log_dirs;
+mod describe_topic_partitions;
+pub(crate) mod fetch;
+mod init_producer_id;
+mod list_offsets;
+mod metadata;
+mod offset_for_leader_epoch;
+mod operations;
+mod partitions;
+mod produce;
+mod topic_name;
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use chronik_io::World;
+use chronik_protocol::frame::{RequestHeader, decode_request_header};
+use chronik_protocol::{ApiKey, Reader, Request, versions};
+
+use crate::server::service::{Admitted, Answer, Pace, Reply, Service};
+use call::Call;
+use context::{Advertised, Context};
+
+/// The service behind every connection.
+pub(crate) struct Handlers<W> {
+    context: Rc<Context<W>>,
+}
+
+impl<W: World> Handlers<W> {
+    /// Handlers that share `context`.
+    pub(crate) fn new(context: Rc<Context<W>>) -> Self {
+        Self { context }
+    }
+}
+
+/// What is remembered about a connection.
+pub(crate) struct Session {
+    /// Where its client is told to find the broker.
+    advertised: Rc<Advertised>,
+}
+
+impl<W: World> Service for Handlers<W> {
+    type Session = Session;
+
+    fn open(&self, local: SocketAddr) -> Session {
+        Session {
+            advertised: Rc::new(self.context.advertised(local)),
+        }
+    }
+
+    fn is_fetch(frame: &[u8]) -> bool {
+        frame.starts_with(&ApiKey::Fetch.as_i16().to_be_bytes())
+    }
+
+    async fn admit(&self, session: &mut Session, frame: Bytes) -> Admitted {
+        let mut body = Reader::new(frame);
+        let header = match decode_request_header(&mut body) {
+            Ok(header) => header,
+            Err(error) => return closed(format!("unreadable request header: {error}")),
+        };
+        match served(&header) {
+            Ok(key) => {
+                let call = Call::new(key, header, Rc::clone(&session.advertised));
+                dispatch(&self.context, call, body).await
+            }
+            Err(Unserved::ApiVersions) => api_versions::unknown_version(&header),
+            Err(Unserved::Close(reason)) => closed(reason),
+        }
+    }
+}
+
+enum Unserved {
+    /// A version of ApiVersions that is newer than ours is answered in a form all can read.
+    ApiVersions,
+    /// Anything else ends the connection, as in Kafka.
+    Close(String),
+}
+
+fn served(header: &RequestHeader) -> Result<ApiKey, Unserved> {
+    let RequestHeader {
+        api_key,
+        api_version,
+        ..
+    } = *header;
+    let Ok(key) = ApiKey::try_from(api_key) else {
+        return Err(Unserved::Close(format!(
+            "unknown API key {api_key} (version {api_version})"
+        )));
+    };
+    match versions::of(key) {
+        Some(range) if range.serves(api_version) => Ok(key),
+        Some(_) if key == ApiKey::ApiVersions => Err(Unserved::ApiVersions),
+        _ => Err(Unserved::Close(format!(
+            "{key} version {api_version} is not served"
+        ))),
+    }
+}
+
+async fn dispatch<W: World>(context: &Rc<Context<W>>, call: Call, body: Reader) -> Admitted {
+    let context = Rc::clone(context);
+    match call.key {
+        ApiKey::Produce => produce::admit(context, call, body).await,
+        ApiKey::Fetch => fetch::admit(context, call, body).await,
+        ApiKey::ApiVersions => now(call, body, |call, request| {
+            api_versions::handle(&context, call, &request)
+        }),
+        ApiKey::Metadata => later(call, body, move |call, request| {
+            metadata::handle(context, call, request)
+        }),
+        ApiKey::DescribeCluster => now(call, body, |call, request| {
+            describe_cluster::handle(&context, call, &request)
+        }),
+        ApiKey::DescribeTopicPartitions => now(call, body, |_, request| {
+            describe_topic_partitions::handle(&context, &request)
+        }),
+        ApiKey::ListOffsets => later(call, body, move |call, request| {
+            list_offsets::handle(context, call, request)
+        }),
+        ApiKey::OffsetForLeaderEpoch => later(call, body, move |_, request| {
+            offset_for_leader_epoch::handle(context, request)
+        }),
+        ApiKey::CreateTopics => later(call, body, move |call, request| {
+            create_topics::handle(context, call, request)
+        }),
+        ApiKey::DeleteTopics => later(call, body, move |call, request| {
+            delete_topics::handle(context, call, request)
+        }),
+        ApiKey::CreatePartitions => later(call, body, move |_, request| {
+            create_partitions::handle(context, request)
+        }),
+        ApiKey::DeleteRecords => later(call, body, move |_, request| {
+            delete_records::handle(context, request)
+        }),
+        ApiKey::DescribeConfigs => now(call, body, |_, request| {
+            describe_configs::handle(&context, &request)
+        }),
+        ApiKey::AlterConfigs => later(call, body, move |_, request| {
+            alter_configs::replace(context, request)
+        }),
+        ApiKey::IncrementalAlterConfigs => later(call, body, move |_, request| {
+            alter_configs::change(context, request)
+        }),
+        ApiKey::InitProducerId => later(call, body, move |_, request| {
+            init_producer_id::handle(context, request)
+        }),
+        ApiKey::DescribeLogDirs => later(call, body, move |_, request| {
+            describe_log_dirs::handle(context, request)
+        }),
+        other => closed(format!("{other} has no handler")),
+    }
+}
+
+/// Closes the connection; `reason` names what the client asked for.
+fn closed(reason: String) -> Admitted {
+    Admitted {
+        pace: Pace::Alone,
+        answer: Answer::Now(Reply::Close(reason)),
+    }
+}
+
+/// Answers from what this shard has in memory.
+fn now<Q: Request>(
+    call: Call,
+    body: Reader,
+    handle: impl FnOnce(&Call, Q) -> Q::Response,
+) -> Admitted {
+    let answer = match call.decode::<Q>(body) {
+        Ok(request) => {
+            let response = handle(&call, request);
+            call.reply(&response)
+        }
+        Err(close) => close,
+    };
+    Admitted {
+        pace: Pace::Free,
+        answer: Answer::Now(answer),
+    }
+}
+
+/// Answers when other shards have, with nothing taken from this connection meanwhile.
+fn later<Q: Request, F: Future<Output = Q::Response> + 'static>(
+    call: Call,
+    body: Reader,
+    handle: impl FnOnce(Rc<Call>, Q) -> F,
+) -> Admitted {
+    let request = match call.decode::<Q>(body) {
+        Ok(request) => request,
+        Err(close) => {
+            return Admitted {
+                pace: Pace::Alone,
+                answer: Answer::Now(close),
+            };
+        }
+    };
+    let call = Rc::new(call);
+    let response = handle(Rc::clone(&call), request);
+    let answer = Answer::Later(Box::pin(async move { call.reply(&response.await) }));
+    Admitted {
+        pace: Pace::Alone,
+        answer,
+    }
+}

@@ -1,0 +1,239 @@
+//! AlterConfigs (key 33) and IncrementalAlterConfigs (key 44, KIP-339): one replaces all settings
+//! of a resource, the other changes some. The controller decides; this module translates.
+
+use std::collections::HashSet;
+use std::rc::Rc;
+
+use chronik_io::World;
+use chronik_protocol::messages::alter_configs_response::AlterConfigsResourceResponse as ReplaceResult;
+use chronik_protocol::messages::incremental_alter_configs_request::AlterableConfig;
+use chronik_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse as ChangeResult;
+use chronik_protocol::messages::{
+    AlterConfigsRequest, AlterConfigsResponse, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse,
+};
+use chronik_protocol::{ErrorCode, Str};
+use chronik_shards::catalog::{
+    ApiError, ConfigChange, ConfigOp, ConfigOpKind, ConfigResource, ControllerReply,
+    ControllerRequest,
+};
+
+use super::configs::{RESOURCE_BROKER, RESOURCE_TOPIC};
+use super::context::Context;
+
+/// One resource of a request, and what shall be done with it unless it is refused at once.
+struct Asked {
+    resource_type: i8,
+    resource_name: Str,
+    change: Result<ConfigChange, ApiError>,
+}
+
+/// Answers AlterConfigs.
+pub(super) async fn replace<W: World>(
+    context: Rc<Context<W>>,
+    request: AlterConfigsRequest,
+) -> AlterConfigsResponse {
+    let asked = request.resources.into_iter().map(|resource| {
+        let ops = resource
+            .configs
+            .into_iter()
+            .map(|config| match config.value {
+                Some(value) => Ok(op(&config.name, ConfigOpKind::Set, Some(&value))),
+                None => Err(null_value(&config.name)),
+            });
+        let change = ops.collect::<Result<Vec<_>, _>>().and_then(|ops| {
+            let resource = named(resource.resource_type, &resource.resource_name)?;
+            Ok(ConfigChange {
+                resource,
+                ops,
+                replace_all: true,
+            })
+        });
+        let (resource_type, resource_name) = (resource.resource_type, resource.resource_name);
+        Asked {
+            resource_type,
+            resource_name,
+            change,
+        }
+    });
+    let outcomes = alter(&context, asked.collect(), request.validate_only).await;
+    let responses = outcomes.into_iter().map(|outcome| ReplaceResult {
+        error_code: outcome.error.as_i16(),
+        error_message: outcome.message,
+        resource_type: outcome.resource_type,
+        resource_name: outcome.resource_name,
+        ..ReplaceResult::default()
+    });
+    AlterConfigsResponse {
+        responses: responses.collect(),
+        ..AlterConfigsResponse::default()
+    }
+}
+
+/// Answers IncrementalAlterConfigs.
+pub(super) async fn change<W: World>(
+    context: Rc<Context<W>>,
+    request: IncrementalAlterConfigsRequest,
+) -> IncrementalAlterConfigsResponse {
+    let asked = request.resources.into_iter().map(|resource| {
+        let change = ops(&resource.configs).and_then(|ops| {
+            let resource = named(resource.resource_type, &resource.resource_name)?;
+            Ok(ConfigChange {
+                resource,
+                ops,
+                replace_all: false,
+            })
+        });
+        let (resource_type, resource_name) = (resource.resource_type, resource.resource_name);
+        Asked {
+            resource_type,
+            resource_name,
+            change,
+        }
+    });
+    let outcomes = alter(&context, asked.collect(), request.validate_only).await;
+    let responses = outcomes.into_iter().map(|outcome| ChangeResult {
+        error_code: outcome.error.as_i16(),
+        error_message: outcome.message,
+        resource_type: outcome.resource_type,
+        resource_name: outcome.resource_name,
+        ..ChangeResult::default()
+    });
+    IncrementalAlterConfigsResponse {
+        responses: responses.collect(),
+        ..IncrementalAlterConfigsResponse::default()
+    }
+}
+
+/// What became of one resource.
+struct Outcome {
+    resource_type: i8,
+    resource_name: Str,
+    error: ErrorCode,
+    message: Option<Str>,
+}
+
+async fn alter<W: World>(
+    context: &Context<W>,
+    asked: Vec<Asked>,
+    validate_only: bool,
+) -> Vec<Outcome> {
+    let mut seen = HashSet::new();
+    let mut twice = HashSet::new();
+    for one in &asked {
+        let key = (one.resource_type, one.resource_name.clone());
+        if !seen.insert(key.clone()) {
+            twice.insert(key);
+        }
+    }
+    let mut resources = Vec::new();
+    let mut refused = Vec::with_capacity(asked.len());
+    for one in asked {
+        let change = if twice.contains(&(one.resource_type, one.resource_name.clone())) {
+            let message = "Each resource must appear at most once.";
+            Err(ApiError::new(ErrorCode::InvalidRequest, message))
+        } else {
+            one.change
+        };
+        refused.push((
+            one.resource_type,
+            one.resource_name,
+            change.as_ref().err().cloned(),
+        ));
+        resources.extend(change);
+    }
+    let results = if resources.is_empty() {
+        Vec::new()
+    } else {
+        let request = ControllerRequest::AlterConfigs {
+            resources,
+            validate_only,
+        };
+        match context.router.control(request).await {
+            Ok(ControllerReply::AlterConfigs(results)) => results,
+            Ok(_) => unreachable!("the controller answers what it was asked"),
+            Err(_) => Vec::new(),
+        }
+    };
+    let mut results = results.into_iter();
+    let outcomes = refused
+        .into_iter()
+        .map(|(resource_type, resource_name, refused)| {
+            let result = match refused {
+                Some(error) => Err(error),
+                None => results.next().unwrap_or_else(|| {
+                    Err(ApiError::new(
+                        ErrorCode::NotController,
+                        "The controller is shutting down.",
+                    ))
+                }),
+            };
+            let (error, message) = match result {
+                Ok(()) => (ErrorCode::None, None),
+                Err(error) => (error.code, Some(error.message)),
+            };
+            Outcome {
+                resource_type,
+                resource_name,
+                error,
+                message,
+            }
+        });
+    outcomes.collect()
+}
+
+/// The resource a request means.
+fn named(resource_type: i8, name: &Str) -> Result<ConfigResource, ApiError> {
+    match resource_type {
+        RESOURCE_TOPIC => Ok(ConfigResource::Topic(name.detached())),
+        RESOURCE_BROKER if name.is_empty() => Ok(ConfigResource::Broker(None)),
+        RESOURCE_BROKER => match name.parse::<i32>() {
+            Ok(id) => Ok(ConfigResource::Broker(Some(id))),
+            Err(_) => {
+                let message = format!("Node id must be an integer, but it is: {name}");
+                Err(ApiError::new(ErrorCode::InvalidRequest, message))
+            }
+        },
+        other => Ok(ConfigResource::Other(other, name.detached())),
+    }
+}
+
+fn ops(configs: &[AlterableConfig]) -> Result<Vec<ConfigOp>, ApiError> {
+    let mut seen = HashSet::new();
+    let mut ops = Vec::with_capacity(configs.len());
+    for config in configs {
+        if !seen.insert(&config.name) {
+            let message = "Error due to duplicate config keys";
+            return Err(ApiError::new(ErrorCode::InvalidRequest, message));
+        }
+        let kind = match config.config_operation {
+            0 => ConfigOpKind::Set,
+            1 => ConfigOpKind::Delete,
+            2 => ConfigOpKind::Append,
+            3 => ConfigOpKind::Subtract,
+            other => {
+                let message = format!("Unknown operation type {other} for config {}", config.name);
+                return Err(ApiError::new(ErrorCode::InvalidRequest, message));
+            }
+        };
+        if kind != ConfigOpKind::Delete && config.value.is_none() {
+            return Err(null_value(&config.name));
+        }
+        ops.push(op(&config.name, kind, config.value.as_ref()));
+    }
+    Ok(ops)
+}
+
+/// Strings of a request must not keep its frame in memory once they are settings.
+fn op(name: &Str, kind: ConfigOpKind, value: Option<&Str>) -> ConfigOp {
+    ConfigOp {
+        name: name.detached(),
+        kind,
+        value: value.map(Str::detached),
+    }
+}
+
+fn null_value(name: &Str) -> ApiError {
+    let message = format!("Null value not supported for : {name}");
+    ApiError::new(ErrorCode::InvalidRequest, message)
+}

@@ -1,0 +1,71 @@
+//! One request as its handler sees it, and the way from a response to bytes.
+//!
+//! Lives on the shard of the connection. Never sends.
+
+use std::rc::Rc;
+
+use chronik_protocol::frame::{RequestHeader, encode_response};
+use chronik_protocol::{ApiKey, Message, Reader, Request, Str};
+
+use super::context::Advertised;
+use crate::server::service::Reply;
+
+/// A request of a served version.
+pub(crate) struct Call {
+    /// Which API.
+    pub(crate) key: ApiKey,
+    /// Which version of it.
+    pub(crate) version: i16,
+    /// What the client calls itself.
+    pub(crate) client_id: Option<Str>,
+    /// Where this client is told to find the broker.
+    pub(crate) advertised: Rc<Advertised>,
+    correlation_id: i32,
+}
+
+impl Call {
+    /// A call from its header.
+    pub(crate) fn new(key: ApiKey, header: RequestHeader, advertised: Rc<Advertised>) -> Self {
+        let RequestHeader {
+            api_version,
+            correlation_id,
+            client_id,
+            ..
+        } = header;
+        Self {
+            key,
+            version: api_version,
+            client_id,
+            advertised,
+            correlation_id,
+        }
+    }
+
+    /// The body; all of it must be used up.
+    ///
+    /// # Errors
+    /// The reply that closes the connection, when the bytes are not a request.
+    pub(crate) fn decode<Q: Request>(&self, mut body: Reader) -> Result<Q, Reply> {
+        let decoded = Q::decode(&mut body, self.version);
+        let checked = decoded.and_then(|request| body.finish().map(|()| request));
+        checked.map_err(|error| self.close(&format!("cannot be decoded: {error}")))
+    }
+
+    /// A response as bytes. One that does not fit its version is our bug; it costs the connection.
+    pub(crate) fn reply<M: Message>(&self, response: &M) -> Reply {
+        let header_version = self.key.response_header_version(self.version);
+        match encode_response(self.correlation_id, header_version, response, self.version) {
+            Ok(parts) => Reply::Send(parts),
+            Err(error) => self.close(&format!("cannot be answered: {error}")),
+        }
+    }
+
+    /// Closes the connection with a sentence that names API and version.
+    pub(crate) fn close(&self, reason: &str) -> Reply {
+        let client = self.client_id.as_deref().unwrap_or("");
+        Reply::Close(format!(
+            "{} version {} of client \"{client}\" {reason}",
+            self.key, self.version
+        ))
+    }
+}

@@ -1,0 +1,92 @@
+//! What every handler may use: settings, the catalogue, the router, the clock.
+//!
+//! One per shard; handlers hold it in an `Rc`. Owns the shard's fetch sessions and the list of
+//! parked reads, nothing else that changes.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use chronik_io::World;
+use chronik_protocol::Str;
+use chronik_shards::catalog::Image;
+
+use super::fetch::{Parked, SessionCache};
+use crate::config::Config;
+use crate::router::Router;
+use crate::server::budget::ByteBudget;
+
+/// What handlers of one shard share.
+pub(crate) struct Context<W> {
+    /// Clock, randomness, and the end of a work slice.
+    pub(crate) world: W,
+    /// Checked settings.
+    pub(crate) config: Arc<Config>,
+    /// The way to partitions and to the controller.
+    pub(crate) router: Router,
+    /// Bytes of this shard's connections.
+    pub(crate) budget: Rc<ByteBudget>,
+    /// Incremental fetch sessions of this shard's connections.
+    pub(crate) sessions: RefCell<SessionCache>,
+    /// Fetches that wait for data.
+    pub(crate) parked: Rc<Parked>,
+}
+
+/// Host and port a client is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Advertised {
+    /// Host name or address.
+    pub(crate) host: Str,
+    /// Port.
+    pub(crate) port: i32,
+}
+
+impl<W: World> Context<W> {
+    /// The context of the shard that `world` belongs to.
+    pub(crate) fn new(
+        world: W,
+        config: Arc<Config>,
+        router: Router,
+        budget: Rc<ByteBudget>,
+    ) -> Rc<Self> {
+        let shards = router.shards();
+        let sessions = SessionCache::new(config.fetch_sessions_max.div_ceil(shards));
+        let parked = Parked::new(router.clone());
+        Rc::new(Self {
+            world,
+            config,
+            router,
+            budget,
+            sessions: RefCell::new(sessions),
+            parked,
+        })
+    }
+
+    /// The catalogue as this shard knows it.
+    pub(crate) fn image(&self) -> Arc<Image> {
+        self.router.image()
+    }
+
+    /// What to tell a client that connected to `local`: the listener it came through.
+    pub(crate) fn advertised(&self, local: SocketAddr) -> Advertised {
+        let listeners = &self.config.listeners;
+        let exact = listeners.iter().find(|listener| listener.bind == local);
+        let same_port = || {
+            listeners
+                .iter()
+                .find(|listener| listener.bind.port() == local.port())
+        };
+        let listener = exact.or_else(same_port).or_else(|| listeners.first());
+        listener.map_or_else(
+            || Advertised {
+                host: Str::from(local.ip().to_string()),
+                port: i32::from(local.port()),
+            },
+            |listener| Advertised {
+                host: Str::from(listener.advertised_host.clone()),
+                port: i32::from(listener.advertised_port),
+            },
+        )
+    }
+}

@@ -1,0 +1,124 @@
+//! CreateTopics (key 19). The controller decides; this module translates.
+
+use std::rc::Rc;
+
+use chronik_io::World;
+use chronik_protocol::messages::create_topics_request::CreatableTopic;
+use chronik_protocol::messages::create_topics_response::{
+    CreatableTopicConfigs, CreatableTopicResult,
+};
+use chronik_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
+use chronik_protocol::{ErrorCode, Str};
+use chronik_shards::catalog::{
+    ApiError, ControllerReply, ControllerRequest, CreatedTopic, Image, NewTopic, Topic,
+};
+
+use super::call::Call;
+use super::configs;
+use super::context::Context;
+
+/// From this version on the response tells partitions, replicas and settings (KIP-525).
+const DETAILS_VERSION: i16 = 5;
+
+/// Answers.
+pub(super) async fn handle<W: World>(
+    context: Rc<Context<W>>,
+    call: Rc<Call>,
+    request: CreateTopicsRequest,
+) -> CreateTopicsResponse {
+    let names: Vec<Str> = request
+        .topics
+        .iter()
+        .map(|topic| topic.name.clone())
+        .collect();
+    let topics = request.topics.into_iter().map(new_topic).collect();
+    let change = ControllerRequest::CreateTopics {
+        topics,
+        validate_only: request.validate_only,
+    };
+    let created = match context.router.control(change).await {
+        Ok(ControllerReply::CreateTopics(created)) => created,
+        Ok(_) => unreachable!("the controller answers what it was asked"),
+        Err(_) => names.into_iter().map(gone).collect(),
+    };
+    let image = context.image();
+    let topics = created
+        .into_iter()
+        .map(|created| result(&image, call.version, created));
+    CreateTopicsResponse {
+        topics: topics.collect(),
+        ..CreateTopicsResponse::default()
+    }
+}
+
+fn gone(name: Str) -> CreatedTopic {
+    let error = ApiError::new(ErrorCode::NotController, "The controller is shutting down.");
+    CreatedTopic {
+        name,
+        result: Err(error),
+    }
+}
+
+fn new_topic(topic: CreatableTopic) -> NewTopic {
+    let assignments = topic.assignments.into_iter();
+    NewTopic {
+        name: topic.name.detached(),
+        partition_count: topic.num_partitions,
+        replication_factor: topic.replication_factor,
+        assignments: assignments
+            .map(|given| (given.partition_index, given.broker_ids))
+            .collect(),
+        configs: topic
+            .configs
+            .into_iter()
+            .map(|config| {
+                (
+                    config.name.detached(),
+                    config.value.as_ref().map(Str::detached),
+                )
+            })
+            .collect(),
+    }
+}
+
+fn result(image: &Image, version: i16, created: CreatedTopic) -> CreatableTopicResult {
+    let CreatedTopic { name, result } = created;
+    match result {
+        Ok(topic) => CreatableTopicResult {
+            name,
+            topic_id: topic.id,
+            num_partitions: i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX),
+            replication_factor: replication_factor(&topic),
+            configs: (version >= DETAILS_VERSION).then(|| settings(image, &topic)),
+            ..CreatableTopicResult::default()
+        },
+        Err(error) => CreatableTopicResult {
+            name,
+            error_code: error.code.as_i16(),
+            error_message: Some(error.message),
+            configs: (version >= DETAILS_VERSION).then(Vec::new),
+            ..CreatableTopicResult::default()
+        },
+    }
+}
+
+fn replication_factor(topic: &Topic) -> i16 {
+    let replicas = topic
+        .partitions
+        .first()
+        .map_or(0, |partition| partition.replicas.len());
+    i16::try_from(replicas).unwrap_or(i16::MAX)
+}
+
+fn settings(image: &Image, topic: &Topic) -> Vec<CreatableTopicConfigs> {
+    let all = configs::of_topic(image, topic).into_iter();
+    all.map(|setting| CreatableTopicConfigs {
+        name: Str::from_static(setting.definition.name),
+        value: setting.value,
+        read_only: setting.read_only,
+        config_source: setting.source,
+        is_sensitive: setting.is_sensitive,
+        ..CreatableTopicConfigs::default()
+    })
+    .collect()
+}

@@ -1,0 +1,79 @@
+//! DeleteRecords (key 21): moves the start of logs (KIP-107).
+
+use std::rc::Rc;
+
+use chronik_io::World;
+use chronik_protocol::ErrorCode;
+use chronik_protocol::messages::delete_records_response::{
+    DeleteRecordsPartitionResult, DeleteRecordsTopicResult,
+};
+use chronik_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
+use chronik_shards::catalog::Image;
+use chronik_shards::{DeleteRecordsPart, DeleteRecordsResult, PartitionId};
+
+use super::context::Context;
+use super::partitions;
+
+/// Answers.
+pub(super) async fn handle<W: World>(
+    context: Rc<Context<W>>,
+    request: DeleteRecordsRequest,
+) -> DeleteRecordsResponse {
+    let image = context.image();
+    let (mut parts, mut errors) = (Vec::new(), Vec::new());
+    for topic in &request.topics {
+        for partition in &topic.partitions {
+            let found = deletable(&image, &topic.name, partition.partition_index);
+            errors.push(found.err());
+            if let Ok(id) = found {
+                parts.push(DeleteRecordsPart {
+                    partition: id,
+                    offset: partition.offset,
+                });
+            }
+        }
+    }
+    let results = context
+        .router
+        .delete_records(parts)
+        .await
+        .collect()
+        .await
+        .unwrap_or_default();
+    let mut results = partitions::merge(errors, results, DeleteRecordsResult::failed);
+    let topics = request.topics.iter().map(|topic| DeleteRecordsTopicResult {
+        name: topic.name.clone(),
+        partitions: topic
+            .partitions
+            .iter()
+            .zip(&mut results)
+            .map(|(partition, result)| DeleteRecordsPartitionResult {
+                partition_index: partition.partition_index,
+                low_watermark: result.low_watermark,
+                error_code: result.error.as_i16(),
+                ..DeleteRecordsPartitionResult::default()
+            })
+            .collect(),
+        ..DeleteRecordsTopicResult::default()
+    });
+    DeleteRecordsResponse {
+        topics: topics.collect(),
+        ..DeleteRecordsResponse::default()
+    }
+}
+
+/// A partition whose records may be deleted: not of Kafka's own topics, and not of a topic that is
+/// only compacted (`ReplicaManager#deleteRecordsOnLocalLog`, `UnifiedLog`).
+fn deletable(image: &Image, name: &str, index: i32) -> Result<PartitionId, ErrorCode> {
+    let topic = image
+        .topic(name)
+        .ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    let found = partitions::by_name(image, name, index)?;
+    if topic.is_internal {
+        return Err(ErrorCode::InvalidTopicException);
+    }
+    if !topic.config.cleanup_policy.delete {
+        return Err(ErrorCode::PolicyViolation);
+    }
+    Ok(found)
+}

@@ -1,0 +1,133 @@
+//! DeleteTopics (key 20). The controller decides; this module translates.
+
+use std::rc::Rc;
+
+use chronik_io::World;
+use chronik_protocol::messages::delete_topics_response::DeletableTopicResult;
+use chronik_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
+use chronik_protocol::{ErrorCode, Str, Uuid};
+use chronik_shards::catalog::{ApiError, ControllerReply, ControllerRequest, TopicRef};
+
+use super::call::Call;
+use super::context::Context;
+
+/// From this version on topics are in a list of structures and may be named by id (KIP-516).
+const TOPIC_ID_VERSION: i16 = 6;
+
+/// Answers.
+pub(super) async fn handle<W: World>(
+    context: Rc<Context<W>>,
+    call: Rc<Call>,
+    request: DeleteTopicsRequest,
+) -> DeleteTopicsResponse {
+    let asked = asked(call.version, &request);
+    let refused: Vec<Option<ApiError>> = asked
+        .iter()
+        .map(|(name, id)| refusal(&context, call.version, name.as_ref(), *id))
+        .collect();
+    let topics: Vec<TopicRef> = asked
+        .iter()
+        .zip(&refused)
+        .filter(|(_, refused)| refused.is_none())
+        .map(|((name, id), _)| match name {
+            Some(name) => TopicRef::Name(name.detached()),
+            None => TopicRef::Id(*id),
+        })
+        .collect();
+    let deleted = if topics.is_empty() {
+        Vec::new()
+    } else {
+        match context
+            .router
+            .control(ControllerRequest::DeleteTopics(topics))
+            .await
+        {
+            Ok(ControllerReply::DeleteTopics(deleted)) => deleted,
+            Ok(_) => unreachable!("the controller answers what it was asked"),
+            Err(_) => Vec::new(),
+        }
+    };
+    let mut deleted = deleted.into_iter();
+    let responses = asked.into_iter().zip(refused).map(|((name, id), refused)| {
+        let (told_name, told_id, result) = match refused {
+            Some(error) => (name, id, Err(error)),
+            None => deleted.next().map_or_else(
+                || (name.clone(), id, Err(stopping())),
+                |(told, id, result)| (Some(told).filter(|told| !told.is_empty()), id, result),
+            ),
+        };
+        response(told_name, told_id, result)
+    });
+    DeleteTopicsResponse {
+        responses: responses.collect(),
+        ..DeleteTopicsResponse::default()
+    }
+}
+
+/// The topics of a request, by name or by id.
+fn asked(version: i16, request: &DeleteTopicsRequest) -> Vec<(Option<Str>, Uuid)> {
+    if version >= TOPIC_ID_VERSION {
+        request
+            .topics
+            .iter()
+            .map(|topic| (topic.name.clone(), topic.topic_id))
+            .collect()
+    } else {
+        request
+            .topic_names
+            .iter()
+            .map(|name| (Some(name.clone()), Uuid::ZERO))
+            .collect()
+    }
+}
+
+/// What is refused before the controller is asked (`ControllerApis#deleteTopics`).
+fn refusal<W: World>(
+    context: &Context<W>,
+    version: i16,
+    name: Option<&Str>,
+    id: Uuid,
+) -> Option<ApiError> {
+    if !context.config.delete_topic_enable {
+        // Clients before version 3 know no code of its own.
+        let code = if version < 3 {
+            ErrorCode::InvalidRequest
+        } else {
+            ErrorCode::TopicDeletionDisabled
+        };
+        return Some(ApiError::new(code, "Topic deletion is disabled."));
+    }
+    match (name, id.is_zero()) {
+        (None, true) => Some(ApiError::new(
+            ErrorCode::InvalidRequest,
+            "Neither topic name nor id were specified.",
+        )),
+        (Some(_), false) => Some(ApiError::new(
+            ErrorCode::InvalidRequest,
+            "You may not specify both topic name and topic id.",
+        )),
+        _ => None,
+    }
+}
+
+fn stopping() -> ApiError {
+    ApiError::new(ErrorCode::NotController, "The controller is shutting down.")
+}
+
+fn response(
+    name: Option<Str>,
+    topic_id: Uuid,
+    result: Result<(), ApiError>,
+) -> DeletableTopicResult {
+    let (error_code, error_message) = match result {
+        Ok(()) => (ErrorCode::None, None),
+        Err(error) => (error.code, Some(error.message)),
+    };
+    DeletableTopicResult {
+        name,
+        topic_id,
+        error_code: error_code.as_i16(),
+        error_message,
+        ..DeletableTopicResult::default()
+    }
+}

@@ -1,0 +1,133 @@
+//! DescribeConfigs (key 32): settings of topics and brokers, with where they come from.
+//!
+//! Answered from the image (`ConfigHelper`).
+
+use chronik_io::World;
+use chronik_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use chronik_protocol::messages::describe_configs_response::{
+    DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
+};
+use chronik_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
+use chronik_protocol::{ErrorCode, Str};
+use chronik_shards::catalog::{ApiError, Image};
+
+use super::configs::{
+    self, RESOURCE_BROKER, RESOURCE_CLIENT_METRICS, RESOURCE_GROUP, RESOURCE_TOPIC, Setting,
+};
+use super::context::Context;
+use super::topic_name;
+
+/// Answers.
+pub(super) fn handle<W: World>(
+    context: &Context<W>,
+    request: &DescribeConfigsRequest,
+) -> DescribeConfigsResponse {
+    let image = context.image();
+    let results = request
+        .resources
+        .iter()
+        .map(|resource| describe(&image, request, resource));
+    DescribeConfigsResponse {
+        results: results.collect(),
+        ..DescribeConfigsResponse::default()
+    }
+}
+
+fn describe(
+    image: &Image,
+    request: &DescribeConfigsRequest,
+    resource: &DescribeConfigsResource,
+) -> DescribeConfigsResult {
+    let mut result = DescribeConfigsResult {
+        resource_type: resource.resource_type,
+        resource_name: resource.resource_name.clone(),
+        ..DescribeConfigsResult::default()
+    };
+    match settings(image, resource) {
+        Ok(settings) => {
+            let wanted = resource.configuration_keys.as_deref();
+            let is_wanted = |setting: &Setting| {
+                wanted.is_none_or(|keys| keys.iter().any(|key| *key == setting.definition.name))
+            };
+            let settings = settings.into_iter().filter(is_wanted);
+            let synonyms = request.include_synonyms;
+            result.configs = settings.map(|setting| entry(setting, synonyms)).collect();
+        }
+        Err(error) => {
+            result.error_code = error.code.as_i16();
+            result.error_message = Some(error.message);
+        }
+    }
+    result
+}
+
+fn settings(image: &Image, resource: &DescribeConfigsResource) -> Result<Vec<Setting>, ApiError> {
+    let name = &resource.resource_name;
+    match resource.resource_type {
+        RESOURCE_TOPIC if !topic_name::is_valid(name) => {
+            let message = format!("Topic name is invalid: '{name}'");
+            Err(ApiError::new(ErrorCode::InvalidTopicException, message))
+        }
+        RESOURCE_TOPIC => match image.topic(name) {
+            Some(topic) => Ok(configs::of_topic(image, topic)),
+            None => {
+                let message = "This server does not host this topic-partition.";
+                Err(ApiError::new(ErrorCode::UnknownTopicOrPartition, message))
+            }
+        },
+        RESOURCE_BROKER if name.is_empty() => Ok(configs::of_all_brokers(image)),
+        RESOURCE_BROKER => broker(image, name),
+        RESOURCE_GROUP if name.is_empty() => Err(ApiError::new(
+            ErrorCode::InvalidRequest,
+            "Group name must not be empty",
+        )),
+        RESOURCE_GROUP => Ok(configs::of_group()),
+        RESOURCE_CLIENT_METRICS if name.is_empty() => {
+            let message = "Client metrics subscription name must not be empty";
+            Err(ApiError::new(ErrorCode::InvalidRequest, message))
+        }
+        RESOURCE_CLIENT_METRICS => Ok(Vec::new()),
+        other => {
+            let message = format!("Unsupported resource type: {other}");
+            Err(ApiError::new(ErrorCode::InvalidRequest, message))
+        }
+    }
+}
+
+fn broker(image: &Image, name: &str) -> Result<Vec<Setting>, ApiError> {
+    let invalid = |message: String| Err(ApiError::new(ErrorCode::InvalidRequest, message));
+    match name.parse::<i32>() {
+        Ok(id) if id == image.node_id => Ok(configs::of_broker(image)),
+        Ok(_) => invalid(format!(
+            "Unexpected broker id, expected {} or empty string, but received {name}",
+            image.node_id
+        )),
+        Err(_) => invalid(format!("Broker id must be an integer, but it is: {name}")),
+    }
+}
+
+fn entry(setting: Setting, with_synonyms: bool) -> DescribeConfigsResourceResult {
+    let synonyms = if with_synonyms {
+        setting.synonyms
+    } else {
+        Vec::new()
+    };
+    DescribeConfigsResourceResult {
+        name: Str::from_static(setting.definition.name),
+        value: setting.value,
+        read_only: setting.read_only,
+        config_source: setting.source,
+        is_sensitive: setting.is_sensitive,
+        synonyms: synonyms
+            .into_iter()
+            .map(|synonym| DescribeConfigsSynonym {
+                name: synonym.name,
+                value: synonym.value,
+                source: synonym.source,
+                ..DescribeConfigsSynonym::default()
+            })
+            .collect(),
+        config_type: configs::type_number(setting.definition.kind),
+        ..DescribeConfigsResourceResult::default()
+    }
+}

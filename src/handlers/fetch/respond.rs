@@ -1,0 +1,192 @@
+//! From read results to a Fetch response; in a session, only what is news to the client.
+
+use chronik_protocol::ErrorCode;
+use chronik_protocol::messages::FetchResponse;
+use chronik_protocol::messages::fetch_response::{
+    AbortedTransaction, EpochEndOffset, FetchableTopicResponse, PartitionData,
+};
+use chronik_shards::ReadResult;
+
+use super::legacy;
+use super::session::{FetchPart, NO_SESSION, Opened, SessionCache, Told, TopicKey};
+use crate::handlers::partitions;
+
+/// Everything a response is made of.
+pub(super) struct Outcome {
+    /// The session and the partitions, in order.
+    pub(super) opened: Opened,
+    /// For each partition, why it was not read.
+    pub(super) errors: Vec<Option<ErrorCode>>,
+    /// For each partition that was.
+    pub(super) results: Vec<ReadResult>,
+}
+
+impl Outcome {
+    /// The response in `version`; the session learns what the client is told.
+    pub(super) fn into_response(self, sessions: &mut SessionCache, version: i16) -> FetchResponse {
+        let Self {
+            opened:
+                Opened {
+                    session_id,
+                    incremental,
+                    parts,
+                },
+            errors,
+            results,
+        } = self;
+        let mut results: Vec<ReadResult> =
+            partitions::merge(errors, results, ReadResult::failed).collect();
+        if version < legacy::ZSTD_VERSION {
+            results.iter_mut().for_each(legacy::refuse_zstd);
+        }
+        let had_records: Vec<bool> = results
+            .iter()
+            .map(|result| !result.records.is_empty())
+            .collect();
+        let mut news = vec![true; results.len()];
+        if let Some(told) = sessions.told(session_id) {
+            for ((told, result), news) in told.zip(&results).zip(&mut news) {
+                let changed = tell(told, result);
+                *news = changed || !incremental;
+            }
+        }
+        if incremental && session_id != NO_SESSION {
+            sessions.rotate(session_id, &had_records);
+        }
+        let mut responses: Vec<FetchableTopicResponse> = Vec::new();
+        let mut last_topic: Option<&TopicKey> = None;
+        for ((part, result), news) in parts.iter().zip(results).zip(news) {
+            if !news {
+                continue;
+            }
+            if last_topic != Some(&part.topic) {
+                responses.push(topic(&part.topic));
+                last_topic = Some(&part.topic);
+            }
+            if let Some(response) = responses.last_mut() {
+                response.partitions.push(partition(part, result));
+            }
+        }
+        FetchResponse {
+            session_id,
+            responses,
+            ..FetchResponse::default()
+        }
+    }
+}
+
+/// Whether a result is news, by what the client was told last
+/// (`CachedPartition#maybeUpdateResponseData`).
+fn tell(told: &mut Told, result: &ReadResult) -> bool {
+    let now = Told {
+        high_watermark: result.high_watermark,
+        log_start_offset: result.log_start_offset,
+    };
+    let failed = result.error != ErrorCode::None;
+    let news = *told != now || failed || !result.records.is_empty() || result.diverging.is_some();
+    // After an error the recovery is news, whatever the offsets are.
+    *told = if failed {
+        Told {
+            high_watermark: -1,
+            ..now
+        }
+    } else {
+        now
+    };
+    news
+}
+
+fn topic(key: &TopicKey) -> FetchableTopicResponse {
+    match key {
+        TopicKey::Name(name) => FetchableTopicResponse {
+            topic: name.clone(),
+            ..FetchableTopicResponse::default()
+        },
+        TopicKey::Id(id) => FetchableTopicResponse {
+            topic_id: *id,
+            ..FetchableTopicResponse::default()
+        },
+    }
+}
+
+fn partition(part: &FetchPart, result: ReadResult) -> PartitionData {
+    let aborted = result.aborted.map(|aborted| {
+        let transactions =
+            aborted
+                .into_iter()
+                .map(|(producer_id, first_offset)| AbortedTransaction {
+                    producer_id,
+                    first_offset,
+                    ..AbortedTransaction::default()
+                });
+        transactions.collect()
+    });
+    let mut data = PartitionData {
+        partition_index: part.partition,
+        error_code: result.error.as_i16(),
+        high_watermark: result.high_watermark,
+        last_stable_offset: result.last_stable_offset,
+        log_start_offset: result.log_start_offset,
+        aborted_transactions: aborted,
+        records: Some(result.records),
+        ..PartitionData::default()
+    };
+    if let Some((epoch, end_offset)) = result.diverging {
+        data.diverging_epoch = EpochEndOffset {
+            epoch,
+            end_offset,
+            ..EpochEndOffset::default()
+        };
+    }
+    data
+}
+
+#[cfg(test)]
+mod tests {
+    use chronik_protocol::Records;
+
+    use super::*;
+
+    fn result(error: ErrorCode, high_watermark: i64, bytes: &'static [u8]) -> ReadResult {
+        ReadResult {
+            error,
+            high_watermark,
+            log_start_offset: 0,
+            records: Records::from(bytes::Bytes::from_static(bytes)),
+            ..ReadResult::failed(error)
+        }
+    }
+
+    #[test]
+    fn only_changes_records_and_errors_are_news() {
+        let mut told = Told {
+            high_watermark: -1,
+            log_start_offset: -1,
+        };
+        assert!(
+            tell(&mut told, &result(ErrorCode::None, 5, b"")),
+            "the first time"
+        );
+        assert!(
+            !tell(&mut told, &result(ErrorCode::None, 5, b"")),
+            "nothing happened"
+        );
+        assert!(
+            tell(&mut told, &result(ErrorCode::None, 6, b"")),
+            "a new high watermark"
+        );
+        assert!(
+            tell(&mut told, &result(ErrorCode::None, 6, b"x")),
+            "records"
+        );
+        assert!(
+            tell(&mut told, &result(ErrorCode::KafkaStorageError, 6, b"")),
+            "an error"
+        );
+        assert!(tell(&mut told, &result(ErrorCode::None, 6, b"")), "its end");
+        assert!(
+            !tell(&mut told, &result(ErrorCode::None, 6, b"")),
+            "nothing again"
+        );
+    }
+}

@@ -1,0 +1,491 @@
+//! Incremental fetch sessions (KIP-227): a client says only what changed, and so does the broker.
+//!
+//! One cache per shard, for the connections of that shard. Bounded in sessions and in partitions;
+//! a fetch that finds no place is simply answered in full every time. The rules are those of
+//! Kafka's `FetchSession`.
+
+use std::collections::{HashMap, HashSet};
+
+use chronik_protocol::messages::fetch_request::FetchRequest;
+use chronik_protocol::{ErrorCode, Str, Uuid};
+
+/// The session id of a fetch without a session.
+pub(super) const NO_SESSION: i32 = 0;
+/// The epoch of a fetch that begins a session (or is the full fetch of none).
+const EPOCH_INITIAL: i32 = 0;
+/// The epoch of a fetch that wants no session.
+const EPOCH_FINAL: i32 = -1;
+/// A session is safe from eviction for this long after it was used, ms
+/// (`FetchSession.MIN_INCREMENTAL_FETCH_SESSION_EVICTION_MS`).
+const EVICTION_MS: i64 = 120_000;
+/// Partitions remembered by all sessions of a shard.
+const PARTITIONS_MAX: usize = 200_000;
+/// Above this many comparisons an index is made first.
+const LINEAR_SEARCH_MAX: usize = 4096;
+
+/// How a client names a topic: by id from version 13 on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum TopicKey {
+    /// By name.
+    Name(Str),
+    /// By id.
+    Id(Uuid),
+}
+
+/// One partition a client wants to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FetchPart {
+    pub(super) topic: TopicKey,
+    pub(super) partition: i32,
+    pub(super) fetch_offset: i64,
+    pub(super) max_bytes: i32,
+    pub(super) current_leader_epoch: i32,
+    pub(super) last_fetched_epoch: i32,
+}
+
+/// What a request says about its session.
+pub(super) struct Ask {
+    pub(super) session_id: i32,
+    pub(super) epoch: i32,
+    pub(super) parts: Vec<FetchPart>,
+    pub(super) forgotten: Vec<(TopicKey, i32)>,
+    pub(super) uses_ids: bool,
+}
+
+impl Ask {
+    /// Reads it from a request.
+    pub(super) fn of(request: &FetchRequest, uses_ids: bool) -> Self {
+        // A name that is kept in a session must not keep its frame in memory.
+        let key = |name: &Str, id: Uuid| match uses_ids {
+            true => TopicKey::Id(id),
+            false => TopicKey::Name(name.detached()),
+        };
+        let mut parts = Vec::new();
+        for topic in &request.topics {
+            let topic_key = key(&topic.topic, topic.topic_id);
+            parts.extend(topic.partitions.iter().map(|partition| FetchPart {
+                topic: topic_key.clone(),
+                partition: partition.partition,
+                fetch_offset: partition.fetch_offset,
+                max_bytes: partition.partition_max_bytes,
+                current_leader_epoch: partition.current_leader_epoch,
+                last_fetched_epoch: partition.last_fetched_epoch,
+            }));
+        }
+        let forgotten = request.forgotten_topics_data.iter().flat_map(|topic| {
+            let topic_key = key(&topic.topic, topic.topic_id);
+            topic
+                .partitions
+                .iter()
+                .map(move |partition| (topic_key.clone(), *partition))
+        });
+        Self {
+            session_id: request.session_id,
+            epoch: request.session_epoch,
+            parts,
+            forgotten: forgotten.collect(),
+            uses_ids,
+        }
+    }
+}
+
+/// A fetch whose session is known.
+#[derive(Debug)]
+pub(super) struct Opened {
+    /// 0 when there is none.
+    pub(super) session_id: i32,
+    /// Whether partitions without news may be left out of the response.
+    pub(super) incremental: bool,
+    /// All partitions to read, in their order.
+    pub(super) parts: Vec<FetchPart>,
+}
+
+/// What a client was told last about a partition; −1 makes the next answer news.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) high_watermark: i64,
+    pub(super) log_start_offset: i64,
+}
+
+#[derive(Debug)]
+struct Cached {
+    part: FetchPart,
+    told: Told,
+}
+
+#[derive(Debug)]
+struct Session {
+    next_epoch: i32,
+    uses_ids: bool,
+    created_ms: i64,
+    used_ms: i64,
+    parts: Vec<Cached>,
+}
+
+/// The sessions of a shard.
+#[derive(Debug)]
+pub(crate) struct SessionCache {
+    slots: usize,
+    partitions: usize,
+    sessions: HashMap<i32, Session>,
+}
+
+impl SessionCache {
+    /// At most `slots` sessions.
+    pub(crate) fn new(slots: usize) -> Self {
+        Self {
+            slots,
+            partitions: 0,
+            sessions: HashMap::new(),
+        }
+    }
+
+    /// Begins, continues or ends a session.
+    ///
+    /// # Errors
+    /// FETCH_SESSION_ID_NOT_FOUND, INVALID_FETCH_SESSION_EPOCH, FETCH_SESSION_TOPIC_ID_ERROR: the
+    /// client then begins again with a full fetch.
+    pub(super) fn open(
+        &mut self,
+        ask: &Ask,
+        now_ms: i64,
+        random: impl FnMut() -> u64,
+    ) -> Result<Opened, ErrorCode> {
+        if ask.epoch != EPOCH_INITIAL && ask.epoch != EPOCH_FINAL {
+            return self.go_on(ask, now_ms);
+        }
+        self.remove(ask.session_id);
+        let session_id = match ask.epoch {
+            EPOCH_INITIAL => self.create(ask, now_ms, random),
+            _ => NO_SESSION,
+        };
+        Ok(Opened {
+            session_id,
+            incremental: false,
+            parts: ask.parts.clone(),
+        })
+    }
+
+    fn go_on(&mut self, ask: &Ask, now_ms: i64) -> Result<Opened, ErrorCode> {
+        let session = self.sessions.get_mut(&ask.session_id);
+        let session = session.ok_or(ErrorCode::FetchSessionIdNotFound)?;
+        if session.next_epoch != ask.epoch {
+            return Err(ErrorCode::InvalidFetchSessionEpoch);
+        }
+        if session.uses_ids != ask.uses_ids {
+            return Err(ErrorCode::FetchSessionTopicIdError);
+        }
+        let before = session.parts.len();
+        session.update(&ask.parts);
+        session.forget(&ask.forgotten);
+        session.used_ms = now_ms;
+        // Epochs wrap within the positive numbers.
+        session.next_epoch = session.next_epoch.checked_add(1).unwrap_or(1);
+        let parts: Vec<FetchPart> = session
+            .parts
+            .iter()
+            .map(|cached| cached.part.clone())
+            .collect();
+        self.partitions = self.partitions - before + parts.len();
+        if parts.is_empty() {
+            self.remove(ask.session_id);
+            return Ok(Opened {
+                session_id: NO_SESSION,
+                incremental: true,
+                parts,
+            });
+        }
+        Ok(Opened {
+            session_id: ask.session_id,
+            incremental: true,
+            parts,
+        })
+    }
+
+    fn create(&mut self, ask: &Ask, now_ms: i64, mut random: impl FnMut() -> u64) -> i32 {
+        let size = ask.parts.len();
+        if size == 0 || !self.make_room(size, now_ms) {
+            return NO_SESSION;
+        }
+        let session_id = loop {
+            let candidate = i32::try_from(random() >> 33).unwrap_or(NO_SESSION);
+            if candidate != NO_SESSION && !self.sessions.contains_key(&candidate) {
+                break candidate;
+            }
+        };
+        let mut session = Session {
+            next_epoch: 1,
+            uses_ids: ask.uses_ids,
+            created_ms: now_ms,
+            used_ms: now_ms,
+            parts: Vec::with_capacity(size),
+        };
+        session.update(&ask.parts);
+        self.partitions += session.parts.len();
+        self.sessions.insert(session_id, session);
+        session_id
+    }
+
+    /// Evicts at most one session: one that was not used for long, else a smaller one that had
+    /// its time.
+    fn make_room(&mut self, size: usize, now_ms: i64) -> bool {
+        let fits = |cache: &Self| {
+            cache.sessions.len() < cache.slots
+                && cache.partitions.saturating_add(size) <= PARTITIONS_MAX
+        };
+        if fits(self) {
+            return true;
+        }
+        let oldest = self
+            .sessions
+            .iter()
+            .min_by_key(|(_, session)| session.used_ms);
+        let stale = oldest.filter(|(_, session)| now_ms - session.used_ms > EVICTION_MS);
+        let smaller = || {
+            let aged = self
+                .sessions
+                .iter()
+                .filter(|(_, session)| now_ms - session.created_ms > EVICTION_MS);
+            aged.min_by_key(|(_, session)| session.parts.len())
+                .filter(|(_, session)| session.parts.len() < size)
+        };
+        let victim = stale.or_else(smaller).map(|(id, _)| *id);
+        if let Some(victim) = victim {
+            self.remove(victim);
+        }
+        fits(self)
+    }
+
+    fn remove(&mut self, session_id: i32) {
+        if let Some(session) = self.sessions.remove(&session_id) {
+            self.partitions -= session.parts.len();
+        }
+    }
+
+    /// What the client of a session was told about its partitions, in their order; to be changed
+    /// to what it is told now. `None` when the session has been evicted meanwhile.
+    pub(super) fn told(&mut self, session_id: i32) -> Option<impl Iterator<Item = &mut Told>> {
+        let session = self.sessions.get_mut(&session_id)?;
+        Some(session.parts.iter_mut().map(|cached| &mut cached.told))
+    }
+
+    /// Moves the partitions at `places` behind the others: who got records waits its turn.
+    pub(super) fn rotate(&mut self, session_id: i32, had_records: &[bool]) {
+        let Some(session) = self.sessions.get_mut(&session_id) else {
+            return;
+        };
+        if !had_records.contains(&true) || had_records.len() != session.parts.len() {
+            return;
+        }
+        let mut flags = had_records.iter();
+        let all = std::mem::take(&mut session.parts);
+        let (behind, before): (Vec<_>, Vec<_>) = all
+            .into_iter()
+            .partition(|_| flags.next().copied().unwrap_or(false));
+        session.parts = before;
+        session.parts.extend(behind);
+    }
+}
+
+impl Session {
+    /// Adds partitions, or changes what is known of them.
+    fn update(&mut self, parts: &[FetchPart]) {
+        let costly = parts
+            .len()
+            .saturating_mul(self.parts.len().max(parts.len()))
+            > LINEAR_SEARCH_MAX;
+        let mut index: HashMap<(TopicKey, i32), usize> = HashMap::new();
+        if costly {
+            let known = self.parts.iter().enumerate();
+            index.extend(known.map(|(place, cached)| (cached.part.key(), place)));
+        }
+        for part in parts {
+            let place = match costly {
+                true => index.get(&part.key()).copied(),
+                false => self
+                    .parts
+                    .iter()
+                    .position(|cached| cached.part.is_same(part)),
+            };
+            match place.and_then(|place| self.parts.get_mut(place)) {
+                Some(cached) => cached.part = part.clone(),
+                None => {
+                    if costly {
+                        index.insert(part.key(), self.parts.len());
+                    }
+                    let told = Told {
+                        high_watermark: -1,
+                        log_start_offset: -1,
+                    };
+                    self.parts.push(Cached {
+                        part: part.clone(),
+                        told,
+                    });
+                }
+            }
+        }
+    }
+
+    fn forget(&mut self, forgotten: &[(TopicKey, i32)]) {
+        if !forgotten.is_empty() {
+            let forgotten: HashSet<&(TopicKey, i32)> = forgotten.iter().collect();
+            self.parts
+                .retain(|cached| !forgotten.contains(&cached.part.key()));
+        }
+    }
+}
+
+impl FetchPart {
+    fn key(&self) -> (TopicKey, i32) {
+        (self.topic.clone(), self.partition)
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        self.partition == other.partition && self.topic == other.topic
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(index: i32, fetch_offset: i64) -> FetchPart {
+        FetchPart {
+            topic: TopicKey::Id(Uuid(7)),
+            partition: index,
+            fetch_offset,
+            max_bytes: 1,
+            current_leader_epoch: -1,
+            last_fetched_epoch: -1,
+        }
+    }
+
+    fn ask(session_id: i32, epoch: i32, parts: Vec<FetchPart>) -> Ask {
+        Ask {
+            session_id,
+            epoch,
+            parts,
+            forgotten: Vec::new(),
+            uses_ids: true,
+        }
+    }
+
+    fn indexes(opened: &Opened) -> Vec<i32> {
+        opened.parts.iter().map(|part| part.partition).collect()
+    }
+
+    #[test]
+    fn a_session_remembers_changes_forgets_and_ends() {
+        let mut cache = SessionCache::new(2);
+        let mut numbers = (1_u64..).map(|number| number << 33);
+        let mut random = || numbers.next().unwrap_or_default();
+        let full = cache.open(&ask(0, 0, vec![part(0, 5), part(1, 6)]), 0, &mut random);
+        let id = full.expect("begun").session_id;
+        assert_ne!(id, NO_SESSION);
+        let more = cache.open(&ask(id, 1, vec![part(1, 9), part(2, 0)]), 1, &mut random);
+        let more = more.expect("continued");
+        assert!(more.incremental);
+        assert_eq!(indexes(&more), [0, 1, 2]);
+        assert_eq!(more.parts[1].fetch_offset, 9);
+        cache.rotate(id, &[true, false, false]);
+        let mut fewer = ask(id, 2, Vec::new());
+        fewer.forgotten = vec![(TopicKey::Id(Uuid(7)), 1)];
+        assert_eq!(
+            indexes(&cache.open(&fewer, 2, &mut random).expect("continued")),
+            [2, 0]
+        );
+        let mut none = ask(id, 3, Vec::new());
+        none.forgotten = vec![(TopicKey::Id(Uuid(7)), 0), (TopicKey::Id(Uuid(7)), 2)];
+        assert_eq!(
+            cache.open(&none, 3, &mut random).expect("ended").session_id,
+            NO_SESSION
+        );
+        assert_eq!((cache.sessions.len(), cache.partitions), (0, 0));
+    }
+
+    #[test]
+    fn wrong_ids_epochs_and_kinds_are_told_apart() {
+        let mut cache = SessionCache::new(2);
+        let opened = cache
+            .open(&ask(0, 0, vec![part(0, 0)]), 0, || 1 << 33)
+            .expect("begun");
+        let id = opened.session_id;
+        let error = |cache: &mut SessionCache, ask: Ask| cache.open(&ask, 0, || 0).err();
+        assert_eq!(
+            error(&mut cache, ask(id + 1, 1, vec![])),
+            Some(ErrorCode::FetchSessionIdNotFound)
+        );
+        assert_eq!(
+            error(&mut cache, ask(id, 2, vec![])),
+            Some(ErrorCode::InvalidFetchSessionEpoch)
+        );
+        let by_name = Ask {
+            uses_ids: false,
+            ..ask(id, 1, vec![])
+        };
+        assert_eq!(
+            error(&mut cache, by_name),
+            Some(ErrorCode::FetchSessionTopicIdError)
+        );
+        assert_eq!(error(&mut cache, ask(id, 1, vec![])), None);
+        let last = cache
+            .open(&ask(id, EPOCH_FINAL, vec![part(3, 0)]), 0, || 0)
+            .expect("full");
+        assert_eq!((last.session_id, last.incremental), (NO_SESSION, false));
+        assert_eq!(cache.sessions.len(), 0);
+    }
+
+    #[test]
+    fn a_full_cache_evicts_the_unused_then_the_smaller_and_never_the_young() {
+        let mut cache = SessionCache::new(1);
+        let begin = |cache: &mut SessionCache, size: i32, now_ms, id: u64| {
+            let parts = (0..size).map(|index| part(index, 0)).collect();
+            cache
+                .open(&ask(0, 0, parts), now_ms, || id << 33)
+                .expect("answered")
+                .session_id
+        };
+        assert_eq!(begin(&mut cache, 2, 0, 1), 1);
+        assert_eq!(
+            begin(&mut cache, 9, EVICTION_MS, 2),
+            NO_SESSION,
+            "in use lately"
+        );
+        cache
+            .open(&ask(1, 1, vec![]), EVICTION_MS, || 0)
+            .expect("used");
+        assert_eq!(
+            begin(&mut cache, 2, EVICTION_MS + 1, 3),
+            NO_SESSION,
+            "not larger"
+        );
+        assert_eq!(
+            begin(&mut cache, 3, EVICTION_MS + 1, 4),
+            4,
+            "larger than an aged one"
+        );
+        assert_eq!(
+            begin(&mut cache, 1, 3 * EVICTION_MS, 5),
+            5,
+            "unused for long"
+        );
+    }
+
+    #[test]
+    fn many_partitions_are_updated_as_few_are() {
+        let mut cache = SessionCache::new(1);
+        let parts: Vec<_> = (0..1000).map(|index| part(index, 0)).collect();
+        let opened = cache.open(&ask(0, 0, parts), 0, || 1 << 33).expect("begun");
+        let changed: Vec<_> = (500..1500).map(|index| part(index, 7)).collect();
+        let opened = cache
+            .open(&ask(opened.session_id, 1, changed), 0, || 0)
+            .expect("continued");
+        assert_eq!(indexes(&opened), (0..1500).collect::<Vec<_>>());
+        assert!(
+            opened
+                .parts
+                .iter()
+                .all(|part| (part.fetch_offset == 7) == (part.partition >= 500))
+        );
+    }
+}

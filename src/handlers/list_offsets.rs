@@ -1,0 +1,165 @@
+//! ListOffsets (key 2): offsets by timestamp, and the ends of logs.
+
+use std::collections::HashSet;
+use std::rc::Rc;
+
+use chronik_io::World;
+use chronik_protocol::messages::list_offsets_request::ListOffsetsPartition;
+use chronik_protocol::messages::list_offsets_response::{
+    ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
+};
+use chronik_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
+use chronik_protocol::{ErrorCode, Str};
+use chronik_shards::{Isolation, OffsetAnswer, OffsetQuery, OffsetTarget};
+
+use super::call::Call;
+use super::context::Context;
+use super::partitions;
+
+/// Answers.
+pub(super) async fn handle<W: World>(
+    context: Rc<Context<W>>,
+    call: Rc<Call>,
+    request: ListOffsetsRequest,
+) -> ListOffsetsResponse {
+    let isolation = match request.isolation_level {
+        0 => Isolation::ReadUncommitted,
+        _ => Isolation::ReadCommitted,
+    };
+    let (queries, errors) = plan(&context, call.version, isolation, &request);
+    let answers = match context.router.list_offsets(queries).await.collect().await {
+        Ok(answers) => answers,
+        Err(_) => Vec::new(),
+    };
+    let mut answers = partitions::merge(errors, answers, OffsetAnswer::failed);
+    let topics = request.topics.iter().map(|topic| ListOffsetsTopicResponse {
+        name: topic.name.clone(),
+        partitions: topic
+            .partitions
+            .iter()
+            .zip(&mut answers)
+            .map(|(partition, answer)| response(call.version, partition, &answer))
+            .collect(),
+        ..ListOffsetsTopicResponse::default()
+    });
+    ListOffsetsResponse {
+        topics: topics.collect(),
+        ..ListOffsetsResponse::default()
+    }
+}
+
+/// The queries of all partitions that can be asked, and for each partition why it cannot.
+fn plan<W: World>(
+    context: &Context<W>,
+    version: i16,
+    isolation: Isolation,
+    request: &ListOffsetsRequest,
+) -> (Vec<OffsetQuery>, Vec<Option<ErrorCode>>) {
+    let image = context.image();
+    let twice = named_twice(request);
+    let (mut queries, mut errors) = (Vec::new(), Vec::new());
+    for topic in &request.topics {
+        for partition in &topic.partitions {
+            let index = partition.partition_index;
+            let planned = if twice.contains(&(&topic.name, index)) {
+                Err(ErrorCode::InvalidRequest)
+            } else {
+                partitions::by_name(&image, &topic.name, index)
+                    .and_then(|id| Ok((id, target(version, partition.timestamp)?)))
+            };
+            errors.push(planned.as_ref().err().copied());
+            if let Ok((partition_id, target)) = planned {
+                queries.push(OffsetQuery {
+                    partition: partition_id,
+                    current_leader_epoch: partition.current_leader_epoch,
+                    isolation,
+                    target,
+                });
+            }
+        }
+    }
+    (queries, errors)
+}
+
+/// Partitions that a request names more than once: Kafka refuses them.
+fn named_twice(request: &ListOffsetsRequest) -> HashSet<(&Str, i32)> {
+    let mut seen = HashSet::new();
+    let mut twice = HashSet::new();
+    for topic in &request.topics {
+        for partition in &topic.partitions {
+            let key = (&topic.name, partition.partition_index);
+            if !seen.insert(key) {
+                twice.insert(key);
+            }
+        }
+    }
+    twice
+}
+
+/// What a timestamp of the wire asks for; negative ones are names that came version by version.
+fn target(version: i16, timestamp: i64) -> Result<OffsetTarget, ErrorCode> {
+    let (target, since) = match timestamp {
+        -1 => (OffsetTarget::Latest, 0),
+        -2 => (OffsetTarget::Earliest, 0),
+        -3 => (OffsetTarget::MaxTimestamp, 7),
+        -4 => (OffsetTarget::EarliestLocal, 8),
+        -5 => (OffsetTarget::LatestTiered, 9),
+        -6 => (OffsetTarget::EarliestPendingUpload, 11),
+        timestamp if timestamp >= 0 => (OffsetTarget::Timestamp(timestamp), 0),
+        _ => return Err(ErrorCode::UnsupportedVersion),
+    };
+    if version >= since {
+        Ok(target)
+    } else {
+        Err(ErrorCode::UnsupportedVersion)
+    }
+}
+
+fn response(
+    version: i16,
+    partition: &ListOffsetsPartition,
+    answer: &OffsetAnswer,
+) -> ListOffsetsPartitionResponse {
+    ListOffsetsPartitionResponse {
+        partition_index: partition.partition_index,
+        error_code: answer.error.as_i16(),
+        timestamp: answer.timestamp_ms,
+        offset: answer.offset,
+        // Versions before 4 have no epoch, and none to be wrong about.
+        leader_epoch: if version >= 4 {
+            answer.leader_epoch
+        } else {
+            -1
+        },
+        ..ListOffsetsPartitionResponse::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_offsets_exist_from_their_version_on() {
+        let cases = [
+            (1, -1, Ok(OffsetTarget::Latest)),
+            (1, -2, Ok(OffsetTarget::Earliest)),
+            (6, -3, Err(ErrorCode::UnsupportedVersion)),
+            (7, -3, Ok(OffsetTarget::MaxTimestamp)),
+            (7, -4, Err(ErrorCode::UnsupportedVersion)),
+            (8, -4, Ok(OffsetTarget::EarliestLocal)),
+            (9, -5, Ok(OffsetTarget::LatestTiered)),
+            (10, -6, Err(ErrorCode::UnsupportedVersion)),
+            (11, -6, Ok(OffsetTarget::EarliestPendingUpload)),
+            (11, -7, Err(ErrorCode::UnsupportedVersion)),
+            (1, 0, Ok(OffsetTarget::Timestamp(0))),
+        ];
+        for (version, timestamp, expected) in cases {
+            assert_eq!(
+                target(version, timestamp),
+                expected,
+                "{timestamp} in version {version}"
+            );
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Metadata (key 3): brokers, topics and who leads their partitions.
+//!
+//! Answered from the image; a missing topic may be created first. The topic that was created is
+//! described at once, because the controller answers after every shard knows it.
+
+use std::collections::HashSet;
+use std::rc::Rc;
+
+use chronik_io::World;
+use chronik_protocol::messages::metadata_request::MetadataRequestTopic;
+use chronik_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use chronik_protocol::messages::{MetadataRequest, MetadataResponse};
+use chronik_protocol::{ErrorCode, Str, Uuid};
+use chronik_shards::catalog::{
+    ControllerReply, ControllerRequest, Image, NewTopic, PartitionInfo, Topic,
+};
+use tracing::info;
+
+use super::call::Call;
+use super::context::Context;
+use super::{operations, topic_name};
+
+/// From this version on topics can be asked for by id, and a name may be null.
+const TOPIC_ID_VERSION: i16 = 12;
+
+/// Answers.
+pub(super) async fn handle<W: World>(
+    context: Rc<Context<W>>,
+    call: Rc<Call>,
+    request: MetadataRequest,
+) -> MetadataResponse {
+    let describe = Describe {
+        with_operations: request.include_topic_authorized_operations,
+    };
+    let wanted = Wanted::of(call.version, &request);
+    let topics = match &wanted {
+        Wanted::Refused => refused(&request),
+        Wanted::All => context
+            .image()
+            .topics()
+            .map(|topic| describe.topic(topic))
+            .collect(),
+        Wanted::Ids(ids) => describe.by_ids(&context.image(), ids),
+        Wanted::Names(names) => {
+            let create = request.allow_auto_topic_creation && context.config.auto_create_topics;
+            let errors = if create {
+                create_missing(&context, names).await
+            } else {
+                Vec::new()
+            };
+            describe.by_names(&context.image(), names, &errors)
+        }
+    };
+    let image = context.image();
+    let asked = request.include_cluster_authorized_operations;
+    MetadataResponse {
+        brokers: vec![MetadataResponseBroker {
+            node_id: image.node_id,
+            host: call.advertised.host.clone(),
+            port: call.advertised.port,
+            rack: context.config.rack.clone().map(Str::from),
+            ..MetadataResponseBroker::default()
+        }],
+        cluster_id: Some(image.cluster_id.clone()),
+        controller_id: image.node_id,
+        topics,
+        cluster_authorized_operations: if asked {
+            operations::CLUSTER
+        } else {
+            operations::NOT_ASKED
+        },
+        ..MetadataResponse::default()
+    }
+}
+
+/// Which topics a request asks for.
+enum Wanted {
+    All,
+    Names(Vec<Str>),
+    Ids(Vec<Uuid>),
+    /// Ids or null names in a version that has none.
+    Refused,
+}
+
+impl Wanted {
+    fn of(version: i16, request: &MetadataRequest) -> Self {
+        let topics = match &request.topics {
+            None => return Self::All,
+            // Version 0 has no null and says "all" by an empty list.
+            Some(topics) if topics.is_empty() && version == 0 => return Self::All,
+            Some(topics) => topics,
+        };
+        let by_id = |topic: &MetadataRequestTopic| !topic.topic_id.is_zero();
+        let unnamed = |topic: &MetadataRequestTopic| topic.name.is_none();
+        if version < TOPIC_ID_VERSION && topics.iter().any(|topic| by_id(topic) || unnamed(topic)) {
+            return Self::Refused;
+        }
+        if topics.iter().any(by_id) {
+            let mut seen = HashSet::new();
+            let ids = topics.iter().map(|topic| topic.topic_id);
+            return Self::Ids(ids.filter(|id| !id.is_zero() && seen.insert(*id)).collect());
+        }
+        let mut seen = HashSet::new();
+        let names = topics.iter().filter_map(|topic| topic.name.clone());
+        Self::Names(names.filter(|name| seen.insert(name.clone())).collect())
+    }
+}
+
+fn refused(request: &MetadataRequest) -> Vec<MetadataResponseTopic> {
+    let topics = request.topics.iter().flatten();
+    topics
+        .map(|topic| MetadataResponseTopic {
+            error_code: ErrorCode::InvalidRequest.as_i16(),
+            name: Some(topic.name.clone().unwrap_or_default()),
+            topic_id: topic.topic_id,
+            ..MetadataResponseTopic::default()
+        })
+        .collect()
+}
+
+/// Creates the topics of these names that do not exist and may; the errors of those that could not.
+async fn create_missing<W: World>(context: &Context<W>, names: &[Str]) -> Vec<(Str, ErrorCode)> {
+    let image = context.image();
+    let topics: Vec<NewTopic> = names
+        .iter()
+        .filter(|name| image.topic(name).is_none() && topic_name::is_valid(name))
+        .filter(|name| !chronik_shards::catalog::is_internal_topic(name))
+        .map(|name| NewTopic::with_defaults(name.detached()))
+        .collect();
+    if topics.is_empty() {
+        return Vec::new();
+    }
+    let created: Vec<Str> = topics.iter().map(|topic| topic.name.clone()).collect();
+    let request = ControllerRequest::CreateTopics {
+        topics,
+        validate_only: false,
+    };
+    let results = match context.router.control(request).await {
+        Ok(ControllerReply::CreateTopics(results)) => results,
+        Ok(_) => unreachable!("the controller answers what it was asked"),
+        Err(_) => {
+            let error = ErrorCode::LeaderNotAvailable;
+            return created.into_iter().map(|name| (name, error)).collect();
+        }
+    };
+    let mut errors = Vec::new();
+    for created in results {
+        match created.result {
+            Ok(_) => info!(topic = %created.name, "created because a client asked for it"),
+            // Somebody else was faster; the image has it.
+            Err(error) if error.code == ErrorCode::TopicAlreadyExists => {}
+            Err(error) => errors.push((created.name, error.code)),
+        }
+    }
+    errors
+}
+
+struct Describe {
+    with_operations: bool,
+}
+
+impl Describe {
+    fn by_ids(&self, image: &Image, ids: &[Uuid]) -> Vec<MetadataResponseTopic> {
+        let describe = |id: &Uuid| match image.topic_by_id(*id) {
+            Some(topic) => self.topic(topic),
+            None => MetadataResponseTopic {
+                error_code: ErrorCode::UnknownTopicId.as_i16(),
+                topic_id: *id,
+                ..MetadataResponseTopic::default()
+            },
+        };
+        ids.iter().map(describe).collect()
+    }
+
+    fn by_names(
+        &self,
+        image: &Image,
+        names: &[Str],
+        errors: &[(Str, ErrorCode)],
+    ) -> Vec<MetadataResponseTopic> {
+        let describe = |name: &Str| match image.topic(name) {
+            Some(topic) => self.topic(topic),
+            None => MetadataResponseTopic {
+                error_code: missing(name, errors).as_i16(),
+                name: Some(name.clone()),
+                ..MetadataResponseTopic::default()
+            },
+        };
+        names.iter().map(describe).collect()
+    }
+
+    fn topic(&self, topic: &Topic) -> MetadataResponseTopic {
+        let operations = if self.with_operations {
+            operations::TOPIC
+        } else {
+            operations::NOT_ASKED
+        };
+        MetadataResponseTopic {
+            name: Some(topic.name.clone()),
+            topic_id: topic.id,
+            is_internal: topic.is_internal,
+            partitions: (0..)
+                .zip(&topic.partitions)
+                .map(|(index, info)| partition(index, info))
+                .collect(),
+            topic_authorized_operations: operations,
+            ..MetadataResponseTopic::default()
+        }
+    }
+}
+
+fn missing(name: &Str, errors: &[(Str, ErrorCode)]) -> ErrorCode {
+    if !topic_name::is_valid(name) {
+        return ErrorCode::InvalidTopicException;
+    }
+    let error = errors.iter().find(|(failed, _)| failed == name);
+    error.map_or(ErrorCode::UnknownTopicOrPartition, |(_, error)| *error)
+}
+
+fn partition(index: i32, info: &PartitionInfo) -> MetadataResponsePartition {
+    let error = if info.leader < 0 {
+        ErrorCode::LeaderNotAvailable
+    } else {
+        ErrorCode::None
+    };
+    MetadataResponsePartition {
+        error_code: error.as_i16(),
+        partition_index: index,
+        leader_id: info.leader,
+        leader_epoch: info.leader_epoch,
+        replica_nodes: info.replicas.clone(),
+        isr_nodes: info.isr.clone(),
+        ..MetadataResponsePartition::default()
+    }
+}

@@ -1,0 +1,66 @@
+//! OffsetForLeaderEpoch (key 23): where leader epochs end (KIP-101, KIP-320).
+
+use std::rc::Rc;
+
+use chronik_io::World;
+use chronik_protocol::messages::offset_for_leader_epoch_response::{
+    EpochEndOffset, OffsetForLeaderTopicResult,
+};
+use chronik_protocol::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
+use chronik_shards::{EpochAnswer, EpochQuery};
+
+use super::context::Context;
+use super::partitions;
+
+/// Answers.
+pub(super) async fn handle<W: World>(
+    context: Rc<Context<W>>,
+    request: OffsetForLeaderEpochRequest,
+) -> OffsetForLeaderEpochResponse {
+    let image = context.image();
+    let (mut queries, mut errors) = (Vec::new(), Vec::new());
+    for topic in &request.topics {
+        for partition in &topic.partitions {
+            let found = partitions::by_name(&image, &topic.topic, partition.partition);
+            errors.push(found.err());
+            if let Ok(id) = found {
+                queries.push(EpochQuery {
+                    partition: id,
+                    current_leader_epoch: partition.current_leader_epoch,
+                    leader_epoch: partition.leader_epoch,
+                });
+            }
+        }
+    }
+    let answers = context
+        .router
+        .epoch_ends(queries)
+        .await
+        .collect()
+        .await
+        .unwrap_or_default();
+    let mut answers = partitions::merge(errors, answers, EpochAnswer::failed);
+    let topics = request
+        .topics
+        .iter()
+        .map(|topic| OffsetForLeaderTopicResult {
+            topic: topic.topic.clone(),
+            partitions: topic
+                .partitions
+                .iter()
+                .zip(&mut answers)
+                .map(|(partition, answer)| EpochEndOffset {
+                    error_code: answer.error.as_i16(),
+                    partition: partition.partition,
+                    leader_epoch: answer.leader_epoch,
+                    end_offset: answer.end_offset,
+                    ..EpochEndOffset::default()
+                })
+                .collect(),
+            ..OffsetForLeaderTopicResult::default()
+        });
+    OffsetForLeaderEpochResponse {
+        topics: topics.collect(),
+        ..OffsetForLeaderEpochResponse::default()
+    }
+}

@@ -1,0 +1,247 @@
+//! What a producer's records must be before a shard sees them.
+//!
+//! Runs on the connection's shard, in slices short enough for everybody else. Order and codes
+//! follow `ProduceRequest#validateRecords`, `UnifiedLog#analyzeAndValidateRecords` and
+//! `LogValidator`. Never assigns an offset.
+
+use chronik_io::World;
+use chronik_protocol::record::{
+    BatchError, BatchHeader, CheckedBatch, Compression, CompressionError, Progress, RecordFault,
+    RecordLimits, RecordsSummary, RecordsValidator, STEP_BYTES,
+};
+use chronik_protocol::{ErrorCode, Records, Str};
+use chronik_shards::catalog::{TimestampKind, Topic, TopicCompression, TopicConfig};
+
+/// Longest stretch of checking before other tasks have their turn, ns.
+const SLICE_NS_MAX: u64 = 80_000;
+/// From this version on batches may be compressed by zstd (KIP-110).
+const ZSTD_VERSION: i16 = 7;
+
+/// Why records were not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// Kafka's code.
+    pub(super) error: ErrorCode,
+    /// A sentence for people.
+    pub(super) message: Option<Str>,
+    /// Position and fault of a single record, when one is to blame.
+    pub(super) record: Option<(i32, Str)>,
+}
+
+impl Refusal {
+    /// A code alone.
+    pub(super) fn of(error: ErrorCode) -> Self {
+        Self {
+            error,
+            message: None,
+            record: None,
+        }
+    }
+
+    fn saying(error: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            error,
+            message: Some(Str::from(message.into())),
+            record: None,
+        }
+    }
+}
+
+/// What holds for the records of one partition of one request.
+pub(super) struct Rules<'a> {
+    version: i16,
+    topic: &'a Topic,
+    index: i32,
+    transactional: bool,
+}
+
+impl<'a> Rules<'a> {
+    /// Rules for partition `index` of `topic` in a request of `version`.
+    pub(super) fn new(version: i16, topic: &'a Topic, index: i32, transactional: bool) -> Self {
+        Self {
+            version,
+            topic,
+            index,
+            transactional,
+        }
+    }
+
+    fn config(&self) -> &TopicConfig {
+        &self.topic.config
+    }
+}
+
+/// A stretch of work that is cut before it lasts too long.
+pub(super) struct Slice {
+    began_ns: u64,
+}
+
+impl Slice {
+    /// A stretch that begins now.
+    pub(super) fn begin(world: &impl World) -> Self {
+        Self {
+            began_ns: world.monotonic_ns(),
+        }
+    }
+
+    async fn breathe(&mut self, world: &impl World) {
+        if world.monotonic_ns().saturating_sub(self.began_ns) >= SLICE_NS_MAX {
+            world.pause().await;
+            self.began_ns = world.monotonic_ns();
+        }
+    }
+}
+
+/// The one batch of a partition, checked to the last record and ready to be appended.
+///
+/// # Errors
+/// Why the producer gets an error for this partition.
+pub(super) async fn batch<W: World>(
+    world: &W,
+    slice: &mut Slice,
+    rules: &Rules<'_>,
+    records: Option<&Records>,
+) -> Result<CheckedBatch, Refusal> {
+    let bytes = records
+        .and_then(|records| records.parts().first().cloned())
+        .unwrap_or_default();
+    if bytes.is_empty() {
+        return Err(Refusal::saying(
+            ErrorCode::InvalidRecord,
+            "there is no record batch",
+        ));
+    }
+    let header = BatchHeader::peek(&bytes).map_err(|error| refusal(&error, rules))?;
+    check_header(&header, rules)?;
+    let batch = CheckedBatch::parse(bytes).map_err(|error| refusal(&error, rules))?;
+    slice.breathe(world).await;
+    let now_ms = world.now_ms();
+    let limits = limits(rules.config(), now_ms);
+    let mut validator =
+        RecordsValidator::new(&batch, limits).map_err(|error| refusal(&error, rules))?;
+    let summary = loop {
+        match validator
+            .step(STEP_BYTES)
+            .map_err(|error| refusal(&error, rules))?
+        {
+            Progress::More => slice.breathe(world).await,
+            Progress::Done(summary) => break summary,
+        }
+    };
+    finish(batch, &summary, rules.config(), now_ms, &limits).map_err(|error| refusal(&error, rules))
+}
+
+/// What can be refused before the checksum is computed.
+fn check_header(header: &BatchHeader, rules: &Rules<'_>) -> Result<(), Refusal> {
+    if rules.version < ZSTD_VERSION && header.compression() == Compression::Zstd {
+        return Err(Refusal::of(ErrorCode::UnsupportedCompressionType));
+    }
+    if rules.transactional || header.is_transactional() {
+        // Nobody could begin a transaction here, so there is none to add records to.
+        return Err(Refusal::of(ErrorCode::InvalidTxnState));
+    }
+    let size = header.size_bytes();
+    let limit = rules.config().max_message_bytes;
+    if u64::try_from(size).unwrap_or(u64::MAX) > u64::from(limit) {
+        let Rules { topic, index, .. } = rules;
+        let message = format!(
+            "the batch for {}-{index} is {size} bytes, max.message.bytes is {limit}",
+            topic.name
+        );
+        return Err(Refusal::saying(ErrorCode::MessageTooLarge, message));
+    }
+    if header.base_offset != 0 {
+        let message = format!("the base offset must be 0 but is {}", header.base_offset);
+        return Err(Refusal::saying(ErrorCode::InvalidRecord, message));
+    }
+    Ok(())
+}
+
+fn limits(config: &TopicConfig, now_ms: i64) -> RecordLimits {
+    let (timestamp_ms_min, timestamp_ms_max) = match config.timestamp_kind {
+        TimestampKind::CreateTime => (
+            now_ms.saturating_sub(config.timestamp_before_max_ms),
+            now_ms.saturating_add(config.timestamp_after_max_ms),
+        ),
+        TimestampKind::LogAppendTime => (i64::MIN, i64::MAX),
+    };
+    RecordLimits {
+        keys_required: config.cleanup_policy.compact,
+        timestamp_ms_min,
+        timestamp_ms_max,
+        ..RecordLimits::default()
+    }
+}
+
+/// Gives the batch the codec and the time that the topic asks for; mostly nothing is to do.
+fn finish(
+    batch: CheckedBatch,
+    summary: &RecordsSummary,
+    config: &TopicConfig,
+    now_ms: i64,
+    limits: &RecordLimits,
+) -> Result<CheckedBatch, BatchError> {
+    let wanted = match config.compression {
+        TopicCompression::Producer => batch.header.compression(),
+        TopicCompression::Uncompressed => Compression::None,
+        TopicCompression::Gzip => Compression::Gzip,
+        TopicCompression::Snappy => Compression::Snappy,
+        TopicCompression::Lz4 => Compression::Lz4,
+        TopicCompression::Zstd => Compression::Zstd,
+    };
+    let batch = match wanted == batch.header.compression() {
+        true => batch,
+        false => batch.recompressed(wanted, None, limits)?,
+    };
+    Ok(match config.timestamp_kind {
+        TimestampKind::LogAppendTime => batch.with_log_append_time(now_ms),
+        // A header that does not tell the true maximum would mislead lookups by time.
+        TimestampKind::CreateTime if batch.header.max_timestamp != summary.max_timestamp_ms => {
+            batch.with_max_timestamp(summary.max_timestamp_ms)
+        }
+        TimestampKind::CreateTime => batch,
+    })
+}
+
+fn refusal(error: &BatchError, rules: &Rules<'_>) -> Refusal {
+    let code = match error {
+        BatchError::CrcMismatch { .. }
+        | BatchError::InvalidLength { .. }
+        | BatchError::UnknownMagic { .. } => ErrorCode::CorruptMessage,
+        BatchError::LogAppendTimeNotAllowed => ErrorCode::InvalidTimestamp,
+        BatchError::Compression(CompressionError::LimitExceeded { .. }) | BatchError::TooLarge => {
+            ErrorCode::MessageTooLarge
+        }
+        BatchError::Record { index, fault } => return record_refusal(*index, *fault, rules),
+        _ => ErrorCode::InvalidRecord,
+    };
+    Refusal::saying(code, error.to_string())
+}
+
+fn record_refusal(index: i32, fault: RecordFault, rules: &Rules<'_>) -> Refusal {
+    let partition = format!("{}-{}", rules.topic.name, rules.index);
+    let (error, message, of_record) = match fault {
+        RecordFault::TimestampOutOfRange(timestamp) => (
+            ErrorCode::InvalidTimestamp,
+            "One or more records have been rejected due to invalid timestamp".to_owned(),
+            format!("Timestamp {timestamp} of the record is out of the range {partition} accepts."),
+        ),
+        RecordFault::NullKey => (
+            ErrorCode::InvalidRecord,
+            "One or more records have been rejected due to missing keys".to_owned(),
+            format!(
+                "Compacted topic cannot accept message without key in topic partition {partition}."
+            ),
+        ),
+        other => (
+            ErrorCode::InvalidRecord,
+            "One or more records have been rejected because they are malformed".to_owned(),
+            format!("{other:?}"),
+        ),
+    };
+    Refusal {
+        error,
+        message: Some(Str::from(message)),
+        record: Some((index, Str::from(of_record))),
+    }
+}

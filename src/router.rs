@@ -1,0 +1,305 @@
+//! From a connection to the shards that own what it asks for, and back.
+//!
+//! Runs on every shard. Splits parts by owner, sends each owner one request, and puts the results
+//! back into the order of the parts. A request for this very shard takes no hop. Knows no wire
+//! version and no topic name.
+
+use std::sync::Arc;
+
+use chronik_io::{Call, Lost};
+use chronik_shards::catalog::{ControllerReply, ControllerRequest, Image};
+use chronik_shards::{
+    Acks, AppendPart, AppendRequest, AppendResult, AwaitRequest, COORDINATOR_SHARD,
+    DeleteRecordsPart, DeleteRecordsResult, EpochAnswer, EpochQuery, Isolation, LogDescription,
+    LogScope, OffsetAnswer, OffsetQuery, PartitionId, ReadPart, ReadRequest, ReadResult, Reply,
+    Request, ShardHandle, Wait,
+};
+
+/// The way to all shards, from one of them.
+#[derive(Clone)]
+pub(crate) struct Router {
+    shard: ShardHandle,
+}
+
+/// The parts of a request that one shard owns.
+struct Group<P> {
+    shard: usize,
+    parts: Vec<P>,
+    /// Where each part stands in the request.
+    positions: Vec<usize>,
+}
+
+/// Requests that are in their lanes; the replies are still to come.
+#[must_use = "the results arrive here"]
+pub(crate) struct Gather<R> {
+    calls: Calls,
+    count: usize,
+    take: fn(Reply) -> Option<Vec<R>>,
+}
+
+enum Calls {
+    /// One shard has all parts, in order.
+    One(Call<Reply>),
+    Many(Vec<(Call<Reply>, Vec<usize>)>),
+}
+
+impl<R> Gather<R> {
+    /// Waits for every shard and returns the results in the order of the parts.
+    ///
+    /// # Errors
+    /// When a shard has ended.
+    pub(crate) async fn collect(self) -> Result<Vec<R>, Lost> {
+        let take = |reply| (self.take)(reply).expect("a shard answers what it was asked");
+        let calls = match self.calls {
+            Calls::One(call) => return Ok(take(call.await?)),
+            Calls::Many(calls) => calls,
+        };
+        let mut merged: Vec<Option<R>> = std::iter::repeat_with(|| None).take(self.count).collect();
+        for (call, positions) in calls {
+            for (position, result) in positions.into_iter().zip(take(call.await?)) {
+                if let Some(place) = merged.get_mut(position) {
+                    *place = Some(result);
+                }
+            }
+        }
+        Ok(merged
+            .into_iter()
+            .map(|result| result.expect("one result for each part"))
+            .collect())
+    }
+}
+
+impl Router {
+    /// The router of the shard that `shard` is.
+    pub(crate) fn new(shard: ShardHandle) -> Self {
+        Self { shard }
+    }
+
+    /// The catalogue as this shard knows it.
+    pub(crate) fn image(&self) -> Arc<Image> {
+        self.shard.image()
+    }
+
+    /// Number of shards.
+    pub(crate) fn shards(&self) -> usize {
+        self.shard.endpoint().count()
+    }
+
+    /// This shard's number.
+    pub(crate) fn this_shard(&self) -> usize {
+        self.shard.endpoint().index()
+    }
+
+    /// Sends one request to one shard if its lane has room; the reply is not awaited.
+    pub(crate) fn try_send(&self, shard: usize, request: Request) {
+        // A request that finds no room is given back and dropped, as the caller accepts.
+        drop(self.shard.endpoint().try_send(shard, request));
+    }
+
+    /// The shard that owns a partition.
+    pub(crate) fn owner(&self, partition: PartitionId) -> usize {
+        self.shard.owner(partition)
+    }
+
+    /// Sends one request to one shard.
+    pub(crate) async fn send(&self, shard: usize, request: Request) -> Call<Reply> {
+        self.shard.endpoint().send(shard, request).await
+    }
+
+    /// Appends batches. When this returns they are in their lanes, in order; the results follow.
+    pub(crate) async fn append(
+        &self,
+        acks: Acks,
+        timeout_ms: i32,
+        parts: Vec<AppendPart>,
+    ) -> Gather<AppendResult> {
+        let ask = |parts| {
+            Request::Append(AppendRequest {
+                acks,
+                timeout_ms,
+                parts,
+            })
+        };
+        let take = |reply| match reply {
+            Reply::Append(results) => Some(results),
+            _ => None,
+        };
+        self.scatter(parts, |part| part.partition, ask, take).await
+    }
+
+    /// Reads partitions; only a read of a single shard may wait.
+    pub(crate) async fn read(
+        &self,
+        isolation: Isolation,
+        max_bytes: usize,
+        parts: Vec<ReadPart>,
+        wait: Option<Wait>,
+    ) -> Gather<ReadResult> {
+        let ask = |parts| {
+            Request::Read(ReadRequest {
+                isolation,
+                max_bytes,
+                parts,
+                wait,
+            })
+        };
+        let take = |reply| match reply {
+            Reply::Read(results) => Some(results),
+            _ => None,
+        };
+        self.scatter(parts, |part| part.partition, ask, take).await
+    }
+
+    /// Waits on one shard until enough can be read there.
+    pub(crate) async fn wait(&self, shard: usize, request: AwaitRequest) -> Call<Reply> {
+        self.send(shard, Request::Await(request)).await
+    }
+
+    /// Looks offsets up.
+    pub(crate) async fn list_offsets(&self, parts: Vec<OffsetQuery>) -> Gather<OffsetAnswer> {
+        let take = |reply| match reply {
+            Reply::ListOffsets(answers) => Some(answers),
+            _ => None,
+        };
+        self.scatter(parts, |part| part.partition, Request::ListOffsets, take)
+            .await
+    }
+
+    /// Looks the ends of leader epochs up.
+    pub(crate) async fn epoch_ends(&self, parts: Vec<EpochQuery>) -> Gather<EpochAnswer> {
+        let take = |reply| match reply {
+            Reply::EpochEnds(answers) => Some(answers),
+            _ => None,
+        };
+        self.scatter(parts, |part| part.partition, Request::EpochEnds, take)
+            .await
+    }
+
+    /// Moves log starts.
+    pub(crate) async fn delete_records(
+        &self,
+        parts: Vec<DeleteRecordsPart>,
+    ) -> Gather<DeleteRecordsResult> {
+        let take = |reply| match reply {
+            Reply::DeleteRecords(results) => Some(results),
+            _ => None,
+        };
+        self.scatter(parts, |part| part.partition, Request::DeleteRecords, take)
+            .await
+    }
+
+    /// Asks every shard about its logs.
+    ///
+    /// # Errors
+    /// When a shard has ended.
+    pub(crate) async fn describe_logs(
+        &self,
+        scope: &LogScope,
+    ) -> Result<Vec<LogDescription>, Lost> {
+        let mut calls = Vec::with_capacity(self.shards());
+        for shard in 0..self.shards() {
+            calls.push(self.send(shard, Request::DescribeLogs(scope.clone())).await);
+        }
+        let mut found = Vec::new();
+        for call in calls {
+            match call.await? {
+                Reply::DescribeLogs(logs) => found.extend(logs),
+                _ => unreachable!("a shard answers what it was asked"),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Asks the controller; its reply comes after every shard has applied the change.
+    ///
+    /// # Errors
+    /// When the designated shard has ended.
+    pub(crate) async fn control(
+        &self,
+        request: ControllerRequest,
+    ) -> Result<ControllerReply, Lost> {
+        match self
+            .send(COORDINATOR_SHARD, Request::Control(request))
+            .await
+            .await?
+        {
+            Reply::Control(reply) => Ok(reply),
+            _ => unreachable!("a shard answers what it was asked"),
+        }
+    }
+
+    async fn scatter<P, R>(
+        &self,
+        parts: Vec<P>,
+        partition: impl Fn(&P) -> PartitionId,
+        ask: impl Fn(Vec<P>) -> Request,
+        take: fn(Reply) -> Option<Vec<R>>,
+    ) -> Gather<R> {
+        let count = parts.len();
+        let groups = split(parts, |part| self.owner(partition(part)));
+        let mut calls = Vec::with_capacity(groups.len());
+        for Group {
+            shard,
+            parts,
+            positions,
+        } in groups
+        {
+            let call = self.send(shard, ask(parts)).await;
+            if positions.len() == count {
+                return Gather {
+                    calls: Calls::One(call),
+                    count,
+                    take,
+                };
+            }
+            calls.push((call, positions));
+        }
+        Gather {
+            calls: Calls::Many(calls),
+            count,
+            take,
+        }
+    }
+}
+
+/// Groups parts by owner, keeping their order within each group.
+fn split<P>(parts: Vec<P>, owner: impl Fn(&P) -> usize) -> Vec<Group<P>> {
+    let mut groups: Vec<Group<P>> = Vec::new();
+    for (position, part) in parts.into_iter().enumerate() {
+        let shard = owner(&part);
+        match groups.iter_mut().find(|group| group.shard == shard) {
+            Some(group) => {
+                group.parts.push(part);
+                group.positions.push(position);
+            }
+            None => groups.push(Group {
+                shard,
+                parts: vec![part],
+                positions: vec![position],
+            }),
+        }
+    }
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_keep_their_order_and_their_places() {
+        let groups = split(vec![3, 4, 5, 6, 7, 9], |part| part % 3);
+        let shape: Vec<_> = groups
+            .iter()
+            .map(|group| (group.shard, group.parts.clone(), group.positions.clone()))
+            .collect();
+        assert_eq!(
+            shape,
+            [
+                (0, vec![3, 6, 9], vec![0, 3, 5]),
+                (1, vec![4, 7], vec![1, 4]),
+                (2, vec![5], vec![2])
+            ]
+        );
+    }
+}

@@ -1,0 +1,12 @@
+//! Connections: from accepted sockets to requests in order, and back from answers to bytes.
+//!
+//! Runs on every shard, for the sockets that shard was given. Never decodes a request and never
+//! owns state of a partition.
+
+pub(crate) mod budget;
+pub(crate) mod connection;
+pub(crate) mod connections;
+mod frames;
+mod link;
+pub(crate) mod service;
+mod signal;

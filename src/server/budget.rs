@@ -1,0 +1,238 @@
+//! Bytes that requests of one shard may hold between the socket and their answer.
+//!
+//! Lives on one shard. Never refuses: a connection that finds nothing left waits in line and its
+//! socket is not read meanwhile. Replies are only counted, because a reply that exists cannot wait;
+//! fetches ask [`ByteBudget::reply_bytes_max`] how much they may still add.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+use super::signal::Signal;
+
+/// However little is left, one fetch may always ask for this much, bytes: a reader never starves.
+const FETCH_BYTES_MIN: usize = 64 << 10;
+/// A fetch gets at most this share of what is left.
+const FETCH_SHARE: usize = 4;
+
+/// The budget of a shard.
+#[derive(Debug)]
+pub(crate) struct ByteBudget {
+    limit: usize,
+    requests: Cell<usize>,
+    replies: Cell<usize>,
+    next_ticket: Cell<u64>,
+    waiting: RefCell<VecDeque<(u64, Waker)>>,
+    /// Notified when somebody begins to wait: unfinished frames are then watched.
+    pub(crate) pressed: Signal,
+}
+
+impl ByteBudget {
+    /// A budget of `limit` bytes for requests and as many for replies.
+    pub(crate) fn new(limit: usize) -> Rc<Self> {
+        Rc::new(Self {
+            limit,
+            requests: Cell::new(0),
+            replies: Cell::new(0),
+            next_ticket: Cell::new(0),
+            waiting: RefCell::default(),
+            pressed: Signal::default(),
+        })
+    }
+
+    /// Takes `bytes` as soon as anything at all is left, first come first served. A grant may
+    /// overshoot by one request, so a request larger than the budget is served too.
+    pub(crate) async fn take(self: &Rc<Self>, bytes: usize) -> Grant {
+        if self.requests.get() >= self.limit || !self.waiting.borrow().is_empty() {
+            let ticket = self.next_ticket.get();
+            self.next_ticket.set(ticket + 1);
+            let place = Place {
+                budget: self,
+                ticket,
+            };
+            self.pressed.notify();
+            poll_fn(|context| {
+                let mut waiting = self.waiting.borrow_mut();
+                let first = waiting.front().is_none_or(|(front, _)| *front == ticket);
+                if first && self.requests.get() < self.limit {
+                    return Poll::Ready(());
+                }
+                match waiting.iter_mut().find(|(other, _)| *other == ticket) {
+                    Some((_, waker)) => waker.clone_from(context.waker()),
+                    None => waiting.push_back((ticket, context.waker().clone())),
+                }
+                Poll::Pending
+            })
+            .await;
+            drop(place);
+        }
+        let mut grant = Grant {
+            budget: Rc::clone(self),
+            bytes: 0,
+        };
+        grant.add(bytes);
+        self.wake_first();
+        grant
+    }
+
+    /// Counts the bytes of a reply until the returned charge is dropped.
+    pub(crate) fn charge_reply(self: &Rc<Self>, bytes: usize) -> ReplyCharge {
+        self.replies.set(self.replies.get().saturating_add(bytes));
+        ReplyCharge {
+            budget: Rc::clone(self),
+            bytes,
+        }
+    }
+
+    /// Most record bytes one more fetch should ask for: plenty normally, little while many replies
+    /// wait for slow readers.
+    pub(crate) fn reply_bytes_max(&self) -> usize {
+        (self.limit.saturating_sub(self.replies.get()) / FETCH_SHARE).max(FETCH_BYTES_MIN)
+    }
+
+    /// Whether somebody waits for bytes.
+    pub(crate) fn is_pressed(&self) -> bool {
+        !self.waiting.borrow().is_empty()
+    }
+
+    fn wake_first(&self) {
+        if self.requests.get() < self.limit {
+            let first = self
+                .waiting
+                .borrow()
+                .front()
+                .map(|(_, waker)| waker.clone());
+            if let Some(waker) = first {
+                waker.wake();
+            }
+        }
+    }
+}
+
+/// A place in the line; given up when the wait ends or is dropped.
+struct Place<'a> {
+    budget: &'a ByteBudget,
+    ticket: u64,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.budget
+            .waiting
+            .borrow_mut()
+            .retain(|(ticket, _)| *ticket != self.ticket);
+        self.budget.wake_first();
+    }
+}
+
+/// Request bytes held; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    budget: Rc<ByteBudget>,
+    bytes: usize,
+}
+
+impl Grant {
+    /// Bytes held.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn add(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_add(bytes);
+        let held = self.budget.requests.get().saturating_add(bytes);
+        self.budget.requests.set(held);
+    }
+
+    /// Joins another grant of the same budget to this one.
+    pub(crate) fn absorb(&mut self, mut other: Self) {
+        self.bytes = self.bytes.saturating_add(std::mem::take(&mut other.bytes));
+    }
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        let left = self.budget.requests.get().checked_sub(self.bytes);
+        self.budget
+            .requests
+            .set(left.expect("a grant gives back only what it took"));
+        self.budget.wake_first();
+    }
+}
+
+/// Reply bytes counted; forgotten when dropped.
+#[derive(Debug)]
+pub(crate) struct ReplyCharge {
+    budget: Rc<ByteBudget>,
+    bytes: usize,
+}
+
+impl Drop for ReplyCharge {
+    fn drop(&mut self) {
+        self.budget
+            .replies
+            .set(self.budget.replies.get().saturating_sub(self.bytes));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn the_first_in_line_goes_first_and_one_may_overshoot() {
+        let budget = ByteBudget::new(100);
+        let first = budget
+            .take(150)
+            .now_or_never()
+            .expect("an empty budget grants anything");
+        let mut second = Box::pin(budget.take(10));
+        let mut third = Box::pin(budget.take(10));
+        assert!(second.as_mut().now_or_never().is_none());
+        assert!(third.as_mut().now_or_never().is_none());
+        assert!(budget.is_pressed());
+        drop(first);
+        assert!(
+            third.as_mut().now_or_never().is_none(),
+            "not before the second"
+        );
+        let second = second.now_or_never().expect("room again");
+        let third = third.now_or_never().expect("still room");
+        assert_eq!(
+            (second.bytes(), third.bytes(), budget.requests.get()),
+            (10, 10, 20)
+        );
+        drop((second, third));
+        assert_eq!(budget.requests.get(), 0);
+        assert!(!budget.is_pressed());
+    }
+
+    #[test]
+    fn whoever_leaves_the_line_does_not_block_it() {
+        let budget = ByteBudget::new(1);
+        let held = budget.take(1).now_or_never().expect("granted");
+        let mut gone = Box::pin(budget.take(1));
+        let mut next = Box::pin(budget.take(1));
+        assert!(gone.as_mut().now_or_never().is_none());
+        assert!(next.as_mut().now_or_never().is_none());
+        drop(gone);
+        drop(held);
+        assert!(next.now_or_never().is_some());
+    }
+
+    #[test]
+    fn replies_that_wait_make_fetches_smaller_but_never_nothing() {
+        let budget = ByteBudget::new(40 << 20);
+        assert_eq!(budget.reply_bytes_max(), 10 << 20);
+        let charge = budget.charge_reply(39 << 20);
+        assert_eq!(budget.reply_bytes_max(), 256 << 10);
+        let more = budget.charge_reply(90 << 20);
+        assert_eq!(budget.reply_bytes_max(), FETCH_BYTES_MIN);
+        drop((charge, more));
+        assert_eq!(budget.reply_bytes_max(), 10 << 20);
+    }
+}

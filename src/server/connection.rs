@@ -1,0 +1,201 @@
+//! One connection: a task that reads requests, and a task that writes replies in request order.
+//!
+//! Lives on the shard that got the socket. The reader stops reading the socket when the
+//! connection or the shard holds too many bytes, so a client that sends too much waits by itself.
+//! Never decodes a request; never ends anything but its own connection.
+
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use chronik_io::{Stream, World};
+use futures_util::FutureExt;
+use tracing::{debug, error, warn};
+
+use super::budget::{ByteBudget, Grant};
+use super::connections::Connections;
+use super::frames::FrameBuffer;
+use super::link::{End, Link, panic_text};
+use super::service::{Admitted, Answer, Pace, Reply, Service};
+
+/// Bytes of an unfinished frame that a connection may hold without asking the shard's budget.
+const UNFINISHED_BYTES_FREE: usize = 64 << 10;
+
+/// What all connections of a shard share.
+pub(crate) struct Server<W, H> {
+    /// The shard's world.
+    pub(crate) world: W,
+    /// Who answers.
+    pub(crate) service: Rc<H>,
+    /// Bytes that may be held.
+    pub(crate) budget: Rc<ByteBudget>,
+    /// The open connections.
+    pub(crate) connections: Rc<Connections>,
+    /// Longest frame, bytes.
+    pub(crate) frame_bytes_max: usize,
+}
+
+impl<W: World, H: Service> Server<W, H> {
+    /// Serves `stream` until it ends.
+    pub(crate) fn serve<S: Stream>(self: &Rc<Self>, stream: S) {
+        let link = Link::new(stream.peer(), self.world.monotonic_ns());
+        let stream = Rc::new(stream);
+        let entry = self.connections.add(&link);
+        let writer = write_replies(Rc::clone(self), Rc::clone(&stream), Rc::clone(&link));
+        self.world.spawn(async move {
+            writer.await;
+            drop(entry);
+        });
+        self.world
+            .spawn(read_requests(Rc::clone(self), stream, link));
+    }
+}
+
+async fn read_requests<W: World, H: Service, S: Stream>(
+    server: Rc<Server<W, H>>,
+    stream: Rc<S>,
+    link: Rc<Link>,
+) {
+    let mut session = server.service.open(stream.local());
+    let mut reader = Reader {
+        frames: FrameBuffer::new(server.frame_bytes_max),
+        unfinished: None,
+        server: &server,
+        link: &link,
+    };
+    loop {
+        match reader.next_frame() {
+            Err(fault) => return link.finish(End::Fault(fault)),
+            Ok(Some(frame)) => {
+                let Some(()) = reader.take(&mut session, frame).await else {
+                    return;
+                };
+            }
+            Ok(None) => {
+                let Some(()) = reader.read_more(&*stream).await else {
+                    return;
+                };
+            }
+        }
+    }
+}
+
+struct Reader<'a, W, H> {
+    frames: FrameBuffer,
+    /// Held for a frame that is too large to be free and has not come whole.
+    unfinished: Option<Grant>,
+    server: &'a Rc<Server<W, H>>,
+    link: &'a Rc<Link>,
+}
+
+impl<W: World, H: Service> Reader<'_, W, H> {
+    fn next_frame(&mut self) -> Result<Option<Bytes>, String> {
+        self.frames.next_frame().map_err(|error| error.to_string())
+    }
+
+    /// Admits one request and queues its answer. `None` ends the reader.
+    async fn take(&mut self, session: &mut H::Session, frame: Bytes) -> Option<()> {
+        self.link.unfinished_since_ns.set(None);
+        self.link.room(frame.len()).await?;
+        if H::is_fetch(&frame) {
+            self.link.no_fetch().await?;
+        }
+        let grant = match self.unfinished.take() {
+            Some(grant) => grant,
+            None => {
+                self.link
+                    .reading(self.server.budget.take(frame.len()))
+                    .await?
+            }
+        };
+        let admit = AssertUnwindSafe(self.server.service.admit(session, frame)).catch_unwind();
+        let admitted = admit.await.unwrap_or_else(|panic| {
+            let reason = format!("a handler panicked: {}", panic_text(&*panic));
+            Admitted {
+                pace: Pace::Alone,
+                answer: Answer::Now(Reply::Close(reason)),
+            }
+        });
+        self.link.push(admitted, grant);
+        Some(())
+    }
+
+    /// Reads once from the socket. `None` ends the reader.
+    async fn read_more(&mut self, stream: &impl Stream) -> Option<()> {
+        let wanted = self.frames.wanted_capacity();
+        let charged = self.unfinished.as_ref().map_or(0, Grant::bytes);
+        if wanted > UNFINISHED_BYTES_FREE && wanted > charged {
+            let more = self
+                .link
+                .reading(self.server.budget.take(wanted - charged))
+                .await?;
+            match &mut self.unfinished {
+                Some(grant) => grant.absorb(more),
+                None => self.unfinished = Some(more),
+            }
+        }
+        let read = self
+            .link
+            .reading(stream.read_into(self.frames.for_read()))
+            .await?;
+        let bytes = match read {
+            Ok(0) => {
+                self.link.finish(End::Gone);
+                return None;
+            }
+            Ok(bytes) => bytes,
+            Err(error) => {
+                debug!(peer = %self.link.peer, %error, "connection lost");
+                self.link.finish(End::Gone);
+                return None;
+            }
+        };
+        let now_ns = self.server.world.monotonic_ns();
+        self.link.active_ns.set(now_ns);
+        self.frames.note_read(bytes);
+        if self.frames.unfinished_bytes() > 0 && self.link.unfinished_since_ns.get().is_none() {
+            self.link.unfinished_since_ns.set(Some(now_ns));
+        }
+        Some(())
+    }
+}
+
+async fn write_replies<W: World, H: Service, S: Stream>(
+    server: Rc<Server<W, H>>,
+    stream: Rc<S>,
+    link: Rc<Link>,
+) {
+    while let Some(mut batch) = link.next_batch(&server.budget).await {
+        let parts = std::mem::take(&mut batch.parts);
+        if !parts.is_empty() {
+            link.sending.set(true);
+            let sent = link.writing(stream.write_all(parts)).await;
+            link.sending.set(false);
+            match sent {
+                Some(Ok(())) => link.active_ns.set(server.world.monotonic_ns()),
+                Some(Err(error)) => {
+                    debug!(peer = %link.peer, %error, "connection lost");
+                    link.finish(End::Gone);
+                }
+                None => {}
+            }
+        }
+        link.sent(&batch);
+    }
+    link.clear();
+    if let Err(error) = stream.shutdown().await {
+        debug!(peer = %link.peer, %error, "the other side was faster");
+    }
+    report(&link);
+}
+
+fn report(link: &Link) {
+    match link.end() {
+        Some(End::Fault(reason)) if reason.contains("panicked") => {
+            error!(peer = %link.peer, reason, "connection closed");
+        }
+        Some(End::Fault(reason)) => warn!(peer = %link.peer, reason, "connection closed"),
+        Some(end) => debug!(peer = %link.peer, reason = %end, "connection closed"),
+        None => {}
+    }
+}

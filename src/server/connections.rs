@@ -1,0 +1,155 @@
+//! The open connections of a shard, and the one timer that closes those nobody uses.
+//!
+//! Lives on one shard. The timer sleeps until the first connection could be due, and not at all
+//! while there is none. Never limits how many there are; the listener does.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::pin::pin;
+use std::rc::{Rc, Weak};
+
+use chronik_io::World;
+use futures_util::future::{Either, select};
+
+use super::budget::ByteBudget;
+use super::link::{End, Link};
+use super::signal::Signal;
+
+/// How long a frame may stay incomplete while others wait for the bytes it holds, ns.
+const UNFINISHED_NS_MAX: u64 = 10_000_000_000;
+/// The timer looks at most this often within the idle time.
+const LOOKS_PER_IDLE_TIME: u64 = 16;
+
+/// The connections of a shard.
+#[derive(Default)]
+pub(crate) struct Connections {
+    links: RefCell<HashMap<u64, Rc<Link>>>,
+    next: Cell<u64>,
+    changed: Signal,
+    emptied: Signal,
+    draining: Cell<bool>,
+}
+
+/// Removes a connection from the list when dropped.
+pub(crate) struct Entry {
+    connections: Weak<Connections>,
+    key: u64,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if let Some(connections) = self.connections.upgrade() {
+            let mut links = connections.links.borrow_mut();
+            links.remove(&self.key);
+            if links.is_empty() {
+                connections.emptied.notify();
+            }
+        }
+    }
+}
+
+impl Connections {
+    /// Lists a connection until the entry is dropped.
+    pub(crate) fn add(self: &Rc<Self>, link: &Rc<Link>) -> Entry {
+        let key = self.next.get();
+        self.next.set(key + 1);
+        let mut links = self.links.borrow_mut();
+        links.insert(key, Rc::clone(link));
+        if links.len() == 1 {
+            self.changed.notify();
+        }
+        if self.draining.get() {
+            link.drain();
+        }
+        Entry {
+            connections: Rc::downgrade(self),
+            key,
+        }
+    }
+
+    /// Open connections.
+    pub(crate) fn len(&self) -> usize {
+        self.links.borrow().len()
+    }
+
+    /// Lets every connection answer what it took, take nothing more, and end.
+    pub(crate) fn begin_drain(&self) {
+        self.draining.set(true);
+        for link in self.snapshot() {
+            link.drain();
+        }
+    }
+
+    /// Returns when all connections have ended; ends the rest at `deadline_ns`.
+    pub(crate) async fn drained(&self, world: &impl World, deadline_ns: u64) {
+        let all = async {
+            while self.len() > 0 {
+                self.emptied.wait().await;
+            }
+        };
+        if let Either::Right(_) = select(pin!(all), world.sleep_until(deadline_ns)).await {
+            for link in self.snapshot() {
+                link.finish(End::Stopping);
+            }
+        }
+    }
+
+    fn snapshot(&self) -> Vec<Rc<Link>> {
+        self.links.borrow().values().cloned().collect()
+    }
+
+    /// Closes what is idle for `idle_ns_max` (`None`: nothing), and, while others wait for bytes,
+    /// who sits on an unfinished frame. Never returns.
+    pub(crate) async fn watch(
+        self: Rc<Self>,
+        world: impl World,
+        budget: Rc<ByteBudget>,
+        idle_ns_max: Option<u64>,
+    ) {
+        loop {
+            let now_ns = world.monotonic_ns();
+            let idle_due = idle_ns_max.and_then(|idle_ns_max| self.close_idle(now_ns, idle_ns_max));
+            let stall_due = if budget.is_pressed() {
+                self.close_unfinished(now_ns)
+            } else {
+                None
+            };
+            let (changed, pressed) = (pin!(self.changed.wait()), pin!(budget.pressed.wait()));
+            let wake = select(changed, pressed);
+            match [idle_due, stall_due].into_iter().flatten().min() {
+                Some(due_ns) => drop(select(wake, world.sleep_until(due_ns)).await),
+                None => drop(wake.await),
+            }
+        }
+    }
+
+    /// Ends idle connections; when to look again.
+    fn close_idle(&self, now_ns: u64, idle_ns_max: u64) -> Option<u64> {
+        let soonest = now_ns.saturating_add(idle_ns_max / LOOKS_PER_IDLE_TIME);
+        let mut due: Option<u64> = None;
+        for link in self.snapshot() {
+            let expires = link.active_ns.get().saturating_add(idle_ns_max);
+            // Who waits for an answer is not idle, unless it does not take what it is sent.
+            let waits = link.is_busy() && !link.sending.get();
+            if expires <= now_ns && !waits {
+                link.finish(End::Idle);
+            } else {
+                let look = expires.max(soonest);
+                due = Some(due.map_or(look, |due| due.min(look)));
+            }
+        }
+        due
+    }
+
+    /// Ends connections whose frame has been incomplete for too long; when to look again.
+    fn close_unfinished(&self, now_ns: u64) -> Option<u64> {
+        for link in self.snapshot() {
+            let since = link.unfinished_since_ns.get();
+            if since.is_some_and(|since| since.saturating_add(UNFINISHED_NS_MAX) <= now_ns) {
+                let reason = "a request did not come whole within 10 s while others waited";
+                link.finish(End::Fault(reason.to_owned()));
+            }
+        }
+        Some(now_ns.saturating_add(UNFINISHED_NS_MAX / LOOKS_PER_IDLE_TIME))
+    }
+}

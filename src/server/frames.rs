@@ -1,0 +1,234 @@
+//! Cutting a byte stream into request frames.
+//!
+//! Lives on one shard, one per connection. Never allocates what a length prefix claims: memory
+//! grows with the bytes that have come. Never looks behind the prefix.
+
+use std::fmt;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+/// The length in front of every frame, bytes.
+const PREFIX_BYTES: usize = 4;
+/// Shortest request: api key, api version, correlation id.
+const FRAME_BYTES_MIN: usize = 8;
+/// Free space offered to the first read of a quiet connection, bytes.
+const READ_BYTES_MIN: usize = 4 << 10;
+/// Free space offered to a busy connection between frames, bytes.
+const READ_BYTES_MAX: usize = 64 << 10;
+/// A frame that has come by a part of 1/`GROWTH` may be given room for the whole.
+const GROWTH: usize = 4;
+
+/// Why a stream cannot be cut any further.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum FrameError {
+    /// The prefix says more than `socket.request.max.bytes`.
+    TooLong { bytes: i32, limit: usize },
+    /// The prefix is negative or shorter than a request header.
+    TooShort { bytes: i32 },
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLong { bytes, limit } => {
+                write!(
+                    f,
+                    "a frame of {bytes} bytes exceeds socket.request.max.bytes={limit}"
+                )
+            }
+            Self::TooShort { bytes } => write!(f, "a frame of {bytes} bytes cannot hold a request"),
+        }
+    }
+}
+
+/// Bytes that came and are not yet frames.
+#[derive(Debug)]
+pub(crate) struct FrameBuffer {
+    bytes: BytesMut,
+    limit: usize,
+    read_bytes: usize,
+    /// Longest frame this connection has ever completed: trusted to come again.
+    longest: usize,
+}
+
+impl FrameBuffer {
+    /// Frames of at most `limit` bytes behind the prefix.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            bytes: BytesMut::new(),
+            limit,
+            read_bytes: READ_BYTES_MIN,
+            longest: 0,
+        }
+    }
+
+    /// The next whole frame without its prefix, if it has come.
+    ///
+    /// # Errors
+    /// When the prefix can be no request's; the stream is unusable from then on.
+    pub(crate) fn next_frame(&mut self) -> Result<Option<Bytes>, FrameError> {
+        let Some(length) = self.frame_length()? else {
+            return Ok(None);
+        };
+        if self.bytes.len() < PREFIX_BYTES + length {
+            return Ok(None);
+        }
+        self.bytes.advance(PREFIX_BYTES);
+        self.longest = self.longest.max(length);
+        Ok(Some(self.bytes.split_to(length).freeze()))
+    }
+
+    fn frame_length(&self) -> Result<Option<usize>, FrameError> {
+        let Some(prefix) = self.bytes.first_chunk::<PREFIX_BYTES>() else {
+            return Ok(None);
+        };
+        let bytes = i32::from_be_bytes(*prefix);
+        match usize::try_from(bytes) {
+            Ok(length) if length > self.limit => Err(FrameError::TooLong {
+                bytes,
+                limit: self.limit,
+            }),
+            Ok(length) if length >= FRAME_BYTES_MIN => Ok(Some(length)),
+            _ => Err(FrameError::TooShort { bytes }),
+        }
+    }
+
+    /// Bytes held for a frame that has not come whole.
+    pub(crate) fn unfinished_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Capacity the next read needs, bytes; above what is held already, it grows the buffer.
+    pub(crate) fn wanted_capacity(&self) -> usize {
+        let have = self.bytes.len();
+        let whole = match self.frame_length() {
+            Ok(Some(length)) => PREFIX_BYTES + length,
+            Ok(None) | Err(_) => 0,
+        };
+        if whole <= READ_BYTES_MAX {
+            return have
+                .max(whole)
+                .saturating_add(self.read_bytes)
+                .min(READ_BYTES_MAX.max(whole));
+        }
+        let trusted = READ_BYTES_MAX
+            .max(have.saturating_mul(GROWTH))
+            .max(self.longest + PREFIX_BYTES);
+        whole.min(trusted)
+    }
+
+    /// The buffer to read into, with room for at least one byte.
+    pub(crate) fn for_read(&mut self) -> &mut BytesMut {
+        let wanted = self.wanted_capacity().max(self.bytes.len() + 1);
+        let missing = wanted - self.bytes.len();
+        // A frame that was cut out still holds the front of the allocation, so `reserve` may
+        // have to move the tail; a half-full tail is used up first.
+        if self.bytes.capacity() - self.bytes.len() < missing.min(READ_BYTES_MIN)
+            || self.is_growing()
+        {
+            self.bytes.reserve(missing);
+        }
+        &mut self.bytes
+    }
+
+    /// Whether the unfinished frame needs more room than is left.
+    fn is_growing(&self) -> bool {
+        matches!(self.frame_length(), Ok(Some(length)) if PREFIX_BYTES + length > self.bytes.capacity())
+    }
+
+    /// Learns from a read how much to offer next time.
+    pub(crate) fn note_read(&mut self, bytes: usize) {
+        if bytes >= self.read_bytes {
+            self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn framed(body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len()).expect("small");
+        [&length.to_be_bytes()[..], body].concat()
+    }
+
+    #[test]
+    fn frames_come_out_whole_however_they_came_in() {
+        let bodies: Vec<Vec<u8>> = (8..200).step_by(7).map(|length| vec![7; length]).collect();
+        let stream: Vec<u8> = bodies.iter().flat_map(|body| framed(body)).collect();
+        for step in [1, 2, 3, 5, 64, stream.len()] {
+            let mut buffer = FrameBuffer::new(1000);
+            let mut seen = Vec::new();
+            for chunk in stream.chunks(step) {
+                buffer.for_read().extend_from_slice(chunk);
+                buffer.note_read(chunk.len());
+                while let Some(frame) = buffer.next_frame().expect("valid") {
+                    seen.push(frame.to_vec());
+                }
+            }
+            assert_eq!(seen, bodies, "in steps of {step}");
+            assert_eq!(buffer.unfinished_bytes(), 0);
+        }
+    }
+
+    #[test]
+    fn impossible_lengths_are_refused() {
+        for (prefix, error) in [
+            (-1, FrameError::TooShort { bytes: -1 }),
+            (0, FrameError::TooShort { bytes: 0 }),
+            (7, FrameError::TooShort { bytes: 7 }),
+            (
+                1001,
+                FrameError::TooLong {
+                    bytes: 1001,
+                    limit: 1000,
+                },
+            ),
+            (
+                i32::MAX,
+                FrameError::TooLong {
+                    bytes: i32::MAX,
+                    limit: 1000,
+                },
+            ),
+        ] {
+            let mut buffer = FrameBuffer::new(1000);
+            buffer.for_read().extend_from_slice(&prefix.to_be_bytes());
+            assert_eq!(buffer.next_frame(), Err(error));
+        }
+    }
+
+    #[test]
+    fn a_large_prefix_alone_allocates_little() {
+        let mut buffer = FrameBuffer::new(1 << 30);
+        buffer
+            .for_read()
+            .extend_from_slice(&(1_i32 << 30).to_be_bytes());
+        assert_eq!(buffer.next_frame(), Ok(None));
+        assert!(buffer.for_read().capacity() <= 2 * READ_BYTES_MAX);
+    }
+
+    #[test]
+    fn room_grows_with_what_has_come() {
+        let mut buffer = FrameBuffer::new(1 << 30);
+        let body = vec![3_u8; 10 << 20];
+        for chunk in framed(&body).chunks(10_000) {
+            let before = buffer.unfinished_bytes();
+            let room = buffer.for_read();
+            assert!(
+                room.capacity() <= 2 * (READ_BYTES_MAX + before * GROWTH),
+                "{before}"
+            );
+            room.extend_from_slice(chunk);
+        }
+        assert_eq!(buffer.next_frame(), Ok(Some(Bytes::from(body))));
+        buffer
+            .for_read()
+            .extend_from_slice(&(10_i32 << 20).to_be_bytes());
+        assert!(
+            buffer.for_read().capacity() >= 10 << 20,
+            "as long as the last one at once"
+        );
+    }
+}

@@ -1,0 +1,344 @@
+//! What the reader and the writer of one connection share.
+//!
+//! Lives on one shard. Owns the queue of answers in request order and the reason to end; never
+//! touches the socket.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+
+use super::budget::{ByteBudget, Grant, ReplyCharge};
+use super::service::{Admitted, Answer, Pace, Reply};
+use super::signal::Signal;
+
+/// Requests of one connection that may be unanswered, before its socket is no longer read.
+const REQUESTS_IN_FLIGHT_MAX: usize = 1024;
+/// Their bytes; one request may exceed it alone.
+const REQUEST_BYTES_IN_FLIGHT_MAX: usize = 32 << 20;
+/// Reply bytes gathered for one send.
+const SEND_BYTES_MAX: usize = 1 << 20;
+
+/// Why a connection ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The client closed it, or the network did.
+    Gone,
+    /// Nothing happened on it for `connections.max.idle.ms`.
+    Idle,
+    /// The broker stops.
+    Stopping,
+    /// The client broke the protocol, or a handler failed; the sentence says what.
+    Fault(String),
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gone => f.write_str("the client has gone"),
+            Self::Idle => f.write_str("idle for connections.max.idle.ms"),
+            Self::Stopping => f.write_str("the broker stops"),
+            Self::Fault(reason) => f.write_str(reason),
+        }
+    }
+}
+
+struct Queued {
+    admitted: Admitted,
+    grant: Grant,
+}
+
+/// Replies that are ready to be sent together, and what they hold until they are.
+#[derive(Default)]
+pub(crate) struct Batch {
+    /// The bytes, in order.
+    pub(crate) parts: Vec<Bytes>,
+    charges: Vec<ReplyCharge>,
+    bytes: usize,
+    requests: usize,
+    request_bytes: usize,
+    fetches: usize,
+    alone: bool,
+    grants: Vec<Grant>,
+}
+
+/// The shared state of a connection.
+pub(crate) struct Link {
+    /// The other side.
+    pub(crate) peer: SocketAddr,
+    queue: RefCell<VecDeque<Queued>>,
+    requests: Cell<usize>,
+    request_bytes: Cell<usize>,
+    fetches: Cell<usize>,
+    alone: Cell<bool>,
+    for_reader: Signal,
+    for_writer: Signal,
+    end: RefCell<Option<End>>,
+    draining: Cell<bool>,
+    /// When bytes last came or left, by the world's monotonic clock.
+    pub(crate) active_ns: Cell<u64>,
+    /// Whether a send is under way.
+    pub(crate) sending: Cell<bool>,
+    /// Since when a frame is incomplete; `None` between frames.
+    pub(crate) unfinished_since_ns: Cell<Option<u64>>,
+}
+
+impl Link {
+    /// A fresh connection.
+    pub(crate) fn new(peer: SocketAddr, now_ns: u64) -> Rc<Self> {
+        Rc::new(Self {
+            peer,
+            queue: RefCell::default(),
+            requests: Cell::new(0),
+            request_bytes: Cell::new(0),
+            fetches: Cell::new(0),
+            alone: Cell::new(false),
+            for_reader: Signal::default(),
+            for_writer: Signal::default(),
+            end: RefCell::new(None),
+            draining: Cell::new(false),
+            active_ns: Cell::new(now_ns),
+            sending: Cell::new(false),
+            unfinished_since_ns: Cell::new(None),
+        })
+    }
+
+    /// Ends the connection; the first reason counts.
+    pub(crate) fn finish(&self, end: End) {
+        self.end.borrow_mut().get_or_insert(end);
+        self.for_reader.notify();
+        self.for_writer.notify();
+    }
+
+    /// Reads nothing more, answers what was taken, then ends.
+    pub(crate) fn drain(&self) {
+        self.draining.set(true);
+        self.for_reader.notify();
+        self.for_writer.notify();
+    }
+
+    /// Why the connection ends, if it does.
+    pub(crate) fn end(&self) -> Option<End> {
+        self.end.borrow().clone()
+    }
+
+    fn ended(&self) -> bool {
+        self.end.borrow().is_some()
+    }
+
+    /// Whether requests wait for their answers.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.requests.get() > 0
+    }
+
+    /// Runs a wait of the reader, until it is done (`Some`) or the reader must stop (`None`).
+    pub(crate) async fn reading<T>(&self, wait: impl Future<Output = T>) -> Option<T> {
+        let mut wait = pin!(wait);
+        poll_fn(|context| {
+            loop {
+                if self.ended() || self.draining.get() {
+                    return Poll::Ready(None);
+                }
+                if let Poll::Ready(done) = wait.as_mut().poll(context) {
+                    return Poll::Ready(Some(done));
+                }
+                if self.for_reader.poll_wait(context).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await
+    }
+
+    /// Runs a send, until it is done (`Some`) or the connection ends (`None`).
+    pub(crate) async fn writing<T>(&self, send: impl Future<Output = T>) -> Option<T> {
+        let mut send = pin!(send);
+        poll_fn(|context| {
+            loop {
+                if self.ended() {
+                    return Poll::Ready(None);
+                }
+                if let Poll::Ready(done) = send.as_mut().poll(context) {
+                    return Poll::Ready(Some(done));
+                }
+                if self.for_writer.poll_wait(context).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await
+    }
+
+    /// Waits until a request of `bytes` may be taken; `None` when none may be any more.
+    pub(crate) async fn room(&self, bytes: usize) -> Option<()> {
+        self.reading(poll_fn(|_| {
+            if self.has_room(bytes) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        }))
+        .await
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        let requests = self.requests.get();
+        let fits = self.request_bytes.get().saturating_add(bytes) <= REQUEST_BYTES_IN_FLIGHT_MAX;
+        !self.alone.get() && requests < REQUESTS_IN_FLIGHT_MAX && (fits || requests == 0)
+    }
+
+    /// Waits until no fetch is unanswered; `None` when the reader must stop.
+    pub(crate) async fn no_fetch(&self) -> Option<()> {
+        self.reading(poll_fn(|_| {
+            if self.fetches.get() == 0 {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        }))
+        .await
+    }
+
+    /// Puts a taken request behind the others.
+    pub(crate) fn push(&self, admitted: Admitted, grant: Grant) {
+        self.requests.set(self.requests.get() + 1);
+        self.request_bytes
+            .set(self.request_bytes.get() + grant.bytes());
+        match admitted.pace {
+            Pace::Free => {}
+            Pace::OneFetch => self.fetches.set(self.fetches.get() + 1),
+            Pace::Alone => self.alone.set(true),
+        }
+        self.queue
+            .borrow_mut()
+            .push_back(Queued { admitted, grant });
+        self.for_writer.notify();
+    }
+
+    /// Waits for replies that can be sent; `None` when nothing more will be.
+    pub(crate) async fn next_batch(&self, budget: &Rc<ByteBudget>) -> Option<Batch> {
+        poll_fn(|context| {
+            loop {
+                if self.ended() {
+                    return Poll::Ready(None);
+                }
+                let batch = self.gather(context, budget);
+                if batch.requests > 0 {
+                    return Poll::Ready(Some(batch));
+                }
+                if self.draining.get() && self.requests.get() == 0 {
+                    self.finish(End::Stopping);
+                    return Poll::Ready(None);
+                }
+                if self.for_writer.poll_wait(context).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await
+    }
+
+    /// Takes every reply that is ready, in order, up to the size of one send.
+    fn gather(&self, context: &mut Context<'_>, budget: &Rc<ByteBudget>) -> Batch {
+        let mut batch = Batch::default();
+        while batch.bytes < SEND_BYTES_MAX {
+            // The entry is out of the queue while its future runs, so that nothing it does can
+            // meet a borrowed queue.
+            let Some(mut first) = self.queue.borrow_mut().pop_front() else {
+                break;
+            };
+            match poll_answer(&mut first.admitted.answer, context) {
+                Poll::Pending => {
+                    self.queue.borrow_mut().push_front(first);
+                    break;
+                }
+                Poll::Ready(Reply::Close(reason)) => {
+                    self.finish_after(&mut batch, first, reason);
+                    break;
+                }
+                Poll::Ready(Reply::Silent) => batch.add(first, Vec::new(), budget),
+                Poll::Ready(Reply::Send(parts)) => batch.add(first, parts, budget),
+            }
+        }
+        batch
+    }
+
+    /// Lets the replies before a fault go out first, if there are any.
+    fn finish_after(&self, batch: &mut Batch, mut at_fault: Queued, reason: String) {
+        if batch.requests == 0 {
+            self.finish(End::Fault(reason));
+        } else {
+            at_fault.admitted.answer = Answer::Now(Reply::Close(reason));
+            self.queue.borrow_mut().push_front(at_fault);
+        }
+    }
+
+    /// Gives back what a sent batch held.
+    pub(crate) fn sent(&self, batch: &Batch) {
+        self.requests.set(self.requests.get() - batch.requests);
+        self.request_bytes
+            .set(self.request_bytes.get() - batch.request_bytes);
+        self.fetches.set(self.fetches.get() - batch.fetches);
+        if batch.alone {
+            self.alone.set(false);
+        }
+        self.for_reader.notify();
+    }
+
+    /// Gives up what is still queued.
+    pub(crate) fn clear(&self) {
+        let abandoned = std::mem::take(&mut *self.queue.borrow_mut());
+        drop(abandoned);
+    }
+}
+
+impl Batch {
+    fn add(&mut self, answered: Queued, parts: Vec<Bytes>, budget: &Rc<ByteBudget>) {
+        let bytes: usize = parts.iter().map(Bytes::len).sum();
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.charges.push(budget.charge_reply(bytes));
+        self.requests += 1;
+        self.request_bytes += answered.grant.bytes();
+        match answered.admitted.pace {
+            Pace::Free => {}
+            Pace::OneFetch => self.fetches += 1,
+            Pace::Alone => self.alone = true,
+        }
+        self.grants.push(answered.grant);
+        if self.parts.is_empty() {
+            self.parts = parts;
+        } else {
+            self.parts.extend(parts);
+        }
+    }
+}
+
+/// A panic in a handler's second stage costs its own connection, nothing else.
+fn poll_answer(answer: &mut Answer, context: &mut Context<'_>) -> Poll<Reply> {
+    match answer {
+        Answer::Now(reply) => Poll::Ready(std::mem::replace(reply, Reply::Silent)),
+        Answer::Later(future) => {
+            let future: Pin<&mut _> = future.as_mut();
+            catch_unwind(AssertUnwindSafe(|| future.poll(context))).unwrap_or_else(|panic| {
+                Poll::Ready(Reply::Close(format!(
+                    "a handler panicked: {}",
+                    panic_text(&*panic)
+                )))
+            })
+        }
+    }
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
