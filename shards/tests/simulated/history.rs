@@ -1,0 +1,139 @@
+//! Random histories against a model: several clients append to several topics while shards are
+//! killed, stopped, or lose power; afterwards every acknowledged record is there once, in order.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use chronik_io::World;
+use chronik_io::simulated::{Random, Simulation};
+use chronik_protocol::ErrorCode;
+use chronik_shards::*;
+
+use crate::cluster::{Cluster, append};
+
+/// What clients know of one partition.
+#[derive(Default)]
+struct Known {
+    /// Offset and value of every record that was acknowledged.
+    acknowledged: BTreeMap<i64, Vec<u8>>,
+    /// Values that were sent; nothing else may be found.
+    sent: BTreeSet<Vec<u8>>,
+}
+
+type Model = Rc<RefCell<BTreeMap<PartitionId, Known>>>;
+
+/// A client that appends numbered values to random partitions until it is cut off.
+fn spawn_client(cluster: &Cluster, model: &Model, name: u64, mut random: Random) {
+    let (handle, model) = (cluster.handles[0].clone(), Rc::clone(model));
+    let partitions: Vec<PartitionId> = model.borrow().keys().copied().collect();
+    let world = cluster.simulation.world();
+    world.spawn(async move {
+        for number in 0..40u64 {
+            let id =
+                partitions[usize::try_from(random.below(partitions.len() as u64)).unwrap_or(0)];
+            let value = format!("{name}/{number}").into_bytes();
+            model
+                .borrow_mut()
+                .entry(id)
+                .or_default()
+                .sent
+                .insert(value.clone());
+            let request = append(id, &[&value]);
+            let Ok(reply) = handle.endpoint().call(handle.owner(id), request).await else {
+                return;
+            };
+            let Reply::Append(results) = reply else {
+                panic!("{reply:?}")
+            };
+            if results[0].error == ErrorCode::None {
+                let mut model = model.borrow_mut();
+                let known = model.entry(id).or_default();
+                let before = known.acknowledged.insert(results[0].base_offset, value);
+                assert!(before.is_none(), "an offset acknowledged twice");
+            }
+        }
+    });
+}
+
+fn check(cluster: &mut Cluster, model: &Model) {
+    let seed = cluster.simulation.seed();
+    let model = model.borrow();
+    for (id, known) in model.iter() {
+        let found: BTreeMap<i64, Vec<u8>> = cluster.values(*id, 0).into_iter().collect();
+        for (offset, value) in &known.acknowledged {
+            assert_eq!(
+                found.get(offset),
+                Some(value),
+                "seed {seed}: {id:?} at {offset}"
+            );
+        }
+        let mut seen = BTreeSet::new();
+        for value in found.values() {
+            assert!(
+                known.sent.contains(value),
+                "seed {seed}: a record nobody sent"
+            );
+            assert!(seen.insert(value), "seed {seed}: a record twice");
+        }
+        let offsets: Vec<i64> = found.keys().copied().collect();
+        assert!(
+            offsets.first().is_none_or(|first| *first == 0),
+            "seed {seed}: a gap at 0"
+        );
+        assert!(
+            offsets.windows(2).all(|pair| pair[1] == pair[0] + 1),
+            "seed {seed}: a gap"
+        );
+    }
+}
+
+/// Returns how many records were acknowledged.
+fn run(seed: u64) -> usize {
+    let mut random = Random::new(seed ^ 0x5eed);
+    let shards = |random: &mut Random| usize::try_from(1 + random.below(4)).unwrap_or(1);
+    let mut cluster = Cluster::start(Simulation::new(seed), shards(&mut random));
+    for topic in ["a", "b"] {
+        cluster.create(topic, 3).expect("created");
+    }
+    let model = Model::default();
+    for topic in ["a", "b"] {
+        for index in 0..3 {
+            model
+                .borrow_mut()
+                .insert(cluster.id(topic, index), Known::default());
+        }
+    }
+    for round in 0..4u64 {
+        for client in 0..3 {
+            let name = round * 10 + client;
+            spawn_client(
+                &cluster,
+                &model,
+                name,
+                Random::new(seed.wrapping_mul(31) + name),
+            );
+        }
+        let steps = usize::try_from(random.below(4000)).unwrap_or(0);
+        cluster.simulation.run_steps(steps);
+        let machine = match random.below(3) {
+            0 => cluster.simulation.kill(),
+            1 => cluster.stop(),
+            _ => cluster.simulation.crash(),
+        };
+        cluster = Cluster::start(machine, shards(&mut random));
+        check(&mut cluster, &model);
+    }
+    let model = model.borrow();
+    model.values().map(|known| known.acknowledged.len()).sum()
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_or_doubled() {
+    let acknowledged: usize = (0..150).map(run).sum();
+    // Cut off at random, clients still get most of their records through.
+    assert!(
+        acknowledged > 20_000,
+        "only {acknowledged} records were acknowledged"
+    );
+}

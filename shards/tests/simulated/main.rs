@@ -1,0 +1,7 @@
+//! Whole shards on the simulated world: catalogue, logs and mesh together, with kills and power
+//! cuts between any two steps. Owns the broker in a box; each module holds one family of tests.
+
+mod catalogue;
+mod cluster;
+mod history;
+mod serving;
