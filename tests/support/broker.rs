@@ -107,23 +107,44 @@ impl BrokerOptions {
         let program = words.next().expect("at least the binary itself");
         let mut command = Command::new(program);
         command.args(words).arg("serve");
-        command.arg("--port").arg(port.to_string()).arg("--data").arg(&self.data);
+        command
+            .arg("--port")
+            .arg(port.to_string())
+            .arg("--data")
+            .arg(&self.data);
         for setting in &self.overrides {
             command.arg("--override").arg(setting);
         }
         command.args(&self.arguments);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let started = Instant::now();
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let log = Arc::new(Log::default());
         let readers = vec![
-            log.capture("out", child.stdout.take().expect("standard output is piped")),
+            log.capture(
+                "out",
+                child.stdout.take().expect("standard output is piped"),
+            ),
             log.capture("err", child.stderr.take().expect("standard error is piped")),
         ];
         let pid = Pid::from_child(&child);
         let ended = pidfd_open(pid, PidfdFlags::empty()).expect("a descriptor for the child");
-        Broker { options: self.clone(), port, started, child, ended, log, readers, status: None }
+        Broker {
+            options: self.clone(),
+            port,
+            started,
+            child,
+            ended,
+            log,
+            readers,
+            status: None,
+        }
     }
 }
 
@@ -176,7 +197,9 @@ impl Broker {
     pub fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address());
         let stream = stream.unwrap_or_else(|error| self.give_up(&format!("connect: {error}")));
-        stream.set_nodelay(true).expect("a connected socket takes TCP_NODELAY");
+        stream
+            .set_nodelay(true)
+            .expect("a connected socket takes TCP_NODELAY");
         stream
     }
 
@@ -275,7 +298,11 @@ impl Drop for Broker {
             self.wait_for_exit(PATIENCE);
         }
         if std::thread::panicking() {
-            eprintln!("--- output of chronik, pid {} ---\n{}---", self.child.id(), self.log());
+            eprintln!(
+                "--- output of chronik, pid {} ---\n{}---",
+                self.child.id(),
+                self.log()
+            );
         }
     }
 }

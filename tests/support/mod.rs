@@ -11,7 +11,9 @@
 //! ```
 //!
 //! Environment: `CHRONIK_TEST_BINARY` runs another executable than the one Cargo built for the
-//! test (a release build, say); `CHRONIK_TEST_KEEP` keeps the scratch directories.
+//! test (a release build, say); `CHRONIK_TEST_BOOTSTRAP` names a broker that runs already, to see
+//! whether a client's test is right about Kafka itself; `CHRONIK_TEST_CLIENTS=required` makes a
+//! missing client a failure; `CHRONIK_TEST_KEEP` keeps the scratch directories.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -19,9 +21,18 @@
 )]
 
 mod broker;
+mod corpus;
+mod program;
 mod scratch;
+mod target;
 
 #[allow(unused_imports, reason = "not every test binary names every type")]
 pub use broker::{Broker, BrokerOptions};
 #[allow(unused_imports, reason = "not every test binary names every function")]
+pub use corpus::text_file;
+#[allow(unused_imports, reason = "not every test binary names every function")]
+pub use program::{Program, Report, say};
+#[allow(unused_imports, reason = "not every test binary names every function")]
 pub use scratch::{Scratch, free_port};
+#[allow(unused_imports, reason = "not every test binary names every type")]
+pub use target::Target;

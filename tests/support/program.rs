@@ -1,0 +1,145 @@
+//! Owns the running of programs that are not ours (clients, Kafka's tools): a deadline, their
+//! output when they fail, and the loud skip when they are not installed.
+//!
+//! Never lets a test pass silently without the program: what is missing is written to standard
+//! error past the test harness, which would otherwise swallow it.
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+/// The exit code by which `tests/clients/run` and `tests/clients/kafka` say: not installed.
+const MISSING: i32 = 77;
+
+/// Longest run of one program. It bounds a hang on a loaded machine and measures nothing.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Writes a line to standard error, also from a test that passes.
+pub fn say(line: &str) {
+    // A closed standard error loses the line; there is no other place to complain.
+    let _unheard = writeln!(std::io::stderr(), "{line}");
+}
+
+/// What a program printed, and whether it was content.
+#[derive(Debug)]
+pub struct Report {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Standard output, with replacement characters for what is no UTF-8.
+    pub out: String,
+    /// Standard error, likewise.
+    pub err: String,
+}
+
+/// A program of `tests/clients` to run: `run` (a client) or `kafka` (a command-line tool).
+#[derive(Debug)]
+pub struct Program {
+    name: String,
+    command: Command,
+}
+
+impl Program {
+    /// One of the clients that `tests/clients/run` knows.
+    pub fn client(name: &str) -> Self {
+        Self::of_clients("run", name)
+    }
+
+    /// One of the tools that `tests/clients/kafka` knows: `kafka-topics` and so on.
+    pub fn kafka_tool(name: &str) -> Self {
+        Self::of_clients("kafka", name)
+    }
+
+    fn of_clients(script: &str, name: &str) -> Self {
+        let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
+        let mut command = Command::new(directory.join(script));
+        command.arg(name);
+        Self {
+            name: name.to_owned(),
+            command,
+        }
+    }
+
+    /// Adds words to its command line.
+    pub fn args<I>(mut self, words: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: AsRef<std::ffi::OsStr>,
+    {
+        self.command.args(words);
+        self
+    }
+
+    /// Runs it to its end. `None`, after a loud line, when it is not installed.
+    ///
+    /// # Panics
+    /// When `CHRONIK_TEST_CLIENTS=required` and it is not installed, and when it hangs.
+    pub fn report(mut self) -> Option<Report> {
+        let mut out = tempfile::tempfile().expect("a file for standard output");
+        let mut err = tempfile::tempfile().expect("a file for standard error");
+        self.command.stdin(Stdio::null());
+        self.command
+            .stdout(out.try_clone().expect("a second handle"));
+        self.command
+            .stderr(err.try_clone().expect("a second handle"));
+        let child = self.command.spawn();
+        let mut child = child.unwrap_or_else(|error| panic!("{:?}: {error}", self.command));
+        let status = wait(&mut child);
+        let (out, err) = (text(&mut out), text(&mut err));
+        let Some(status) = status else {
+            panic!("{:?} does not end\n{out}\n{err}", self.command);
+        };
+        if status.code() == Some(MISSING) {
+            let required = std::env::var("CHRONIK_TEST_CLIENTS").is_ok_and(|v| v == "required");
+            assert!(!required, "{} is required: {err}", self.name);
+            say(&format!("SKIPPED {}: {}", self.name, err.trim()));
+            return None;
+        }
+        Some(Report { status, out, err })
+    }
+
+    /// Runs it and returns what it printed. `None`, after a loud line, when it is not installed.
+    ///
+    /// # Panics
+    /// With all that it printed when its exit code is not 0.
+    pub fn run(self) -> Option<Report> {
+        let shown = format!("{:?}", self.command);
+        let report = self.report()?;
+        assert!(
+            report.status.success(),
+            "{shown}: {}\n{}\n{}",
+            report.status,
+            report.out,
+            report.err
+        );
+        Some(report)
+    }
+}
+
+/// Waits for the child; kills it and returns `None` when it takes too long.
+fn wait(child: &mut Child) -> Option<ExitStatus> {
+    let ended = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).expect("a descriptor");
+    let timeout = Timespec::try_from(PATIENCE).expect("a timeout below centuries");
+    let mut events = [PollFd::from_borrowed_fd(ended.as_fd(), PollFlags::IN)];
+    let in_time = poll(&mut events, Some(&timeout)) == Ok(1);
+    if !in_time {
+        child
+            .kill()
+            .expect("a child that was not waited for can be killed");
+    }
+    let status = child.wait().expect("the child's exit status");
+    in_time.then_some(status)
+}
+
+fn text(file: &mut File) -> String {
+    let mut bytes = Vec::new();
+    file.rewind().expect("a regular file can be rewound");
+    file.read_to_end(&mut bytes)
+        .expect("a regular file can be read");
+    String::from_utf8_lossy(&bytes).into_owned()
+}
