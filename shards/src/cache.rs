@@ -28,7 +28,11 @@ pub struct CacheLimits {
 
 impl Default for CacheLimits {
     fn default() -> Self {
-        Self { tail_bytes: 64 << 20, cold_bytes: 16 << 20, index_bytes: 8 << 20 }
+        Self {
+            tail_bytes: 64 << 20,
+            cold_bytes: 16 << 20,
+            index_bytes: 8 << 20,
+        }
     }
 }
 
@@ -56,7 +60,9 @@ pub struct ReadLimits {
 impl ReadLimits {
     /// Whether a batch still fits behind `taken` bytes.
     pub(crate) fn admits(&self, next_offset: i64, size: usize, taken: usize) -> bool {
-        let fits = taken.checked_add(size).is_some_and(|sum| sum <= self.max_bytes);
+        let fits = taken
+            .checked_add(size)
+            .is_some_and(|sum| sum <= self.max_bytes);
         next_offset <= self.end_offset && (fits || (taken == 0 && self.at_least_one))
     }
 }
@@ -93,12 +99,21 @@ impl ColdBlock {
     /// An empty block to which batches are added in order.
     pub(crate) fn builder(segment: i64) -> ColdBlock {
         let bytes = Bytes::new();
-        ColdBlock { segment, position: 0, bytes, marks: Vec::new(), next_offset: i64::MIN }
+        ColdBlock {
+            segment,
+            position: 0,
+            bytes,
+            marks: Vec::new(),
+            next_offset: i64::MIN,
+        }
     }
 
     /// Takes note of a batch `at` bytes behind the block's start; `bytes` is set by the caller.
     pub(crate) fn note(&mut self, header: &BatchHeader, at: usize) {
-        let due = self.marks.last().is_none_or(|last| at - last.1 >= MARK_DISTANCE_BYTES);
+        let due = self
+            .marks
+            .last()
+            .is_none_or(|last| at - last.1 >= MARK_DISTANCE_BYTES);
         if due {
             self.marks.push((header.base_offset, at));
         }
@@ -111,8 +126,13 @@ impl ColdBlock {
 
     /// The batches a reader gets out of this block, as one slice.
     pub(crate) fn select(&self, limits: &ReadLimits) -> Bytes {
-        let mark = self.marks.partition_point(|mark| mark.0 <= limits.fetch_offset);
-        let mut at = mark.checked_sub(1).and_then(|mark| self.marks.get(mark)).map_or(0, |m| m.1);
+        let mark = self
+            .marks
+            .partition_point(|mark| mark.0 <= limits.fetch_offset);
+        let mut at = mark
+            .checked_sub(1)
+            .and_then(|mark| self.marks.get(mark))
+            .map_or(0, |m| m.1);
         let mut start = None;
         while let Some(header) = self.bytes.get(at..).and_then(|b| BatchHeader::peek(b).ok()) {
             let size = header.size_bytes();
@@ -192,15 +212,27 @@ impl BatchCache {
         prefix: [u8; BATCH_PREFIX_BYTES],
         body: Bytes,
     ) {
-        let batch = TailBatch { base_offset, next_offset, prefix, body };
+        let batch = TailBatch {
+            base_offset,
+            next_offset,
+            prefix,
+            body,
+        };
         self.tail_bytes += cost(&batch);
         let tail = self.tails.entry(partition).or_default();
-        debug_assert!(tail.back().is_none_or(|last| last.next_offset == base_offset));
+        debug_assert!(
+            tail.back()
+                .is_none_or(|last| last.next_offset == base_offset)
+        );
         tail.push_back(batch);
         self.order.push_back(partition);
         while self.tail_bytes > self.limits.tail_bytes {
-            let Some(oldest) = self.order.pop_front() else { break };
-            let Some(tail) = self.tails.get_mut(&oldest) else { continue };
+            let Some(oldest) = self.order.pop_front() else {
+                break;
+            };
+            let Some(tail) = self.tails.get_mut(&oldest) else {
+                continue;
+            };
             if let Some(batch) = tail.pop_front() {
                 self.tail_bytes -= cost(&batch);
             }
@@ -213,7 +245,8 @@ impl BatchCache {
     /// Batches from the tail; `None` when it does not reach back to the offset.
     pub(crate) fn read_tail(&self, partition: PartitionId, limits: &ReadLimits) -> Option<Records> {
         let tail = self.tails.get(&partition)?;
-        tail.front().filter(|first| first.base_offset <= limits.fetch_offset)?;
+        tail.front()
+            .filter(|first| first.base_offset <= limits.fetch_offset)?;
         let start = tail.partition_point(|batch| batch.next_offset <= limits.fetch_offset);
         let (mut taken, mut copied, mut count) = (0, 0, 0);
         for batch in tail.range(start..) {
@@ -277,14 +310,19 @@ impl BatchCache {
         self.cold_bytes += block.bytes.len();
         self.cold.push_back((partition, block));
         while self.cold_bytes > self.limits.cold_bytes {
-            let Some((_, block)) = self.cold.pop_front() else { break };
+            let Some((_, block)) = self.cold.pop_front() else {
+                break;
+            };
             self.cold_bytes -= block.bytes.len();
         }
     }
 
     /// The offset index of a sealed segment, if it is kept.
     pub(crate) fn index(&mut self, partition: PartitionId, segment: i64) -> Option<Bytes> {
-        let found = self.indexes.iter().position(|entry| (entry.0, entry.1) == (partition, segment));
+        let found = self
+            .indexes
+            .iter()
+            .position(|entry| (entry.0, entry.1) == (partition, segment));
         let entry = self.indexes.remove(found?)?;
         let bytes = entry.2.clone();
         self.indexes.push_back(entry);
@@ -293,13 +331,16 @@ impl BatchCache {
 
     /// Keeps a sealed segment's offset index, in place of an older one.
     pub(crate) fn push_index(&mut self, partition: PartitionId, segment: i64, bytes: Bytes) {
-        self.indexes.retain(|entry| (entry.0, entry.1) != (partition, segment));
+        self.indexes
+            .retain(|entry| (entry.0, entry.1) != (partition, segment));
         if bytes.len() <= self.limits.index_bytes {
             self.indexes.push_back((partition, segment, bytes));
         }
         self.index_bytes = self.indexes.iter().map(|entry| entry.2.len()).sum();
         while self.index_bytes > self.limits.index_bytes {
-            let Some(entry) = self.indexes.pop_front() else { break };
+            let Some(entry) = self.indexes.pop_front() else {
+                break;
+            };
             self.index_bytes -= entry.2.len();
         }
     }
@@ -317,14 +358,22 @@ mod tests {
     use super::*;
 
     fn id(n: i32) -> PartitionId {
-        PartitionId { topic_id: Uuid(7), index: n }
+        PartitionId {
+            topic_id: Uuid(7),
+            index: n,
+        }
     }
 
     fn batch(base_offset: i64, records: i32, value_bytes: usize) -> CheckedBatch {
         let value = vec![b'x'; value_bytes];
         let mut builder = BatchBuilder::new(0);
         for _ in 0..records {
-            builder.push(&NewRecord { value: Some(&value), ..NewRecord::default() }).expect("ok");
+            builder
+                .push(&NewRecord {
+                    value: Some(&value),
+                    ..NewRecord::default()
+                })
+                .expect("ok");
         }
         builder.build().expect("ok").with_offsets(base_offset, 0)
     }
@@ -332,11 +381,21 @@ mod tests {
     fn push(cache: &mut BatchCache, partition: PartitionId, batch: &CheckedBatch) {
         let header = &batch.header;
         let offsets = (header.base_offset, header.next_offset());
-        cache.push_tail(partition, offsets, batch.prefix(header.base_offset, 0), batch.body());
+        cache.push_tail(
+            partition,
+            offsets,
+            batch.prefix(header.base_offset, 0),
+            batch.body(),
+        );
     }
 
     fn limits(fetch_offset: i64, end_offset: i64, max_bytes: usize) -> ReadLimits {
-        ReadLimits { fetch_offset, end_offset, max_bytes, at_least_one: true }
+        ReadLimits {
+            fetch_offset,
+            end_offset,
+            max_bytes,
+            at_least_one: true,
+        }
     }
 
     fn flat(records: Option<Records>) -> Option<Vec<u8>> {
@@ -346,19 +405,43 @@ mod tests {
     #[test]
     fn the_tail_gives_whole_batches_within_its_limits() {
         let mut cache = BatchCache::new(CacheLimits::default());
-        let batches = [batch(0, 3, 10), batch(3, 1, 9000), batch(4, 2, 10), batch(6, 1, 10)];
+        let batches = [
+            batch(0, 3, 10),
+            batch(3, 1, 9000),
+            batch(4, 2, 10),
+            batch(6, 1, 10),
+        ];
         for batch in &batches {
             push(&mut cache, id(0), batch);
         }
         let sizes: Vec<usize> = batches.iter().map(|batch| batch.bytes.len()).collect();
         let joined = |range: std::ops::Range<usize>| {
-            Some(batches[range].iter().flat_map(|batch| batch.bytes.to_vec()).collect::<Vec<_>>())
+            Some(
+                batches[range]
+                    .iter()
+                    .flat_map(|batch| batch.bytes.to_vec())
+                    .collect::<Vec<_>>(),
+            )
         };
         let read = |limits: ReadLimits| flat(cache.read_tail(id(0), &limits));
         assert_eq!(read(limits(0, 7, usize::MAX)), joined(0..4));
-        assert_eq!(read(limits(1, 6, usize::MAX)), joined(0..3), "the end offset holds back");
-        assert_eq!(read(limits(3, 7, 1)), joined(1..2), "one batch although it is longer");
-        assert_eq!(read(ReadLimits { at_least_one: false, ..limits(3, 7, 1) }), Some(Vec::new()));
+        assert_eq!(
+            read(limits(1, 6, usize::MAX)),
+            joined(0..3),
+            "the end offset holds back"
+        );
+        assert_eq!(
+            read(limits(3, 7, 1)),
+            joined(1..2),
+            "one batch although it is longer"
+        );
+        assert_eq!(
+            read(ReadLimits {
+                at_least_one: false,
+                ..limits(3, 7, 1)
+            }),
+            Some(Vec::new())
+        );
         assert_eq!(read(limits(5, 7, sizes[2] + sizes[3] - 1)), joined(2..3));
         assert_eq!(read(limits(5, 7, sizes[2] + sizes[3])), joined(2..4));
         assert_eq!(flat(cache.read_tail(id(1), &limits(0, 7, 100))), None);
@@ -368,12 +451,18 @@ mod tests {
     fn the_oldest_batches_of_all_partitions_leave_first() {
         let size = batch(0, 1, 1000).bytes.len() + ENTRY_OVERHEAD_BYTES;
         let tail_bytes = 3 * size;
-        let mut cache = BatchCache::new(CacheLimits { tail_bytes, ..CacheLimits::default() });
+        let mut cache = BatchCache::new(CacheLimits {
+            tail_bytes,
+            ..CacheLimits::default()
+        });
         for (partition, offset) in [(0, 0), (1, 0), (0, 1), (0, 2)] {
             push(&mut cache, id(partition), &batch(offset, 1, 1000));
         }
         assert_eq!(cache.tail_bytes(), tail_bytes);
-        assert!(cache.read_tail(id(0), &limits(0, 3, 1)).is_none(), "left first");
+        assert!(
+            cache.read_tail(id(0), &limits(0, 3, 1)).is_none(),
+            "left first"
+        );
         assert!(cache.read_tail(id(0), &limits(1, 3, 1)).is_some());
         assert!(cache.read_tail(id(1), &limits(0, 1, 1)).is_some());
         push(&mut cache, id(0), &batch(3, 1, 1000));
@@ -385,7 +474,10 @@ mod tests {
     #[test]
     fn blocks_answer_from_any_batch_in_them_and_tell_where_to_go_on() {
         let batches: Vec<CheckedBatch> = (0..100).map(|n| batch(50 + n * 2, 2, 400)).collect();
-        let mut block = ColdBlock { position: 1000, ..ColdBlock::builder(50) };
+        let mut block = ColdBlock {
+            position: 1000,
+            ..ColdBlock::builder(50)
+        };
         let mut bytes = Vec::new();
         for batch in &batches {
             block.note(&batch.header, bytes.len());
@@ -395,13 +487,17 @@ mod tests {
         block.bytes = Bytes::from(bytes);
         let mut cache = BatchCache::new(CacheLimits::default());
         cache.push_cold(id(0), block);
-        for n in 0..100_usize {
+        for (n, batch) in batches.iter().enumerate() {
             let offset = 51 + 2 * n as i64;
             let read = flat(cache.read_cold(id(0), &limits(offset, 1000, size + 1)));
-            assert_eq!(read, Some(batches[n].bytes.to_vec()), "{offset}");
+            assert_eq!(read, Some(batch.bytes.to_vec()), "{offset}");
         }
         let read = flat(cache.read_cold(id(0), &limits(50, 54, usize::MAX)));
-        assert_eq!(read.map(|read| read.len()), Some(2 * size), "the end offset holds back");
+        assert_eq!(
+            read.map(|read| read.len()),
+            Some(2 * size),
+            "the end offset holds back"
+        );
         assert!(cache.read_cold(id(0), &limits(49, 1000, 1)).is_none());
         assert!(cache.read_cold(id(0), &limits(250, 1000, 1)).is_none());
         assert_eq!(cache.cold_end(id(0), 250), Some((50, 1000 + all)));
@@ -409,7 +505,10 @@ mod tests {
 
     #[test]
     fn indexes_leave_least_recently_used_first() {
-        let mut cache = BatchCache::new(CacheLimits { index_bytes: 20, ..CacheLimits::default() });
+        let mut cache = BatchCache::new(CacheLimits {
+            index_bytes: 20,
+            ..CacheLimits::default()
+        });
         let bytes = Bytes::from_static(&[0; 8]);
         cache.push_index(id(0), 0, bytes.clone());
         cache.push_index(id(0), 10, bytes.clone());

@@ -53,7 +53,9 @@ pub(crate) fn checkpoint_lines(
     bytes: &[u8],
 ) -> Result<impl Iterator<Item = (usize, &str)>, CheckpointError> {
     let fail = |line, what| Err(CheckpointError { line, what });
-    let Ok(text) = std::str::from_utf8(bytes) else { return fail(0, "not UTF-8") };
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return fail(0, "not UTF-8");
+    };
     let mut lines = text.lines();
     if lines.next() != Some("0") {
         return fail(1, "the version is not 0");
@@ -62,7 +64,10 @@ pub(crate) fn checkpoint_lines(
         return fail(2, "the number of entries is not a number");
     };
     if lines.clone().count() != count {
-        return fail(2, "the number of entries is not the number of lines that follow");
+        return fail(
+            2,
+            "the number of entries is not the number of lines that follow",
+        );
     }
     Ok(lines.enumerate().map(|(at, line)| (at + 3, line)))
 }
@@ -80,7 +85,10 @@ impl OffsetCheckpoint {
             let what = "not `topic partition offset`";
             let (key, offset) = entry.ok_or(CheckpointError { line, what })?;
             if offset < 0 {
-                return Err(CheckpointError { line, what: "a negative offset" });
+                return Err(CheckpointError {
+                    line,
+                    what: "a negative offset",
+                });
             }
             offsets.insert(key, offset);
         }
@@ -116,7 +124,10 @@ fn parse_entry(text: &str) -> Option<((Str, i32), i64)> {
     let topic = words.next()?.to_owned();
     let index = words.next()?.parse().ok()?;
     let offset = words.next()?.parse().ok()?;
-    words.next().is_none().then(|| ((Str::from(topic), index), offset))
+    words
+        .next()
+        .is_none()
+        .then(|| ((Str::from(topic), index), offset))
 }
 
 /// `.kafka_cleanshutdown`: the broker epoch of the run that ended cleanly
@@ -133,10 +144,14 @@ impl CleanShutdown {
         let text = std::str::from_utf8(bytes).unwrap_or_default();
         let number = text.split("\"brokerEpoch\"").nth(1).and_then(|rest| {
             let rest = rest.trim_start().strip_prefix(':')?.trim_start();
-            let end = rest.find(|c: char| c != '-' && !c.is_ascii_digit()).unwrap_or(rest.len());
+            let end = rest
+                .find(|c: char| c != '-' && !c.is_ascii_digit())
+                .unwrap_or(rest.len());
             rest.get(..end)?.parse().ok()
         });
-        Self { broker_epoch: number.unwrap_or(-1) }
+        Self {
+            broker_epoch: number.unwrap_or(-1),
+        }
     }
 
     /// The file's bytes.
@@ -161,7 +176,9 @@ pub(crate) fn parse_partition_metadata(bytes: &[u8]) -> Result<Uuid, CheckpointE
     }
     let id = lines.next().and_then(|line| line.strip_prefix("topic_id:"));
     let id = id.ok_or(fail(2, "not `topic_id: <id>`"))?;
-    id.trim().parse().map_err(|_| fail(2, "the topic id is not 16 bytes in URL-safe base64"))
+    id.trim()
+        .parse()
+        .map_err(|_| fail(2, "the topic id is not 16 bytes in URL-safe base64"))
 }
 
 /// A small file's bytes; `None` when it does not exist.
@@ -212,7 +229,12 @@ mod tests {
             (b"0\n1\n\xff 0 1\n", 0),
         ] {
             let error = OffsetCheckpoint::parse(text).expect_err("garbled");
-            assert_eq!(error.line, line, "{error} in {:?}", String::from_utf8_lossy(text));
+            assert_eq!(
+                error.line,
+                line,
+                "{error} in {:?}",
+                String::from_utf8_lossy(text)
+            );
         }
     }
 
@@ -221,7 +243,10 @@ mod tests {
         let marker = CleanShutdown { broker_epoch: 42 };
         assert_eq!(marker.to_bytes(), br#"{"version":0,"brokerEpoch":42}"#);
         assert_eq!(CleanShutdown::parse(&marker.to_bytes()), marker);
-        assert_eq!(CleanShutdown::parse(br#"{"version": 0, "brokerEpoch": -1}"#).broker_epoch, -1);
+        assert_eq!(
+            CleanShutdown::parse(br#"{"version": 0, "brokerEpoch": -1}"#).broker_epoch,
+            -1
+        );
         assert_eq!(CleanShutdown::parse(b"").broker_epoch, -1);
     }
 
@@ -230,7 +255,12 @@ mod tests {
         let id = Uuid(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
         let bytes = partition_metadata_bytes(id);
         assert_eq!(parse_partition_metadata(&bytes), Ok(id));
-        for text in ["", "version: 1\ntopic_id: x", "version: 0\n", "version: 0\ntopic_id: !!"] {
+        for text in [
+            "",
+            "version: 1\ntopic_id: x",
+            "version: 0\n",
+            "version: 0\ntopic_id: !!",
+        ] {
             assert!(parse_partition_metadata(text.as_bytes()).is_err(), "{text}");
         }
     }

@@ -53,7 +53,11 @@ impl PartitionDir {
         if topic.is_empty() || index.is_empty() || !index.bytes().all(|b| b.is_ascii_digit()) {
             return None;
         }
-        Some(PartitionDir { topic: topic.to_owned(), index: index.parse().ok()?, state })
+        Some(PartitionDir {
+            topic: topic.to_owned(),
+            index: index.parse().ok()?,
+            state,
+        })
     }
 
     /// `<topic>-<index>`.
@@ -111,9 +115,15 @@ impl FileKind {
     }
 
     fn from_extension(extension: &str) -> Option<FileKind> {
-        [Self::Log, Self::Index, Self::TimeIndex, Self::TransactionIndex, Self::Snapshot]
-            .into_iter()
-            .find(|kind| kind.extension().strip_prefix('.') == Some(extension))
+        [
+            Self::Log,
+            Self::Index,
+            Self::TimeIndex,
+            Self::TransactionIndex,
+            Self::Snapshot,
+        ]
+        .into_iter()
+        .find(|kind| kind.extension().strip_prefix('.') == Some(extension))
     }
 }
 
@@ -155,7 +165,11 @@ impl SegmentFile {
             return None;
         }
         let kind = FileKind::from_extension(extension)?;
-        Some(SegmentFile { offset: offset.parse().ok()?, kind, leftover })
+        Some(SegmentFile {
+            offset: offset.parse().ok()?,
+            kind,
+            leftover,
+        })
     }
 }
 
@@ -171,12 +185,27 @@ mod tests {
     #[test]
     fn partition_directories_parse_as_kafka_parses_them() {
         let live = |topic: &str, index| {
-            Some(PartitionDir { topic: topic.into(), index, state: PartitionDirState::Live })
+            Some(PartitionDir {
+                topic: topic.into(),
+                index,
+                state: PartitionDirState::Live,
+            })
         };
         assert_eq!(PartitionDir::parse("orders-0"), live("orders", 0));
         assert_eq!(PartitionDir::parse("a-b.c-12"), live("a-b.c", 12));
-        assert_eq!(PartitionDir::parse("__cluster_metadata-0"), live("__cluster_metadata", 0));
-        for refused in ["orders", "-1", "orders-", "orders-x", "orders--delete", "orders-+1", ""] {
+        assert_eq!(
+            PartitionDir::parse("__cluster_metadata-0"),
+            live("__cluster_metadata", 0)
+        );
+        for refused in [
+            "orders",
+            "-1",
+            "orders-",
+            "orders-x",
+            "orders--delete",
+            "orders-+1",
+            "",
+        ] {
             assert_eq!(PartitionDir::parse(refused), None, "{refused}");
         }
         let name = PartitionDir::marked_name("orders", 3, 0xab, PartitionDirState::Deleted);
@@ -191,17 +220,32 @@ mod tests {
         let topic = "t".repeat(249);
         let name = PartitionDir::marked_name(&topic, 2_147_483_647, 7, PartitionDirState::Stray);
         assert_eq!(name.len(), 255);
-        assert_eq!(PartitionDir::parse(&name).map(|dir| dir.state), Some(PartitionDirState::Stray));
+        assert_eq!(
+            PartitionDir::parse(&name).map(|dir| dir.state),
+            Some(PartitionDirState::Stray)
+        );
     }
 
     #[test]
     fn segment_files_parse_with_their_leftover_suffixes() {
         let parse = SegmentFile::parse;
-        let plain = SegmentFile { offset: 15, kind: FileKind::Log, leftover: None };
+        let plain = SegmentFile {
+            offset: 15,
+            kind: FileKind::Log,
+            leftover: None,
+        };
         assert_eq!(parse("00000000000000000015.log"), Some(plain));
-        let swap = SegmentFile { leftover: Some(Leftover::Swap), ..plain };
+        let swap = SegmentFile {
+            leftover: Some(Leftover::Swap),
+            ..plain
+        };
         assert_eq!(parse("00000000000000000015.log.swap"), Some(swap));
-        for other in ["partition.metadata", "15.log", "00000000000000000015.txt", "x.log.deleted"] {
+        for other in [
+            "partition.metadata",
+            "15.log",
+            "00000000000000000015.txt",
+            "x.log.deleted",
+        ] {
             assert_eq!(parse(other), None, "{other}");
         }
         assert_eq!(

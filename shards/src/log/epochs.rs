@@ -26,10 +26,15 @@ impl LeaderEpochs {
         for (line, text) in checkpoint_lines(bytes)? {
             let fail = |what| CheckpointError { line, what };
             let (epoch, start) = text.split_once(' ').ok_or(fail("not `epoch offset`"))?;
-            let epoch: i32 = epoch.parse().map_err(|_| fail("the epoch is not a number"))?;
-            let start: i64 = start.parse().map_err(|_| fail("the offset is not a number"))?;
+            let epoch: i32 = epoch
+                .parse()
+                .map_err(|_| fail("the epoch is not a number"))?;
+            let start: i64 = start
+                .parse()
+                .map_err(|_| fail("the offset is not a number"))?;
             let last = epochs.entries.last();
-            if epoch < 0 || start < 0 || last.is_some_and(|last| epoch <= last.0 || start < last.1) {
+            if epoch < 0 || start < 0 || last.is_some_and(|last| epoch <= last.0 || start < last.1)
+            {
                 return Err(fail("epochs and offsets must ascend"));
             }
             epochs.entries.push((epoch, start));
@@ -65,7 +70,9 @@ impl LeaderEpochs {
     /// The epoch that `offset` belongs to.
     pub fn epoch_of(&self, offset: i64) -> Option<i32> {
         let at = self.entries.partition_point(|entry| entry.1 <= offset);
-        at.checked_sub(1).and_then(|at| self.entries.get(at)).map(|entry| entry.0)
+        at.checked_sub(1)
+            .and_then(|at| self.entries.get(at))
+            .map(|entry| entry.0)
     }
 
     /// Epoch and end offset for a client that knows `requested`
@@ -79,7 +86,10 @@ impl LeaderEpochs {
             return (requested, log_end);
         }
         let above = self.entries.partition_point(|entry| entry.0 <= requested);
-        match (above.checked_sub(1).and_then(|at| self.entries.get(at)), self.entries.get(above)) {
+        match (
+            above.checked_sub(1).and_then(|at| self.entries.get(at)),
+            self.entries.get(above),
+        ) {
             (_, None) => (UNDEFINED_EPOCH, UNDEFINED_OFFSET),
             (None, Some(higher)) => (requested, higher.1),
             (Some(floor), Some(higher)) => (floor.0, higher.1),
@@ -96,8 +106,12 @@ impl LeaderEpochs {
 
     /// Forgets epochs that end before `start_offset`; the one it falls into begins there now.
     pub fn truncate_from_start(&mut self, start_offset: i64) -> bool {
-        let above = self.entries.partition_point(|entry| entry.1 <= start_offset);
-        let Some(floor) = above.checked_sub(1) else { return false };
+        let above = self
+            .entries
+            .partition_point(|entry| entry.1 <= start_offset);
+        let Some(floor) = above.checked_sub(1) else {
+            return false;
+        };
         self.entries.drain(..floor);
         match self.entries.first_mut() {
             Some(first) if first.1 < start_offset => {
@@ -119,7 +133,9 @@ mod tests {
     use super::*;
 
     fn epochs(entries: &[(i32, i64)]) -> LeaderEpochs {
-        LeaderEpochs { entries: entries.to_vec() }
+        LeaderEpochs {
+            entries: entries.to_vec(),
+        }
     }
 
     #[test]
@@ -172,7 +188,12 @@ mod tests {
         let known = LeaderEpochs::parse(text).expect("valid");
         assert_eq!(known, epochs(&[(0, 0), (3, 15)]));
         assert_eq!(known.to_bytes(), text);
-        for garbled in [&b"0\n1\n5\n"[..], b"0\n2\n3 0\n3 1\n", b"0\n2\n3 9\n4 1\n", b"0\n1\n-2 0\n"] {
+        for garbled in [
+            &b"0\n1\n5\n"[..],
+            b"0\n2\n3 0\n3 1\n",
+            b"0\n2\n3 9\n4 1\n",
+            b"0\n1\n-2 0\n",
+        ] {
             assert!(LeaderEpochs::parse(garbled).is_err());
         }
     }

@@ -35,11 +35,15 @@ impl std::fmt::Display for IndexFault {
 }
 
 fn i32_at(bytes: &[u8], at: usize) -> Option<i32> {
-    Some(i32::from_be_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
+    Some(i32::from_be_bytes(
+        bytes.get(at..at.checked_add(4)?)?.try_into().ok()?,
+    ))
 }
 
 fn i64_at(bytes: &[u8], at: usize) -> Option<i64> {
-    Some(i64::from_be_bytes(bytes.get(at..at.checked_add(8)?)?.try_into().ok()?))
+    Some(i64::from_be_bytes(
+        bytes.get(at..at.checked_add(8)?)?.try_into().ok()?,
+    ))
 }
 
 /// Number of entries in `bytes` of `size` each for which `before` holds, given that they ascend.
@@ -66,7 +70,10 @@ pub struct OffsetIndex {
 impl OffsetIndex {
     /// An empty index of the segment that begins with `base_offset`.
     pub fn new(base_offset: i64) -> Self {
-        Self { base_offset, entries: Vec::new() }
+        Self {
+            base_offset,
+            entries: Vec::new(),
+        }
     }
 
     /// Reads a file's bytes and checks every entry against the segment's length in bytes.
@@ -80,12 +87,18 @@ impl OffsetIndex {
             if relative < 0 || u64::from(position) >= log_bytes {
                 return Err(IndexFault::Range);
             }
-            if entries.last().is_some_and(|last| relative <= last.0 || position <= last.1) {
+            if entries
+                .last()
+                .is_some_and(|last| relative <= last.0 || position <= last.1)
+            {
                 return Err(IndexFault::Order);
             }
             entries.push((relative, position));
         }
-        Ok(Self { base_offset, entries })
+        Ok(Self {
+            base_offset,
+            entries,
+        })
     }
 
     /// Adds an entry. The caller has checked that the offset fits (segments roll before they
@@ -93,7 +106,9 @@ impl OffsetIndex {
     pub fn push(&mut self, last_offset: i64, position: u32) {
         let relative = relative_offset(self.base_offset, last_offset);
         assert!(
-            self.entries.last().is_none_or(|last| relative > last.0 && position > last.1),
+            self.entries
+                .last()
+                .is_none_or(|last| relative > last.0 && position > last.1),
             "offset index entries must ascend: {last_offset} at {position} after {:?}",
             self.entries.last()
         );
@@ -104,13 +119,19 @@ impl OffsetIndex {
     /// before it, else 0.
     pub fn lookup(&self, offset: i64) -> u32 {
         let relative = offset.saturating_sub(self.base_offset);
-        let at = self.entries.partition_point(|entry| i64::from(entry.0) <= relative);
-        at.checked_sub(1).and_then(|at| self.entries.get(at)).map_or(0, |entry| entry.1)
+        let at = self
+            .entries
+            .partition_point(|entry| i64::from(entry.0) <= relative);
+        at.checked_sub(1)
+            .and_then(|at| self.entries.get(at))
+            .map_or(0, |entry| entry.1)
     }
 
     /// Last entry as (offset, position).
     pub fn last(&self) -> Option<(i64, u32)> {
-        self.entries.last().map(|entry| (self.base_offset + i64::from(entry.0), entry.1))
+        self.entries
+            .last()
+            .map(|entry| (self.base_offset + i64::from(entry.0), entry.1))
     }
 
     /// Number of entries.
@@ -161,7 +182,10 @@ impl<'a> OffsetIndexView<'a> {
             return Err(IndexFault::Length);
         }
         let last = bytes.len().checked_sub(OFFSET_ENTRY_BYTES);
-        if last.and_then(|at| i32_at(bytes, at)).is_some_and(|relative| relative < 0) {
+        if last
+            .and_then(|at| i32_at(bytes, at))
+            .is_some_and(|relative| relative < 0)
+        {
             return Err(IndexFault::Range);
         }
         Ok(Self { base_offset, bytes })
@@ -191,7 +215,10 @@ pub struct TimeIndex {
 impl TimeIndex {
     /// An empty index of the segment that begins with `base_offset`.
     pub fn new(base_offset: i64) -> Self {
-        Self { base_offset, entries: Vec::new() }
+        Self {
+            base_offset,
+            entries: Vec::new(),
+        }
     }
 
     /// Reads a file's bytes.
@@ -206,19 +233,26 @@ impl TimeIndex {
             if relative < 0 {
                 return Err(IndexFault::Range);
             }
-            if entries.last().is_some_and(|last| timestamp <= last.0 || relative < last.1) {
+            if entries
+                .last()
+                .is_some_and(|last| timestamp <= last.0 || relative < last.1)
+            {
                 return Err(IndexFault::Order);
             }
             entries.push((timestamp, relative));
         }
-        Ok(Self { base_offset, entries })
+        Ok(Self {
+            base_offset,
+            entries,
+        })
     }
 
     /// Adds an entry if the timestamp is greater than every one before (`TimeIndex#maybeAppend`).
     pub fn push_if_greater(&mut self, timestamp: i64, offset: i64) {
         let last = self.entries.last().map_or(NO_TIMESTAMP, |entry| entry.0);
         if timestamp > last {
-            self.entries.push((timestamp, relative_offset(self.base_offset, offset)));
+            self.entries
+                .push((timestamp, relative_offset(self.base_offset, offset)));
         }
     }
 
@@ -226,12 +260,16 @@ impl TimeIndex {
     pub fn lookup(&self, timestamp: i64) -> i64 {
         let at = self.entries.partition_point(|entry| entry.0 <= timestamp);
         let entry = at.checked_sub(1).and_then(|at| self.entries.get(at));
-        entry.map_or(self.base_offset, |entry| self.base_offset + i64::from(entry.1))
+        entry.map_or(self.base_offset, |entry| {
+            self.base_offset + i64::from(entry.1)
+        })
     }
 
     /// Last entry as (timestamp, offset).
     pub fn last(&self) -> Option<(i64, i64)> {
-        self.entries.last().map(|entry| (entry.0, self.base_offset + i64::from(entry.1)))
+        self.entries
+            .last()
+            .map(|entry| (entry.0, self.base_offset + i64::from(entry.1)))
     }
 
     /// Number of entries.
@@ -286,7 +324,13 @@ impl IndexBuilder {
     pub fn from_files(offsets: OffsetIndex, times: TimeIndex) -> Self {
         let (max_timestamp, offset_of_max_timestamp) =
             times.last().unwrap_or((NO_TIMESTAMP, offsets.base_offset));
-        Self { offsets, times, bytes_since_entry: 0, max_timestamp, offset_of_max_timestamp }
+        Self {
+            offsets,
+            times,
+            bytes_since_entry: 0,
+            max_timestamp,
+            offset_of_max_timestamp,
+        }
     }
 
     /// Takes note of an appended batch at `position`.
@@ -294,7 +338,8 @@ impl IndexBuilder {
         self.note_timestamp(batch);
         if self.bytes_since_entry > u64::from(interval_bytes) {
             self.offsets.push(batch.last_offset, batch.position);
-            self.times.push_if_greater(self.max_timestamp, self.offset_of_max_timestamp);
+            self.times
+                .push_if_greater(self.max_timestamp, self.offset_of_max_timestamp);
             self.bytes_since_entry = 0;
         }
         self.bytes_since_entry += u64::from(batch.size_bytes);
@@ -328,7 +373,8 @@ impl IndexBuilder {
 
     /// Closes the time index with the segment's maximum, as sealing and closing do.
     pub fn finish(&mut self) {
-        self.times.push_if_greater(self.max_timestamp, self.offset_of_max_timestamp);
+        self.times
+            .push_if_greater(self.max_timestamp, self.offset_of_max_timestamp);
     }
 }
 
@@ -350,7 +396,12 @@ mod tests {
     use super::*;
 
     fn batch(last_offset: i64, max_timestamp: i64, position: u32) -> IndexedBatch {
-        IndexedBatch { last_offset, max_timestamp, position, size_bytes: 1000 }
+        IndexedBatch {
+            last_offset,
+            max_timestamp,
+            position,
+            size_bytes: 1000,
+        }
     }
 
     #[test]
@@ -385,9 +436,14 @@ mod tests {
         }
         let bytes = index.to_bytes();
         let view = OffsetIndexView::new(1000, &bytes).expect("own bytes");
-        for (offset, position) in
-            [(1000, 0), (1008, 0), (1009, 4500), (1019, 4500), (1030, 9000), (i64::MAX, 13_500)]
-        {
+        for (offset, position) in [
+            (1000, 0),
+            (1008, 0),
+            (1009, 4500),
+            (1019, 4500),
+            (1030, 9000),
+            (i64::MAX, 13_500),
+        ] {
             assert_eq!(index.lookup(offset), position, "{offset}");
             assert_eq!(view.lookup(offset), position, "{offset}");
         }
@@ -404,13 +460,22 @@ mod tests {
         let fault = |bytes: &[u8]| OffsetIndex::parse(0, bytes, 9001).err();
         assert_eq!(fault(&good), None);
         assert_eq!(fault(&good[..15]), Some(IndexFault::Length));
-        assert_eq!(OffsetIndex::parse(0, &good, 9000).err(), Some(IndexFault::Range));
-        assert_eq!(fault(&[&good[8..], &good[..8]].concat()), Some(IndexFault::Order));
+        assert_eq!(
+            OffsetIndex::parse(0, &good, 9000).err(),
+            Some(IndexFault::Range)
+        );
+        assert_eq!(
+            fault(&[&good[8..], &good[..8]].concat()),
+            Some(IndexFault::Order)
+        );
         assert_eq!(fault(&[0xff; 8]), Some(IndexFault::Range));
         // Ten MiB of preallocated zeros, as Kafka leaves them after a crash.
         assert_eq!(fault(&[0; 16]), Some(IndexFault::Order));
         assert_eq!(TimeIndex::parse(0, &[0; 24]).err(), Some(IndexFault::Order));
-        assert_eq!(TimeIndex::parse(0, &[0; 13]).err(), Some(IndexFault::Length));
+        assert_eq!(
+            TimeIndex::parse(0, &[0; 13]).err(),
+            Some(IndexFault::Length)
+        );
     }
 
     #[test]

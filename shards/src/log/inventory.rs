@@ -57,8 +57,15 @@ impl Inventory {
         }
         let mut inventory = Inventory::default();
         let length = |offset, kind| {
-            let wanted = SegmentFile { offset, kind, leftover: None };
-            files.iter().find(|listed| listed.file == wanted).map(|listed| listed.bytes)
+            let wanted = SegmentFile {
+                offset,
+                kind,
+                leftover: None,
+            };
+            files
+                .iter()
+                .find(|listed| listed.file == wanted)
+                .map(|listed| listed.bytes)
         };
         for listed in &files {
             let offset = listed.file.offset;
@@ -80,8 +87,15 @@ impl Inventory {
                 }
             }
         }
-        inventory.segments.sort_by_key(|segment| segment.base_offset);
+        inventory
+            .segments
+            .sort_by_key(|segment| segment.base_offset);
         Ok(inventory)
+    }
+
+    /// Whether there is a producer snapshot of everything below `offset`.
+    pub(crate) fn has_snapshot(&self, offset: i64) -> bool {
+        self.snapshots.contains(&offset)
     }
 
     /// The newest readable producer snapshot at or below `offset_max`, and its offset.
@@ -95,7 +109,9 @@ impl Inventory {
         for offset in self.snapshots.range(..=offset_max).rev() {
             let path = segment_path(dir, *offset, FileKind::Snapshot);
             let bytes = read_if_present(world, &path, SIDE_FILE_BYTES_MAX).await;
-            let Some(bytes) = bytes.map_err(LogError::io("reading", &path))? else { continue };
+            let Some(bytes) = bytes.map_err(LogError::io("reading", &path))? else {
+                continue;
+            };
             match ProducerStates::from_snapshot(&bytes, now_ms) {
                 Ok(states) => return Ok((states, Some(*offset))),
                 Err(fault) => {
@@ -107,16 +123,23 @@ impl Inventory {
         Ok((ProducerStates::default(), None))
     }
 
-    /// Removes snapshots of offsets the log does not have: were they found later, they would tell
-    /// of batches that were cut.
-    pub(crate) async fn remove_snapshots_above<W: World>(
+    /// Removes snapshots of offsets above `log_end`: were they found later, they would tell of
+    /// batches that were cut. Also older ones that stand at no segment's base, left by clean stops;
+    /// the newest stays.
+    pub(crate) async fn remove_stray_snapshots<W: World>(
         &mut self,
         world: &W,
         dir: &Path,
-        offset: i64,
+        log_end: i64,
     ) -> Result<(), LogError> {
-        for stale in self.snapshots.split_off(&offset.saturating_add(1)) {
-            remove(world, &segment_path(dir, stale, FileKind::Snapshot)).await?;
+        let newest = self.snapshots.range(..=log_end).next_back().copied();
+        let at_base = |offset| self.segments.iter().any(|s| s.base_offset == offset);
+        let stray =
+            |offset: &i64| *offset > log_end || (Some(*offset) != newest && !at_base(*offset));
+        let strays: Vec<i64> = self.snapshots.iter().copied().filter(stray).collect();
+        for offset in strays {
+            self.snapshots.remove(&offset);
+            remove(world, &segment_path(dir, offset, FileKind::Snapshot)).await?;
         }
         Ok(())
     }
@@ -130,6 +153,8 @@ impl Inventory {
         base_offset: i64,
     ) -> Result<(), LogError> {
         self.snapshots.remove(&base_offset);
+        self.segments
+            .retain(|segment| segment.base_offset != base_offset);
         remove_segment_files(world, dir, base_offset).await
     }
 }
@@ -154,15 +179,24 @@ struct Listed {
 }
 
 async fn list<W: World>(world: &W, dir: &Path) -> Result<Vec<Listed>, LogError> {
-    let entries = world.list_dir(dir).await.map_err(LogError::io("listing", dir))?;
+    let entries = world
+        .list_dir(dir)
+        .await
+        .map_err(LogError::io("listing", dir))?;
     let mut files = Vec::with_capacity(entries.len());
     for entry in entries.into_iter().filter(|entry| !entry.is_dir) {
-        let Some(name) = entry.name.to_str() else { continue };
+        let Some(name) = entry.name.to_str() else {
+            continue;
+        };
         if name.ends_with(".tmp") {
             // Half of an atomic replacement that did not happen.
             remove(world, &dir.join(name)).await?;
         } else if let Some(file) = SegmentFile::parse(name) {
-            files.push(Listed { name: name.to_owned(), file, bytes: entry.len });
+            files.push(Listed {
+                name: name.to_owned(),
+                file,
+                bytes: entry.len,
+            });
         }
     }
     Ok(files)
@@ -184,8 +218,14 @@ async fn settle_leftovers<W: World>(
     dir: &Path,
     files: &[Listed],
 ) -> Result<(), LogError> {
-    let with = |leftover| files.iter().filter(move |listed| listed.file.leftover == Some(leftover));
-    let cleaned_min = with(Leftover::Cleaned).map(|listed| listed.file.offset).min();
+    let with = |leftover| {
+        files
+            .iter()
+            .filter(move |listed| listed.file.leftover == Some(leftover))
+    };
+    let cleaned_min = with(Leftover::Cleaned)
+        .map(|listed| listed.file.offset)
+        .min();
     for listed in with(Leftover::Deleted).chain(with(Leftover::Cleaned)) {
         info!(dir = %dir.display(), name = listed.name, "removing what an earlier run left over");
         remove(world, &dir.join(&listed.name)).await?;
@@ -195,7 +235,10 @@ async fn settle_leftovers<W: World>(
     for listed in undone {
         remove(world, &dir.join(&listed.name)).await?;
     }
-    for swap in complete.iter().filter(|listed| listed.file.kind == FileKind::Log) {
+    for swap in complete
+        .iter()
+        .filter(|listed| listed.file.kind == FileKind::Log)
+    {
         let covered = swap.file.offset..swap_end(world, dir, swap).await?;
         for old in files.iter().filter(|listed| {
             listed.file.leftover.is_none()
@@ -217,7 +260,10 @@ async fn settle_leftovers<W: World>(
 /// The offset behind the last batch of a `.log.swap`.
 async fn swap_end<W: World>(world: &W, dir: &Path, swap: &Listed) -> Result<i64, LogError> {
     let path = dir.join(&swap.name);
-    let file = world.open_file(&path, OpenMode::Read).await.map_err(LogError::io("opening", &path))?;
+    let file = world
+        .open_file(&path, OpenMode::Read)
+        .await
+        .map_err(LogError::io("opening", &path))?;
     let base = swap.file.offset;
     let mut scan = LogScan::new(world, &file, base, (0, file.len()), base);
     while let ScanStep::Batch { .. } = scan.step().await.map_err(LogError::io("reading", &path))? {}

@@ -58,7 +58,11 @@ impl std::fmt::Display for LogError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Io { what, source } => write!(f, "{what}: {source}"),
-            Self::TopicIdMismatch { dir, expected, found } => write!(
+            Self::TopicIdMismatch {
+                dir,
+                expected,
+                found,
+            } => write!(
                 f,
                 "{} belongs to topic id {found}, not {expected}: move it away",
                 dir.display()

@@ -7,6 +7,9 @@
 //! synced, so that nothing served afterwards can be taken back by a power cut. Never guesses: what
 //! is cut was never acknowledged as durable, and what cannot be rebuilt from batches is an error.
 
+mod reindex;
+mod trusted;
+
 use std::path::Path;
 
 use chronik_io::append::AppendFile;
@@ -18,7 +21,7 @@ use super::LogError;
 use super::checkpoint::{LEADER_EPOCH_FILE, read_if_present};
 use super::directory::{FileKind, segment_path};
 use super::epochs::LeaderEpochs;
-use super::index::{IndexBuilder, IndexedBatch, OffsetIndex, TimeIndex};
+use super::index::IndexBuilder;
 use super::inventory::{Inventory, SegmentEntry};
 use super::scan::{LogScan, ScanEnd, ScanStep};
 use super::segment::{
@@ -26,6 +29,9 @@ use super::segment::{
 };
 use crate::catalog::TopicConfig;
 use crate::partition::ProducerStates;
+
+use reindex::indexed;
+pub(crate) use reindex::rebuild_indexes;
 
 /// Largest index, snapshot or epoch file that is read: `segment.index.bytes` is an i32 in Kafka,
 /// but no index of a 2 GiB segment is longer than this.
@@ -92,7 +98,10 @@ pub(crate) async fn recover<W: World>(
         dir,
         config,
         inventory,
-        report: RecoveryReport { clean: hint.clean, ..RecoveryReport::default() },
+        report: RecoveryReport {
+            clean: hint.clean,
+            ..RecoveryReport::default()
+        },
         producers: ProducerStates::default(),
         producers_from: i64::MAX,
         epochs: LeaderEpochs::default(),
@@ -131,9 +140,16 @@ struct Walked<F> {
 
 impl<W: World> Recovery<'_, W> {
     async fn run(&mut self, hint: RecoveryHint) -> Result<Recovered<W>, LogError> {
+        self.drop_below(hint.log_start_offset).await?;
         let segments = self.inventory.segments.clone();
-        let Some(last) = segments.last().copied() else { return self.begin(hint).await };
-        let tail = if hint.clean { self.trusted_tail(&last).await? } else { None };
+        let Some(last) = segments.last().copied() else {
+            return self.begin(hint).await;
+        };
+        let tail = if hint.clean {
+            self.trusted_tail(&last).await?
+        } else {
+            None
+        };
         let (scan_from, tail) = match tail {
             Some(tail) => (segments.len() - 1, Some(tail)),
             None => {
@@ -144,13 +160,17 @@ impl<W: World> Recovery<'_, W> {
         };
         let trusted_end = match &tail {
             Some(tail) => tail.next_offset,
-            None => segments.get(scan_from).map_or(0, |segment| segment.base_offset),
+            None => segments
+                .get(scan_from)
+                .map_or(0, |segment| segment.base_offset),
         };
         self.load_state(&segments, trusted_end).await?;
         let mut sealed = Vec::with_capacity(segments.len());
         for (at, segment) in segments.iter().take(scan_from).enumerate() {
             self.mend_indexes(segment).await?;
-            let next = segments.get(at + 1).map_or(segment.base_offset, |next| next.base_offset);
+            let next = segments
+                .get(at + 1)
+                .map_or(segment.base_offset, |next| next.base_offset);
             sealed.push(SealedSegment {
                 base_offset: segment.base_offset,
                 next_offset: next,
@@ -161,12 +181,30 @@ impl<W: World> Recovery<'_, W> {
         }
         let (base_offset, tail) = match tail {
             Some(tail) => (last.base_offset, tail),
-            None => self.scan_segments(&segments, scan_from, &mut sealed).await?,
+            None => {
+                self.scan_segments(&segments, scan_from, &mut sealed)
+                    .await?
+            }
         };
         if tail.next_offset < hint.log_start_offset {
             return self.restart_at(hint.log_start_offset).await;
         }
         self.finish(hint, base_offset, sealed, tail).await
+    }
+
+    /// Removes segments that lie below the log's start as a whole. One without a snapshot behind it
+    /// is scanned first: what it says of producers is nowhere else.
+    async fn drop_below(&mut self, log_start: i64) -> Result<(), LogError> {
+        while let [first, next, ..] = self.inventory.segments.as_slice()
+            && next.base_offset <= log_start
+            && self.inventory.has_snapshot(next.base_offset)
+        {
+            let base = first.base_offset;
+            self.inventory
+                .remove_segment(self.world, self.dir, base)
+                .await?;
+        }
+        Ok(())
     }
 
     /// A log without any segment: new, or its files are gone.
@@ -195,115 +233,34 @@ impl<W: World> Recovery<'_, W> {
             dir = %self.dir.display(), log_start,
             "the log ends before its start offset; it begins anew there"
         );
-        for segment in std::mem::take(&mut self.inventory.segments) {
-            self.inventory.remove_segment(self.world, self.dir, segment.base_offset).await?;
+        for segment in self.inventory.segments.clone() {
+            self.inventory
+                .remove_segment(self.world, self.dir, segment.base_offset)
+                .await?;
             self.report.dropped_segments += 1;
         }
         self.producers = ProducerStates::default();
         self.epochs = LeaderEpochs::default();
-        let hint = RecoveryHint { clean: false, recovery_point: 0, log_start_offset: log_start };
+        let hint = RecoveryHint {
+            clean: false,
+            recovery_point: 0,
+            log_start_offset: log_start,
+        };
         self.begin(hint).await
     }
 
     async fn open_for_append(&self, path: &Path, create: bool) -> Result<W::File, LogError> {
-        let mode = if create { OpenMode::ReadWriteCreate } else { OpenMode::ReadWrite };
+        let mode = if create {
+            OpenMode::ReadWriteCreate
+        } else {
+            OpenMode::ReadWrite
+        };
         let mut options = OpenOptions::from(mode);
         options.write_through = append_options(self.config).writes_through();
-        self.world.open_file(path, options).await.map_err(LogError::io("opening", path))
-    }
-
-    /// Opens the last segment as it was closed; `None` if it does not look as if it had been.
-    async fn trusted_tail(
-        &mut self,
-        segment: &SegmentEntry,
-    ) -> Result<Option<Walked<W::File>>, LogError> {
-        let path = segment_path(self.dir, segment.base_offset, FileKind::Log);
-        let Some((offsets, times)) = self.read_indexes(segment).await? else { return Ok(None) };
-        let file = self.open_for_append(&path, false).await?;
-        let (last_indexed, from) =
-            offsets.last().unwrap_or((segment.base_offset.saturating_sub(1), 0));
-        let mut walked = Walked {
-            file,
-            index: IndexBuilder::from_files(offsets, times),
-            end: ScanEnd::Exact,
-            valid_bytes: u64::from(from),
-            next_offset: last_indexed.saturating_add(1),
-            first_timestamp: None,
-        };
-        let range = (u64::from(from), segment.log_bytes);
-        let failed = LogError::io("reading", &path);
-        let mut scan =
-            LogScan::new(self.world, &walked.file, segment.base_offset, range, segment.base_offset);
-        let end = async {
-            loop {
-                match scan.step().await? {
-                    ScanStep::Batch { header, position, .. } => {
-                        walked.index.resume(&indexed(&header, position));
-                        walked.next_offset = walked.next_offset.max(header.next_offset());
-                    }
-                    ScanStep::End(end) => break std::io::Result::Ok(end),
-                }
-            }
-        };
-        walked.end = end.await.map_err(failed)?;
-        walked.valid_bytes = scan.position();
-        self.report.scanned_bytes += walked.valid_bytes.saturating_sub(u64::from(from));
-        if walked.end != ScanEnd::Exact {
-            warn!(
-                file = %path.display(), end = ?walked.end,
-                "the log was closed cleanly, but its last segment does not end with a batch; \
-                 scanning it"
-            );
-            return Ok(None);
-        }
-        walked.first_timestamp = self.first_timestamp(&walked.file, &path).await?;
-        Ok(Some(walked))
-    }
-
-    async fn first_timestamp(&self, file: &W::File, path: &Path) -> Result<Option<i64>, LogError> {
-        let bytes = file.read_at(0, chronik_protocol::record::BATCH_HEADER_BYTES).await;
-        let bytes = bytes.map_err(LogError::io("reading", path))?;
-        let timestamp = BatchHeader::peek(&bytes).ok().map(|header| header.max_timestamp);
-        Ok(timestamp.filter(|timestamp| *timestamp >= 0))
-    }
-
-    /// Both index files of a segment, if they are there and sound.
-    async fn read_indexes(
-        &self,
-        segment: &SegmentEntry,
-    ) -> Result<Option<(OffsetIndex, TimeIndex)>, LogError> {
-        let base = segment.base_offset;
-        let mut read = Vec::with_capacity(2);
-        for kind in [FileKind::Index, FileKind::TimeIndex] {
-            let path = segment_path(self.dir, base, kind);
-            let bytes = read_if_present(self.world, &path, SIDE_FILE_BYTES_MAX).await;
-            read.push(bytes.map_err(LogError::io("reading", &path))?);
-        }
-        let (Some(times), Some(offsets)) = (read.pop().flatten(), read.pop().flatten()) else {
-            warn!(dir = %self.dir.display(), base, "an index of the segment is missing");
-            return Ok(None);
-        };
-        let parsed = OffsetIndex::parse(base, &offsets, segment.log_bytes)
-            .and_then(|offsets| Ok((offsets, TimeIndex::parse(base, &times)?)));
-        if let Err(fault) = &parsed {
-            warn!(dir = %self.dir.display(), base, %fault, "an index of the segment is garbled");
-        }
-        Ok(parsed.ok())
-    }
-
-    /// Rebuilds the indexes of a segment that is not scanned, if their files cannot be right.
-    async fn mend_indexes(&mut self, segment: &SegmentEntry) -> Result<(), LogError> {
-        if segment.has_sound_indexes() {
-            return Ok(());
-        }
-        warn!(
-            dir = %self.dir.display(), base = segment.base_offset,
-            "an index of the segment is missing or cut off; rebuilding both"
-        );
-        rebuild_indexes(self.world, self.dir, segment.base_offset, self.config).await?;
-        self.report.rebuilt_indexes += 1;
-        self.report.scanned_bytes += segment.log_bytes;
-        Ok(())
+        self.world
+            .open_file(path, options)
+            .await
+            .map_err(LogError::io("opening", path))
     }
 
     /// Producer state and leader epochs of everything below `trusted_end`; what the files do not
@@ -314,8 +271,10 @@ impl<W: World> Recovery<'_, W> {
         trusted_end: i64,
     ) -> Result<(), LogError> {
         let first = segments.first().map_or(0, |segment| segment.base_offset);
-        let (producers, from) =
-            self.inventory.newest_snapshot(self.world, self.dir, trusted_end, self.now_ms).await?;
+        let (producers, from) = self
+            .inventory
+            .newest_snapshot(self.world, self.dir, trusted_end, self.now_ms)
+            .await?;
         self.producers = producers;
         self.producers_from = from.unwrap_or(first);
         self.load_epochs(trusted_end, first).await?;
@@ -369,7 +328,8 @@ impl<W: World> Recovery<'_, W> {
             self.producers_from = header.next_offset();
         }
         if header.base_offset >= self.epochs_from {
-            self.epochs.assign(header.partition_leader_epoch, header.base_offset);
+            self.epochs
+                .assign(header.partition_leader_epoch, header.base_offset);
             self.epochs_from = header.next_offset();
         }
     }
@@ -391,18 +351,30 @@ impl<W: World> Recovery<'_, W> {
                 ScanStep::Batch { header, .. } if header.base_offset >= until => {
                     break ScanEnd::Exact;
                 }
-                ScanStep::Batch { header, position, .. } => {
+                ScanStep::Batch {
+                    header, position, ..
+                } => {
                     if position == 0 && header.max_timestamp >= 0 {
                         first_timestamp = Some(header.max_timestamp);
                     }
-                    index.append(&indexed(&header, position), self.config.index_interval_bytes);
+                    index.append(
+                        &indexed(&header, position),
+                        self.config.index_interval_bytes,
+                    );
                     self.note(&header);
                 }
                 ScanStep::End(end) => break end,
             }
         };
         let (valid_bytes, next_offset) = (scan.position(), scan.next_offset());
-        Ok(Walked { file, index, end, valid_bytes, next_offset, first_timestamp })
+        Ok(Walked {
+            file,
+            index,
+            end,
+            valid_bytes,
+            next_offset,
+            first_timestamp,
+        })
     }
 
     /// Scans the segments from the recovery point on. The last one that stays becomes the active
@@ -418,9 +390,11 @@ impl<W: World> Recovery<'_, W> {
         for (at, segment) in segments.iter().enumerate().skip(scan_from) {
             let walked = self.scan_one(segment).await?;
             let next_base = segments.get(at + 1).map(|next| next.base_offset);
+            let follows = next_base == Some(walked.next_offset);
             let whole = match &walked.end {
-                ScanEnd::Exact => true,
-                ScanEnd::Zeros => next_base == Some(walked.next_offset),
+                // Only compaction leaves gaps; elsewhere the segment's last batches are missing.
+                ScanEnd::Exact => follows || self.config.cleanup_policy.compact,
+                ScanEnd::Zeros => follows,
                 ScanEnd::Torn(_) => false,
             };
             match next_base {
@@ -430,7 +404,8 @@ impl<W: World> Recovery<'_, W> {
                 }
                 _ => {
                     last = Some((segment.base_offset, walked));
-                    self.drop_behind(segments.get(at + 1..).unwrap_or_default()).await?;
+                    self.drop_behind(segments.get(at + 1..).unwrap_or_default())
+                        .await?;
                     break;
                 }
             }
@@ -464,9 +439,16 @@ impl<W: World> Recovery<'_, W> {
             false => Ok(()),
         };
         cut.map_err(LogError::io("cutting", &path))?;
-        walked.file.sync_data().await.map_err(LogError::io("syncing", &path))?;
+        walked
+            .file
+            .sync_data()
+            .await
+            .map_err(LogError::io("syncing", &path))?;
         walked.index.finish();
-        let (offsets, times) = (walked.index.offsets.to_bytes(), walked.index.times.to_bytes());
+        let (offsets, times) = (
+            walked.index.offsets.to_bytes(),
+            walked.index.times.to_bytes(),
+        );
         let written = write_indexes(self.world, self.dir, base, &offsets, &times).await;
         written.map_err(LogError::io("writing the indexes of", &path))?;
         self.report.rebuilt_indexes += 1;
@@ -486,7 +468,9 @@ impl<W: World> Recovery<'_, W> {
                 dir = %self.dir.display(), base = segment.base_offset,
                 "removing a segment behind the log's valid end"
             );
-            self.inventory.remove_segment(self.world, self.dir, segment.base_offset).await?;
+            self.inventory
+                .remove_segment(self.world, self.dir, segment.base_offset)
+                .await?;
             self.report.dropped_segments += 1;
         }
         Ok(())
@@ -503,13 +487,20 @@ impl<W: World> Recovery<'_, W> {
         if !self.report.clean {
             // What a killed process wrote may sit in the device's cache: consumers may read it
             // from now on, so it has to be where a power cut cannot take it back.
-            tail.file.sync_data().await.map_err(LogError::io("syncing", &path))?;
+            tail.file
+                .sync_data()
+                .await
+                .map_err(LogError::io("syncing", &path))?;
         }
         let log_end = tail.next_offset;
         let file = AppendFile::over(tail.file, tail.valid_bytes, append_options(self.config)).await;
         let file = file.map_err(LogError::io("cutting", &path))?;
-        self.inventory.remove_snapshots_above(self.world, self.dir, log_end).await?;
-        let first = sealed.first().map_or(base_offset, |segment| segment.base_offset);
+        self.inventory
+            .remove_stray_snapshots(self.world, self.dir, log_end)
+            .await?;
+        let first = sealed
+            .first()
+            .map_or(base_offset, |segment| segment.base_offset);
         let log_start = hint.log_start_offset.max(first).min(log_end);
         let mut epochs_changed = self.report.rebuilt_epochs || !self.report.clean;
         epochs_changed |= self.epochs.truncate_from_end(log_end);
@@ -533,48 +524,4 @@ impl<W: World> Recovery<'_, W> {
             report,
         })
     }
-}
-
-fn indexed(header: &BatchHeader, position: u64) -> IndexedBatch {
-    IndexedBatch {
-        last_offset: header.last_offset(),
-        max_timestamp: header.max_timestamp,
-        // The walk ends at 2 GiB, and a batch's size is an i32.
-        position: u32::try_from(position).unwrap_or(u32::MAX),
-        size_bytes: u32::try_from(header.size_bytes()).unwrap_or(u32::MAX),
-    }
-}
-
-/// Builds both indexes of a sealed segment from its batches and writes their files. Returns the
-/// offset index.
-pub(crate) async fn rebuild_indexes<W: World>(
-    world: &W,
-    dir: &Path,
-    base_offset: i64,
-    config: &TopicConfig,
-) -> Result<OffsetIndex, LogError> {
-    let path = segment_path(dir, base_offset, FileKind::Log);
-    let file = world.open_file(&path, OpenMode::Read).await.map_err(LogError::io("opening", &path))?;
-    let mut index = IndexBuilder::new(base_offset);
-    let mut scan = LogScan::new(world, &file, base_offset, (0, file.len()), base_offset);
-    loop {
-        match scan.step().await.map_err(LogError::io("reading", &path))? {
-            ScanStep::Batch { header, position, .. } => {
-                index.append(&indexed(&header, position), config.index_interval_bytes);
-            }
-            ScanStep::End(ScanEnd::Exact) => break,
-            ScanStep::End(end) => {
-                warn!(
-                    file = %path.display(), at = scan.position(), ?end,
-                    "a sealed segment holds something else than batches; it is indexed up to there"
-                );
-                break;
-            }
-        }
-    }
-    index.finish();
-    let (offsets, times) = (index.offsets.to_bytes(), index.times.to_bytes());
-    let written = write_indexes(world, dir, base_offset, &offsets, &times).await;
-    written.map_err(LogError::io("writing the indexes of", &path))?;
-    Ok(index.offsets)
 }

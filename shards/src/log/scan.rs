@@ -110,17 +110,27 @@ impl<'a, W: World> LogScan<'a, W> {
                 return Ok(torn(format!("a batch of {wanted} bytes is not credible")));
             }
             let missing = self.chunk.len() < wanted;
-            assert!(missing, "the scan asked for {wanted} bytes of {}", self.chunk.len());
+            assert!(
+                missing,
+                "the scan asked for {wanted} bytes of {}",
+                self.chunk.len()
+            );
             self.read(wanted).await?;
         }
     }
 
     async fn read(&mut self, wanted: usize) -> io::Result<()> {
         let left = self.end.saturating_sub(self.position);
-        let length = usize::try_from(left).unwrap_or(usize::MAX).min(wanted.max(CHUNK_BYTES));
+        let length = usize::try_from(left)
+            .unwrap_or(usize::MAX)
+            .min(wanted.max(CHUNK_BYTES));
         self.chunk = self.file.read_at(self.position, length).await?;
         if self.chunk.len() < wanted {
-            let what = format!("{} bytes at {} instead of {wanted}", self.chunk.len(), self.position);
+            let what = format!(
+                "{} bytes at {} instead of {wanted}",
+                self.chunk.len(),
+                self.position
+            );
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
         }
         Ok(())
@@ -135,14 +145,18 @@ impl<'a, W: World> LogScan<'a, W> {
         if zeros {
             return Ok(ScanStep::End(ScanEnd::Zeros));
         }
-        Ok(torn(format!("a batch needs {wanted} bytes and {left} are left")))
+        Ok(torn(format!(
+            "a batch needs {wanted} bytes and {left} are left"
+        )))
     }
 
     async fn accept(&mut self, header: BatchHeader) -> io::Result<ScanStep> {
         let (base, last) = (header.base_offset, header.last_offset());
         if base < self.next_offset || last > self.max_offset || last == i64::MAX {
             let expected = self.next_offset;
-            return Ok(torn(format!("offsets {base} to {last} cannot follow {expected}")));
+            return Ok(torn(format!(
+                "offsets {base} to {last} cannot follow {expected}"
+            )));
         }
         let size = header.size_bytes();
         let position = self.position;
@@ -159,7 +173,11 @@ impl<'a, W: World> LogScan<'a, W> {
                 self.world.pause().await;
             }
         }
-        Ok(ScanStep::Batch { header, position, bytes })
+        Ok(ScanStep::Batch {
+            header,
+            position,
+            bytes,
+        })
     }
 }
 

@@ -70,13 +70,18 @@ pub(crate) fn append_options(config: &TopicConfig) -> AppendOptions {
 
 /// At most this much is taken off `segment.ms`, at random (`LogConfig#randomSegmentJitter`).
 pub(crate) fn jitter_ms(config: &TopicConfig, random: u64) -> u64 {
-    random.checked_rem(config.segment_jitter_ms.min(config.segment_ms)).unwrap_or(0)
+    random
+        .checked_rem(config.segment_jitter_ms.min(config.segment_ms))
+        .unwrap_or(0)
 }
 
 impl<W: World> ActiveSegment<W> {
     /// A segment whose file was just opened, with what its valid bytes say.
     pub(crate) fn new(file: AppendFile<W::File>, index: IndexBuilder, start: SegmentStart) -> Self {
-        let written = Mark { end: file.end(), next_offset: start.next_offset };
+        let written = Mark {
+            end: file.end(),
+            next_offset: start.next_offset,
+        };
         Self {
             base_offset: start.base_offset,
             file,
@@ -153,7 +158,12 @@ impl<W: World> ActiveSegment<W> {
     }
 
     /// Whether the batch has to go into a new segment (`LogSegment#shouldRoll`).
-    pub(crate) fn should_roll(&self, batch: &BatchFacts, config: &TopicConfig, now_ms: i64) -> bool {
+    pub(crate) fn should_roll(
+        &self,
+        batch: &BatchFacts,
+        config: &TopicConfig,
+        now_ms: i64,
+    ) -> bool {
         if self.is_empty() {
             return false;
         }
@@ -193,7 +203,10 @@ impl<W: World> ActiveSegment<W> {
             self.rolling_timestamp = Some(batch.max_timestamp);
         }
         self.next_offset = batch.last_offset + 1;
-        self.unwritten.push_back(Mark { end, next_offset: self.next_offset });
+        self.unwritten.push_back(Mark {
+            end,
+            next_offset: self.next_offset,
+        });
         Ok(())
     }
 
@@ -316,8 +329,14 @@ impl<W: World> SealJob<W> {
     /// When the log itself could not be cut or synced: it has failed.
     pub(crate) async fn perform(self, world: &W) -> Result<Sealed<W>, AppendError> {
         let file = self.file.seal().await?;
-        let indexes =
-            write_indexes(world, &self.dir, self.base_offset, &self.offsets, &self.times).await;
+        let indexes = write_indexes(
+            world,
+            &self.dir,
+            self.base_offset,
+            &self.offsets,
+            &self.times,
+        )
+        .await;
         let segment = SealedSegment {
             base_offset: self.base_offset,
             next_offset: self.next_offset,

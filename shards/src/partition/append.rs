@@ -42,7 +42,9 @@ impl Admission {
     }
 
     pub(super) fn first_bytes(&self) -> Option<u64> {
-        self.queue.front().map(|waiting| waiting.batch.bytes.len() as u64)
+        self.queue
+            .front()
+            .map(|waiting| waiting.batch.bytes.len() as u64)
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -64,7 +66,10 @@ impl Admission {
 /// What became of a batch at the end of the log.
 enum Placed {
     /// It is appended, or was before; the answer holds once the log has got this far.
-    At { next_offset: i64, result: AppendResult },
+    At {
+        next_offset: i64,
+        result: AppendResult,
+    },
     Rejected(AppendResult),
     /// There is no room yet; something was started that will make some.
     NoRoom,
@@ -90,7 +95,10 @@ impl<W: World> Partition<W> {
         }
         if self.admission.is_empty() && !self.rolling.is_under_way() {
             match self.place(cache, &batch, now) {
-                Placed::At { next_offset, result } => {
+                Placed::At {
+                    next_offset,
+                    result,
+                } => {
                     return self.settle(acks, next_offset, result, tag);
                 }
                 Placed::Rejected(result) => return AppendOutcome::Done(result),
@@ -101,7 +109,12 @@ impl<W: World> Partition<W> {
             let why = "too many bytes wait to be appended to this partition";
             return AppendOutcome::Done(self.storage_error(why));
         }
-        self.admission.push(Waiting { batch, acks, now, tag });
+        self.admission.push(Waiting {
+            batch,
+            acks,
+            now,
+            tag,
+        });
         match acks {
             Acks::None => AppendOutcome::Done(self.accepted(-1, -1)),
             Acks::Leader | Acks::All => AppendOutcome::Parked,
@@ -179,7 +192,10 @@ impl<W: World> Partition<W> {
         let records = u64::from(header.last_offset_delta.unsigned_abs()) + 1;
         self.flush.note(&self.config, records, next_offset, now);
         let append_time = if stamps { now.wall_ms } else { -1 };
-        Placed::At { next_offset, result: self.accepted(base_offset, append_time) }
+        Placed::At {
+            next_offset,
+            result: self.accepted(base_offset, append_time),
+        }
     }
 
     fn write_batch(
@@ -191,12 +207,18 @@ impl<W: World> Partition<W> {
     ) -> Result<(), chronik_io::AppendError> {
         let prefix = batch.prefix(facts.base_offset, self.leader_epoch);
         let body = batch.body();
-        self.active.append(&[&prefix, &body], facts, self.config.index_interval_bytes)?;
+        self.active
+            .append(&[&prefix, &body], facts, self.config.index_interval_bytes)?;
         self.dirty = true;
         if self.epochs.assign(self.leader_epoch, facts.base_offset) {
             self.epochs_to_save = true;
         }
-        cache.push_tail(self.id, (facts.base_offset, header.next_offset()), prefix, body);
+        cache.push_tail(
+            self.id,
+            (facts.base_offset, header.next_offset()),
+            prefix,
+            body,
+        );
         Ok(())
     }
 
@@ -229,7 +251,11 @@ impl<W: World> Partition<W> {
         if next_offset <= reached {
             return AppendOutcome::Done(result);
         }
-        let parked = Parked { next_offset, tag, result };
+        let parked = Parked {
+            next_offset,
+            tag,
+            result,
+        };
         // A repetition waits for an offset that others behind it in the queue have passed.
         let at = queue.partition_point(|other| other.next_offset <= next_offset);
         queue.insert(at, parked);
@@ -239,14 +265,24 @@ impl<W: World> Partition<W> {
     /// Assigns what waits, as far as there is room now.
     pub(super) fn admit(&mut self, cache: &mut BatchCache, events: &mut Vec<PartitionEvent>) {
         while !self.rolling.is_under_way() && self.failure.is_none() {
-            let Some(waiting) = self.admission.pop() else { return };
+            let Some(waiting) = self.admission.pop() else {
+                return;
+            };
             match self.place(cache, &waiting.batch, waiting.now) {
-                Placed::At { next_offset, result } => {
+                Placed::At {
+                    next_offset,
+                    result,
+                } => {
                     let outcome = self.settle(waiting.acks, next_offset, result, waiting.tag);
                     answer(events, waiting.acks, waiting.tag, outcome);
                 }
                 Placed::Rejected(result) => {
-                    answer(events, waiting.acks, waiting.tag, AppendOutcome::Done(result));
+                    answer(
+                        events,
+                        waiting.acks,
+                        waiting.tag,
+                        AppendOutcome::Done(result),
+                    );
                 }
                 Placed::NoRoom => {
                     let bytes = waiting.batch.bytes.len();
@@ -262,7 +298,12 @@ impl<W: World> Partition<W> {
     pub(super) fn refuse_admission(&mut self, why: &str, events: &mut Vec<PartitionEvent>) {
         while let Some(waiting) = self.admission.pop() {
             let result = self.storage_error(why);
-            answer(events, waiting.acks, waiting.tag, AppendOutcome::Done(result));
+            answer(
+                events,
+                waiting.acks,
+                waiting.tag,
+                AppendOutcome::Done(result),
+            );
         }
     }
 
@@ -293,7 +334,10 @@ impl<W: World> Partition<W> {
         let parked = std::mem::take(&mut self.parked_committed).into_iter();
         for parked in parked.chain(std::mem::take(&mut self.parked_written)) {
             let result = self.storage_error(&error);
-            events.push(PartitionEvent::Acked { tag: parked.tag, result });
+            events.push(PartitionEvent::Acked {
+                tag: parked.tag,
+                result,
+            });
         }
         self.refuse_admission(&error, events);
         events.push(PartitionEvent::Failed { error });
@@ -310,7 +354,10 @@ fn answer(events: &mut Vec<PartitionEvent>, acks: Acks, tag: u64, outcome: Appen
 }
 
 fn release(queue: &mut VecDeque<Parked>, reached: i64, events: &mut Vec<PartitionEvent>) {
-    while queue.front().is_some_and(|parked| parked.next_offset <= reached) {
+    while queue
+        .front()
+        .is_some_and(|parked| parked.next_offset <= reached)
+    {
         if let Some(Parked { tag, result, .. }) = queue.pop_front() {
             events.push(PartitionEvent::Acked { tag, result });
         }

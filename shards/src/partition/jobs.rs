@@ -6,7 +6,9 @@
 
 use std::path::PathBuf;
 
-use chronik_io::{AppendError, AppendFile, AppendOptions, JobResult, SyncJob, World, WriteJob, ZeroJob};
+use chronik_io::{
+    AppendError, AppendFile, AppendOptions, JobResult, SyncJob, World, WriteJob, ZeroJob,
+};
 use tracing::{error, warn};
 
 use super::{Closing, Now, Partition, PartitionEvent, SealingSegment};
@@ -64,12 +66,19 @@ impl Flush {
         if config.flush_messages.is_some_and(|max| self.records >= max) {
             self.begin(log_end);
         } else if let (None, Some(flush_ms)) = (self.due_ns, config.flush_ms) {
-            self.due_ns = Some(now.mono_ns.saturating_add(flush_ms.saturating_mul(1_000_000)));
+            self.due_ns = Some(
+                now.mono_ns
+                    .saturating_add(flush_ms.saturating_mul(1_000_000)),
+            );
         }
     }
 
     fn begin(&mut self, log_end: i64) {
-        *self = Flush { records: 0, due_ns: None, target: Some(log_end) };
+        *self = Flush {
+            records: 0,
+            due_ns: None,
+            target: Some(log_end),
+        };
     }
 
     fn reached(&mut self, durable_offset: i64) {
@@ -91,8 +100,16 @@ enum Work<W: World> {
     Sync(i64, SyncJob<W::File>),
     Create(Create<W>),
     Seal(Box<Seal<W>>),
-    SaveEpochs { world: W, path: PathBuf, bytes: Vec<u8> },
-    Remove { world: W, dir: PathBuf, bases: Vec<i64> },
+    SaveEpochs {
+        world: W,
+        path: PathBuf,
+        bytes: Vec<u8>,
+    },
+    Remove {
+        world: W,
+        dir: PathBuf,
+        bases: Vec<i64>,
+    },
 }
 
 /// Creates the next segment's file, with room for what waits.
@@ -123,7 +140,10 @@ pub struct JobDone<W: World> {
 enum Done<W: World> {
     File(i64, JobResult),
     Created(i64, std::io::Result<AppendFile<W::File>>),
-    Sealed(i64, Result<(SealedSegment<W>, std::io::Result<()>), AppendError>),
+    Sealed(
+        i64,
+        Result<(SealedSegment<W>, std::io::Result<()>), AppendError>,
+    ),
     EpochsSaved(std::io::Result<()>),
     Removed(Result<(), LogError>),
 }
@@ -156,7 +176,10 @@ impl<W: World> Job<W> {
                 Done::Removed(removed)
             }
         };
-        JobDone { partition: self.partition, result }
+        JobDone {
+            partition: self.partition,
+            result,
+        }
     }
 }
 
@@ -183,10 +206,14 @@ impl<W: World> Create<W> {
 }
 
 impl<W: World> Seal<W> {
-    async fn perform(
-        self,
-    ) -> Result<(SealedSegment<W>, std::io::Result<()>), AppendError> {
-        let Seal { world, job, snapshot, epochs, .. } = self;
+    async fn perform(self) -> Result<(SealedSegment<W>, std::io::Result<()>), AppendError> {
+        let Seal {
+            world,
+            job,
+            snapshot,
+            epochs,
+            ..
+        } = self;
         let Sealed { segment, indexes } = job.perform(&world).await?;
         let mut beside = indexes;
         for (path, bytes) in [snapshot, epochs] {
@@ -220,9 +247,15 @@ impl<W: World> Partition<W> {
         }
         if std::mem::take(&mut self.epochs_to_save) {
             let (world, path) = (self.world.clone(), self.dir.join(LEADER_EPOCH_FILE));
-            push(Work::SaveEpochs { world, path, bytes: self.epochs.to_bytes() });
+            push(Work::SaveEpochs {
+                world,
+                path,
+                bytes: self.epochs.to_bytes(),
+            });
         }
-        if !self.segments_to_remove.is_empty() {
+        if !self.segments_to_remove.is_empty() && !self.removing {
+            // One after the other: removals that overtake each other could leave a gap.
+            self.removing = true;
             let (world, dir) = (self.world.clone(), self.dir.clone());
             let bases = std::mem::take(&mut self.segments_to_remove);
             push(Work::Remove { world, dir, bases });
@@ -231,7 +264,9 @@ impl<W: World> Partition<W> {
     }
 
     fn take_create(&mut self, push: &mut impl FnMut(Work<W>)) {
-        let Rolling::Due(base_offset) = self.rolling else { return };
+        let Rolling::Due(base_offset) = self.rolling else {
+            return;
+        };
         self.rolling = Rolling::UnderWay;
         let first = self.admission.first_bytes().unwrap_or(0);
         push(Work::Create(Create {
@@ -288,7 +323,10 @@ impl<W: World> Partition<W> {
         events: &mut Vec<PartitionEvent>,
     ) {
         assert_eq!(done.partition, self.id, "a result for another partition");
-        self.jobs_in_flight = self.jobs_in_flight.checked_sub(1).expect("a job that was taken");
+        self.jobs_in_flight = self
+            .jobs_in_flight
+            .checked_sub(1)
+            .expect("a job that was taken");
         match done.result {
             Done::File(base, result) => self.file_done(cache, base, result, events),
             Done::Created(base, file) => self.created(base, file, now, events),
@@ -297,10 +335,14 @@ impl<W: World> Partition<W> {
                 // The next seal or the close writes it again, and until then a crash rebuilds it.
                 warn!(partition = self.name(), %error, "leader epochs not saved");
             }
-            Done::Removed(Err(error)) => {
-                warn!(partition = self.name(), %error, "old segment files not removed");
+            Done::EpochsSaved(Ok(())) => {}
+            Done::Removed(removed) => {
+                self.removing = false;
+                if let Err(error) = removed {
+                    // They lie below the log start: the next start removes them.
+                    warn!(partition = self.name(), %error, "old segment files not removed");
+                }
             }
-            Done::EpochsSaved(Ok(())) | Done::Removed(Ok(())) => {}
         }
         self.flush.reached(self.durable_offset());
         self.advance(events);
@@ -318,11 +360,16 @@ impl<W: World> Partition<W> {
             Some(&mut self.active)
         } else {
             self.closing.iter_mut().find_map(|closing| match closing {
-                Closing::Draining { segment, .. } if segment.base_offset() == base => Some(segment),
+                Closing::Draining { segment, .. } if segment.base_offset() == base => {
+                    Some(&mut **segment)
+                }
                 _ => None,
             })
         };
-        match segment.expect("a segment outlives its jobs").complete(result) {
+        match segment
+            .expect("a segment outlives its jobs")
+            .complete(result)
+        {
             Ok(()) => {}
             Err(AppendError::NoSpace(source)) => {
                 // What still fits is appended; the rest is refused, and the log stays healthy: the
@@ -362,10 +409,15 @@ impl<W: World> Partition<W> {
             jitter_ms: jitter_ms(&self.config, self.world.random_u64()),
         };
         let next = ActiveSegment::new(file, IndexBuilder::new(base_offset), start);
-        let segment = std::mem::replace(&mut self.active, next);
-        assert_eq!(segment.next_offset(), base_offset, "nothing is appended during a roll");
+        let segment = Box::new(std::mem::replace(&mut self.active, next));
+        assert_eq!(
+            segment.next_offset(),
+            base_offset,
+            "nothing is appended during a roll"
+        );
         let snapshot = self.producers.to_snapshot();
-        self.closing.push_back(Closing::Draining { segment, snapshot });
+        self.closing
+            .push_back(Closing::Draining { segment, snapshot });
     }
 
     fn sealed(
@@ -375,7 +427,11 @@ impl<W: World> Partition<W> {
         events: &mut Vec<PartitionEvent>,
     ) {
         let front = self.closing.pop_front();
-        assert_eq!(front.map(|front| front.base_offset()), Some(base), "seals come in order");
+        assert_eq!(
+            front.map(|front| front.base_offset()),
+            Some(base),
+            "seals come in order"
+        );
         let (segment, beside) = match sealed {
             Ok(sealed) => sealed,
             Err(failed) => return self.fail(&failed.to_string(), events),

@@ -33,12 +33,14 @@ impl<W: World> Partition<W> {
         dir: &Path,
         options: PartitionOptions,
     ) -> Result<(Self, RecoveryReport), LogError> {
-        world.create_dir_all(dir).await.map_err(LogError::io("creating", dir))?;
+        world
+            .create_dir_all(dir)
+            .await
+            .map_err(LogError::io("creating", dir))?;
         claim(world, dir, options.id.topic_id).await?;
         let recovered = recover(world, dir, &options.config, options.recovery).await?;
         let report = recovered.report.clone();
-        let has_records = report.log_end > recovered.active.base_offset();
-        let partition = Self {
+        let mut partition = Self {
             world: world.clone(),
             dir: dir.to_owned(),
             id: options.id,
@@ -60,8 +62,9 @@ impl<W: World> Partition<W> {
             admission: super::append::Admission::default(),
             flush: Flush::default(),
             segments_to_remove: Vec::new(),
+            removing: false,
             jobs_in_flight: 0,
-            dirty: has_records && !report.clean,
+            dirty: !report.clean && report.scanned_bytes > 0,
             failure: None,
         };
         if report.scanned_bytes > 0 && !report.clean {
@@ -76,7 +79,6 @@ impl<W: World> Partition<W> {
                 "log recovered"
             );
         }
-        let mut partition = partition;
         partition.remove_below_log_start();
         Ok((partition, report))
     }
@@ -93,7 +95,10 @@ impl<W: World> Partition<W> {
         assert_eq!(self.jobs_in_flight, 0, "closed with jobs in flight");
         let dir = self.dir;
         if let Some(error) = self.failure {
-            return Err(LogError::Failed { dir, why: error.to_string() });
+            return Err(LogError::Failed {
+                dir,
+                why: error.to_string(),
+            });
         }
         let idle = self.closing.is_empty() && !self.active.is_busy();
         assert!(idle, "closed with jobs due");
@@ -107,15 +112,29 @@ impl<W: World> Partition<W> {
             // The files are as the last clean stop left them.
             return Ok(report);
         }
-        let sealed = self.active.seal(&dir).perform(&self.world).await.map_err(|failed| {
-            LogError::Failed { dir: dir.clone(), why: failed.to_string() }
-        })?;
-        sealed.indexes.map_err(LogError::io("writing the indexes in", &dir))?;
+        let sealed = self
+            .active
+            .seal(&dir)
+            .perform(&self.world)
+            .await
+            .map_err(|failed| LogError::Failed {
+                dir: dir.clone(),
+                why: failed.to_string(),
+            })?;
+        sealed
+            .indexes
+            .map_err(LogError::io("writing the indexes in", &dir))?;
         let snapshot = segment_path(&dir, log_end, FileKind::Snapshot);
-        let written = self.world.write_file_atomic(&snapshot, &self.producers.to_snapshot()).await;
+        let written = self
+            .world
+            .write_file_atomic(&snapshot, &self.producers.to_snapshot())
+            .await;
         written.map_err(LogError::io("writing", &snapshot))?;
         let epochs = dir.join(LEADER_EPOCH_FILE);
-        let written = self.world.write_file_atomic(&epochs, &self.epochs.to_bytes()).await;
+        let written = self
+            .world
+            .write_file_atomic(&epochs, &self.epochs.to_bytes())
+            .await;
         written.map_err(LogError::io("writing", &epochs))?;
         Ok(report)
     }
@@ -126,7 +145,10 @@ impl<W: World> Partition<W> {
     /// # Errors
     /// [`LogError::Io`] when the disk refuses.
     pub async fn delete(world: &W, dir: &Path, unique: u128) -> Result<(), LogError> {
-        let name = dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let name = dir
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
         let marked = match PartitionDir::parse(name) {
             Some(live) if live.state == PartitionDirState::Live => {
                 let (topic, index) = (&live.topic, live.index);
@@ -154,15 +176,23 @@ fn ignoring_missing(result: io::Result<()>, path: &Path) -> Result<bool, LogErro
 /// Checks that the directory is this topic's, or makes it so.
 async fn claim<W: World>(world: &W, dir: &Path, topic_id: Uuid) -> Result<(), LogError> {
     let path = dir.join(PARTITION_METADATA_FILE);
-    let bytes = read_small(world, &path).await.map_err(LogError::io("reading", &path))?;
+    let bytes = read_small(world, &path)
+        .await
+        .map_err(LogError::io("reading", &path))?;
     match bytes.map(|bytes| parse_partition_metadata(&bytes)) {
         Some(Ok(found)) if found == topic_id => return Ok(()),
         Some(Ok(found)) => {
-            return Err(LogError::TopicIdMismatch { dir: dir.to_owned(), expected: topic_id, found });
+            return Err(LogError::TopicIdMismatch {
+                dir: dir.to_owned(),
+                expected: topic_id,
+                found,
+            });
         }
         Some(Err(error)) => warn!(file = %path.display(), %error, "garbled; writing it anew"),
         None => {}
     }
-    let written = world.write_file_atomic(&path, &partition_metadata_bytes(topic_id)).await;
+    let written = world
+        .write_file_atomic(&path, &partition_metadata_bytes(topic_id))
+        .await;
     written.map_err(LogError::io("writing", &path))
 }

@@ -16,7 +16,11 @@ mod jobs;
 mod lifecycle;
 mod offsets;
 mod producer_state;
+mod read_job;
 mod timestamps;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -25,15 +29,16 @@ use std::sync::Arc;
 use chronik_io::World;
 use chronik_protocol::{ErrorCode, Str};
 
-pub use fetch::{ReadDone, ReadJob, ReadPlan};
+pub use fetch::ReadPlan;
 pub use jobs::{Job, JobDone};
 pub use producer_state::{ProducerStates, Verdict};
+pub use read_job::{ReadDone, ReadJob};
 pub use timestamps::{OffsetDone, OffsetJob, OffsetPlan};
 
 use crate::catalog::{Durability, TopicConfig};
 use crate::log::LogError;
-pub use crate::log::recovery::{RecoveryHint, RecoveryReport};
 use crate::log::epochs::LeaderEpochs;
+pub use crate::log::recovery::{RecoveryHint, RecoveryReport};
 use crate::log::segment::{ActiveSegment, SealedSegment};
 use crate::request::{AppendResult, LogDescription, PartitionId};
 
@@ -120,7 +125,7 @@ struct Parked {
 enum Closing<W: World> {
     /// Writes are still on their way.
     Draining {
-        segment: ActiveSegment<W>,
+        segment: Box<ActiveSegment<W>>,
         /// Producer state at its end, for the snapshot at the next segment's base.
         snapshot: Vec<u8>,
     },
@@ -160,6 +165,7 @@ pub struct Partition<W: World> {
     admission: append::Admission,
     flush: jobs::Flush,
     segments_to_remove: Vec<i64>,
+    removing: bool,
     jobs_in_flight: usize,
     /// Something was appended or scanned since the files were last as a clean stop leaves them.
     dirty: bool,

@@ -15,7 +15,11 @@ const HIGH_WATERMARK: i64 = -1;
 impl<W: World> Partition<W> {
     /// Where the largest epoch not above the asked one ends (KIP-101, KIP-320).
     pub fn epoch_end(&self, query: &EpochQuery) -> EpochAnswer {
-        let answer = |error, leader_epoch, end_offset| EpochAnswer { error, leader_epoch, end_offset };
+        let answer = |error, leader_epoch, end_offset| EpochAnswer {
+            error,
+            leader_epoch,
+            end_offset,
+        };
         if let Err(code) = self.check_epoch(query.current_leader_epoch) {
             return answer(code, UNDEFINED_EPOCH, UNDEFINED_OFFSET);
         }
@@ -39,7 +43,11 @@ impl<W: World> Partition<W> {
         events: &mut Vec<PartitionEvent>,
     ) -> DeleteRecordsResult {
         let policy = self.config.cleanup_policy;
-        let offset = if part.offset == HIGH_WATERMARK { self.high_watermark } else { part.offset };
+        let offset = if part.offset == HIGH_WATERMARK {
+            self.high_watermark
+        } else {
+            part.offset
+        };
         let error = if !self.is_online() {
             ErrorCode::KafkaStorageError
         } else if policy.compact && !policy.delete {
@@ -50,7 +58,10 @@ impl<W: World> Partition<W> {
             ErrorCode::None
         };
         if error != ErrorCode::None {
-            return DeleteRecordsResult { error, low_watermark: -1 };
+            return DeleteRecordsResult {
+                error,
+                low_watermark: -1,
+            };
         }
         if offset > self.log_start {
             self.log_start = offset;
@@ -58,11 +69,18 @@ impl<W: World> Partition<W> {
             self.remove_below_log_start();
             events.push(PartitionEvent::LogStart(offset));
         }
-        DeleteRecordsResult { error, low_watermark: self.log_start }
+        DeleteRecordsResult {
+            error,
+            low_watermark: self.log_start,
+        }
     }
 
     pub(super) fn remove_below_log_start(&mut self) {
-        while self.sealed.front().is_some_and(|segment| segment.next_offset <= self.log_start) {
+        while self
+            .sealed
+            .front()
+            .is_some_and(|segment| segment.next_offset <= self.log_start)
+        {
             if let Some(segment) = self.sealed.pop_front() {
                 self.segments_to_remove.push(segment.base_offset);
             }

@@ -40,7 +40,8 @@ pub struct ProducedBatch {
 impl ProducedBatch {
     /// Offset of its first record.
     pub fn first_offset(&self) -> i64 {
-        self.last_offset.saturating_sub(i64::from(self.offset_delta))
+        self.last_offset
+            .saturating_sub(i64::from(self.offset_delta))
     }
 
     /// Sequence number of its first record; wraps below zero as `decrementSequence` does.
@@ -49,7 +50,9 @@ impl ProducedBatch {
             return self.last_sequence - self.offset_delta;
         }
         // i32::MAX − (delta − last) + 1, and delta ≥ last + 1 here.
-        i32::MAX.wrapping_sub(self.offset_delta.wrapping_sub(self.last_sequence)).wrapping_add(1)
+        i32::MAX
+            .wrapping_sub(self.offset_delta.wrapping_sub(self.last_sequence))
+            .wrapping_add(1)
     }
 }
 
@@ -82,11 +85,15 @@ impl Producer {
     }
 
     fn batches(&self) -> &[ProducedBatch] {
-        self.batches.get(..usize::from(self.kept)).unwrap_or_default()
+        self.batches
+            .get(..usize::from(self.kept))
+            .unwrap_or_default()
     }
 
     fn last_sequence(&self) -> i32 {
-        self.batches().last().map_or(NO_SEQUENCE, |batch| batch.last_sequence)
+        self.batches()
+            .last()
+            .map_or(NO_SEQUENCE, |batch| batch.last_sequence)
     }
 
     fn push(&mut self, batch: ProducedBatch) {
@@ -145,7 +152,9 @@ impl SequenceError {
     pub fn code(self) -> ErrorCode {
         match self {
             Self::OldEpoch { .. } => ErrorCode::InvalidProducerEpoch,
-            Self::NewEpochNotAtZero { .. } | Self::Gap { .. } => ErrorCode::OutOfOrderSequenceNumber,
+            Self::NewEpochNotAtZero { .. } | Self::Gap { .. } => {
+                ErrorCode::OutOfOrderSequenceNumber
+            }
         }
     }
 
@@ -156,7 +165,11 @@ impl SequenceError {
                 "Epoch of producer {producer_id} at offset {offset} in {partition} is {epoch}, \
                  which is smaller than the last seen epoch {current}"
             ),
-            Self::NewEpochNotAtZero { epoch, sequence, current } => format!(
+            Self::NewEpochNotAtZero {
+                epoch,
+                sequence,
+                current,
+            } => format!(
                 "Invalid sequence number for new epoch of producer {producer_id} at offset {offset} \
                  in partition {partition}: {epoch} (request epoch), {sequence} (seq. number), \
                  {current} (current producer epoch)"
@@ -219,20 +232,31 @@ impl ProducerStates {
             }
         }
         if epoch < known.epoch {
-            return Err(SequenceError::OldEpoch { epoch, current: known.epoch });
+            return Err(SequenceError::OldEpoch {
+                epoch,
+                current: known.epoch,
+            });
         }
         if epoch > known.epoch {
             let current = known.epoch;
             let allowed = sequence == 0 || current == NO_PRODUCER_EPOCH;
             return match allowed {
                 true => Ok(Verdict::Fresh),
-                false => Err(SequenceError::NewEpochNotAtZero { epoch, sequence, current }),
+                false => Err(SequenceError::NewEpochNotAtZero {
+                    epoch,
+                    sequence,
+                    current,
+                }),
             };
         }
         let last = known.last_sequence();
-        let follows = i64::from(sequence) == i64::from(last) + 1
-            || (sequence == 0 && last == i32::MAX);
-        if follows { Ok(Verdict::Fresh) } else { Err(SequenceError::Gap { sequence, last }) }
+        let follows =
+            i64::from(sequence) == i64::from(last) + 1 || (sequence == 0 && last == i32::MAX);
+        if follows {
+            Ok(Verdict::Fresh)
+        } else {
+            Err(SequenceError::Gap { sequence, last })
+        }
     }
 
     /// Takes note of a batch that was appended, or is found in the log at start.
@@ -240,13 +264,16 @@ impl ProducerStates {
         if !header.has_producer() {
             return;
         }
-        if self.producers.len() >= PRODUCERS_MAX && !self.producers.contains_key(&header.producer_id)
+        if self.producers.len() >= PRODUCERS_MAX
+            && !self.producers.contains_key(&header.producer_id)
         {
             self.drop_longest_silent();
         }
         let epoch = header.producer_epoch;
-        let producer =
-            self.producers.entry(header.producer_id).or_insert_with(|| Producer::new(epoch, now_ms));
+        let producer = self
+            .producers
+            .entry(header.producer_id)
+            .or_insert_with(|| Producer::new(epoch, now_ms));
         producer.seen_ms = now_ms;
         if producer.epoch != epoch {
             producer.epoch = epoch;
@@ -269,8 +296,11 @@ impl ProducerStates {
     }
 
     fn drop_longest_silent(&mut self) {
-        let mut seen: Vec<(i64, i64)> =
-            self.producers.iter().map(|(id, producer)| (producer.seen_ms, *id)).collect();
+        let mut seen: Vec<(i64, i64)> = self
+            .producers
+            .iter()
+            .map(|(id, producer)| (producer.seen_ms, *id))
+            .collect();
         let count = PRODUCERS_MAX / 16;
         if seen.len() > count {
             seen.select_nth_unstable(count);
@@ -401,7 +431,10 @@ struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
     fn take<const N: usize>(&mut self) -> Result<[u8; N], SnapshotFault> {
-        let (field, rest) = self.0.split_first_chunk::<N>().ok_or(SnapshotFault::Length)?;
+        let (field, rest) = self
+            .0
+            .split_first_chunk::<N>()
+            .ok_or(SnapshotFault::Length)?;
         self.0 = rest;
         Ok(*field)
     }

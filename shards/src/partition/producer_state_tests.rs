@@ -7,8 +7,11 @@ use super::*;
 fn batch(id: i64, epoch: i16, sequence: i32, records: i32, base_offset: i64) -> BatchHeader {
     let mut builder = BatchBuilder::new(base_offset).producer(id, epoch, sequence);
     for n in 0..records {
-        let record =
-            NewRecord { timestamp: 1000 + i64::from(n), value: Some(b"v"), ..NewRecord::default() };
+        let record = NewRecord {
+            timestamp: 1000 + i64::from(n),
+            value: Some(b"v"),
+            ..NewRecord::default()
+        };
         builder.push(&record).expect("small");
     }
     let batch: CheckedBatch = builder.build().expect("valid");
@@ -21,7 +24,11 @@ fn appended(batches: &[(i64, i16, i32, i32)]) -> (ProducerStates, i64) {
     let mut offset = 0;
     for &(id, epoch, sequence, records) in batches {
         let header = batch(id, epoch, sequence, records, offset);
-        assert_eq!(states.check(&header), Ok(Verdict::Fresh), "{id} {epoch} {sequence}");
+        assert_eq!(
+            states.check(&header),
+            Ok(Verdict::Fresh),
+            "{id} {epoch} {sequence}"
+        );
         states.note(&header, 5000);
         offset += i64::from(records);
     }
@@ -42,14 +49,26 @@ fn the_last_five_batches_are_recognised_and_older_ones_are_out_of_order() {
     for n in 0..7 {
         let verdict = states.check(&batch(9, 0, n * 10, 10, end));
         if n < 2 {
-            assert_eq!(verdict, Err(SequenceError::Gap { sequence: n * 10, last: 69 }));
+            assert_eq!(
+                verdict,
+                Err(SequenceError::Gap {
+                    sequence: n * 10,
+                    last: 69
+                })
+            );
         } else {
             assert_eq!(original(verdict), Some(i64::from(n) * 10));
         }
     }
     // Same start, another length: not the same batch.
     let verdict = states.check(&batch(9, 0, 60, 9, end));
-    assert_eq!(verdict, Err(SequenceError::Gap { sequence: 60, last: 69 }));
+    assert_eq!(
+        verdict,
+        Err(SequenceError::Gap {
+            sequence: 60,
+            last: 69
+        })
+    );
 }
 
 #[test]
@@ -57,12 +76,28 @@ fn sequences_must_follow_within_an_epoch_and_begin_at_zero_in_a_new_one() {
     let (states, end) = appended(&[(9, 3, 0, 2)]);
     let check = |epoch, sequence| states.check(&batch(9, epoch, sequence, 1, end));
     assert_eq!(check(3, 2), Ok(Verdict::Fresh));
-    assert_eq!(check(3, 3), Err(SequenceError::Gap { sequence: 3, last: 1 }));
-    assert_eq!(check(2, 2), Err(SequenceError::OldEpoch { epoch: 2, current: 3 }));
+    assert_eq!(
+        check(3, 3),
+        Err(SequenceError::Gap {
+            sequence: 3,
+            last: 1
+        })
+    );
+    assert_eq!(
+        check(2, 2),
+        Err(SequenceError::OldEpoch {
+            epoch: 2,
+            current: 3
+        })
+    );
     assert_eq!(check(4, 0), Ok(Verdict::Fresh));
     assert_eq!(
         check(4, 2),
-        Err(SequenceError::NewEpochNotAtZero { epoch: 4, sequence: 2, current: 3 })
+        Err(SequenceError::NewEpochNotAtZero {
+            epoch: 4,
+            sequence: 2,
+            current: 3
+        })
     );
     let code = |epoch, sequence| check(epoch, sequence).err().map(SequenceError::code);
     assert_eq!(code(3, 3), Some(ErrorCode::OutOfOrderSequenceNumber));
@@ -83,7 +118,10 @@ fn a_new_epoch_forgets_the_batches_of_the_old_one() {
     assert_eq!(original(states.check(&batch(9, 1, 0, 1, end))), Some(1));
     assert_eq!(
         states.check(&batch(9, 0, 0, 1, end)),
-        Err(SequenceError::OldEpoch { epoch: 0, current: 1 })
+        Err(SequenceError::OldEpoch {
+            epoch: 0,
+            current: 1
+        })
     );
 }
 
@@ -91,13 +129,19 @@ fn a_new_epoch_forgets_the_batches_of_the_old_one() {
 fn sequences_wrap_to_zero_after_the_largest() {
     let max = i32::MAX;
     let (states, end) = appended(&[(9, 0, max - 4, 3), (9, 0, max - 1, 4), (9, 0, 2, 1)]);
-    assert_eq!(original(states.check(&batch(9, 0, max - 1, 4, end))), Some(3));
+    assert_eq!(
+        original(states.check(&batch(9, 0, max - 1, 4, end))),
+        Some(3)
+    );
     assert_eq!(states.check(&batch(9, 0, 3, 1, end)), Ok(Verdict::Fresh));
     let (states, end) = appended(&[(9, 0, max, 1)]);
     assert_eq!(states.check(&batch(9, 0, 0, 1, end)), Ok(Verdict::Fresh));
     assert_eq!(
         states.check(&batch(9, 0, 1, 1, end)),
-        Err(SequenceError::Gap { sequence: 1, last: max })
+        Err(SequenceError::Gap {
+            sequence: 1,
+            last: max
+        })
     );
 }
 
@@ -116,14 +160,20 @@ fn silent_producers_expire_and_may_come_back_with_any_sequence() {
 fn snapshots_keep_the_last_batch_of_each_producer() {
     let (states, end) = appended(&[(9, 0, 0, 3), (9, 0, 3, 2), (-1, -1, -1, 1), (4, 2, 8, 1)]);
     let bytes = states.to_snapshot();
-    assert_eq!(bytes.len(), SNAPSHOT_HEADER_BYTES + 2 * SNAPSHOT_ENTRY_BYTES);
+    assert_eq!(
+        bytes.len(),
+        SNAPSHOT_HEADER_BYTES + 2 * SNAPSHOT_ENTRY_BYTES
+    );
     let loaded = ProducerStates::from_snapshot(&bytes, 7000).expect("own bytes");
     assert_eq!(loaded.to_snapshot(), bytes);
     assert_eq!(original(loaded.check(&batch(9, 0, 3, 2, end))), Some(3));
     assert_eq!(loaded.check(&batch(9, 0, 5, 1, end)), Ok(Verdict::Fresh));
     assert_eq!(
         loaded.check(&batch(9, 0, 0, 3, end)),
-        Err(SequenceError::Gap { sequence: 0, last: 4 })
+        Err(SequenceError::Gap {
+            sequence: 0,
+            last: 4
+        })
     );
     // Expiry counts from loading, whatever the records' own timestamps say.
     assert_eq!(loaded.next_expiry_ms(100), Some(7100));
@@ -136,7 +186,10 @@ fn garbled_snapshots_are_refused() {
     let fault = |bytes: &[u8]| ProducerStates::from_snapshot(bytes, 0).err();
     assert_eq!(fault(&good), None);
     assert_eq!(fault(&[]), Some(SnapshotFault::Length));
-    assert_eq!(fault(&good[..good.len() - 1]), Some(SnapshotFault::Checksum));
+    assert_eq!(
+        fault(&good[..good.len() - 1]),
+        Some(SnapshotFault::Checksum)
+    );
     let mut flipped = good.clone();
     flipped[20] ^= 1;
     assert_eq!(fault(&flipped), Some(SnapshotFault::Checksum));
@@ -155,7 +208,13 @@ fn the_longest_silent_producers_give_way_at_the_bound() {
     let mut states = ProducerStates::default();
     let template = batch(1, 0, 0, 1, 0);
     for id in 0..=i64::try_from(PRODUCERS_MAX).expect("small") {
-        states.note(&BatchHeader { producer_id: id, ..template }, id);
+        states.note(
+            &BatchHeader {
+                producer_id: id,
+                ..template
+            },
+            id,
+        );
     }
     assert_eq!(states.len(), PRODUCERS_MAX - PRODUCERS_MAX / 16 + 1);
     assert!(!states.producers.contains_key(&0));

@@ -101,7 +101,10 @@ impl<W: World> Partition<W> {
         };
         let search = match query.target {
             OffsetTarget::Earliest | OffsetTarget::EarliestLocal => {
-                let epoch = self.epochs.epoch_of(self.log_start).unwrap_or(UNDEFINED_EPOCH);
+                let epoch = self
+                    .epochs
+                    .epoch_of(self.log_start)
+                    .unwrap_or(UNDEFINED_EPOCH);
                 return at(self.log_start, epoch);
             }
             OffsetTarget::Latest => return at(end_offset, self.leader_epoch),
@@ -178,7 +181,12 @@ impl<W: World> Partition<W> {
 }
 
 fn nothing(error: ErrorCode) -> OffsetAnswer {
-    OffsetAnswer { error, timestamp_ms: NO_TIMESTAMP, offset: -1, leader_epoch: UNDEFINED_EPOCH }
+    OffsetAnswer {
+        error,
+        timestamp_ms: NO_TIMESTAMP,
+        offset: -1,
+        leader_epoch: UNDEFINED_EPOCH,
+    }
 }
 
 fn live_candidate<W: World>(segment: &ActiveSegment<W>, search: Search) -> Candidate<W> {
@@ -235,7 +243,9 @@ impl<W: World> OffsetJob<W> {
         let mut candidates = std::mem::take(&mut self.candidates);
         let mut max: Option<(i64, usize)> = None;
         for at in 0..candidates.len() {
-            let Some(candidate) = candidates.get_mut(at) else { break };
+            let Some(candidate) = candidates.get_mut(at) else {
+                break;
+            };
             let timestamp = match candidate.max_timestamp {
                 Some(timestamp) => timestamp,
                 None => {
@@ -258,7 +268,9 @@ impl<W: World> OffsetJob<W> {
                 Search::Max => {}
             }
         }
-        let Some((timestamp, at)) = max.filter(|max| max.0 > NO_TIMESTAMP) else { return Ok(None) };
+        let Some((timestamp, at)) = max.filter(|max| max.0 > NO_TIMESTAMP) else {
+            return Ok(None);
+        };
         match candidates.get_mut(at) {
             Some(candidate) => self.search_segment(candidate, timestamp).await,
             None => Ok(None),
@@ -283,7 +295,10 @@ impl<W: World> OffsetJob<W> {
             error!(file = %path.display(), "the time index is missing or garbled; rebuilding it");
             rebuild_indexes(&self.world, &self.dir, base, &self.config).await?;
         }
-        Err(LogError::Failed { dir: self.dir.clone(), why: "its time index cannot be rebuilt".into() })
+        Err(LogError::Failed {
+            dir: self.dir.clone(),
+            why: "its time index cannot be rebuilt".into(),
+        })
     }
 
     async fn first_position(&self, candidate: &Candidate<W>) -> Result<u64, LogError> {
@@ -323,7 +338,9 @@ impl<W: World> OffsetJob<W> {
         let mut scan = LogScan::new(&self.world, &*file, base, (position, end), base);
         loop {
             let step = scan.step().await.map_err(LogError::io("reading", &path))?;
-            let ScanStep::Batch { header, bytes, .. } = step else { return Ok(None) };
+            let ScanStep::Batch { header, bytes, .. } = step else {
+                return Ok(None);
+            };
             if header.max_timestamp < wanted || header.last_offset() < self.log_start {
                 continue;
             }

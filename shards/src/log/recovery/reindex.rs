@@ -1,0 +1,66 @@
+//! Making a segment's indexes from its batches.
+//!
+//! Runs on the partition's shard, in slices: at start, or when a read finds an index that is
+//! missing or wrong. Never changes the log itself.
+
+use std::path::Path;
+
+use chronik_io::{File, OpenMode, World};
+use chronik_protocol::record::BatchHeader;
+use tracing::warn;
+
+use crate::catalog::TopicConfig;
+use crate::log::LogError;
+use crate::log::directory::{FileKind, segment_path};
+use crate::log::index::{IndexBuilder, IndexedBatch, OffsetIndex};
+use crate::log::scan::{LogScan, ScanEnd, ScanStep};
+use crate::log::segment::write_indexes;
+
+pub(super) fn indexed(header: &BatchHeader, position: u64) -> IndexedBatch {
+    IndexedBatch {
+        last_offset: header.last_offset(),
+        max_timestamp: header.max_timestamp,
+        // The walk ends at 2 GiB, and a batch's size is an i32.
+        position: u32::try_from(position).unwrap_or(u32::MAX),
+        size_bytes: u32::try_from(header.size_bytes()).unwrap_or(u32::MAX),
+    }
+}
+
+/// Builds both indexes of a sealed segment from its batches and writes their files. Returns the
+/// offset index.
+pub(crate) async fn rebuild_indexes<W: World>(
+    world: &W,
+    dir: &Path,
+    base_offset: i64,
+    config: &TopicConfig,
+) -> Result<OffsetIndex, LogError> {
+    let path = segment_path(dir, base_offset, FileKind::Log);
+    let file = world
+        .open_file(&path, OpenMode::Read)
+        .await
+        .map_err(LogError::io("opening", &path))?;
+    let mut index = IndexBuilder::new(base_offset);
+    let mut scan = LogScan::new(world, &file, base_offset, (0, file.len()), base_offset);
+    loop {
+        match scan.step().await.map_err(LogError::io("reading", &path))? {
+            ScanStep::Batch {
+                header, position, ..
+            } => {
+                index.append(&indexed(&header, position), config.index_interval_bytes);
+            }
+            ScanStep::End(ScanEnd::Exact) => break,
+            ScanStep::End(end) => {
+                warn!(
+                    file = %path.display(), at = scan.position(), ?end,
+                    "a sealed segment holds something else than batches; it is indexed up to there"
+                );
+                break;
+            }
+        }
+    }
+    index.finish();
+    let (offsets, times) = (index.offsets.to_bytes(), index.times.to_bytes());
+    let written = write_indexes(world, dir, base_offset, &offsets, &times).await;
+    written.map_err(LogError::io("writing the indexes of", &path))?;
+    Ok(index.offsets)
+}

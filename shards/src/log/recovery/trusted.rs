@@ -1,0 +1,131 @@
+//! The part of opening a log that believes what a clean stop left, and checks that it can.
+//!
+//! Runs on the partition's shard. Reads the few batches behind the last index entry, and never
+//! more unless an index is missing or wrong.
+
+use std::path::Path;
+
+use chronik_io::{File, World};
+use chronik_protocol::record::{BATCH_HEADER_BYTES, BatchHeader};
+use tracing::warn;
+
+use super::reindex::{indexed, rebuild_indexes};
+use super::{Recovery, SIDE_FILE_BYTES_MAX, Walked};
+use crate::log::LogError;
+use crate::log::checkpoint::read_if_present;
+use crate::log::directory::{FileKind, segment_path};
+use crate::log::index::{IndexBuilder, OffsetIndex, TimeIndex};
+use crate::log::inventory::SegmentEntry;
+use crate::log::scan::{LogScan, ScanEnd, ScanStep};
+
+impl<W: World> Recovery<'_, W> {
+    /// Opens the last segment as it was closed; `None` if it does not look as if it had been.
+    pub(super) async fn trusted_tail(
+        &mut self,
+        segment: &SegmentEntry,
+    ) -> Result<Option<Walked<W::File>>, LogError> {
+        let path = segment_path(self.dir, segment.base_offset, FileKind::Log);
+        let Some((offsets, times)) = self.read_indexes(segment).await? else {
+            return Ok(None);
+        };
+        let file = self.open_for_append(&path, false).await?;
+        let (last_indexed, from) = offsets
+            .last()
+            .unwrap_or((segment.base_offset.saturating_sub(1), 0));
+        let mut walked = Walked {
+            file,
+            index: IndexBuilder::from_files(offsets, times),
+            end: ScanEnd::Exact,
+            valid_bytes: u64::from(from),
+            next_offset: last_indexed.saturating_add(1),
+            first_timestamp: None,
+        };
+        let range = (u64::from(from), segment.log_bytes);
+        let failed = LogError::io("reading", &path);
+        let mut scan = LogScan::new(
+            self.world,
+            &walked.file,
+            segment.base_offset,
+            range,
+            segment.base_offset,
+        );
+        let end = async {
+            loop {
+                match scan.step().await? {
+                    ScanStep::Batch {
+                        header, position, ..
+                    } => {
+                        walked.index.resume(&indexed(&header, position));
+                        walked.next_offset = walked.next_offset.max(header.next_offset());
+                    }
+                    ScanStep::End(end) => break std::io::Result::Ok(end),
+                }
+            }
+        };
+        walked.end = end.await.map_err(failed)?;
+        walked.valid_bytes = scan.position();
+        self.report.scanned_bytes += walked.valid_bytes.saturating_sub(u64::from(from));
+        if walked.end != ScanEnd::Exact {
+            warn!(
+                file = %path.display(), end = ?walked.end,
+                "the log was closed cleanly, but its last segment does not end with a batch; \
+                 scanning it"
+            );
+            return Ok(None);
+        }
+        walked.first_timestamp = self.first_timestamp(&walked.file, &path).await?;
+        Ok(Some(walked))
+    }
+
+    async fn first_timestamp(&self, file: &W::File, path: &Path) -> Result<Option<i64>, LogError> {
+        let bytes = file.read_at(0, BATCH_HEADER_BYTES).await;
+        let bytes = bytes.map_err(LogError::io("reading", path))?;
+        let timestamp = BatchHeader::peek(&bytes)
+            .ok()
+            .map(|header| header.max_timestamp);
+        Ok(timestamp.filter(|timestamp| *timestamp >= 0))
+    }
+
+    /// Both index files of a segment, if they are there and sound.
+    async fn read_indexes(
+        &self,
+        segment: &SegmentEntry,
+    ) -> Result<Option<(OffsetIndex, TimeIndex)>, LogError> {
+        let base = segment.base_offset;
+        if segment.log_bytes == 0 {
+            // Never appended to, so never sealed: there is nothing to index.
+            return Ok(Some((OffsetIndex::new(base), TimeIndex::new(base))));
+        }
+        let mut read = Vec::with_capacity(2);
+        for kind in [FileKind::Index, FileKind::TimeIndex] {
+            let path = segment_path(self.dir, base, kind);
+            let bytes = read_if_present(self.world, &path, SIDE_FILE_BYTES_MAX).await;
+            read.push(bytes.map_err(LogError::io("reading", &path))?);
+        }
+        let (Some(times), Some(offsets)) = (read.pop().flatten(), read.pop().flatten()) else {
+            warn!(dir = %self.dir.display(), base, "an index of the segment is missing");
+            return Ok(None);
+        };
+        let parsed = OffsetIndex::parse(base, &offsets, segment.log_bytes)
+            .and_then(|offsets| Ok((offsets, TimeIndex::parse(base, &times)?)));
+        if let Err(fault) = &parsed {
+            warn!(dir = %self.dir.display(), base, %fault, "an index of the segment is garbled");
+        }
+        Ok(parsed.ok())
+    }
+
+    /// Rebuilds the indexes of a segment that is not scanned, if their files cannot be right.
+    pub(super) async fn mend_indexes(&mut self, segment: &SegmentEntry) -> Result<(), LogError> {
+        if segment.has_sound_indexes() {
+            return Ok(());
+        }
+        warn!(
+            dir = %self.dir.display(), base = segment.base_offset,
+            "an index of the segment is missing or cut off; rebuilding both"
+        );
+        rebuild_indexes(self.world, self.dir, segment.base_offset, self.config).await?;
+        self.report.rebuilt_indexes += 1;
+        self.report.scanned_bytes += segment.log_bytes;
+        Ok(())
+    }
+}

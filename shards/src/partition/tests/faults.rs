@@ -1,0 +1,188 @@
+//! Full disks, failed writes and failed syncs.
+
+use std::path::Path;
+
+use chronik_io::simulated::{Fault, Operation, Simulation};
+use chronik_protocol::ErrorCode;
+
+use super::rig::{Rig, batch, clean, produced_batch, small_config};
+use crate::catalog::Durability;
+use crate::log::LogError;
+use crate::partition::RecoveryHint;
+use crate::request::Acks;
+
+const DIR: &str = "/data/orders-0";
+
+#[test]
+fn a_full_disk_refuses_appends_and_takes_them_again_when_space_returns() {
+    for durability in [Durability::Disk, Durability::Process] {
+        let mut simulation = Simulation::new(1);
+        let world = simulation.world();
+        let config = small_config(durability);
+        let hint = RecoveryHint::default();
+        let opened = Rig::open(&world, Path::new(DIR), &config, hint, 0);
+        let (rig, _) = simulation.run(opened).expect("opens");
+        let small = batch(&[&[7; 700]]);
+        simulation.run(rig.must_append(&small));
+        simulation.faults().set_space(Some(96 << 10));
+        let mut appended = 1;
+        let refused = loop {
+            let result = simulation.run(rig.append(&small, Acks::All));
+            match result.error {
+                ErrorCode::None => appended += 1,
+                _ => break result,
+            }
+            assert!(appended < 1000, "the disk never fills");
+        };
+        assert_eq!(refused.error, ErrorCode::KafkaStorageError);
+        let message = refused.message.expect("says why").to_string();
+        assert!(message.contains("full"), "{message}");
+        assert!(!rig.failed(), "a full disk is no failure of the log");
+        let read = simulation.run(rig.read_all(0));
+        assert_eq!(read.len(), appended);
+        let again = simulation.run(rig.append(&small, Acks::Leader));
+        assert_eq!(again.error, ErrorCode::KafkaStorageError);
+        simulation.faults().set_space(None);
+        let offset = simulation.run(rig.must_append(&small));
+        assert_eq!(offset, appended as i64, "refused appends took no offset");
+        let report = simulation.run(rig.close()).expect("closes");
+        let opened = Rig::open(&world, Path::new(DIR), &config, clean(&report), 1);
+        let (rig, report) = simulation.run(opened).expect("opens");
+        assert!(report.clean);
+        assert_eq!(simulation.run(rig.read_all(0)).len(), appended + 1);
+    }
+}
+
+/// Everything under way is refused, what is below the high watermark can be read, and only a
+/// restart brings the log back.
+fn fails_for_good(operation: Operation, fault: Fault, durability: Durability) {
+    let mut simulation = Simulation::new(7);
+    let world = simulation.world();
+    let config = small_config(durability);
+    let hint = RecoveryHint::default();
+    let (rig, _) = simulation
+        .run(Rig::open(&world, Path::new(DIR), &config, hint, 0))
+        .expect("opens");
+    for sequence in 0..3 {
+        simulation.run(rig.must_append(&produced_batch((5, 0, sequence), &[b"kept"])));
+    }
+    simulation.run(rig.quiet());
+    simulation.faults().script(operation, ".log", 0, fault);
+    let tags: Vec<u64> = (3..6)
+        .map(|sequence| rig.send(&produced_batch((5, 0, sequence), &[&[9; 600]]), Acks::All))
+        .collect();
+    let written = rig.send(&produced_batch((6, 0, 0), &[b"leader"]), Acks::Leader);
+    // A repetition of a batch under way must not be answered from memory.
+    let repeated = rig.send(&produced_batch((5, 0, 3), &[&[9; 600]]), Acks::All);
+    assert!(rig.result(repeated).is_none());
+    simulation.run_until_idle();
+    for tag in tags.into_iter().chain([written, repeated]) {
+        let result = rig.result(tag).expect("answered");
+        assert_eq!(result.error, ErrorCode::KafkaStorageError);
+    }
+    assert!(rig.failed());
+    let later = simulation.run(rig.append(&produced_batch((5, 0, 3), &[&[9; 600]]), Acks::All));
+    assert_eq!(later.error, ErrorCode::KafkaStorageError);
+    let old = simulation.run(rig.append(&produced_batch((5, 0, 0), &[b"kept"]), Acks::All));
+    assert_eq!(
+        old.error,
+        ErrorCode::KafkaStorageError,
+        "also repetitions of what is safe"
+    );
+    assert_eq!(simulation.run(rig.read_all(0)).len(), 3);
+    let closed = simulation.run(rig.close());
+    assert!(
+        matches!(closed, Err(LogError::Failed { .. })),
+        "it must not pass for clean"
+    );
+    let mut simulation = simulation.crash();
+    let world = simulation.world();
+    let opened = Rig::open(&world, Path::new(DIR), &config, RecoveryHint::default(), 1);
+    let (rig, report) = simulation.run(opened).expect("opens");
+    assert!(!report.clean);
+    if durability == Durability::Disk {
+        assert!(report.log_end >= 3, "what was acknowledged is there");
+    }
+    let next = simulation.run(rig.append(&produced_batch((8, 0, 0), &[b"again"]), Acks::All));
+    assert_eq!(next.error, ErrorCode::None);
+}
+
+#[test]
+fn a_failed_write_takes_the_log_offline_until_restart() {
+    fails_for_good(Operation::Write, Fault::Broken, Durability::Disk);
+    fails_for_good(Operation::Write, Fault::Short, Durability::Disk);
+    fails_for_good(Operation::Write, Fault::Broken, Durability::Process);
+}
+
+#[test]
+fn a_stronger_promise_holds_at_once_and_a_failed_sync_ends_the_log() {
+    let mut simulation = Simulation::new(3);
+    let world = simulation.world();
+    let relaxed = small_config(Durability::Process);
+    let hint = RecoveryHint::default();
+    let (rig, _) = simulation
+        .run(Rig::open(&world, Path::new(DIR), &relaxed, hint, 0))
+        .expect("opens");
+    simulation.run(rig.must_append(&batch(&[b"relaxed"])));
+    let strict = std::sync::Arc::new(small_config(Durability::Disk));
+    rig.with(|partition, _| partition.set_config(strict));
+    simulation.run(rig.must_append(&batch(&[b"strict"])));
+    simulation
+        .faults()
+        .script(Operation::Sync, ".log", 0, Fault::Broken);
+    let result = simulation.run(rig.append(&batch(&[b"lost"]), Acks::All));
+    assert_eq!(result.error, ErrorCode::KafkaStorageError);
+    drop(rig);
+    let mut simulation = simulation.crash();
+    let world = simulation.world();
+    let opened = Rig::open(&world, Path::new(DIR), &relaxed, hint, 1);
+    let (rig, _) = simulation.run(opened).expect("opens");
+    let read = simulation.run(rig.read_all(0));
+    assert!(read.len() >= 2, "acknowledged under the stronger promise");
+}
+
+#[test]
+fn a_segment_that_cannot_be_created_refuses_appends_and_the_log_stays_healthy() {
+    let mut simulation = Simulation::new(11);
+    let world = simulation.world();
+    let config = small_config(Durability::Disk);
+    let opened = Rig::open(&world, Path::new(DIR), &config, RecoveryHint::default(), 0);
+    let (rig, _) = simulation.run(opened).expect("opens");
+    let large = batch(&[&[1; 15_000]]);
+    simulation.run(rig.must_append(&large));
+    simulation.run(rig.quiet());
+    simulation
+        .faults()
+        .script(Operation::Open, ".log", 0, Fault::Broken);
+    let refused = simulation.run(rig.append(&large, Acks::All));
+    assert_eq!(refused.error, ErrorCode::KafkaStorageError);
+    assert!(!rig.failed());
+    assert_eq!(simulation.run(rig.must_append(&large)), 1);
+    assert_eq!(simulation.run(rig.read_all(0)).len(), 2);
+}
+
+#[test]
+fn indexes_that_cannot_be_written_hold_the_recovery_point_back_and_are_rebuilt() {
+    let mut simulation = Simulation::new(12);
+    let world = simulation.world();
+    let config = small_config(Durability::Disk);
+    let hint = RecoveryHint::default();
+    let opened = Rig::open(&world, Path::new(DIR), &config, hint, 0);
+    let (rig, _) = simulation.run(opened).expect("opens");
+    let large = batch(&[&[1; 15_000]]);
+    simulation
+        .faults()
+        .script(Operation::Write, ".index", 0, Fault::Broken);
+    simulation.run(rig.must_append(&large));
+    simulation.run(rig.must_append(&large));
+    simulation.run(rig.quiet());
+    assert_eq!(rig.recovery_point(), None);
+    assert!(!rig.failed());
+    drop(rig);
+    let mut simulation = simulation.crash();
+    let world = simulation.world();
+    let opened = Rig::open(&world, Path::new(DIR), &config, hint, 1);
+    let (rig, report) = simulation.run(opened).expect("opens");
+    assert_eq!(report.rebuilt_indexes, 1);
+    assert_eq!(simulation.run(rig.read_all(0)).len(), 2);
+}

@@ -1,0 +1,348 @@
+//! Random histories with kills, power cuts and clean stops against a simple model.
+//!
+//! The promises: under *disk* nothing acknowledged (acks=all) is lost or reordered and nothing that
+//! was read is taken back, whatever happens; under *process* a kill loses nothing either. An
+//! idempotent producer that repeats what was not answered has every batch in the log exactly once.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chronik_io::simulated::{Random, SimulatedWorld, Simulation};
+use chronik_protocol::ErrorCode;
+use chronik_protocol::record::CheckedBatch;
+
+use super::rig::{Rig, produced_batch, small_config};
+use crate::catalog::{Durability, TopicConfig};
+use crate::partition::RecoveryHint;
+use crate::request::Acks;
+
+const DIR: &str = "/data/orders-0";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    Clean,
+    Kill,
+    PowerCut,
+}
+
+/// A producer with up to five batches in flight, which repeats them in order after a restart.
+struct Producer {
+    id: i64,
+    epoch: i16,
+    next_sequence: i32,
+    /// Batch and the tag of the append under way.
+    in_flight: VecDeque<(CheckedBatch, Option<u64>)>,
+}
+
+struct History {
+    random: Random,
+    config: TopicConfig,
+    producers: Vec<Producer>,
+    batches_sent: u32,
+    /// Bodies of acknowledged batches by base offset.
+    acknowledged: BTreeMap<i64, Bytes>,
+    /// Batches that a consumer got.
+    consumed: BTreeMap<i64, Bytes>,
+    consumer_at: i64,
+    hint: RecoveryHint,
+    epoch: i32,
+}
+
+impl History {
+    fn new(seed: u64, durability: Durability) -> History {
+        let producer = |id| Producer {
+            id,
+            epoch: 0,
+            next_sequence: 0,
+            in_flight: VecDeque::new(),
+        };
+        History {
+            random: Random::new(seed ^ 0x5eed),
+            config: small_config(durability),
+            producers: (0..3).map(producer).collect(),
+            batches_sent: 0,
+            acknowledged: BTreeMap::new(),
+            consumed: BTreeMap::new(),
+            consumer_at: 0,
+            hint: RecoveryHint {
+                clean: false,
+                recovery_point: 0,
+                log_start_offset: 0,
+            },
+            epoch: 0,
+        }
+    }
+
+    fn life(&mut self, mut simulation: Simulation, ending: Ending) -> Simulation {
+        let world = simulation.world();
+        let opened = Rig::open(&world, Path::new(DIR), &self.config, self.hint, self.epoch);
+        let (rig, report) = simulation.run(opened).expect("opens");
+        assert_eq!(report.clean, self.hint.clean);
+        simulation.run(self.check_everything(&rig));
+        for at in 0..self.producers.len() {
+            for n in 0..self.producers[at].in_flight.len() {
+                self.resend(&rig, at, n);
+            }
+        }
+        for _ in 0..self.random.below(60) {
+            self.step(&mut simulation, &rig);
+        }
+        self.collect(&rig);
+        self.end(simulation, rig, ending)
+    }
+
+    fn step(&mut self, simulation: &mut Simulation, rig: &Rig<SimulatedWorld>) {
+        match self.random.below(10) {
+            0..=5 => self.produce(rig),
+            6 => {
+                let max_bytes = 1 + self.random.below(6000) as usize;
+                simulation.run(self.consume(rig, max_bytes));
+            }
+            7 => {
+                let far = self.random.below(20_000);
+                simulation.advance(Duration::from_micros(far));
+            }
+            8 => {
+                simulation.run_steps(self.random.below(30) as usize);
+            }
+            _ => self.delete_some(rig),
+        }
+        self.collect(rig);
+    }
+
+    fn produce(&mut self, rig: &Rig<SimulatedWorld>) {
+        let at = self.random.index(self.producers.len());
+        if self.producers[at].in_flight.len() >= 5 {
+            return;
+        }
+        self.batches_sent += 1;
+        let records = 1 + self.random.below(3) as i32;
+        let size = match self.random.below(12) {
+            0 => self.random.below(20_000),
+            _ => self.random.below(1500),
+        };
+        let filler = vec![b'a' + (self.batches_sent % 26) as u8; size as usize];
+        let marked = format!("{}/{}", self.producers[at].id, self.batches_sent);
+        let mut values: Vec<&[u8]> = vec![marked.as_bytes(); records as usize];
+        values[0] = &filler;
+        let producer = &mut self.producers[at];
+        let sequence = producer.next_sequence;
+        producer.next_sequence += records;
+        let batch = produced_batch((producer.id, producer.epoch, sequence), &values);
+        producer.in_flight.push_back((batch, None));
+        let n = producer.in_flight.len() - 1;
+        self.resend(rig, at, n);
+        if self.random.below(8) == 0 {
+            // The same batch again, as after a lost answer, while the first is under way.
+            let (batch, _) = self.producers[at].in_flight[n].clone();
+            rig.send(&batch, Acks::Leader);
+        }
+    }
+
+    fn resend(&mut self, rig: &Rig<SimulatedWorld>, at: usize, n: usize) {
+        let entry = &mut self.producers[at].in_flight[n];
+        entry.1 = Some(rig.send(&entry.0, Acks::All));
+    }
+
+    async fn consume(&mut self, rig: &Rig<SimulatedWorld>, max_bytes: usize) {
+        let result = rig.read(self.consumer_at, max_bytes).await;
+        if result.error == ErrorCode::OffsetOutOfRange {
+            self.consumer_at = rig.with(|partition, _| partition.log_start());
+            return;
+        }
+        assert_eq!(result.error, ErrorCode::None);
+        let mut bytes = result.records.into_bytes();
+        while !bytes.is_empty() {
+            let (batch, rest) = CheckedBatch::parse_first(bytes).expect("whole batches");
+            assert!(batch.header.next_offset() > self.consumer_at);
+            assert!(batch.header.next_offset() <= result.high_watermark);
+            self.consumer_at = batch.header.next_offset();
+            self.consumed.insert(batch.header.base_offset, batch.bytes);
+            bytes = rest;
+        }
+    }
+
+    fn delete_some(&mut self, rig: &Rig<SimulatedWorld>) {
+        if self.random.below(3) > 0 {
+            return;
+        }
+        let (start, end) = rig.with(|p, _| (p.log_start(), p.high_watermark()));
+        let to = start + self.random.below((end - start) as u64 + 1) as i64;
+        let result = rig.delete_records(to);
+        assert_eq!((result.error, result.low_watermark), (ErrorCode::None, to));
+        self.hint.log_start_offset = to;
+    }
+
+    /// Takes in the answers that have come.
+    fn collect(&mut self, rig: &Rig<SimulatedWorld>) {
+        for producer in &mut self.producers {
+            while let Some((batch, Some(tag))) = producer.in_flight.front() {
+                let Some(result) = rig.result(*tag) else {
+                    break;
+                };
+                assert_eq!(result.error, ErrorCode::None, "{:?}", result.message);
+                self.acknowledged.insert(result.base_offset, batch.body());
+                producer.in_flight.pop_front();
+            }
+        }
+    }
+
+    fn end(
+        &mut self,
+        mut simulation: Simulation,
+        rig: Rig<SimulatedWorld>,
+        ending: Ending,
+    ) -> Simulation {
+        self.epoch += 1;
+        // The checkpoint may be older than the event, never newer.
+        if let Some(offset) = rig.recovery_point().filter(|_| self.random.below(2) == 0) {
+            self.hint.recovery_point = offset;
+        }
+        self.hint.clean = ending == Ending::Clean;
+        match ending {
+            Ending::Clean => {
+                let report = simulation.run(async {
+                    rig.quiet().await;
+                    self.collect(&rig);
+                    rig.close().await
+                });
+                self.hint = super::rig::clean(&report.expect("closes"));
+                self.restart_after(simulation, Simulation::kill)
+            }
+            Ending::Kill => self.restart_after(simulation, Simulation::kill),
+            Ending::PowerCut => {
+                if self.config.durability == Durability::Process {
+                    self.forgive_power_cut();
+                }
+                self.restart_after(simulation, Simulation::crash)
+            }
+        }
+    }
+
+    fn restart_after(
+        &mut self,
+        simulation: Simulation,
+        how: impl FnOnce(Simulation) -> Simulation,
+    ) -> Simulation {
+        for producer in &mut self.producers {
+            producer
+                .in_flight
+                .iter_mut()
+                .for_each(|entry| entry.1 = None);
+        }
+        how(simulation)
+    }
+
+    /// Under *process* a power cut may take anything that was not synced; producers begin anew.
+    fn forgive_power_cut(&mut self) {
+        self.acknowledged.clear();
+        self.consumed.clear();
+        for producer in &mut self.producers {
+            producer.in_flight.clear();
+            (producer.epoch, producer.next_sequence) = (producer.epoch + 1, 0);
+        }
+    }
+
+    async fn check_everything(&mut self, rig: &Rig<SimulatedWorld>) {
+        let start = rig.with(|partition, _| partition.log_start());
+        assert!(start >= self.hint.log_start_offset);
+        let log = rig.read_all(start).await;
+        let by_offset: BTreeMap<i64, &CheckedBatch> = log
+            .iter()
+            .map(|batch| (batch.header.base_offset, batch))
+            .collect();
+        let mut expected = None;
+        for batch in &log {
+            let base = batch.header.base_offset;
+            assert_eq!(expected.unwrap_or(base), base, "offsets are without gaps");
+            expected = Some(batch.header.next_offset());
+        }
+        for (offset, body) in self.acknowledged.range(start..) {
+            let found = by_offset.get(offset).map(|batch| batch.body());
+            assert!(
+                found.as_ref() == Some(body),
+                "acknowledged at {offset} and not there"
+            );
+        }
+        for (offset, bytes) in self.consumed.range(start..) {
+            let found = by_offset.get(offset).map(|batch| &batch.bytes);
+            assert!(found == Some(bytes), "consumed at {offset} and not there");
+        }
+        self.consumer_at = self.consumer_at.clamp(start, rig.log_end());
+        self.check_producers(&log);
+    }
+
+    /// In the log, each producer's batches follow one another, none twice.
+    fn check_producers(&self, log: &[CheckedBatch]) {
+        let mut last: BTreeMap<(i64, i16), i32> = BTreeMap::new();
+        for batch in log {
+            let header = &batch.header;
+            let key = (header.producer_id, header.producer_epoch);
+            if let Some(before) = last.insert(key, header.last_sequence()) {
+                assert_eq!(header.base_sequence, before + 1, "producer {key:?}");
+            }
+        }
+    }
+}
+
+fn run_history(seed: u64, durability: Durability, endings: &[Ending]) {
+    let mut simulation = Simulation::new(seed);
+    let mut history = History::new(seed, durability);
+    let lives = 2 + history.random.below(4);
+    for _ in 0..lives {
+        let ending = endings[history.random.index(endings.len())];
+        simulation = history.life(simulation, ending);
+    }
+    history.life(simulation, Ending::Clean);
+}
+
+/// `CHRONIK_SEEDS` asks for more than the thousand that every test run does, `CHRONIK_SEED` for
+/// another first one.
+fn seeds() -> std::ops::Range<u64> {
+    let count = std::env::var("CHRONIK_SEEDS")
+        .ok()
+        .and_then(|count| count.parse().ok());
+    let first = std::env::var("CHRONIK_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
+    let first = first.unwrap_or(0);
+    first..first + count.unwrap_or(1000)
+}
+
+fn run_histories(durability: Durability, endings: &[Ending]) {
+    for seed in seeds() {
+        let run = std::panic::AssertUnwindSafe(|| run_history(seed, durability, endings));
+        if std::panic::catch_unwind(run).is_err() {
+            panic!("seed {seed} under {durability:?}");
+        }
+    }
+}
+
+#[test]
+fn under_disk_nothing_acknowledged_or_consumed_is_lost_by_kills_and_power_cuts() {
+    let endings = [
+        Ending::PowerCut,
+        Ending::PowerCut,
+        Ending::Kill,
+        Ending::Clean,
+    ];
+    run_histories(Durability::Disk, &endings);
+}
+
+#[test]
+fn under_process_a_kill_loses_nothing() {
+    run_histories(
+        Durability::Process,
+        &[Ending::Kill, Ending::Kill, Ending::Clean],
+    );
+}
+
+#[test]
+fn under_process_a_power_cut_leaves_a_sound_log() {
+    run_histories(
+        Durability::Process,
+        &[Ending::PowerCut, Ending::Kill, Ending::Clean],
+    );
+}

@@ -1,0 +1,9 @@
+//! The partition against a simulated disk that loses, fills up and fails, and against a real one.
+
+mod faults;
+mod files;
+mod golden;
+mod history;
+mod queries;
+mod real_disk;
+mod rig;

@@ -1,0 +1,359 @@
+//! A driver for one partition: performs its jobs on a world and collects what it says.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+
+use bytes::Bytes;
+use chronik_io::World;
+use chronik_protocol::record::{BatchBuilder, CheckedBatch, NewRecord};
+use chronik_protocol::{ErrorCode, Str, Uuid};
+
+use crate::cache::{BatchCache, CacheLimits};
+use crate::catalog::{Durability, TopicConfig};
+use crate::log::LogError;
+use crate::partition::{
+    AppendOutcome, CloseReport, Job, Now, OffsetPlan, Partition, PartitionEvent, PartitionOptions,
+    ReadPlan, RecoveryHint, RecoveryReport,
+};
+use crate::request::{
+    Acks, AppendPart, AppendResult, DeleteRecordsPart, DeleteRecordsResult, Isolation,
+    OffsetAnswer, OffsetQuery, OffsetTarget, PartitionId, ReadPart, ReadResult,
+};
+
+pub(super) const ID: PartitionId = PartitionId {
+    topic_id: Uuid(0x1234_5678),
+    index: 0,
+};
+
+/// Small segments and dense indexes, so that every boundary is crossed often.
+pub(super) fn small_config(durability: Durability) -> TopicConfig {
+    TopicConfig {
+        segment_bytes: 24 << 10,
+        index_interval_bytes: 512,
+        durability,
+        ..TopicConfig::default()
+    }
+}
+
+pub(super) fn batch(values: &[&[u8]]) -> CheckedBatch {
+    timed_batch(values, 1_600_000_000_000)
+}
+
+pub(super) fn timed_batch(values: &[&[u8]], timestamp: i64) -> CheckedBatch {
+    build(BatchBuilder::new(0), values, timestamp)
+}
+
+pub(super) fn produced_batch(
+    (id, epoch, sequence): (i64, i16, i32),
+    values: &[&[u8]],
+) -> CheckedBatch {
+    build(
+        BatchBuilder::new(0).producer(id, epoch, sequence),
+        values,
+        1_600_000_000_000,
+    )
+}
+
+fn build(mut builder: BatchBuilder, values: &[&[u8]], timestamp: i64) -> CheckedBatch {
+    for (n, value) in values.iter().enumerate() {
+        let timestamp = timestamp + n as i64;
+        let record = NewRecord {
+            timestamp,
+            value: Some(value),
+            ..NewRecord::default()
+        };
+        builder.push(&record).expect("small");
+    }
+    builder.build().expect("valid")
+}
+
+struct State<W: World> {
+    partition: Option<Partition<W>>,
+    cache: BatchCache,
+    results: BTreeMap<u64, AppendResult>,
+    next_tag: u64,
+    recovery_point: Option<i64>,
+    failed: Option<Str>,
+    wakers: Vec<Waker>,
+}
+
+pub(super) struct Rig<W: World> {
+    world: W,
+    dir: PathBuf,
+    state: Rc<RefCell<State<W>>>,
+}
+
+impl<W: World> Clone for Rig<W> {
+    fn clone(&self) -> Self {
+        let (world, state) = (self.world.clone(), Rc::clone(&self.state));
+        Rig {
+            world,
+            dir: self.dir.clone(),
+            state,
+        }
+    }
+}
+
+impl<W: World> Rig<W> {
+    pub(super) async fn open(
+        world: &W,
+        dir: &Path,
+        config: &TopicConfig,
+        recovery: RecoveryHint,
+        leader_epoch: i32,
+    ) -> Result<(Rig<W>, RecoveryReport), LogError> {
+        let options = PartitionOptions {
+            id: ID,
+            topic: Str::from("orders"),
+            leader_epoch,
+            config: Arc::new(config.clone()),
+            recovery,
+        };
+        let (partition, report) = Partition::open(world, dir, options).await?;
+        let limits = CacheLimits {
+            tail_bytes: 8 << 10,
+            cold_bytes: 2 << 20,
+            index_bytes: 1 << 10,
+        };
+        let state = State {
+            partition: Some(partition),
+            cache: BatchCache::new(limits),
+            results: BTreeMap::new(),
+            next_tag: 0,
+            recovery_point: None,
+            failed: None,
+            wakers: Vec::new(),
+        };
+        let state = Rc::new(RefCell::new(state));
+        let rig = Rig {
+            world: world.clone(),
+            dir: dir.to_owned(),
+            state,
+        };
+        rig.start_jobs();
+        Ok((rig, report))
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            wall_ms: self.world.now_ms(),
+            mono_ns: self.world.monotonic_ns(),
+        }
+    }
+
+    pub(super) fn with<T>(&self, f: impl FnOnce(&mut Partition<W>, &mut BatchCache) -> T) -> T {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        f(state.partition.as_mut().expect("open"), &mut state.cache)
+    }
+
+    fn start_jobs(&self) {
+        let mut jobs: Vec<Job<W>> = Vec::new();
+        self.with(|partition, _| partition.take_jobs(&mut jobs));
+        for job in jobs {
+            let rig = self.clone();
+            self.world.spawn(async move {
+                let done = job.perform().await;
+                let mut events = Vec::new();
+                let now = rig.now();
+                rig.with(|partition, cache| partition.complete(cache, done, now, &mut events));
+                rig.take_events(events);
+                rig.start_jobs();
+                rig.wake();
+            });
+        }
+    }
+
+    fn take_events(&self, events: Vec<PartitionEvent>) {
+        let mut state = self.state.borrow_mut();
+        for event in events {
+            match event {
+                PartitionEvent::Acked { tag, result } => {
+                    let again = state.results.insert(tag, result);
+                    assert!(again.is_none(), "append {tag} was answered twice");
+                }
+                PartitionEvent::RecoveryPoint(offset) => {
+                    assert!(state.recovery_point.is_none_or(|before| before < offset));
+                    state.recovery_point = Some(offset);
+                }
+                PartitionEvent::HighWatermark { old, new } => assert!(old < new),
+                PartitionEvent::LogStart(_) => {}
+                PartitionEvent::Failed { error } => state.failed = Some(error),
+            }
+        }
+    }
+
+    fn wake(&self) {
+        let wakers = std::mem::take(&mut self.state.borrow_mut().wakers);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Starts an append; its result is there when [`Rig::result`] says so.
+    pub(super) fn send(&self, batch: &CheckedBatch, acks: Acks) -> u64 {
+        let now = self.now();
+        let tag = self.state.borrow().next_tag;
+        self.state.borrow_mut().next_tag += 1;
+        let part = AppendPart {
+            partition: ID,
+            batch: batch.clone(),
+        };
+        let outcome = self.with(|partition, cache| partition.append(cache, part, acks, now, tag));
+        if let AppendOutcome::Done(result) = outcome {
+            self.state.borrow_mut().results.insert(tag, result);
+        }
+        self.start_jobs();
+        tag
+    }
+
+    pub(super) fn result(&self, tag: u64) -> Option<AppendResult> {
+        self.state.borrow().results.get(&tag).cloned()
+    }
+
+    async fn until<T>(&self, mut ready: impl FnMut(&Self) -> Option<T>) -> T {
+        poll_fn(|context| match ready(self) {
+            Some(value) => Poll::Ready(value),
+            None => {
+                self.state.borrow_mut().wakers.push(context.waker().clone());
+                Poll::Pending
+            }
+        })
+        .await
+    }
+
+    pub(super) async fn append(&self, batch: &CheckedBatch, acks: Acks) -> AppendResult {
+        let tag = self.send(batch, acks);
+        self.until(|rig| rig.result(tag)).await
+    }
+
+    /// Appends with acks=all, which must succeed, and returns the base offset.
+    pub(super) async fn must_append(&self, batch: &CheckedBatch) -> i64 {
+        let result = self.append(batch, Acks::All).await;
+        assert_eq!(result.error, ErrorCode::None, "{:?}", result.message);
+        result.base_offset
+    }
+
+    pub(super) async fn quiet(&self) {
+        self.until(|rig| rig.with(|p, _| (p.jobs_in_flight() == 0).then_some(())))
+            .await;
+    }
+
+    pub(super) async fn read(&self, offset: i64, max_bytes: usize) -> ReadResult {
+        self.read_with(offset, max_bytes, true).await
+    }
+
+    pub(super) async fn read_with(
+        &self,
+        fetch_offset: i64,
+        max_bytes: usize,
+        at_least_one: bool,
+    ) -> ReadResult {
+        let part = ReadPart {
+            partition: ID,
+            fetch_offset,
+            max_bytes,
+            current_leader_epoch: -1,
+            last_fetched_epoch: -1,
+        };
+        let isolation = Isolation::ReadUncommitted;
+        let plan =
+            self.with(|p, cache| p.plan_read(cache, &part, isolation, usize::MAX, at_least_one));
+        match plan {
+            ReadPlan::Ready(result) => result,
+            ReadPlan::Disk(job) => {
+                let done = job.perform().await;
+                self.with(|partition, cache| partition.complete_read(cache, done))
+            }
+        }
+    }
+
+    /// Every batch that consumers can see from `offset` on.
+    pub(super) async fn read_all(&self, mut offset: i64) -> Vec<CheckedBatch> {
+        let mut all = Vec::new();
+        loop {
+            let result = self.read(offset, 4000).await;
+            assert_eq!(result.error, ErrorCode::None, "at {offset}");
+            let mut bytes: Bytes = result.records.into_bytes();
+            if bytes.is_empty() {
+                assert_eq!(
+                    offset, result.high_watermark,
+                    "the log ends at the high watermark"
+                );
+                return all;
+            }
+            while !bytes.is_empty() {
+                let (batch, rest) = CheckedBatch::parse_first(bytes).expect("whole batches");
+                assert!(batch.header.next_offset() > offset);
+                offset = batch.header.next_offset();
+                all.push(batch);
+                bytes = rest;
+            }
+        }
+    }
+
+    pub(super) async fn list(&self, target: OffsetTarget) -> OffsetAnswer {
+        let query = OffsetQuery {
+            partition: ID,
+            current_leader_epoch: -1,
+            isolation: Isolation::ReadUncommitted,
+            target,
+        };
+        match self.with(|partition, _| partition.list_offset(&query)) {
+            OffsetPlan::Ready(answer) => answer,
+            OffsetPlan::Disk(job) => {
+                let done = job.perform().await;
+                self.with(|partition, _| partition.complete_list_offset(done))
+            }
+        }
+    }
+
+    pub(super) fn delete_records(&self, offset: i64) -> DeleteRecordsResult {
+        let part = DeleteRecordsPart {
+            partition: ID,
+            offset,
+        };
+        let mut events = Vec::new();
+        let result = self.with(|partition, _| partition.delete_records(&part, &mut events));
+        self.take_events(events);
+        self.start_jobs();
+        result
+    }
+
+    pub(super) fn recovery_point(&self) -> Option<i64> {
+        self.state.borrow().recovery_point
+    }
+
+    pub(super) fn failed(&self) -> bool {
+        self.state.borrow().failed.is_some()
+    }
+
+    pub(super) fn log_end(&self) -> i64 {
+        self.with(|partition, _| partition.log_end())
+    }
+
+    pub(super) async fn close(self) -> Result<CloseReport, LogError> {
+        self.quiet().await;
+        let partition = self.state.borrow_mut().partition.take().expect("open");
+        partition.close().await
+    }
+
+    pub(super) async fn file(&self, name: &str) -> Bytes {
+        self.world
+            .read_file(&self.dir.join(name), 64 << 20)
+            .await
+            .expect("readable")
+    }
+}
+
+/// What a clean stop leaves in the checkpoints.
+pub(super) fn clean(report: &CloseReport) -> RecoveryHint {
+    RecoveryHint {
+        clean: true,
+        recovery_point: report.recovery_point,
+        log_start_offset: report.log_start,
+    }
+}
