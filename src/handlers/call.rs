@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use chronik_protocol::frame::{RequestHeader, encode_response};
 use chronik_protocol::{ApiKey, Message, Reader, Request, Str};
+use tracing::trace;
 
 use super::context::Advertised;
 use crate::server::service::Reply;
@@ -41,14 +42,18 @@ impl Call {
         }
     }
 
-    /// The body; all of it must be used up.
+    /// The body. Bytes behind it are passed over, as in Kafka: librdkafka 2.11 sends three of them
+    /// with Metadata 13.
     ///
     /// # Errors
     /// The reply that closes the connection, when the bytes are not a request.
     pub(crate) fn decode<Q: Request>(&self, mut body: Reader) -> Result<Q, Reply> {
-        let decoded = Q::decode(&mut body, self.version);
-        let checked = decoded.and_then(|request| body.finish().map(|()| request));
-        checked.map_err(|error| self.close(&format!("cannot be decoded: {error}")))
+        let request = Q::decode(&mut body, self.version)
+            .map_err(|error| self.close(&format!("cannot be decoded: {error}")))?;
+        if let Err(error) = body.finish() {
+            trace!(api = %self.key, version = self.version, %error, "passed over");
+        }
+        Ok(request)
     }
 
     /// A response as bytes. One that does not fit its version is our bug; it costs the connection.

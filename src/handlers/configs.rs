@@ -65,10 +65,10 @@ pub(super) fn of_topic(image: &Image, topic: &Topic) -> Vec<Setting> {
                 .first()
                 .map_or(ConfigSource::Default, |first| first.source) as i8;
             let mut synonyms: Vec<Synonym> = given.iter().map(Synonym::of).collect();
-            // A topic's default is told by the broker setting behind it.
-            let behind = broker_synonyms(definition.name).iter();
-            let known = behind.filter_map(|(name, _)| configs::broker(name));
-            synonyms.extend(known.filter_map(default_synonym));
+            // A topic's default is told by the strongest broker setting behind it.
+            let behind = broker_synonyms(definition.name).first();
+            let known = behind.and_then(|(name, _)| configs::broker(name));
+            synonyms.extend(known.and_then(default_synonym));
             Setting {
                 definition,
                 value,
