@@ -8,7 +8,7 @@ use std::io;
 
 use bytes::Bytes;
 use chronik_io::{File, World};
-use chronik_protocol::record::{BatchHeader, Scan, scan};
+use chronik_protocol::record::{BatchError, BatchHeader, LOG_OVERHEAD_BYTES, Scan, scan};
 
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 512 << 10;
@@ -100,6 +100,9 @@ impl<'a, W: World> LogScan<'a, W> {
             let wanted = match scan(&self.chunk) {
                 Scan::Complete(header) => return self.accept(header).await,
                 Scan::End => return Ok(ScanStep::End(ScanEnd::Zeros)),
+                Scan::Corrupt(BatchError::LegacyMagic { .. }) if is_legacy_message(&self.chunk) => {
+                    return Err(self.legacy());
+                }
                 Scan::Corrupt(error) => return Ok(torn(error.to_string())),
                 Scan::NeedMore(wanted) => wanted,
             };
@@ -145,9 +148,19 @@ impl<'a, W: World> LogScan<'a, W> {
         if zeros {
             return Ok(ScanStep::End(ScanEnd::Zeros));
         }
+        if is_legacy_message(&self.chunk) {
+            return Err(self.legacy());
+        }
         Ok(torn(format!(
             "a batch needs {wanted} bytes and {left} are left"
         )))
+    }
+
+    /// Such messages were valid in their time: they are to be refused, not to be cut.
+    fn legacy(&self) -> io::Error {
+        let at = self.position;
+        let what = format!("a message of the format before Kafka 0.11 at {at} is not supported");
+        io::Error::new(io::ErrorKind::Unsupported, what)
     }
 
     async fn accept(&mut self, header: BatchHeader) -> io::Result<ScanStep> {
@@ -183,4 +196,70 @@ impl<'a, W: World> LogScan<'a, W> {
 
 fn torn(why: String) -> ScanStep {
     ScanStep::End(ScanEnd::Torn(why))
+}
+
+/// Whether `bytes` begin with a whole message of magic 0 or 1: its CRC-32 (that of Ethernet, not
+/// CRC-32C) over everything behind the CRC field is right. A torn batch can look like one at first
+/// glance, for its magic byte may be a zero that was never overwritten.
+fn is_legacy_message(bytes: &[u8]) -> bool {
+    const CRC_END: usize = LOG_OVERHEAD_BYTES + 4;
+    let field = |at: usize| {
+        bytes
+            .get(at..at + 4)
+            .and_then(|field| field.try_into().ok())
+    };
+    let (Some(size), Some(crc)) = (field(8), field(LOG_OVERHEAD_BYTES)) else {
+        return false;
+    };
+    let Ok(size) = usize::try_from(i32::from_be_bytes(size)) else {
+        return false;
+    };
+    let body = bytes.get(CRC_END..LOG_OVERHEAD_BYTES.saturating_add(size));
+    let body = body.filter(|body| matches!(body.first(), Some(0 | 1)));
+    body.is_some_and(|body| crc32(body) == u32::from_be_bytes(crc))
+}
+
+/// CRC-32 as Java's, bit by bit: for one message at most, and only of a directory to be refused.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            let carry = crc & 1;
+            (crc >> 1) ^ (0xedb8_8320 * carry)
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Magic 1: CRC, magic, attributes, timestamp, key (null), value.
+    fn legacy_message(value: &[u8]) -> Vec<u8> {
+        let mut body = vec![1, 0];
+        body.extend_from_slice(&1_500_000_000_000_i64.to_be_bytes());
+        body.extend_from_slice(&(-1_i32).to_be_bytes());
+        body.extend_from_slice(&i32::try_from(value.len()).expect("short").to_be_bytes());
+        body.extend_from_slice(value);
+        let mut message = 5_i64.to_be_bytes().to_vec();
+        let size = i32::try_from(body.len() + 4).expect("short");
+        message.extend_from_slice(&size.to_be_bytes());
+        message.extend_from_slice(&crc32(&body).to_be_bytes());
+        message.extend_from_slice(&body);
+        message
+    }
+
+    #[test]
+    fn legacy_messages_are_told_from_torn_batches() {
+        assert_eq!(
+            crc32(b"123456789"),
+            0xcbf4_3926,
+            "the check value of CRC-32"
+        );
+        let mut message = legacy_message(b"old");
+        assert!(is_legacy_message(&message));
+        assert!(!is_legacy_message(&message[..message.len() - 1]));
+        *message.last_mut().expect("bytes") ^= 1;
+        assert!(!is_legacy_message(&message));
+        assert!(!is_legacy_message(&[0; 40]));
+    }
 }

@@ -101,10 +101,10 @@ impl<W: World> Partition<W> {
         };
         let search = match query.target {
             OffsetTarget::Earliest | OffsetTarget::EarliestLocal => {
-                let epoch = self
-                    .epochs
-                    .epoch_of(self.log_start)
-                    .unwrap_or(UNDEFINED_EPOCH);
+                // A leader's epoch begins where the log ended, even before its first append.
+                let leads = (self.log_start == self.log_end()).then_some(self.leader_epoch);
+                let epoch = self.epochs.epoch_of(self.log_start).or(leads);
+                let epoch = epoch.unwrap_or(UNDEFINED_EPOCH);
                 return at(self.log_start, epoch);
             }
             OffsetTarget::Latest => return at(end_offset, self.leader_epoch),

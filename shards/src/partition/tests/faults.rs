@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use chronik_io::World;
 use chronik_io::simulated::{Fault, Operation, Simulation};
 use chronik_protocol::ErrorCode;
 
@@ -185,4 +186,32 @@ fn indexes_that_cannot_be_written_hold_the_recovery_point_back_and_are_rebuilt()
     let (rig, report) = simulation.run(opened).expect("opens");
     assert_eq!(report.rebuilt_indexes, 1);
     assert_eq!(simulation.run(rig.read_all(0)).len(), 2);
+}
+
+#[test]
+fn flushes_make_a_log_durable_that_promises_only_to_outlive_the_process() {
+    let flushed = |messages: Option<u64>, ms: Option<u64>, appends: u64| {
+        let mut simulation = Simulation::new(21);
+        let world = simulation.world();
+        let mut config = small_config(Durability::Process);
+        (config.flush_messages, config.flush_ms) = (messages, ms);
+        let hint = RecoveryHint::default();
+        let opened = Rig::open(&world, Path::new(DIR), &config, hint, 0);
+        let (rig, _) = simulation.run(opened).expect("opens");
+        for _ in 0..appends {
+            simulation.run(rig.must_append(&batch(&[b"x"])));
+        }
+        if let Some(due_ns) = rig.with(|partition, _| partition.next_timer_ns()) {
+            assert!(due_ns > world.monotonic_ns());
+            rig.at(due_ns);
+        }
+        simulation.run(rig.quiet());
+        assert_eq!(rig.with(|partition, _| partition.next_timer_ns()), None);
+        rig.with(|partition, _| partition.durable_offset())
+    };
+    assert_eq!(flushed(None, None, 3), 0);
+    assert_eq!(flushed(Some(4), None, 3), 0);
+    assert_eq!(flushed(Some(3), None, 3), 3);
+    assert_eq!(flushed(None, Some(1000), 3), 3);
+    assert_eq!(flushed(Some(2), Some(1000), 3), 3);
 }

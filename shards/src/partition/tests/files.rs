@@ -220,6 +220,31 @@ fn garbage_behind_the_last_batch_is_cut_and_never_comes_back() {
 }
 
 #[test]
+fn a_log_of_the_time_before_kafka_0_11_is_refused_and_not_touched() {
+    // Offset 0, 33 bytes, CRC-32, magic 0, attributes 0, key null, value "hello, legacy world".
+    let mut message = [0_u8; 8].to_vec();
+    message.extend_from_slice(&33_i32.to_be_bytes());
+    message.extend_from_slice(&0x52f0_a530_u32.to_be_bytes());
+    message.extend_from_slice(&[0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 19]);
+    message.extend_from_slice(b"hello, legacy world");
+    let mut simulation = Simulation::new(13);
+    let world = simulation.world();
+    simulation.run(async {
+        drop(open(&world, RecoveryHint::default()).await);
+        let log = path(&first(".log"));
+        world
+            .write_file_atomic(&log, &message)
+            .await
+            .expect("writes");
+        let config = small_config(Durability::Disk);
+        let opened = Rig::open(&world, Path::new(DIR), &config, RecoveryHint::default(), 0).await;
+        let error = opened.err().expect("refused").to_string();
+        assert!(error.contains("before Kafka 0.11 at 0"), "{error}");
+        assert!(world.read_file(&log, 1 << 20).await.expect("reads") == message);
+    });
+}
+
+#[test]
 fn another_topics_directory_is_refused() {
     let mut simulation = Simulation::new(6);
     let world = simulation.world();

@@ -65,6 +65,8 @@ fn timestamps_find_the_first_record_that_is_not_older() {
 fn positions_answer_without_reading() {
     run(async |world| {
         let rig = open(world, RecoveryHint::default(), 2).await;
+        let empty = rig.list(OffsetTarget::Earliest).await;
+        assert_eq!((empty.offset, empty.leader_epoch), (0, 2));
         for _ in 0..4 {
             rig.must_append(&batch(&[b"x"])).await;
         }

@@ -323,6 +323,16 @@ impl<W: World> Rig<W> {
         result
     }
 
+    /// The partition's timer fires at this time.
+    pub(super) fn at(&self, mono_ns: u64) {
+        let now = Now {
+            mono_ns,
+            ..self.now()
+        };
+        self.with(|partition, _| partition.on_timer(now));
+        self.start_jobs();
+    }
+
     pub(super) fn recovery_point(&self) -> Option<i64> {
         self.state.borrow().recovery_point
     }
