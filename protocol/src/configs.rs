@@ -178,8 +178,22 @@ impl ConfigDef {
             Value::List(entries) => self.check_list(entries),
             Value::Boolean(_) => Ok(()),
         };
-        checked.map_err(|reason| self.error(value, reason))?;
+        checked.map_err(|reason| self.error(&self.shown(value, &parsed), reason))?;
         Ok(parsed)
+    }
+
+    /// A value as Kafka's refusals show it: the entry of a list that is wrong, or else all of them.
+    fn shown(&self, value: &str, parsed: &Value) -> String {
+        match parsed {
+            Value::List(entries) => {
+                let wrong = entries.iter().find(|entry| self.check_text(entry).is_err());
+                wrong
+                    .cloned()
+                    .unwrap_or_else(|| format!("[{}]", entries.join(", ")))
+            }
+            Value::Decimal(decimal) => format!("{decimal:?}"),
+            _ => value.to_owned(),
+        }
     }
 
     fn parse(&self, value: &str) -> Result<Value, ConfigError> {

@@ -13,6 +13,8 @@ mod batches;
 mod change;
 mod config_rules;
 mod controller;
+#[cfg(test)]
+mod controller_tests;
 mod create_topics;
 mod identity;
 mod image;

@@ -172,6 +172,7 @@ use Conversion::{HoursToMs, MinutesToMs, Same};
 
 /// The broker settings behind each topic setting, the strongest first (`ServerTopicConfigSynonyms`).
 const SYNONYMS: &[(&str, &[(&str, Conversion)])] = &[
+    (DURABILITY, &[(DURABILITY, Same)]),
     ("cleanup.policy", &[("log.cleanup.policy", Same)]),
     (
         "compression.gzip.level",
@@ -261,7 +262,6 @@ const SYNONYMS: &[(&str, &[(&str, Conversion)])] = &[
         "unclean.leader.election.enable",
         &[("unclean.leader.election.enable", Same)],
     ),
-    (DURABILITY, &[(DURABILITY, Same)]),
 ];
 
 /// The broker settings behind a topic setting, the strongest first; empty for settings that only

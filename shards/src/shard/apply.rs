@@ -232,17 +232,7 @@ impl<W: World, R> Shard<W, R> {
         result: Result<(Partition<W>, RecoveryReport), LogError>,
     ) {
         let slot = match result {
-            Ok((partition, report)) => {
-                if !report.clean && report.scanned_bytes > 0 {
-                    tracing::info!(
-                        partition = %partition.dir().display(),
-                        scanned_bytes = report.scanned_bytes,
-                        cut_bytes = report.cut_bytes,
-                        "recovered after an unclean stop"
-                    );
-                }
-                Slot::Online(Box::new(partition))
-            }
+            Ok((partition, _)) => Slot::Online(Box::new(partition)),
             Err(error) => {
                 self.counters.logs_failed += 1;
                 tracing::error!(topic = %id.topic_id, partition = id.index, %error, "log offline");
