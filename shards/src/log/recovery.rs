@@ -484,7 +484,7 @@ impl<W: World> Recovery<'_, W> {
         tail: Walked<W::File>,
     ) -> Result<Recovered<W>, LogError> {
         let path = segment_path(self.dir, base_offset, FileKind::Log);
-        if !self.report.clean {
+        if !self.report.clean && tail.valid_bytes > 0 {
             // What a killed process wrote may sit in the device's cache: consumers may read it
             // from now on, so it has to be where a power cut cannot take it back.
             tail.file

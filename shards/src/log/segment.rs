@@ -279,8 +279,7 @@ impl<W: World> ActiveSegment<W> {
             base_offset: self.base_offset,
             next_offset: self.next_offset,
             max_timestamp: self.index.max_timestamp(),
-            offsets: self.index.offsets.to_bytes(),
-            times: self.index.times.to_bytes(),
+            index: Rc::new(self.index),
             file: self.file,
         }
     }
@@ -307,8 +306,7 @@ pub(crate) struct SealJob<W: World> {
     base_offset: i64,
     next_offset: i64,
     max_timestamp: i64,
-    offsets: Vec<u8>,
-    times: Vec<u8>,
+    index: Rc<IndexBuilder>,
     file: AppendFile<W::File>,
 }
 
@@ -322,6 +320,11 @@ pub(crate) struct Sealed<W: World> {
 }
 
 impl<W: World> SealJob<W> {
+    /// The finished indexes, for readers who come before their files.
+    pub(crate) fn index(&self) -> &Rc<IndexBuilder> {
+        &self.index
+    }
+
     /// Performs it. The log's bytes are durable and exactly as long as they should be before the
     /// indexes are written, so an index never speaks of bytes that are not there.
     ///
@@ -329,14 +332,8 @@ impl<W: World> SealJob<W> {
     /// When the log itself could not be cut or synced: it has failed.
     pub(crate) async fn perform(self, world: &W) -> Result<Sealed<W>, AppendError> {
         let file = self.file.seal().await?;
-        let indexes = write_indexes(
-            world,
-            &self.dir,
-            self.base_offset,
-            &self.offsets,
-            &self.times,
-        )
-        .await;
+        let (offsets, times) = (self.index.offsets.to_bytes(), self.index.times.to_bytes());
+        let indexes = write_indexes(world, &self.dir, self.base_offset, &offsets, &times).await;
         let segment = SealedSegment {
             base_offset: self.base_offset,
             next_offset: self.next_offset,

@@ -271,12 +271,11 @@ fn closing_source<W: World>(closing: &Closing<W>, offset: i64) -> Source<W> {
             file: Some(Rc::clone(segment.file())),
             start: Start::At(u64::from(segment.index().offsets.lookup(offset))),
         },
-        // Its index is on its way to the disk; the walk from the start is rare and short-lived.
         Closing::Sealing(sealing) => Source {
             base_offset: sealing.segment.base_offset,
             end_bytes: sealing.segment.size_bytes,
             file: sealing.segment.file.clone(),
-            start: Start::At(0),
+            start: Start::At(u64::from(sealing.index.offsets.lookup(offset))),
         },
     }
 }

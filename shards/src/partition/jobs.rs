@@ -292,22 +292,25 @@ impl<W: World> Partition<W> {
         let Some(Closing::Draining { segment, snapshot }) = self.closing.pop_front() else {
             return None;
         };
-        let base_offset = segment.base_offset();
-        let next_offset = segment.next_offset();
+        let (base_offset, next_offset) = (segment.base_offset(), segment.next_offset());
+        let durable_offset = segment.durable_offset();
+        let readable = SealedSegment {
+            base_offset,
+            next_offset,
+            size_bytes: segment.size_bytes(),
+            max_timestamp: Some(segment.max_timestamp()),
+            file: Some(segment.file().clone()),
+        };
+        let job = segment.seal(&self.dir);
         self.closing.push_front(Closing::Sealing(SealingSegment {
-            segment: SealedSegment {
-                base_offset,
-                next_offset,
-                size_bytes: segment.size_bytes(),
-                max_timestamp: Some(segment.max_timestamp()),
-                file: Some(segment.file().clone()),
-            },
-            durable_offset: segment.durable_offset(),
+            segment: readable,
+            index: job.index().clone(),
+            durable_offset,
         }));
         let snapshot_path = segment_path(&self.dir, next_offset, FileKind::Snapshot);
         Some(Seal {
             world: self.world.clone(),
-            job: segment.seal(&self.dir),
+            job,
             base_offset,
             snapshot: (snapshot_path, snapshot),
             epochs: (self.dir.join(LEADER_EPOCH_FILE), self.epochs.to_bytes()),

@@ -24,6 +24,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use chronik_io::World;
@@ -38,6 +39,7 @@ pub use timestamps::{OffsetDone, OffsetJob, OffsetPlan};
 use crate::catalog::{Durability, TopicConfig};
 use crate::log::LogError;
 use crate::log::epochs::LeaderEpochs;
+use crate::log::index::IndexBuilder;
 pub use crate::log::recovery::{RecoveryHint, RecoveryReport};
 use crate::log::segment::{ActiveSegment, SealedSegment};
 use crate::request::{AppendResult, LogDescription, PartitionId};
@@ -137,6 +139,8 @@ enum Closing<W: World> {
 struct SealingSegment<W: World> {
     /// As it will be; readable already.
     segment: SealedSegment<W>,
+    /// Its indexes, on their way to the disk.
+    index: Rc<IndexBuilder>,
     durable_offset: i64,
 }
 

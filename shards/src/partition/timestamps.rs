@@ -146,7 +146,11 @@ impl<W: World> Partition<W> {
                     end_bytes: sealing.segment.size_bytes,
                     max_timestamp: sealing.segment.max_timestamp,
                     file: sealing.segment.file.clone(),
-                    start: Some(0),
+                    start: Some(start_position(
+                        &sealing.index.offsets,
+                        &sealing.index.times,
+                        search,
+                    )),
                 },
             });
         }
