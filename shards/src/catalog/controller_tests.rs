@@ -136,16 +136,6 @@ fn topic(name: &str, partition_count: i32, replication_factor: i16) -> NewTopic 
     }
 }
 
-fn assigned(name: &str, assignments: &[(i32, &[i32])]) -> NewTopic {
-    let assignments = assignments
-        .iter()
-        .map(|(index, brokers)| (*index, brokers.to_vec()));
-    NewTopic {
-        assignments: assignments.collect(),
-        ..topic(name, -1, -1)
-    }
-}
-
 fn configured(name: &str, configs: &[(&str, Option<&str>)]) -> NewTopic {
     let configs = configs
         .iter()
@@ -156,85 +146,55 @@ fn configured(name: &str, configs: &[(&str, Option<&str>)]) -> NewTopic {
     }
 }
 
+/// Name, partitions, replication factor, assignments; the code; Kafka's sentence.
+const REFUSED_TOPICS: &str = "\
+foo|1|1|| TOPIC_ALREADY_EXISTS|Topic 'foo' already exists.
+rf3|1|3|| INVALID_REPLICATION_FACTOR|Unable to replicate the partition 3 time(s): The target replication factor of 3 cannot be reached because only 1 broker(s) are registered or some brokers have all their log directories cordoned.
+rf0|0|0|| INVALID_REPLICATION_FACTOR|Replication factor must be larger than 0, or -1 to use the default value.
+p0|0|1|| INVALID_PARTITIONS|Number of partitions was set to an invalid non-positive value.
+my_topic|1|1|| INVALID_TOPIC_EXCEPTION|Topic 'my_topic' collides with existing topic: my.topic
+a b|1|1|| INVALID_TOPIC_EXCEPTION|Topic name is invalid: 'a b' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'
+__cluster_metadata|1|1|| INVALID_REQUEST|Creation of internal topic __cluster_metadata is prohibited.
+as|-1|-1|0:1 2:1| INVALID_REPLICA_ASSIGNMENT|partitions should be a consecutive 0-based integer sequence
+as|-1|-1|0:9| INVALID_REPLICA_ASSIGNMENT|The manual partition assignment includes broker 9, but no such broker is registered.
+as|-1|-1|0:1,1| INVALID_REPLICA_ASSIGNMENT|The manual partition assignment includes the broker 1 more than once.
+as|-1|-1|0:| INVALID_REPLICA_ASSIGNMENT|The manual partition assignment includes an empty replica list.
+as|-1|-1|-1:1| INVALID_REPLICA_ASSIGNMENT|partitions should be a consecutive 0-based integer sequence
+many|10001|1|| POLICY_VIOLATION|Excessively large number of partitions per request.";
+
+/// A topic as a line of the table gives it.
+fn topic_of(fields: &[&str]) -> NewTopic {
+    let number = |text: &str| text.parse::<i32>().expect("a number");
+    let assignments = fields[3].split_whitespace().map(|entry| {
+        let (index, brokers) = entry.split_once(':').expect("a colon");
+        let brokers = brokers
+            .split(',')
+            .filter(|broker| !broker.is_empty())
+            .map(number);
+        (number(index), brokers.collect())
+    });
+    NewTopic {
+        assignments: assignments.collect(),
+        ..topic(
+            fields[0],
+            number(fields[1]),
+            fields[2].parse().expect("a number"),
+        )
+    }
+}
+
 #[test]
 fn topics_are_refused_with_kafkas_codes_and_sentences() {
-    use ErrorCode as E;
     let mut cluster = OneBroker::new();
     assert_eq!(cluster.create(topic("foo", 2, 1)), Ok(2));
     assert_eq!(cluster.create(topic("my.topic", -1, -1)), Ok(1));
-    let cases: &[(NewTopic, ErrorCode, &str)] = &[
-        (
-            topic("foo", 1, 1),
-            E::TopicAlreadyExists,
-            "Topic 'foo' already exists.",
-        ),
-        (
-            topic("rf3", 1, 3),
-            E::InvalidReplicationFactor,
-            "Unable to replicate the partition 3 time(s): The target replication factor of 3 cannot be reached because only 1 broker(s) are registered or some brokers have all their log directories cordoned.",
-        ),
-        (
-            topic("rf0", 0, 0),
-            E::InvalidReplicationFactor,
-            "Replication factor must be larger than 0, or -1 to use the default value.",
-        ),
-        (
-            topic("p0", 0, 1),
-            E::InvalidPartitions,
-            "Number of partitions was set to an invalid non-positive value.",
-        ),
-        (
-            topic("my_topic", 1, 1),
-            E::InvalidTopicException,
-            "Topic 'my_topic' collides with existing topic: my.topic",
-        ),
-        (
-            topic("a b", 1, 1),
-            E::InvalidTopicException,
-            "Topic name is invalid: 'a b' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'",
-        ),
-        (
-            topic("__cluster_metadata", 1, 1),
-            E::InvalidRequest,
-            "Creation of internal topic __cluster_metadata is prohibited.",
-        ),
-        (
-            assigned("as", &[(0, &[1]), (2, &[1])]),
-            E::InvalidReplicaAssignment,
-            "partitions should be a consecutive 0-based integer sequence",
-        ),
-        (
-            assigned("as", &[(0, &[9])]),
-            E::InvalidReplicaAssignment,
-            "The manual partition assignment includes broker 9, but no such broker is registered.",
-        ),
-        (
-            assigned("as", &[(0, &[1, 1])]),
-            E::InvalidReplicaAssignment,
-            "The manual partition assignment includes the broker 1 more than once.",
-        ),
-        (
-            assigned("as", &[(0, &[])]),
-            E::InvalidReplicaAssignment,
-            "The manual partition assignment includes an empty replica list.",
-        ),
-        (
-            assigned("as", &[(-1, &[1])]),
-            E::InvalidReplicaAssignment,
-            "partitions should be a consecutive 0-based integer sequence",
-        ),
-        (
-            topic("many", 10_001, 1),
-            E::PolicyViolation,
-            "Excessively large number of partitions per request.",
-        ),
-    ];
-    for (topic, code, message) in cases {
-        let wanted = Err((*code, (*message).to_owned()));
-        assert_eq!(cluster.create(topic.clone()), wanted, "{topic:?}");
+    for line in REFUSED_TOPICS.lines() {
+        let fields: Vec<&str> = line.splitn(6, '|').collect();
+        let (code, message) = cluster.create(topic_of(&fields)).expect_err(line);
+        assert_eq!((code.name(), &*message), (fields[4].trim(), fields[5]));
     }
     assert_eq!(
-        cluster.create(assigned("as", &[(1, &[1]), (0, &[1])])),
+        cluster.create(topic_of(&["as", "-1", "-1", "1:1 0:1"])),
         Ok(2)
     );
     assert_eq!(cluster.create(topic("__consumer_offsets", 1, 1)), Ok(1));
@@ -246,81 +206,48 @@ fn topics_are_refused_with_kafkas_codes_and_sentences() {
     );
 }
 
+/// Settings (a null value has no `=`), and Kafka's sentence.
+const REFUSED_SETTINGS: &str = "\
+nope=1|Unknown topic config name: nope
+retention.ms=abc|Invalid value abc for configuration retention.ms: Not a number of type LONG
+segment.bytes=1|Invalid value 1 for configuration segment.bytes: Value must be at least 1048576
+compression.type=foo|Invalid value foo for configuration compression.type: String must be one of: uncompressed, zstd, lz4, snappy, gzip, producer
+cleanup.policy=foo,delete|Invalid value foo for configuration cleanup.policy: String must be one of: compact, delete
+preallocate=maybe|Invalid value maybe for configuration preallocate: Expected value to be either true or false
+min.cleanable.dirty.ratio=2|Invalid value 2.0 for configuration min.cleanable.dirty.ratio: Value must be no more than 1
+leader.replication.throttled.replicas=xx|Invalid value [xx] for configuration leader.replication.throttled.replicas: leader.replication.throttled.replicas must be the literal '*' or a list of replicas in the following format: [partitionId]:[brokerId],[partitionId]:[brokerId],...
+min.compaction.lag.ms=20 max.compaction.lag.ms=10|conflict topic config setting min.compaction.lag.ms (20) > max.compaction.lag.ms (10)
+remote.storage.enable=true|Tiered Storage functionality is disabled in the broker. Topic cannot be configured with remote log storage.
+message.format.version=2.8|Unknown topic config name: message.format.version
+retention.ms|Null value not supported for topic configs: retention.ms
+compression.gzip.level=0|Invalid value 0 for configuration compression.gzip.level: Value must be between 1 and 9 or equal to -1
+chronik.durability=hope|Invalid value hope for configuration chronik.durability: String must be one of: disk, process";
+
 #[test]
 fn topic_settings_are_refused_with_kafkas_sentences() {
     let mut cluster = OneBroker::new();
-    let cases: &[(&[(&str, Option<&str>)], &str)] = &[
-        (&[("nope", Some("1"))], "Unknown topic config name: nope"),
-        (
-            &[("retention.ms", Some("abc"))],
-            "Invalid value abc for configuration retention.ms: Not a number of type LONG",
-        ),
-        (
-            &[("segment.bytes", Some("1"))],
-            "Invalid value 1 for configuration segment.bytes: Value must be at least 1048576",
-        ),
-        (
-            &[("compression.type", Some("foo"))],
-            "Invalid value foo for configuration compression.type: String must be one of: uncompressed, zstd, lz4, snappy, gzip, producer",
-        ),
-        (
-            &[("cleanup.policy", Some("foo,delete"))],
-            "Invalid value foo for configuration cleanup.policy: String must be one of: compact, delete",
-        ),
-        (
-            &[("min.cleanable.dirty.ratio", Some("2"))],
-            "Invalid value 2.0 for configuration min.cleanable.dirty.ratio: Value must be no more than 1",
-        ),
-        (
-            &[("leader.replication.throttled.replicas", Some("xx"))],
-            "Invalid value [xx] for configuration leader.replication.throttled.replicas: leader.replication.throttled.replicas must be the literal '*' or a list of replicas in the following format: [partitionId]:[brokerId],[partitionId]:[brokerId],...",
-        ),
-        (
-            &[("preallocate", Some("maybe"))],
-            "Invalid value maybe for configuration preallocate: Expected value to be either true or false",
-        ),
-        (
-            &[
-                ("min.compaction.lag.ms", Some("20")),
-                ("max.compaction.lag.ms", Some("10")),
-            ],
-            "conflict topic config setting min.compaction.lag.ms (20) > max.compaction.lag.ms (10)",
-        ),
-        (
-            &[("remote.storage.enable", Some("true"))],
-            "Tiered Storage functionality is disabled in the broker. Topic cannot be configured with remote log storage.",
-        ),
-        (
-            &[("message.format.version", Some("2.8"))],
-            "Unknown topic config name: message.format.version",
-        ),
-        (
-            &[("retention.ms", None)],
-            "Null value not supported for topic configs: retention.ms",
-        ),
-        (
-            &[("compression.gzip.level", Some("0"))],
-            "Invalid value 0 for configuration compression.gzip.level: Value must be between 1 and 9 or equal to -1",
-        ),
-        (
-            &[("chronik.durability", Some("hope"))],
-            "Invalid value hope for configuration chronik.durability: String must be one of: disk, process",
-        ),
-    ];
-    for (configs, message) in cases {
-        let wanted = Err((ErrorCode::InvalidConfig, (*message).to_owned()));
-        assert_eq!(cluster.create(configured("c", configs)), wanted);
+    for line in REFUSED_SETTINGS.lines() {
+        let (settings, wanted) = line.split_once('|').expect("a sentence");
+        let configs: Vec<_> = settings
+            .split(' ')
+            .map(|setting| match setting.split_once('=') {
+                Some((name, value)) => (name, Some(value)),
+                None => (setting, None),
+            })
+            .collect();
+        let wanted = Err((ErrorCode::InvalidConfig, wanted.to_owned()));
+        assert_eq!(cluster.create(configured("c", &configs)), wanted);
     }
-    for fine in [
+    for (name, value) in [
         ("retention.ms", " 5 "),
         ("cleanup.policy", "delete,delete"),
         ("cleanup.policy", ""),
     ] {
         let mut cluster = OneBroker::new();
         assert_eq!(
-            cluster.create(configured("c", &[(fine.0, Some(fine.1))])),
+            cluster.create(configured("c", &[(name, Some(value))])),
             Ok(1),
-            "{fine:?}"
+            "{name}"
         );
     }
 }
@@ -441,98 +368,71 @@ fn partitions_are_added_or_refused_as_by_kafka() {
     );
 }
 
+/// Resource, setting, operation, value (`-` for null); the code; Kafka's sentence.
+const REFUSED_CHANGES: &str = "\
+none|retention.ms|Set|1|UNKNOWN_TOPIC_OR_PARTITION|The topic 'none' does not exist.
+|retention.ms|Set|1|INVALID_REQUEST|Default topic resources are not allowed.
+foo|nope|Set|1|INVALID_CONFIG|Unknown topic config name: nope
+foo|retention.ms|Append|1|INVALID_CONFIG|Can't APPEND to key retention.ms because its type is not LIST.
+foo|segment.ms|Set|-|INVALID_REQUEST|Null value not supported for : segment.ms
+broker 1|node.id|Set|3|INVALID_REQUEST|Cannot update these configs dynamically: [node.id]
+broker 1|log.retention.ms|Set|xx|INVALID_REQUEST|Invalid value xx for configuration log.retention.ms: Not a number of type LONG
+broker -1|log.retention.ms|Set|1|INVALID_REQUEST|Invalid negative broker ID.";
+
+fn foo() -> ConfigResource {
+    ConfigResource::Topic(Str::from("foo"))
+}
+
 #[test]
-fn settings_are_altered_or_refused_as_by_kafka() {
-    use ConfigOpKind::{Append, Delete, Set, Subtract};
-    use ErrorCode as E;
+fn changes_of_settings_are_refused_as_by_kafka() {
     let mut cluster = OneBroker::new();
     assert_eq!(cluster.create(topic("foo", 1, 1)), Ok(1));
-    let foo = || ConfigResource::Topic(Str::from("foo"));
-    let refused = |code, message: &str| Err((code, message.to_owned()));
-    let set = |name, value| [(name, Set, Some(value))];
-    for (resource, ops, code, message) in [
-        (
-            ConfigResource::Topic(Str::from("none")),
-            &set("retention.ms", "1")[..],
-            E::UnknownTopicOrPartition,
-            "The topic 'none' does not exist.",
-        ),
-        (
-            ConfigResource::Topic(Str::from("")),
-            &set("retention.ms", "1"),
-            E::InvalidRequest,
-            "Default topic resources are not allowed.",
-        ),
-        (
-            foo(),
-            &set("nope", "1"),
-            E::InvalidConfig,
-            "Unknown topic config name: nope",
-        ),
-        (
-            foo(),
-            &[("retention.ms", Append, Some("1"))],
-            E::InvalidConfig,
-            "Can't APPEND to key retention.ms because its type is not LIST.",
-        ),
-        (
-            foo(),
-            &[
-                ("segment.ms", Set, Some("5")),
-                ("segment.ms", Set, Some("6")),
-            ],
-            E::InvalidRequest,
-            "Error due to duplicate config keys",
-        ),
-        (
-            foo(),
-            &[("segment.ms", Set, None)],
-            E::InvalidRequest,
-            "Null value not supported for : segment.ms",
-        ),
-        (
-            ConfigResource::Broker(Some(1)),
-            &set("node.id", "3"),
-            E::InvalidRequest,
-            "Cannot update these configs dynamically: [node.id]",
-        ),
-        (
-            ConfigResource::Broker(Some(1)),
-            &set("log.retention.ms", "xx"),
-            E::InvalidRequest,
-            "Invalid value xx for configuration log.retention.ms: Not a number of type LONG",
-        ),
-        (
-            ConfigResource::Broker(Some(-1)),
-            &set("log.retention.ms", "1"),
-            E::InvalidRequest,
-            "Invalid negative broker ID.",
-        ),
-    ] {
-        assert_eq!(cluster.alter(resource, ops), refused(code, message));
+    for line in REFUSED_CHANGES.lines() {
+        let fields: Vec<&str> = line.splitn(6, '|').collect();
+        let resource = match fields[0].strip_prefix("broker ") {
+            Some(id) => ConfigResource::Broker(Some(id.parse().expect("an id"))),
+            None => ConfigResource::Topic(Str::from(fields[0])),
+        };
+        let kind = if fields[2] == "Set" {
+            ConfigOpKind::Set
+        } else {
+            ConfigOpKind::Append
+        };
+        let op = (fields[1], kind, (fields[3] != "-").then_some(fields[3]));
+        let (code, message) = cluster.alter(resource, &[op]).expect_err(line);
+        assert_eq!((code.name(), &*message), (fields[4], fields[5]));
     }
-    let policy = |cluster: &OneBroker| {
-        cluster
-            .image
-            .topic("foo")
-            .and_then(|topic| topic.configs.get("cleanup.policy").cloned())
-    };
-    let change = |kind, value| [("cleanup.policy", kind, Some(value))];
-    assert_eq!(cluster.alter(foo(), &change(Append, "compact")), Ok(()));
-    assert_eq!(policy(&cluster), Some(Str::from("delete,compact")));
-    assert_eq!(cluster.alter(foo(), &change(Append, "compact")), Ok(()));
-    assert_eq!(policy(&cluster), Some(Str::from("delete,compact")));
-    assert_eq!(cluster.alter(foo(), &change(Subtract, "delete")), Ok(()));
-    assert_eq!(policy(&cluster), Some(Str::from("compact")));
-    assert_eq!(
-        cluster.alter(foo(), &[("cleanup.policy", Delete, None)]),
-        Ok(())
+    let twice = [
+        ("segment.ms", ConfigOpKind::Set, Some("5")),
+        ("segment.ms", ConfigOpKind::Set, Some("6")),
+    ];
+    let wanted = (
+        ErrorCode::InvalidRequest,
+        "Error due to duplicate config keys".to_owned(),
     );
-    assert_eq!(policy(&cluster), None);
+    assert_eq!(cluster.alter(foo(), &twice), Err(wanted));
+}
+
+#[test]
+fn lists_grow_and_shrink_and_settings_of_brokers_reach_topics() {
+    use ConfigOpKind::{Append, Delete, Set, Subtract};
+    let mut cluster = OneBroker::new();
+    assert_eq!(cluster.create(topic("foo", 1, 1)), Ok(1));
+    for (kind, value, wanted) in [
+        (Append, "compact", Some("delete,compact")),
+        (Append, "compact", Some("delete,compact")),
+        (Subtract, "delete", Some("compact")),
+        (Delete, "", None),
+    ] {
+        let ops = [("cleanup.policy", kind, Some(value))];
+        assert_eq!(cluster.alter(foo(), &ops), Ok(()));
+        let configs = &cluster.image.topic("foo").expect("foo").configs;
+        assert_eq!(configs.get("cleanup.policy").map(Str::as_str), wanted);
+    }
     assert_eq!(cluster.alter(foo(), &[("nope", Delete, None)]), Ok(()));
-    // A setting of every broker reaches the topics that have none of their own.
+    let everywhere = || ConfigResource::Broker(None);
     assert_eq!(
-        cluster.alter(ConfigResource::Broker(None), &set("log.retention.ms", "77")),
+        cluster.alter(everywhere(), &[("log.retention.ms", Set, Some("77"))]),
         Ok(())
     );
     let retention = cluster
@@ -541,7 +441,7 @@ fn settings_are_altered_or_refused_as_by_kafka() {
         .and_then(|topic| topic.config.retention_ms);
     assert_eq!(retention, Some(77));
     assert_eq!(
-        cluster.alter(ConfigResource::Broker(None), &set("some.custom", "3")),
+        cluster.alter(everywhere(), &[("some.custom", Set, Some("3"))]),
         Ok(())
     );
 }

@@ -274,6 +274,26 @@ impl<W: World> OpenedCatalogue<W> {
         self.append(world, cache, leader_change(node_id, now_ms)?)
             .await?;
 
+        let records = self.registrations(world, registration);
+        let batch = atomic_batch(&records, now_ms)?;
+        self.append_records(world, cache, &records, batch).await?;
+
+        let changes = new_leader_epochs(&self.image, registration.identity.directory_id);
+        let mut left = &changes[..];
+        while !left.is_empty() {
+            let (batch, taken) = some_batch(left, 0, -1, now_ms)?;
+            let (these, rest) = left.split_at(taken.min(left.len()));
+            self.append_records(world, cache, these, batch).await?;
+            left = rest;
+            world.pause().await;
+        }
+        self.image.settle();
+        Ok(())
+    }
+
+    /// What a start writes once: the version of the log, this controller, this broker.
+    fn registrations(&self, world: &W, registration: &Registration) -> Vec<MetadataRecord> {
+        let node_id = registration.identity.node_id;
         let mut records = Vec::new();
         if !self.image.features.contains_key("metadata.version") {
             records.push(MetadataRecord::FeatureLevel(FeatureLevelRecord {
@@ -310,20 +330,7 @@ impl<W: World> OpenedCatalogue<W> {
         records.push(MetadataRecord::RegisterBroker(registration_record(
             node_id, &broker,
         )));
-        self.append_records(world, cache, &records, atomic_batch(&records, now_ms)?)
-            .await?;
-
-        let changes = new_leader_epochs(&self.image, registration.identity.directory_id);
-        let mut left = &changes[..];
-        while !left.is_empty() {
-            let (batch, taken) = some_batch(left, 0, -1, now_ms)?;
-            let (these, rest) = left.split_at(taken.min(left.len()));
-            self.append_records(world, cache, these, batch).await?;
-            left = rest;
-            world.pause().await;
-        }
-        self.image.settle();
-        Ok(())
+        records
     }
 
     async fn append_records(

@@ -73,15 +73,7 @@ impl<W: World, R> Shard<W, R> {
                 }
                 AppendOutcome::Done(result) => Some(result),
             };
-            match &result {
-                Some(result) if result.error != ErrorCode::None => {
-                    self.counters.appends_refused += 1;
-                }
-                _ => {
-                    self.counters.batches_appended += 1;
-                    self.counters.bytes_appended += bytes;
-                }
-            }
+            self.count_append(result.as_ref(), bytes);
             decided.push((id, result));
         }
         let mut previous = None;
@@ -111,6 +103,16 @@ impl<W: World, R> Shard<W, R> {
             undecided,
             timer,
         });
+    }
+
+    fn count_append(&mut self, result: Option<&AppendResult>, bytes: u64) {
+        match result {
+            Some(result) if result.error != ErrorCode::None => self.counters.appends_refused += 1,
+            _ => {
+                self.counters.batches_appended += 1;
+                self.counters.bytes_appended += bytes;
+            }
+        }
     }
 
     /// The first append since the last look sets the timer that forgets silent producers.
