@@ -429,15 +429,17 @@ impl<W: World> Partition<W> {
         sealed: Result<(SealedSegment<W>, std::io::Result<()>), AppendError>,
         events: &mut Vec<PartitionEvent>,
     ) {
-        let front = self.closing.pop_front();
-        assert_eq!(
-            front.map(|front| front.base_offset()),
-            Some(base),
-            "seals come in order"
-        );
+        let Some(Closing::Sealing(sealing)) = self.closing.pop_front() else {
+            panic!("a seal that was not taken");
+        };
+        assert_eq!(sealing.segment.base_offset, base, "seals come in order");
         let (segment, beside) = match sealed {
             Ok(sealed) => sealed,
-            Err(failed) => return self.fail(&failed.to_string(), events),
+            Err(failed) => {
+                // Not as it should be, but what was acknowledged in it can still be read.
+                self.sealed.push_back(sealing.segment);
+                return self.fail(&failed.to_string(), events);
+            }
         };
         let next_offset = segment.next_offset;
         self.sealed.push_back(segment);

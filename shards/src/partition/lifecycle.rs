@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 
-use chronik_io::World;
+use chronik_io::{File, World};
 use chronik_protocol::Uuid;
 use tracing::{info, warn};
 
@@ -108,7 +108,8 @@ impl<W: World> Partition<W> {
             log_start: self.log_start,
             high_watermark: log_end,
         };
-        if !self.dirty {
+        let exact = self.active.file().len() == self.active.size_bytes();
+        if !self.dirty && exact {
             // The files are as the last clean stop left them.
             return Ok(report);
         }

@@ -215,3 +215,47 @@ fn flushes_make_a_log_durable_that_promises_only_to_outlive_the_process() {
     assert_eq!(flushed(None, Some(1000), 3), 3);
     assert_eq!(flushed(Some(2), Some(1000), 3), 3);
 }
+
+#[test]
+fn a_seal_that_fails_ends_the_log_and_its_segment_can_still_be_read() {
+    let mut simulation = Simulation::new(14);
+    let world = simulation.world();
+    let config = small_config(Durability::Disk);
+    let opened = Rig::open(&world, Path::new(DIR), &config, RecoveryHint::default(), 0);
+    let (rig, _) = simulation.run(opened).expect("opens");
+    for n in 0..3_u8 {
+        simulation.run(rig.must_append(&batch(&[&[n; 7000]])));
+    }
+    simulation
+        .faults()
+        .script(Operation::SetLen, ".log", 0, Fault::Broken);
+    rig.send(&batch(&[&[3; 7000]]), Acks::All);
+    simulation.run(rig.quiet());
+    assert!(rig.failed());
+    let read = simulation.run(rig.read_all(0));
+    let bases: Vec<i64> = read.iter().map(|batch| batch.header.base_offset).collect();
+    assert_eq!(bases[..3], [0, 1, 2]);
+}
+
+#[test]
+fn room_that_was_never_used_is_given_back_at_a_clean_stop() {
+    let mut simulation = Simulation::new(15);
+    let world = simulation.world();
+    let config = small_config(Durability::Disk);
+    let hint = RecoveryHint::default();
+    let opened = Rig::open(&world, Path::new(DIR), &config, hint, 0);
+    let (rig, _) = simulation.run(opened).expect("opens");
+    simulation.run(rig.must_append(&batch(&[b"x"])));
+    let hint = clean(&simulation.run(rig.close()).expect("closes"));
+    let opened = Rig::open(&world, Path::new(DIR), &config, hint, 1);
+    let (rig, _) = simulation.run(opened).expect("opens");
+    simulation
+        .faults()
+        .script(Operation::Zero, ".log", 0, Fault::NoSpace);
+    let refused = simulation.run(rig.append(&batch(&[&[1; 9000]]), Acks::All));
+    assert_eq!(refused.error, ErrorCode::KafkaStorageError);
+    let hint = clean(&simulation.run(rig.close()).expect("closes"));
+    let opened = Rig::open(&world, Path::new(DIR), &config, hint, 2);
+    let (_, report) = simulation.run(opened).expect("opens");
+    assert!(report.clean);
+}
