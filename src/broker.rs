@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -69,12 +68,10 @@ struct Ready {
 }
 
 /// What the preflight finds for these settings.
-///
-/// # Errors
-/// When the data directory's path cannot be made absolute.
-pub fn findings(config: &Config) -> Result<Vec<Finding>, Failure> {
+#[must_use]
+pub fn findings(config: &Config) -> Vec<Finding> {
     let preflight = Preflight {
-        directories: vec![data_dir(config)?],
+        directories: vec![config.data_dir.clone()],
         addresses: config
             .listeners
             .iter()
@@ -82,12 +79,7 @@ pub fn findings(config: &Config) -> Result<Vec<Finding>, Failure> {
             .collect(),
         descriptors: DESCRIPTORS_WANTED,
     };
-    Ok(preflight.check())
-}
-
-fn data_dir(config: &Config) -> Result<PathBuf, Failure> {
-    std::path::absolute(&config.data_dir)
-        .map_err(|error| Failure::new(format!("{}: {error}", config.data_dir.display())))
+    preflight.check()
 }
 
 impl Broker {
@@ -97,7 +89,7 @@ impl Broker {
     /// One sentence: a preflight check that failed, a directory or port that is taken, a data
     /// directory that belongs to somebody else or cannot be read.
     pub fn start(config: Config) -> Result<Self, Failure> {
-        for finding in findings(&config)? {
+        for finding in findings(&config) {
             match finding.verdict {
                 Verdict::Fine => {}
                 Verdict::Warning => warn!("{}: {}", finding.subject, finding.sentence),
@@ -109,15 +101,15 @@ impl Broker {
                 }
             }
         }
-        let data = data_dir(&config)?;
-        let lock = DirectoryLock::acquire(&data.join(LOCK_FILE)).map_err(Failure::new)?;
+        let lock =
+            DirectoryLock::acquire(&config.data_dir.join(LOCK_FILE)).map_err(Failure::new)?;
         let cores = allowed_cpus().map_err(Failure::new)?.len();
         let shards = config.shards.map_or(cores, std::num::NonZeroUsize::get);
         let sockets = bind(&config)?;
         let addresses: Vec<SocketAddr> = sockets.iter().map(Listener::address).collect();
         let (started, starts) = channel();
         let plan = Arc::new(Plan {
-            options: start_options(&config, data),
+            options: start_options(&config),
             config: Arc::new(config),
             incoming: Mutex::new((0..shards).map(|_| Vec::new()).collect()),
             accepting: Gate::default(),
@@ -209,7 +201,7 @@ fn listen_limits(limits: &ConnectionLimits) -> ListenLimits {
     }
 }
 
-fn start_options(config: &Config, data: PathBuf) -> StartOptions {
+fn start_options(config: &Config) -> StartOptions {
     let endpoints = config.listeners.iter().map(|listener| Endpoint {
         name: Str::from(listener.name.clone()),
         host: Str::from(listener.advertised_host.clone()),
@@ -219,7 +211,7 @@ fn start_options(config: &Config, data: PathBuf) -> StartOptions {
     let text =
         |(key, value): (&String, &String)| (Str::from(key.clone()), Str::from(value.clone()));
     StartOptions {
-        data,
+        data: config.data_dir.clone(),
         node_id: config.node_id,
         cluster_id: config.cluster_id.map(|id| Str::from(id.to_string())),
         endpoints: endpoints.collect(),

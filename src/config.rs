@@ -93,7 +93,7 @@ pub struct ConnectionLimits {
 pub struct Config {
     /// Where to listen and what to tell clients; at least one.
     pub listeners: Vec<Listener>,
-    /// The one data directory.
+    /// The one data directory, as an absolute path.
     pub data_dir: PathBuf,
     /// This broker's id (`node.id`, else `broker.id`, else 1).
     pub node_id: i32,
@@ -250,7 +250,8 @@ fn data_dir(values: &Values<'_>) -> Result<PathBuf, ConfigError> {
     let text = values.text(key).unwrap_or(DEFAULT_DATA_DIR);
     let mut dirs = text.split(',').map(str::trim).filter(|dir| !dir.is_empty());
     match (dirs.next(), dirs.next()) {
-        (Some(dir), None) => Ok(PathBuf::from(dir)),
+        (Some(dir), None) => std::path::absolute(dir)
+            .map_err(|error| ConfigError::invalid(key, dir, format!("a directory ({error})"))),
         _ => Err(ConfigError::invalid(key, text, "one directory")),
     }
 }
@@ -318,4 +319,90 @@ fn connection_limits(values: &Values<'_>) -> Result<ConnectionLimits, ConfigErro
         per_address_max: values.number("max.connections.per.ip", 0..=INT_MAX, INT_MAX)?,
         overrides,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(values: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let mut layer = Layer::named("test");
+        values
+            .iter()
+            .for_each(|(key, value)| layer.set(*key, *value));
+        Config::from_layers(&[layer])
+    }
+
+    #[test]
+    fn nothing_said_is_kafkas_default_on_loopback() {
+        let config = config(&[]).expect("valid");
+        assert_eq!(
+            config.listeners[0].bind,
+            "127.0.0.1:9092".parse().expect("an address")
+        );
+        assert!(config.data_dir.is_absolute() && config.data_dir.ends_with("data"));
+        assert_eq!(
+            (config.node_id, config.shards, config.cluster_id),
+            (1, None, None)
+        );
+        assert!(config.auto_create_topics && config.delete_topic_enable);
+        assert_eq!(config.request_bytes_max, 104_857_600);
+        assert_eq!(config.connections_idle_ms_max, Some(600_000));
+        assert_eq!(config.fetch_sessions_max, 1000);
+        assert!(config.warnings.is_empty());
+    }
+
+    #[test]
+    fn what_is_said_holds() {
+        let config = config(&[
+            ("broker.id", "7"),
+            ("log.dir", "/a"),
+            ("chronik.shards", "3"),
+            ("chronik.durability", "process"),
+            ("connections.max.idle.ms", "-1"),
+            ("auto.create.topics.enable", "FALSE"),
+            ("max.connections.per.ip.overrides", "127.0.0.1:5,[::1]:6"),
+            ("num.partitions", "4"),
+            ("no.such.key", "1"),
+        ])
+        .expect("valid");
+        assert_eq!(
+            (config.node_id, config.shards.map(NonZeroUsize::get)),
+            (7, Some(3))
+        );
+        assert_eq!(config.data_dir, PathBuf::from("/a"));
+        assert_eq!(config.connections_idle_ms_max, None);
+        assert!(!config.auto_create_topics);
+        assert_eq!(config.connections.overrides.len(), 2);
+        assert_eq!(config.values["num.partitions"], "4");
+        assert_eq!(config.values["node.id"], "7");
+        assert_eq!(config.warnings.len(), 1);
+        assert!(config.warnings[0].contains("no.such.key"));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_key_and_value() {
+        for (key, value) in [
+            ("node.id", "-2"),
+            ("node.id", "x"),
+            ("log.dirs", "/a,/b"),
+            ("chronik.shards", "0"),
+            ("chronik.shards", "1025"),
+            ("chronik.durability", "perhaps"),
+            ("chronik.cluster.id", "short"),
+            ("num.partitions", "0"),
+            ("log.segment.bytes", "5"),
+            ("log.message.timestamp.type", "Never"),
+            ("socket.request.max.bytes", "0"),
+            ("socket.request.max.bytes", "99999999999"),
+            ("auto.create.topics.enable", "yes"),
+            ("max.connections.per.ip.overrides", "host:1"),
+            ("listeners", "SASL_SSL://:9092"),
+        ] {
+            let said = config(&[(key, value)]).expect_err(key).to_string();
+            assert!(said.contains(&format!("{key}={value}")), "{said}");
+        }
+        assert!(config(&[("node.id", "1"), ("broker.id", "2")]).is_err());
+        assert!(config(&[("node.id", "2"), ("broker.id", "2")]).is_ok());
+    }
 }

@@ -24,6 +24,8 @@ mod offset_for_leader_epoch;
 mod operations;
 mod partitions;
 mod produce;
+#[cfg(test)]
+mod tests;
 mod topic_name;
 
 use std::net::SocketAddr;

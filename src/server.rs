@@ -10,3 +10,6 @@ mod frames;
 mod link;
 pub(crate) mod service;
 mod signal;
+
+#[cfg(test)]
+mod tests;

@@ -97,6 +97,12 @@ impl ByteBudget {
         !self.waiting.borrow().is_empty()
     }
 
+    /// Request bytes held now.
+    #[cfg(test)]
+    pub(crate) fn requests_held(&self) -> usize {
+        self.requests.get()
+    }
+
     fn wake_first(&self) {
         if self.requests.get() < self.limit {
             let first = self

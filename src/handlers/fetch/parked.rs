@@ -51,6 +51,12 @@ impl Parked {
         }
     }
 
+    /// Waits that are parked.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.waits.borrow().len()
+    }
+
     /// Ends every wait; the fetches are answered with what is there.
     pub(crate) fn cancel_all(&self) {
         let waits: Vec<_> = self
