@@ -4,6 +4,7 @@
 //! Decides nothing: a write is spawned as soon as the state wants it, and its result goes back in.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::path::Path;
@@ -31,7 +32,6 @@ use crate::request::{Reply, Request};
 use crate::shard::{Done, Effect, OpenTask, Shard};
 
 type State<W> = Shard<W, Responder<Reply>>;
-type Effects<W> = Vec<Effect<W, Responder<Reply>>>;
 
 /// The driver of one shard; clones are the same driver.
 pub(crate) struct Driver<W: World> {
@@ -52,8 +52,10 @@ struct Inner<W: World> {
     state: RefCell<State<W>>,
     /// What handlers on this shard see.
     image: Rc<RefCell<Arc<Image>>>,
-    /// Kept between calls for its memory.
-    effects: Cell<Effects<W>>,
+    /// What is still to be performed. A task that is spawned may run at once and bring a result
+    /// before the spawn returns: its effects queue up here, for the stack is not endless.
+    effects: RefCell<VecDeque<Effect<W, Responder<Reply>>>>,
+    performing: Cell<bool>,
     /// The deadline the timer task sleeps for.
     armed_ns: Cell<Option<u64>>,
     timer: RefCell<Option<Waker>>,
@@ -80,7 +82,8 @@ impl<W: World> Driver<W> {
                 endpoint: endpoint.clone(),
                 state: RefCell::new(state),
                 image,
-                effects: Cell::new(Vec::new()),
+                effects: RefCell::new(VecDeque::new()),
+                performing: Cell::new(false),
                 armed_ns: Cell::new(None),
                 timer: RefCell::new(None),
                 loaded: RefCell::new(Loaded::default()),
@@ -101,22 +104,26 @@ impl<W: World> Driver<W> {
     /// Changes the state, then performs what comes out.
     pub(crate) fn step(&self, change: impl FnOnce(&mut State<W>)) {
         let inner = &*self.inner;
-        let mut effects = inner.effects.take();
         let next_ns = {
             let mut state = inner.state.borrow_mut();
             change(&mut state);
-            state.take_effects(&mut effects);
+            state.take_effects(&mut inner.effects.borrow_mut());
             let mut shown = inner.image.borrow_mut();
             if !Arc::ptr_eq(&shown, state.image()) {
                 *shown = Arc::clone(state.image());
             }
             state.next_timer_ns()
         };
-        for effect in effects.drain(..) {
+        self.arm(next_ns);
+        if inner.performing.replace(true) {
+            return;
+        }
+        loop {
+            let effect = inner.effects.borrow_mut().pop_front();
+            let Some(effect) = effect else { break };
             self.perform(effect);
         }
-        inner.effects.set(effects);
-        self.arm(next_ns);
+        inner.performing.set(false);
     }
 
     fn done(&self, done: Done<W>) {
@@ -391,10 +398,7 @@ async fn write_offsets<W: World>(
 
 /// Opens a partition. A directory of the same name that belongs to another topic is removed when
 /// that topic is known to be deleted, and else renamed as Kafka renames strays.
-async fn open<W: World>(
-    world: &W,
-    task: OpenTask,
-) -> Result<(Partition<W>, crate::partition::RecoveryReport), LogError> {
+async fn open<W: World>(world: &W, task: OpenTask) -> Result<Box<Partition<W>>, LogError> {
     if task.had_records
         && let Err(error) = world.list_dir(&task.directory).await
         && error.kind() == io::ErrorKind::NotFound
@@ -404,7 +408,8 @@ async fn open<W: World>(
     }
     let found = match Partition::open(world, &task.directory, task.options.clone()).await {
         Err(LogError::TopicIdMismatch { found, .. }) => found,
-        opened => return opened,
+        // What recovery did is logged there.
+        opened => return opened.map(|(partition, _)| Box::new(partition)),
     };
     if task.boot.is_some_and(|boot| boot.removed.contains(&found)) {
         Partition::<W>::delete(world, &task.directory, world.random_u128()).await?;
@@ -416,7 +421,8 @@ async fn open<W: World>(
                 source,
             })?;
     }
-    Partition::open(world, &task.directory, task.options).await
+    let (partition, _) = Partition::open(world, &task.directory, task.options).await?;
+    Ok(Box::new(partition))
 }
 
 /// Renames a directory nobody knows, so that nothing is lost.

@@ -29,7 +29,7 @@ use crate::log::checkpoint::OffsetCheckpoint;
 use crate::metrics::Counters;
 use crate::partition::{
     CloseReport, Job, JobDone, Now, OffsetDone, OffsetJob, Partition, PartitionEvent, ReadDone,
-    ReadJob, RecoveryReport,
+    ReadJob,
 };
 use crate::placement::shard_of;
 use crate::purgatory::{Purgatory, Watch};
@@ -98,7 +98,7 @@ pub(crate) enum Done<W: World> {
     },
     Opened {
         id: PartitionId,
-        result: Result<(Partition<W>, RecoveryReport), LogError>,
+        result: Result<Box<Partition<W>>, LogError>,
     },
     Removed {
         id: PartitionId,
@@ -259,8 +259,8 @@ impl<W: World, R> Shard<W, R> {
     }
 
     /// Takes the effects of what was put in, in order.
-    pub(crate) fn take_effects(&mut self, out: &mut Vec<Effect<W, R>>) {
-        out.append(&mut self.effects);
+    pub(crate) fn take_effects(&mut self, out: &mut VecDeque<Effect<W, R>>) {
+        out.extend(self.effects.drain(..));
     }
 
     /// When [`Shard::on_timer`] has something to do, on the monotonic clock, ns.

@@ -16,7 +16,7 @@ use crate::internal::{Boot, InternalAnswer};
 use crate::limits::PARTITION_TASKS_MAX;
 use crate::log::LogError;
 use crate::log::directory::PartitionDir;
-use crate::partition::{Partition, PartitionOptions, RecoveryHint, RecoveryReport};
+use crate::partition::{Partition, PartitionOptions, RecoveryHint};
 use crate::request::{PartitionId, Reply};
 
 /// A partition to be opened; the driver clears its directory of another topic's log first.
@@ -175,7 +175,7 @@ impl<W: World, R> Shard<W, R> {
     }
 
     fn plan_removals(&mut self, old: &Image, gone: &BTreeSet<Uuid>) {
-        for (id, _) in &self.partitions {
+        for id in self.partitions.keys() {
             if *id == METADATA_PARTITION || !gone.contains(&id.topic_id) {
                 continue;
             }
@@ -226,13 +226,9 @@ impl<W: World, R> Shard<W, R> {
         self.close_when_idle();
     }
 
-    pub(super) fn opened(
-        &mut self,
-        id: PartitionId,
-        result: Result<(Partition<W>, RecoveryReport), LogError>,
-    ) {
+    pub(super) fn opened(&mut self, id: PartitionId, result: Result<Box<Partition<W>>, LogError>) {
         let slot = match result {
-            Ok((partition, _)) => Slot::Online(Box::new(partition)),
+            Ok(partition) => Slot::Online(partition),
             Err(error) => {
                 self.counters.logs_failed += 1;
                 tracing::error!(topic = %id.topic_id, partition = id.index, %error, "log offline");
