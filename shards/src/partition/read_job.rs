@@ -154,8 +154,11 @@ impl<W: World> ReadJob<W> {
             Start::LoadIndex => self.load_index(base, index).await?,
         };
         match self.walk(&file, source, position).await {
-            Err(ReadFailure::Corrupt { why, .. }) if by_index && position > 0 => {
-                // Perhaps only the index is wrong: build it anew, once.
+            Err(ReadFailure::Corrupt {
+                position: at, why, ..
+            }) if by_index && position > 0 && at == position => {
+                // No batch where the index points to: build it anew. Where the log itself is
+                // damaged the new one stops before that, so this happens once.
                 error!(dir = %self.dir.display(), base, why, "an index leads nowhere; rebuilding it");
                 let rebuilt = rebuild_indexes(&self.world, &self.dir, base, &self.config).await;
                 let rebuilt = rebuilt.map_err(|e| ReadFailure::Io(std::io::Error::other(e)))?;

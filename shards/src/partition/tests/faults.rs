@@ -259,3 +259,23 @@ fn room_that_was_never_used_is_given_back_at_a_clean_stop() {
     let (_, report) = simulation.run(opened).expect("opens");
     assert!(report.clean);
 }
+
+#[test]
+fn a_failed_read_is_the_readers_trouble_alone() {
+    let mut simulation = Simulation::new(17);
+    let world = simulation.world();
+    let config = small_config(Durability::Disk);
+    let opened = Rig::open(&world, Path::new(DIR), &config, RecoveryHint::default(), 0);
+    let (rig, _) = simulation.run(opened).expect("opens");
+    for _ in 0..6 {
+        simulation.run(rig.must_append(&batch(&[&[1; 7000]])));
+    }
+    simulation.run(rig.quiet());
+    simulation
+        .faults()
+        .script(Operation::Read, ".log", 0, Fault::Broken);
+    let refused = simulation.run(rig.read(0, 100));
+    assert_eq!(refused.error, ErrorCode::KafkaStorageError);
+    assert!(!rig.failed());
+    assert_eq!(simulation.run(rig.read_all(0)).len(), 6);
+}

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use chronik_io::World;
 use chronik_io::simulated::{SimulatedWorld, Simulation};
+use chronik_protocol::ErrorCode;
 use chronik_protocol::record::CheckedBatch;
 
 use super::rig::{Rig, batch, clean, produced_batch, small_config, timed_batch};
@@ -177,6 +178,42 @@ fn a_sealed_segments_index_that_lies_is_noticed_by_the_read_and_rebuilt() {
             assert!(found == batch.bytes, "{}", batch.header.base_offset);
         }
         assert!(world.read_file(&index, 1 << 20).await.expect("reads") == good);
+    });
+}
+
+#[test]
+fn a_damaged_batch_in_a_trusted_segment_is_refused_and_its_neighbours_are_not() {
+    let mut simulation = Simulation::new(16);
+    let world = simulation.world();
+    simulation.run(async {
+        let (appended, hint) = fill(&world).await;
+        let log = path(&first(".log"));
+        let mut bytes = world
+            .read_file(&log, 1 << 20)
+            .await
+            .expect("reads")
+            .to_vec();
+        let at: usize = appended.iter().take(7).map(|batch| batch.bytes.len()).sum();
+        bytes[at + 100] ^= 1;
+        world.write_file_atomic(&log, &bytes).await.expect("writes");
+        let rig = open(&world, hint).await;
+        for batch in appended.iter().rev().chain(&appended) {
+            let offset = batch.header.base_offset;
+            let result = rig.read(offset, 1).await;
+            if offset == appended[7].header.base_offset {
+                assert_eq!(result.error, ErrorCode::CorruptMessage);
+            } else if result.error == ErrorCode::None {
+                assert!(result.records.into_bytes() == batch.bytes, "{offset}");
+            } else {
+                // Between the damage and the next segment nothing says where a batch begins.
+                let end = rig.with(|partition, _| partition.sealed[0].next_offset);
+                assert!(
+                    (appended[7].header.base_offset..end).contains(&offset),
+                    "{offset}"
+                );
+                assert_eq!(result.error, ErrorCode::CorruptMessage);
+            }
+        }
     });
 }
 
