@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use chronik_io::simulated::{Random, SimulatedWorld, Simulation};
+use chronik_io::simulated::{Operation, Random, SimulatedWorld, Simulation};
 use chronik_protocol::ErrorCode;
 use chronik_protocol::record::CheckedBatch;
 
@@ -48,6 +48,10 @@ struct History {
     consumer_at: i64,
     hint: RecoveryHint,
     epoch: i32,
+    /// Writes and syncs fail now and then.
+    faulty: bool,
+    /// An append was refused in this life: producers stop until the next one.
+    refused: bool,
 }
 
 impl History {
@@ -72,6 +76,8 @@ impl History {
                 log_start_offset: 0,
             },
             epoch: 0,
+            faulty: false,
+            refused: false,
         }
     }
 
@@ -81,6 +87,12 @@ impl History {
         let (rig, report) = simulation.run(opened).expect("opens");
         assert_eq!(report.clean, self.hint.clean);
         simulation.run(self.check_everything(&rig));
+        self.refused = false;
+        if self.faulty {
+            for operation in [Operation::Write, Operation::Sync, Operation::Zero] {
+                simulation.faults().chance(operation, 20_000);
+            }
+        }
         for at in 0..self.producers.len() {
             for n in 0..self.producers[at].in_flight.len() {
                 self.resend(&rig, at, n);
@@ -114,7 +126,7 @@ impl History {
 
     fn produce(&mut self, rig: &Rig<SimulatedWorld>) {
         let at = self.random.index(self.producers.len());
-        if self.producers[at].in_flight.len() >= 5 {
+        if self.refused || self.producers[at].in_flight.len() >= 5 {
             return;
         }
         self.batches_sent += 1;
@@ -171,6 +183,9 @@ impl History {
         let (start, end) = rig.with(|p, _| (p.log_start(), p.high_watermark()));
         let to = start + self.random.below((end - start) as u64 + 1) as i64;
         let result = rig.delete_records(to);
+        if self.faulty && result.error == ErrorCode::KafkaStorageError {
+            return;
+        }
         assert_eq!((result.error, result.low_watermark), (ErrorCode::None, to));
         self.hint.log_start_offset = to;
     }
@@ -182,6 +197,11 @@ impl History {
                 let Some(result) = rig.result(*tag) else {
                     break;
                 };
+                if self.faulty && result.error != ErrorCode::None {
+                    // Repeated in the next life, with everything behind it.
+                    self.refused = true;
+                    break;
+                }
                 assert_eq!(result.error, ErrorCode::None, "{:?}", result.message);
                 self.acknowledged.insert(result.base_offset, batch.body());
                 producer.in_flight.pop_front();
@@ -287,14 +307,16 @@ impl History {
     }
 }
 
-fn run_history(seed: u64, durability: Durability, endings: &[Ending]) {
+fn run_history(seed: u64, durability: Durability, endings: &[Ending], faulty: bool) {
     let mut simulation = Simulation::new(seed);
     let mut history = History::new(seed, durability);
+    history.faulty = faulty;
     let lives = 2 + history.random.below(4);
     for _ in 0..lives {
         let ending = endings[history.random.index(endings.len())];
         simulation = history.life(simulation, ending);
     }
+    history.faulty = false;
     history.life(simulation, Ending::Clean);
 }
 
@@ -311,9 +333,9 @@ fn seeds() -> std::ops::Range<u64> {
     first..first + count.unwrap_or(1000)
 }
 
-fn run_histories(durability: Durability, endings: &[Ending]) {
+fn run_histories(durability: Durability, endings: &[Ending], faulty: bool) {
     for seed in seeds() {
-        let run = std::panic::AssertUnwindSafe(|| run_history(seed, durability, endings));
+        let run = std::panic::AssertUnwindSafe(|| run_history(seed, durability, endings, faulty));
         if std::panic::catch_unwind(run).is_err() {
             panic!("seed {seed} under {durability:?}");
         }
@@ -328,7 +350,7 @@ fn under_disk_nothing_acknowledged_or_consumed_is_lost_by_kills_and_power_cuts()
         Ending::Kill,
         Ending::Clean,
     ];
-    run_histories(Durability::Disk, &endings);
+    run_histories(Durability::Disk, &endings, false);
 }
 
 #[test]
@@ -336,6 +358,7 @@ fn under_process_a_kill_loses_nothing() {
     run_histories(
         Durability::Process,
         &[Ending::Kill, Ending::Kill, Ending::Clean],
+        false,
     );
 }
 
@@ -344,5 +367,11 @@ fn under_process_a_power_cut_leaves_a_sound_log() {
     run_histories(
         Durability::Process,
         &[Ending::PowerCut, Ending::Kill, Ending::Clean],
+        false,
     );
+}
+
+#[test]
+fn under_disk_failing_writes_and_syncs_lose_nothing_acknowledged() {
+    run_histories(Durability::Disk, &[Ending::PowerCut, Ending::Kill], true);
 }
