@@ -134,9 +134,8 @@ impl Config {
     /// The first value that cannot be: its key, the value, and what would be accepted.
     pub fn from_layers(layers: &[Layer]) -> Result<Self, ConfigError> {
         let merged = layers::merge(layers)?;
-        let mut warnings = check_known(&merged)?;
         let values = Values(&merged);
-        let (listeners, unreachable) = listeners::resolve(&listeners::ListenerKeys {
+        let (listeners, mut warnings) = listeners::resolve(&listeners::ListenerKeys {
             listeners: values
                 .text("listeners")
                 .unwrap_or(listeners::DEFAULT_LISTENERS),
@@ -144,11 +143,10 @@ impl Config {
             security_protocols: values.text("listener.security.protocol.map"),
             controller_names: values.text("controller.listener.names"),
         })?;
-        warnings.extend(unreachable);
         let shards = values.number("chronik.shards", 1..=SHARDS_MAX, 0)?;
         let sizes = Sizes::read(&values)?;
         let (data_dir, node_id) = (data_dir(&values)?, node_id(&values)?);
-        Ok(Self {
+        let config = Self {
             listeners,
             node_id,
             rack: values.text("broker.rack").map(str::to_owned),
@@ -173,8 +171,11 @@ impl Config {
             )?,
             values: told(&merged, node_id, &data_dir),
             data_dir,
-            warnings,
-        })
+            warnings: Vec::new(),
+        };
+        // The rules of Kafka for the rest come last: what is read above knows better what to say.
+        warnings.extend(check_known(&merged)?);
+        Ok(Self { warnings, ..config })
     }
 }
 

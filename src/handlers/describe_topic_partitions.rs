@@ -57,7 +57,7 @@ fn page(
     for name in names {
         let start = if name == first_name { first_index } else { 0 };
         if left == 0 {
-            response.next_cursor = Some(cursor(name, start).into());
+            response.next_cursor = Some(cursor(name, start));
             break;
         }
         let Some(topic) = image.topic(&name) else {
@@ -71,7 +71,7 @@ fn page(
         let end = start.saturating_add(described.partitions.len());
         response.topics.push(described);
         if end < topic.partitions.len() {
-            response.next_cursor = Some(cursor(name, end).into());
+            response.next_cursor = Some(cursor(name, end));
             break;
         }
     }

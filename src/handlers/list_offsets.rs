@@ -27,10 +27,13 @@ pub(super) async fn handle<W: World>(
         _ => Isolation::ReadCommitted,
     };
     let (queries, errors) = plan(&context, call.version, isolation, &request);
-    let answers = match context.router.list_offsets(queries).await.collect().await {
-        Ok(answers) => answers,
-        Err(_) => Vec::new(),
-    };
+    let answers = context
+        .router
+        .list_offsets(queries)
+        .await
+        .collect()
+        .await
+        .unwrap_or_default();
     let mut answers = partitions::merge(errors, answers, OffsetAnswer::failed);
     let topics = request.topics.iter().map(|topic| ListOffsetsTopicResponse {
         name: topic.name.clone(),

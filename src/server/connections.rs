@@ -117,8 +117,12 @@ impl Connections {
             let (changed, pressed) = (pin!(self.changed.wait()), pin!(budget.pressed.wait()));
             let wake = select(changed, pressed);
             match [idle_due, stall_due].into_iter().flatten().min() {
-                Some(due_ns) => drop(select(wake, world.sleep_until(due_ns)).await),
-                None => drop(wake.await),
+                Some(due_ns) => {
+                    select(wake, world.sleep_until(due_ns)).await;
+                }
+                None => {
+                    wake.await;
+                }
             }
         }
     }

@@ -120,7 +120,9 @@ pub(super) async fn finish<W: World>(context: &Rc<Context<W>>, sent: Sent) -> Ve
         Sent::Nothing => Ok(Vec::new()),
         Sent::One(gather, waiting) => {
             let results = gather.collect().await;
-            waiting.map(Waiting::done);
+            if let Some(waiting) = waiting {
+                waiting.done();
+            }
             results
         }
         Sent::Many(gather, reading, shards) => rounds(context, gather, &reading, &shards).await,

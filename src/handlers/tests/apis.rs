@@ -266,7 +266,7 @@ fn partitions_are_described_page_by_page() {
                 partition_index: next.partition_index,
                 ..Default::default()
             };
-            request.cursor = Some(cursor.into());
+            request.cursor = Some(cursor);
         }
         let expected = [("a", 0), ("a", 1), ("a", 2), ("b", 0), ("b", 1)];
         assert_eq!(seen, expected.map(|(name, index)| (name.to_owned(), index)));

@@ -192,7 +192,7 @@ fn a_reader_that_leaves_is_not_waited_for() {
 }
 
 #[test]
-fn partitions_that_cannot_be_read_or_written_say_why() {
+fn records_that_cannot_be_taken_say_why() {
     let mut broker = TestBroker::start(13, 2, &[]);
     let mut client = broker.connect(0);
     let world = broker.simulation.world();
@@ -230,6 +230,17 @@ fn partitions_that_cannot_be_read_or_written_say_why() {
                 usize::from(error == ErrorCode::InvalidTimestamp)
             );
         }
+    });
+}
+
+#[test]
+fn partitions_that_cannot_be_read_or_written_say_why() {
+    let mut broker = TestBroker::start(15, 2, &[]);
+    let mut client = broker.connect(0);
+    let world = broker.simulation.world();
+    broker.run(async move {
+        let topic = create(&mut client, "t", 1).await;
+        let good = batch("x", world.now_ms());
         let error_of =
             |response: ProduceResponse| response.responses[0].partition_responses[0].error_code;
         let bad_acks = client
