@@ -167,6 +167,10 @@ impl<W: World> Driver<W> {
                 let durable = matches!(reply, Ok(Reply::Internal(InternalReply(a))) if a == noted);
                 driver.done(Done::Noted { durable });
             }),
+            Effect::Rest => self.spawn(|driver| async move {
+                driver.inner.world.pause().await;
+                driver.done(Done::Rested);
+            }),
             Effect::Loaded(result) => self.loaded(result),
             catalogue => self.perform_catalogue(catalogue),
         }

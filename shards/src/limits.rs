@@ -44,6 +44,9 @@ pub const DISK_READ_QUEUE_LEN_MAX: usize = 16 * 1024;
 /// Requests of one shard that may be parked for data; more are answered at once with what is there.
 pub const PARKED_REQUESTS_MAX: usize = 256 * 1024;
 
+/// Parked requests that one slice answers: each is a read of a few microseconds.
+pub const WOKEN_PER_SLICE: usize = 16;
+
 /// Appends of one shard that may be unanswered; more are refused.
 pub const PENDING_APPENDS_MAX: usize = 256 * 1024;
 
@@ -55,9 +58,6 @@ pub const CACHE_COLD_BYTES: usize = 16 * 1024 * 1024;
 
 /// Bytes of sealed segments' indexes that one shard keeps in memory.
 pub const CACHE_INDEX_BYTES: usize = 8 * 1024 * 1024;
-
-/// Work done in one slice before other tasks of the shard run, in nanoseconds.
-pub const SLICE_NS_MAX: u64 = 100_000;
 
 /// Bytes of a checkpoint file or of another small file of the data directory that is read.
 pub const SMALL_FILE_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -153,6 +153,11 @@ impl<R> Purgatory<R> {
         entry.total >= entry.min_bytes
     }
 
+    /// The timer of an entry: no two entries ever have the same.
+    pub(crate) fn timer(&self, key: usize) -> Option<TimerKey> {
+        self.entries.get(key).map(|entry| entry.timer)
+    }
+
     /// The entry of a token, if it is parked.
     pub(crate) fn find(&self, token: ParkToken) -> Option<usize> {
         self.by_token.get(&token).copied()

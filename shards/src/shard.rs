@@ -44,7 +44,7 @@ use checkpoints::{Checkpoints, Notes};
 use control::Control;
 use reads::{PendingOffsets, PendingRead};
 use stop::Stopping;
-use timers::{Timer, Timers};
+use timers::{Timer, TimerKey, Timers};
 
 /// What the driver has to do. It brings the result back as a [`Done`] where there is one.
 pub(crate) enum Effect<W: World, R> {
@@ -79,6 +79,8 @@ pub(crate) enum Effect<W: World, R> {
     },
     /// Stops all shards, this one included, and marks the directory as clean.
     StopAll(R, Arc<Image>),
+    /// Lets other tasks of the shard run, then comes back.
+    Rest,
     /// The first image has been applied, or will never be.
     Loaded(Result<(), Arc<str>>),
 }
@@ -116,6 +118,7 @@ pub(crate) enum Done<W: World> {
         durable: bool,
     },
     CheckpointsWritten(std::io::Result<()>),
+    Rested,
 }
 
 /// A partition's place on the shard.
@@ -150,6 +153,9 @@ pub(crate) struct Shard<W: World, R> {
     disk_read_bytes: usize,
     offset_queries: Slab<PendingOffsets<R>>,
     purgatory: Purgatory<R>,
+    /// Parked requests that have what they waited for, with their timers.
+    woken: VecDeque<(usize, TimerKey)>,
+    resting: bool,
     timers: Timers,
     /// Partitions that have a timer.
     timed_partitions: BTreeSet<PartitionId>,
@@ -200,6 +206,8 @@ impl<W: World, R> Shard<W, R> {
             disk_read_bytes: 0,
             offset_queries: Slab::new(),
             purgatory: Purgatory::default(),
+            woken: VecDeque::new(),
+            resting: false,
             timers: Timers::default(),
             timed_partitions: BTreeSet::new(),
             producers_timed: false,
@@ -322,6 +330,7 @@ impl<W: World, R> Shard<W, R> {
             Done::Snapshot(result) => self.snapshot_written(result),
             Done::Noted { durable } => self.noted(durable),
             Done::CheckpointsWritten(result) => self.checkpoints_written(result),
+            Done::Rested => self.rested(),
         }
     }
 

@@ -213,6 +213,8 @@ impl<W: World, R> Shard<W, R> {
                 self.boot = None;
                 self.effects.push(Effect::Loaded(Ok(())));
                 self.answer(responder, InternalAnswer::Loaded);
+                // Starts that were never followed by a clean stop have made the log long.
+                self.snapshot_if_due();
             }
             None => {}
         }

@@ -203,16 +203,24 @@ impl<W: World, R> Shard<W, R> {
             return;
         };
         if let Some(current) = control.current.take() {
-            let snapshot = control.uncovered_bytes >= METADATA_SNAPSHOT_AFTER_BYTES;
-            control.snapshot_under_way = snapshot;
             self.reply(current.responder, Reply::Control(current.reply));
-            if snapshot {
-                // No change meanwhile, so that no removed directory is forgotten half removed.
-                self.effects
-                    .push(Effect::WriteSnapshot(Arc::clone(&self.image)));
-            }
         }
+        self.snapshot_if_due();
         self.run_control();
+    }
+
+    /// Begins a snapshot when the log has grown enough. No change is made meanwhile, so that no
+    /// removed topic is forgotten whose directory is only half removed.
+    pub(super) fn snapshot_if_due(&mut self) {
+        let Some(control) = &mut self.control else {
+            return;
+        };
+        let busy = control.current.is_some() || control.snapshot_under_way;
+        if !busy && control.uncovered_bytes >= METADATA_SNAPSHOT_AFTER_BYTES {
+            control.snapshot_under_way = true;
+            self.effects
+                .push(Effect::WriteSnapshot(Arc::clone(&self.image)));
+        }
     }
 
     pub(super) fn snapshot_written(&mut self, result: Result<SnapshotId, SnapshotError>) {

@@ -10,6 +10,7 @@ use super::timers::Timer;
 use super::{Effect, Shard, Slot};
 use crate::limits::{
     DISK_READ_BYTES_MAX, DISK_READ_QUEUE_LEN_MAX, PARKED_REQUESTS_MAX, READ_REQUEST_BYTES_MAX,
+    WOKEN_PER_SLICE,
 };
 use crate::partition::{OffsetDone, OffsetPlan, ReadDone, ReadJob, ReadPlan};
 use crate::purgatory::Parked;
@@ -271,10 +272,11 @@ impl<W: World, R> Shard<W, R> {
         for watch in watches.drain(..) {
             let bytes = self.available(id, watch.offset, watch.isolation);
             if self.purgatory.update(watch, bytes) {
-                self.end_parked(watch.key, Wake::Progress);
+                self.wake(watch.key);
             }
         }
         self.watches = watches;
+        self.end_woken();
     }
 
     /// A read of the partition is an error now, or will be: everybody who watches it is answered.
@@ -282,8 +284,37 @@ impl<W: World, R> Shard<W, R> {
         let mut watches = Vec::new();
         self.purgatory.watches(id, &mut watches);
         for watch in watches {
-            self.end_parked(watch.key, Wake::Progress);
+            self.wake(watch.key);
         }
+        self.end_woken();
+    }
+
+    fn wake(&mut self, key: usize) {
+        if let Some(timer) = self.purgatory.timer(key) {
+            self.woken.push_back((key, timer));
+        }
+    }
+
+    /// Answers some of the requests that have what they waited for; the rest in another slice, for
+    /// thousands may wait for one partition.
+    pub(super) fn end_woken(&mut self) {
+        for _ in 0..WOKEN_PER_SLICE {
+            let Some((key, timer)) = self.woken.pop_front() else {
+                return;
+            };
+            // The place may belong to another request by now; a timer belongs to one only.
+            if self.purgatory.timer(key) == Some(timer) {
+                self.end_parked(key, Wake::Progress);
+            }
+        }
+        if !self.woken.is_empty() && !std::mem::replace(&mut self.resting, true) {
+            self.effects.push(Effect::Rest);
+        }
+    }
+
+    pub(super) fn rested(&mut self) {
+        self.resting = false;
+        self.end_woken();
     }
 
     /// Takes a request out of the purgatory and answers it.

@@ -166,7 +166,7 @@ fn a_clean_stop_leaves_one_snapshot_that_says_everything() {
     }
 }
 
-fn set(cluster: &mut Cluster, resource: ConfigResource, name: &'static str, value: &'static str) {
+fn set(cluster: &mut Cluster, resource: ConfigResource, name: &str, value: &str) {
     let op = ConfigOp {
         name: Str::from(name),
         kind: ConfigOpKind::Set,
@@ -185,6 +185,50 @@ fn set(cluster: &mut Cluster, resource: ConfigResource, name: &'static str, valu
         ControllerReply::AlterConfigs(results) => assert_eq!(results, [Ok(())]),
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_log_that_grows_is_let_go_behind_a_snapshot() {
+    let mut cluster = Cluster::start(Simulation::new(16), 2);
+    cluster.create("a", 1).expect("created");
+    let long = "0:1,".repeat(8_000);
+    let mut segments_max = 0;
+    let mut snapshots_max = 0;
+    for change in 0..1300 {
+        let value = format!("{long}{change}:1");
+        let topic = ConfigResource::Topic(Str::from("a"));
+        set(
+            &mut cluster,
+            topic,
+            "leader.replication.throttled.replicas",
+            &value,
+        );
+        if change % 100 == 99 {
+            let files = metadata_files(&mut cluster);
+            let count = |suffix: &str| files.iter().filter(|name| name.ends_with(suffix)).count();
+            segments_max = segments_max.max(count(".log"));
+            snapshots_max = snapshots_max.max(count(".checkpoint"));
+        }
+    }
+    // 40 MB of changes: more than two segments' worth, of which at most two are there at a time.
+    assert!((1..=2).contains(&segments_max), "{segments_max} segments");
+    assert!(
+        (1..=2).contains(&snapshots_max),
+        "{snapshots_max} snapshots"
+    );
+    let files = metadata_files(&mut cluster);
+    assert!(
+        !files.contains(&"00000000000000000000.log".to_owned()),
+        "{files:?}"
+    );
+    let mut cluster = Cluster::start(cluster.simulation.crash(), 1);
+    let image = cluster.handles[0].image();
+    let configs = &image.topic("a").expect("a").configs;
+    let value = configs
+        .get("leader.replication.throttled.replicas")
+        .expect("the setting");
+    assert!(value.ends_with(",1299:1"));
+    check_whole(&mut cluster);
 }
 
 #[test]

@@ -162,6 +162,21 @@ fn a_wait_ends_with_progress_deadline_or_cancellation() {
 }
 
 #[test]
+fn everybody_who_waits_for_a_partition_is_answered() {
+    let mut cluster = Cluster::start(Simulation::new(9), 1);
+    cluster.create("t", 1).expect("created");
+    let id = cluster.id("t", 0);
+    let parked: Vec<_> = (0..100)
+        .map(|token| send(&cluster, 0, read(id, 0, wait(&cluster, 1, 60_000, token))))
+        .collect();
+    cluster.advance(10);
+    cluster.append(id, &[b"x"]);
+    cluster.advance(10);
+    let size = batch(&[b"x"]).bytes.len();
+    assert!(parked.iter().all(|reply| records_of(reply) == Some(size)));
+}
+
+#[test]
 fn a_deleted_topic_answers_whoever_waits_for_it() {
     let mut cluster = Cluster::start(Simulation::new(4), 2);
     cluster.create("t", 2).expect("created");
@@ -318,10 +333,12 @@ fn an_append_that_cannot_be_made_safe_in_time_says_so_and_stays() {
     cluster.create("t", 1).expect("created");
     let id = cluster.id("t", 0);
     cluster.append(id, &[b"a"]);
-    cluster
-        .simulation
-        .faults()
-        .script(Operation::Write, "t-0", 0, Fault::Broken);
+    cluster.simulation.faults().script(
+        Operation::Write,
+        "t-0/00000000000000000000.log",
+        0,
+        Fault::Broken,
+    );
     let result = cluster.append(id, &[b"b"]);
     assert_eq!(result.error, ErrorCode::KafkaStorageError, "{result:?}");
     assert_eq!(
