@@ -449,8 +449,10 @@ impl<W: World> Recovery<'_, W> {
             walked.index.offsets.to_bytes(),
             walked.index.times.to_bytes(),
         );
-        let written = write_indexes(self.world, self.dir, base, &offsets, &times).await;
-        written.map_err(LogError::io("writing the indexes of", &path))?;
+        if let Err(error) = write_indexes(self.world, self.dir, base, &offsets, &times).await {
+            // A full disk must not stop a start; who needs the files makes them again.
+            warn!(file = %path.display(), %error, "the indexes were rebuilt but not written");
+        }
         self.report.rebuilt_indexes += 1;
         Ok(SealedSegment {
             base_offset: base,

@@ -162,8 +162,8 @@ impl<W: World> ReadJob<W> {
                 error!(dir = %self.dir.display(), base, why, "an index leads nowhere; rebuilding it");
                 let rebuilt = rebuild_indexes(&self.world, &self.dir, base, &self.config).await;
                 let rebuilt = rebuilt.map_err(|e| ReadFailure::Io(std::io::Error::other(e)))?;
-                *index = Some((base, Bytes::from(rebuilt.to_bytes())));
-                let position = u64::from(rebuilt.lookup(self.limits.fetch_offset));
+                *index = Some((base, Bytes::from(rebuilt.offsets.to_bytes())));
+                let position = u64::from(rebuilt.offsets.lookup(self.limits.fetch_offset));
                 self.walk(&file, source, position).await
             }
             read => read,
@@ -189,8 +189,8 @@ impl<W: World> ReadJob<W> {
         error!(file = %path.display(), "the index is missing or garbled; rebuilding it");
         let rebuilt = rebuild_indexes(&self.world, &self.dir, base, &self.config).await;
         let rebuilt = rebuilt.map_err(|e| ReadFailure::Io(std::io::Error::other(e)))?;
-        *index = Some((base, Bytes::from(rebuilt.to_bytes())));
-        Ok(u64::from(rebuilt.lookup(self.limits.fetch_offset)))
+        *index = Some((base, Bytes::from(rebuilt.offsets.to_bytes())));
+        Ok(u64::from(rebuilt.offsets.lookup(self.limits.fetch_offset)))
     }
 
     /// Reads from `position` on until a chunk holds the batch with the wanted offset; the block

@@ -290,19 +290,14 @@ impl<W: World> OffsetJob<W> {
     async fn time_index(&self, candidate: &Candidate<W>) -> Result<TimeIndex, LogError> {
         let base = candidate.base_offset;
         let path = segment_path(&self.dir, base, FileKind::TimeIndex);
-        for _ in 0..2 {
-            let read = read_if_present(&self.world, &path, SIDE_FILE_BYTES_MAX).await;
-            let bytes = read.map_err(LogError::io("reading", &path))?;
-            if let Some(times) = bytes.and_then(|bytes| TimeIndex::parse(base, &bytes).ok()) {
-                return Ok(times);
-            }
-            error!(file = %path.display(), "the time index is missing or garbled; rebuilding it");
-            rebuild_indexes(&self.world, &self.dir, base, &self.config).await?;
+        let read = read_if_present(&self.world, &path, SIDE_FILE_BYTES_MAX).await;
+        let bytes = read.map_err(LogError::io("reading", &path))?;
+        if let Some(times) = bytes.and_then(|bytes| TimeIndex::parse(base, &bytes).ok()) {
+            return Ok(times);
         }
-        Err(LogError::Failed {
-            dir: self.dir.clone(),
-            why: "its time index cannot be rebuilt".into(),
-        })
+        error!(file = %path.display(), "the time index is missing or garbled; rebuilding it");
+        let rebuilt = rebuild_indexes(&self.world, &self.dir, base, &self.config).await?;
+        Ok(rebuilt.times)
     }
 
     async fn first_position(&self, candidate: &Candidate<W>) -> Result<u64, LogError> {
@@ -317,7 +312,10 @@ impl<W: World> OffsetJob<W> {
         let parsed = bytes.map(|bytes| OffsetIndex::parse(base, &bytes, candidate.end_bytes));
         let offsets = match parsed {
             Some(Ok(offsets)) => offsets,
-            _ => rebuild_indexes(&self.world, &self.dir, base, &self.config).await?,
+            _ => {
+                let rebuilt = rebuild_indexes(&self.world, &self.dir, base, &self.config).await?;
+                rebuilt.offsets
+            }
         };
         Ok(start_position(&offsets, &times, self.search))
     }

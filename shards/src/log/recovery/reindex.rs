@@ -12,7 +12,7 @@ use tracing::warn;
 use crate::catalog::TopicConfig;
 use crate::log::LogError;
 use crate::log::directory::{FileKind, segment_path};
-use crate::log::index::{IndexBuilder, IndexedBatch, OffsetIndex};
+use crate::log::index::{IndexBuilder, IndexedBatch};
 use crate::log::scan::{LogScan, ScanEnd, ScanStep};
 use crate::log::segment::write_indexes;
 
@@ -26,14 +26,14 @@ pub(super) fn indexed(header: &BatchHeader, position: u64) -> IndexedBatch {
     }
 }
 
-/// Builds both indexes of a sealed segment from its batches and writes their files. Returns the
-/// offset index.
+/// Builds both indexes of a sealed segment from its batches and writes their files. Returns
+/// them, also where the files could not be written.
 pub(crate) async fn rebuild_indexes<W: World>(
     world: &W,
     dir: &Path,
     base_offset: i64,
     config: &TopicConfig,
-) -> Result<OffsetIndex, LogError> {
+) -> Result<IndexBuilder, LogError> {
     let path = segment_path(dir, base_offset, FileKind::Log);
     let file = world
         .open_file(&path, OpenMode::Read)
@@ -60,7 +60,9 @@ pub(crate) async fn rebuild_indexes<W: World>(
     }
     index.finish();
     let (offsets, times) = (index.offsets.to_bytes(), index.times.to_bytes());
-    let written = write_indexes(world, dir, base_offset, &offsets, &times).await;
-    written.map_err(LogError::io("writing the indexes of", &path))?;
-    Ok(index.offsets)
+    if let Err(error) = write_indexes(world, dir, base_offset, &offsets, &times).await {
+        // A full disk must not stop a read or a start; who needs the files makes them again.
+        warn!(file = %path.display(), %error, "the indexes were rebuilt but not written");
+    }
+    Ok(index)
 }
