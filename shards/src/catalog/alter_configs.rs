@@ -64,9 +64,10 @@ fn plan_one(image: &Image, change: &ConfigChange) -> Result<Vec<MetadataRecord>,
     }
     match &change.resource {
         ConfigResource::Topic(_) => check_topic_configs(&next)?,
-        ConfigResource::Broker(_) => {
+        ConfigResource::Broker(id) => {
             let given = next.iter().filter(|(name, _)| touched.contains(*name));
-            check_broker_configs(&given.map(|(n, v)| (n.clone(), v.clone())).collect())?;
+            let given = given.map(|(n, v)| (n.clone(), v.clone())).collect();
+            check_broker_configs(&given, *id)?;
         }
         ConfigResource::Other(kind, name) => check_other(*kind, name, &next)?,
     }

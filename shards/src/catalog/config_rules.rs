@@ -119,21 +119,32 @@ pub fn is_dynamic(name: &str) -> bool {
             .first()
             .is_some_and(|(first, _)| *first == name)
     });
-    let listener = name.starts_with("listener.name.")
+    behind_topic
+        || is_per_broker(name)
+        || DYNAMIC.contains(&name)
+        || configs::broker(name).is_none()
+}
+
+/// Settings that each broker has its own of: listeners and their security
+/// (`DynamicBrokerConfig#PER_BROKER_CONFIGS`).
+fn is_per_broker(name: &str) -> bool {
+    name.starts_with("listener.name.")
         || name.starts_with("ssl.")
         || matches!(
             name,
             "listeners" | "advertised.listeners" | "listener.security.protocol.map"
-        );
-    behind_topic || listener || DYNAMIC.contains(&name) || configs::broker(name).is_none()
+        )
 }
 
-/// Checks what is about to be set on brokers.
+/// Checks what is about to be set on one broker, or on all (`broker_id` is then `None`).
 ///
 /// # Errors
-/// `INVALID_REQUEST` for settings that need a restart and for values out of their range
-/// (`DynamicBrokerConfig#validate`).
-pub(super) fn check_broker_configs(configs: &BTreeMap<Str, Str>) -> Result<(), ApiError> {
+/// `INVALID_REQUEST` for settings that need a restart, that cannot be the same for all, and for
+/// values out of their range (`DynamicBrokerConfig#validate`).
+pub(super) fn check_broker_configs(
+    configs: &BTreeMap<Str, Str>,
+    broker_id: Option<i32>,
+) -> Result<(), ApiError> {
     let fixed: Vec<&str> = configs
         .keys()
         .map(|name| &**name)
@@ -149,6 +160,18 @@ pub(super) fn check_broker_configs(configs: &BTreeMap<Str, Str>) -> Result<(), A
         ));
     }
     let invalid = |message: String| ApiError::new(ErrorCode::InvalidRequest, message);
+    let own: Vec<&str> = configs
+        .keys()
+        .map(|name| &**name)
+        .filter(|name| is_per_broker(name))
+        .collect();
+    if broker_id.is_none() && !own.is_empty() {
+        return Err(invalid(format!(
+            "Cannot update these configs at default cluster level, broker id must be specified: \
+             [{}]",
+            own.join(", ")
+        )));
+    }
     for (name, value) in configs {
         if &**name == DURABILITY {
             check_durability(value).map_err(invalid)?;

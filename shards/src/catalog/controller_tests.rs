@@ -377,7 +377,8 @@ foo|retention.ms|Append|1|INVALID_CONFIG|Can't APPEND to key retention.ms becaus
 foo|segment.ms|Set|-|INVALID_REQUEST|Null value not supported for : segment.ms
 broker 1|node.id|Set|3|INVALID_REQUEST|Cannot update these configs dynamically: [node.id]
 broker 1|log.retention.ms|Set|xx|INVALID_REQUEST|Invalid value xx for configuration log.retention.ms: Not a number of type LONG
-broker -1|log.retention.ms|Set|1|INVALID_REQUEST|Invalid negative broker ID.";
+broker -1|log.retention.ms|Set|1|INVALID_REQUEST|Invalid negative broker ID.
+broker|listeners|Set|PLAINTEXT://:1|INVALID_REQUEST|Cannot update these configs at default cluster level, broker id must be specified: [listeners]";
 
 fn foo() -> ConfigResource {
     ConfigResource::Topic(Str::from("foo"))
@@ -391,6 +392,7 @@ fn changes_of_settings_are_refused_as_by_kafka() {
         let fields: Vec<&str> = line.splitn(6, '|').collect();
         let resource = match fields[0].strip_prefix("broker ") {
             Some(id) => ConfigResource::Broker(Some(id.parse().expect("an id"))),
+            None if fields[0] == "broker" => ConfigResource::Broker(None),
             None => ConfigResource::Topic(Str::from(fields[0])),
         };
         let kind = if fields[2] == "Set" {
