@@ -10,8 +10,7 @@ use chronik_io::World;
 use chronik_io::simulated::Simulation;
 use chronik_protocol::{ErrorCode, Str};
 use chronik_shards::catalog::{
-    ConfigChange, ConfigOp, ConfigOpKind, ConfigResource, ControllerReply, ControllerRequest,
-    Durability, NewPartitions, TopicRef,
+    ConfigResource, ControllerReply, ControllerRequest, Durability, NewPartitions, TopicRef,
 };
 use chronik_shards::*;
 
@@ -42,6 +41,30 @@ fn check_whole(cluster: &mut Cluster) {
     assert_eq!(found, wanted, "seed {}", cluster.simulation.seed());
 }
 
+/// Creates one topic and deletes another, one after the other; gives the numbers of the changes
+/// (0 creates, 1 deletes) as they are acknowledged.
+fn spawn_changes(cluster: &Cluster, deletion_first: bool) -> Rc<RefCell<Vec<usize>>> {
+    let deletion = ControllerRequest::DeleteTopics(vec![TopicRef::Name(Str::from("kept"))]);
+    let mut changes = vec![(0, create("new", 3)), (1, deletion)];
+    if deletion_first {
+        changes.reverse();
+    }
+    let acknowledged = Rc::new(RefCell::new(Vec::new()));
+    let endpoint = cluster.handles[0].endpoint().clone();
+    let done = Rc::clone(&acknowledged);
+    cluster.simulation.world().spawn(async move {
+        for (number, change) in changes {
+            let reply = endpoint
+                .call(COORDINATOR_SHARD, Request::Control(change))
+                .await;
+            if reply.is_ok() {
+                done.borrow_mut().push(number);
+            }
+        }
+    });
+    acknowledged
+}
+
 #[test]
 fn topics_are_created_and_deleted_as_a_whole_at_every_power_cut() {
     let mut outcomes = [0; 3];
@@ -51,32 +74,7 @@ fn topics_are_created_and_deleted_as_a_whole_at_every_power_cut() {
         cluster.create("kept", 2).expect("created");
         let kept = cluster.id("kept", 0);
         cluster.append(kept, &[b"first"]);
-        // One change that is cut, or two in a row.
-        let changes = [
-            create("new", 3),
-            ControllerRequest::DeleteTopics(vec![TopicRef::Name(Str::from("kept"))]),
-        ];
-        let acknowledged = Rc::new(RefCell::new(Vec::new()));
-        let (endpoint, done) = (
-            cluster.handles[0].endpoint().clone(),
-            Rc::clone(&acknowledged),
-        );
-        let deletion_first = seed % 2 == 0;
-        cluster.simulation.world().spawn(async move {
-            let mut changes = changes.into_iter().enumerate().collect::<Vec<_>>();
-            if deletion_first {
-                changes.reverse();
-            }
-            for (number, change) in changes {
-                if endpoint
-                    .call(COORDINATOR_SHARD, Request::Control(change))
-                    .await
-                    .is_ok()
-                {
-                    done.borrow_mut().push(number);
-                }
-            }
-        });
+        let acknowledged = spawn_changes(&cluster, seed % 2 == 0);
         let steps = usize::try_from(seed / 2).expect("small");
         cluster.simulation.run_steps(steps * 3);
         let machine = if seed % 5 == 0 {
@@ -133,18 +131,12 @@ fn a_clean_stop_leaves_one_snapshot_that_says_everything() {
     cluster.create("a", 3).expect("created");
     cluster.create("b", 1).expect("created");
     cluster.delete("b").expect("deleted");
-    set(
-        &mut cluster,
+    cluster.set(
         ConfigResource::Topic(Str::from("a")),
         "retention.ms",
         "1234",
     );
-    set(
-        &mut cluster,
-        ConfigResource::Broker(None),
-        "log.segment.bytes",
-        "2000000",
-    );
+    cluster.set(ConfigResource::Broker(None), "log.segment.bytes", "2000000");
     let mut simulation = cluster.stop();
     for round in 0..3 {
         let mut cluster = Cluster::start(simulation, 1);
@@ -166,27 +158,6 @@ fn a_clean_stop_leaves_one_snapshot_that_says_everything() {
     }
 }
 
-fn set(cluster: &mut Cluster, resource: ConfigResource, name: &str, value: &str) {
-    let op = ConfigOp {
-        name: Str::from(name),
-        kind: ConfigOpKind::Set,
-        value: Some(Str::from(value)),
-    };
-    let change = ConfigChange {
-        resource,
-        ops: vec![op],
-        replace_all: false,
-    };
-    let request = ControllerRequest::AlterConfigs {
-        resources: vec![change],
-        validate_only: false,
-    };
-    match cluster.control(request) {
-        ControllerReply::AlterConfigs(results) => assert_eq!(results, [Ok(())]),
-        other => panic!("{other:?}"),
-    }
-}
-
 #[test]
 fn a_log_that_grows_is_let_go_behind_a_snapshot() {
     let mut cluster = Cluster::start(Simulation::new(16), 2);
@@ -197,12 +168,7 @@ fn a_log_that_grows_is_let_go_behind_a_snapshot() {
     for change in 0..1300 {
         let value = format!("{long}{change}:1");
         let topic = ConfigResource::Topic(Str::from("a"));
-        set(
-            &mut cluster,
-            topic,
-            "leader.replication.throttled.replicas",
-            &value,
-        );
+        cluster.set(topic, "leader.replication.throttled.replicas", &value);
         if change % 100 == 99 {
             let files = metadata_files(&mut cluster);
             let count = |suffix: &str| files.iter().filter(|name| name.ends_with(suffix)).count();
@@ -235,8 +201,7 @@ fn a_log_that_grows_is_let_go_behind_a_snapshot() {
 fn settings_and_partitions_reach_every_shard_and_survive_a_power_cut() {
     let mut cluster = Cluster::start(Simulation::new(12), 3);
     cluster.create("a", 1).expect("created");
-    set(
-        &mut cluster,
+    cluster.set(
         ConfigResource::Topic(Str::from("a")),
         "chronik.durability",
         "process",

@@ -11,7 +11,8 @@ use chronik_io::{Mesh, MeshOptions, World};
 use chronik_protocol::record::{BatchBuilder, CheckedBatch, NewRecord};
 use chronik_protocol::{ErrorCode, Str};
 use chronik_shards::catalog::{
-    ApiError, ControllerReply, ControllerRequest, Endpoint, NewTopic, TopicRef,
+    ApiError, ConfigChange, ConfigOp, ConfigOpKind, ConfigResource, ControllerReply,
+    ControllerRequest, Endpoint, NewTopic, TopicRef,
 };
 use chronik_shards::*;
 
@@ -119,6 +120,28 @@ impl Cluster {
         let request = ControllerRequest::DeleteTopics(vec![TopicRef::Name(Str::from(name))]);
         match self.control(request) {
             ControllerReply::DeleteTopics(mut topics) => topics.remove(0).2,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn set(&mut self, resource: ConfigResource, name: &str, value: &str) {
+        let op = ConfigOp {
+            name: Str::from(name),
+            kind: ConfigOpKind::Set,
+            value: Some(Str::from(value)),
+        };
+        let change = ConfigChange {
+            resource,
+            ops: vec![op],
+            replace_all: false,
+        };
+        let resources = vec![change];
+        let request = ControllerRequest::AlterConfigs {
+            resources,
+            validate_only: false,
+        };
+        match self.control(request) {
+            ControllerReply::AlterConfigs(results) => assert_eq!(results, [Ok(())]),
             other => panic!("{other:?}"),
         }
     }

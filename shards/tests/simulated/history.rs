@@ -7,7 +7,8 @@ use std::rc::Rc;
 
 use chronik_io::World;
 use chronik_io::simulated::{Random, Simulation};
-use chronik_protocol::ErrorCode;
+use chronik_protocol::{ErrorCode, Str};
+use chronik_shards::catalog::ConfigResource;
 use chronik_shards::*;
 
 use crate::cluster::{Cluster, append};
@@ -88,13 +89,16 @@ fn check(cluster: &mut Cluster, model: &Model) {
     }
 }
 
-/// Returns how many records were acknowledged.
-fn run(seed: u64) -> usize {
+/// Lives of a broker with topics of one durability; returns how many records were acknowledged.
+/// What is only promised to survive the process is not put to a power cut.
+fn run(seed: u64, durability: &str) -> usize {
     let mut random = Random::new(seed ^ 0x5eed);
     let shards = |random: &mut Random| usize::try_from(1 + random.below(4)).unwrap_or(1);
     let mut cluster = Cluster::start(Simulation::new(seed), shards(&mut random));
     for topic in ["a", "b"] {
         cluster.create(topic, 3).expect("created");
+        let resource = ConfigResource::Topic(Str::from(topic));
+        cluster.set(resource, "chronik.durability", durability);
     }
     let model = Model::default();
     for topic in ["a", "b"] {
@@ -116,7 +120,7 @@ fn run(seed: u64) -> usize {
         }
         let steps = usize::try_from(random.below(4000)).unwrap_or(0);
         cluster.simulation.run_steps(steps);
-        let machine = match random.below(3) {
+        let machine = match random.below(if durability == "disk" { 3 } else { 2 }) {
             0 => cluster.simulation.kill(),
             1 => cluster.stop(),
             _ => cluster.simulation.crash(),
@@ -130,7 +134,9 @@ fn run(seed: u64) -> usize {
 
 #[test]
 fn nothing_acknowledged_is_lost_or_doubled() {
-    let acknowledged: usize = (0..150).map(run).sum();
+    let disk: usize = (0..150).map(|seed| run(seed, "disk")).sum();
+    let process: usize = (1000..1050).map(|seed| run(seed, "process")).sum();
+    let acknowledged = disk + process;
     // Cut off at random, clients still get most of their records through.
     assert!(
         acknowledged > 20_000,
