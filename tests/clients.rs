@@ -18,7 +18,10 @@ const LINES: usize = 200_000;
 /// Lines that it carries with each of the other codecs.
 const LINES_SHORT: usize = 20_000;
 
-const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
+const CODECS: &[&str] = &["none", "gzip", "snappy", "lz4", "zstd"];
+
+/// librdkafka compiles without zstd where that library's headers are missing, and says nothing.
+const CODECS_WITHOUT_ZSTD: &[&str] = &["none", "gzip", "snappy", "lz4"];
 
 /// Partitions of each topic; the clients write to different ones.
 const PARTITIONS: usize = 3;
@@ -29,6 +32,7 @@ const TIMESTAMP_MS_BASE: i64 = 1_600_000_000_000;
 /// What a client can and cannot express; everything else is the same for all.
 struct Client {
     name: &'static str,
+    codecs: &'static [&'static str],
     /// The codec with which it carries all lines.
     main_codec: &'static str,
     writes: Writes,
@@ -46,16 +50,16 @@ enum Writes {
 }
 
 const fn client(name: &'static str, main_codec: &'static str, null_header: bool) -> Client {
-    let writes = Writes::EachRecord { null_header };
     Client {
         name,
+        codecs: CODECS,
         main_codec,
-        writes,
+        writes: Writes::EachRecord { null_header },
         reads_null_header_as: "NULL",
     }
 }
 
-/// In a ring: what one client writes, the next one that is installed reads too.
+/// In a ring: what one client writes, the next one that is able to reads too.
 const CLIENTS: [Client; 9] = [
     client("confluent-kafka", "zstd", true),
     client("java", "gzip", true),
@@ -64,10 +68,11 @@ const CLIENTS: [Client; 9] = [
     client("kafkajs", "none", false),
     Client {
         writes: Writes::Uniform,
-        ..client("kcat", "lz4", true)
+        ..client("kcat", "zstd", true)
     },
-    client("sarama", "zstd", true),
+    client("sarama", "lz4", true),
     Client {
+        codecs: CODECS_WITHOUT_ZSTD,
         reads_null_header_as: "",
         ..client("node-rdkafka", "snappy", false)
     },
@@ -133,7 +138,7 @@ fn round_trip(name: &str) {
     let target = Target::start(&options);
     let text = fs::read(text_file(LINES, &scratch.join("text"))).expect("the text just written");
     let lines: Vec<&[u8]> = text.split(|&byte| byte == b'\n').take(LINES).collect();
-    for codec in CODECS {
+    for &codec in writer.codecs {
         let count = if codec == writer.main_codec {
             LINES
         } else {
@@ -162,7 +167,9 @@ fn round_trip(name: &str) {
             journey.read(writer, &scratch),
             "{name} was there a moment ago"
         );
-        let mut others = (1..CLIENTS.len()).map(|step| &CLIENTS[(turn + step) % CLIENTS.len()]);
+        let mut others = (1..CLIENTS.len())
+            .map(|step| &CLIENTS[(turn + step) % CLIENTS.len()])
+            .filter(|other| other.codecs.contains(&codec));
         let reader = others.find(|other| journey.read(other, &scratch));
         let by = reader.map_or("NO OTHER CLIENT, for none is installed", |reader| {
             reader.name

@@ -116,6 +116,12 @@ impl BrokerOptions {
             command.arg("--override").arg(setting);
         }
         command.args(&self.arguments);
+        // The tests' own variables would look like unknown settings to the broker.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("CHRONIK_") && name != "CHRONIK_TRACE" {
+                command.env_remove(name);
+            }
+        }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
             .stdin(Stdio::null())
