@@ -4,10 +4,11 @@
 //! finding is one sentence. Runs on the starting thread before there are shards; `chronik doctor`
 //! prints the same findings. Never changes anything except that limit.
 
-use crate::net::Listener;
 use crate::storage::BLOCK_BYTES;
 use glommio::{LocalExecutorBuilder, Placement};
 use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::net::sockopt::set_socket_reuseaddr;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 use rustix::process::{Resource, Rlimit};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -204,9 +205,22 @@ fn write_block(file: &rustix::fd::OwnedFd) -> io::Result<()> {
     Ok(rustix::fs::fdatasync(file)?)
 }
 
+/// Takes the address without listening: a client that connects during the check would be taken, too,
+/// and thrown away.
+fn try_bind(address: SocketAddr) -> io::Result<()> {
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // As a listener does: connections that ended lately do not hold the port.
+    set_socket_reuseaddr(&socket, true)?;
+    Ok(bind(&socket, &address)?)
+}
+
 fn check_address(address: SocketAddr) -> Finding {
-    match Listener::bind(address) {
-        Ok(_) => Finding::new(address.to_string(), Verdict::Fine, "free"),
+    match try_bind(address) {
+        Ok(()) => Finding::new(address.to_string(), Verdict::Fine, "free"),
         Err(error) => {
             let mend = match error.kind() {
                 io::ErrorKind::AddrInUse => "stop whoever listens there, or choose another port",
