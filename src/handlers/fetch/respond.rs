@@ -121,9 +121,14 @@ fn partition(part: &FetchPart, result: ReadResult) -> PartitionData {
                 });
         transactions.collect()
     });
+    // Who asked by name knows nothing of ids: the topic was deleted meanwhile.
+    let error = match (&part.topic, result.error) {
+        (TopicKey::Name(_), ErrorCode::UnknownTopicId) => ErrorCode::UnknownTopicOrPartition,
+        (_, error) => error,
+    };
     let mut data = PartitionData {
         partition_index: part.partition,
-        error_code: result.error.as_i16(),
+        error_code: error.as_i16(),
         high_watermark: result.high_watermark,
         last_stable_offset: result.last_stable_offset,
         log_start_offset: result.log_start_offset,
