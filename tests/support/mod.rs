@@ -20,7 +20,10 @@
     reason = "each test binary compiles this module and uses its own part of it"
 )]
 
+pub mod batch;
 mod broker;
+pub mod calls;
+pub mod client;
 mod corpus;
 mod program;
 mod scratch;

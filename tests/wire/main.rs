@@ -1,0 +1,23 @@
+//! Whole-broker tests over the wire: bad input, protocol behaviour, state across restarts.
+//!
+//! Each test starts its own broker. With `CHRONIK_TEST_BOOTSTRAP=host:port` they talk to that broker
+//! instead, which is how a real Kafka was asked what the right answers are; tests that need to
+//! restart or configure the broker say so and pass over it.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_batches;
+mod bad_frames;
+mod configs;
+mod fetching;
+mod idempotence;
+mod lifecycle;
+mod metadata;
+mod neighbours;
+mod offsets;
+mod pipelining;
+mod sessions;
+mod subject;
+mod topics;
+mod versions;
