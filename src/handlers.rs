@@ -26,7 +26,6 @@ mod partitions;
 mod produce;
 #[cfg(test)]
 mod tests;
-mod topic_name;
 
 use std::net::SocketAddr;
 use std::rc::Rc;

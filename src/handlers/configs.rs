@@ -152,13 +152,16 @@ pub(super) fn of_all_brokers(image: &Image) -> Vec<Setting> {
 /// All settings of a group, none of which can be set before there are groups.
 pub(super) fn of_group() -> Vec<Setting> {
     let all = configs::all(Scope::Group);
-    all.map(|definition| Setting {
-        definition,
-        value: default_of(definition),
-        source: ConfigSource::Default as i8,
-        read_only: false,
-        is_sensitive: false,
-        synonyms: Vec::new(),
+    all.map(|definition| {
+        let behind = configs::broker(&format!("group.{}", definition.name));
+        Setting {
+            definition,
+            value: default_of(definition),
+            source: ConfigSource::Default as i8,
+            read_only: false,
+            is_sensitive: false,
+            synonyms: behind.and_then(default_synonym).into_iter().collect(),
+        }
     })
     .collect()
 }

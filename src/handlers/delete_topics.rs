@@ -1,5 +1,6 @@
 //! DeleteTopics (key 20). The controller decides; this module translates.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use chronik_io::World;
@@ -20,7 +21,7 @@ pub(super) async fn handle<W: World>(
     call: Rc<Call>,
     request: DeleteTopicsRequest,
 ) -> DeleteTopicsResponse {
-    let asked = asked(call.version, &request);
+    let (asked, twice) = without_duplicates(asked(call.version, &request));
     let refused: Vec<Option<ApiError>> = asked
         .iter()
         .map(|(name, id)| refusal(&context, call.version, name.as_ref(), *id))
@@ -58,14 +59,18 @@ pub(super) async fn handle<W: World>(
         };
         response(told_name, told_id, result)
     });
+    let duplicates = twice.into_iter().map(|(name, id)| {
+        let error = ApiError::new(ErrorCode::InvalidRequest, "Duplicate topic name.");
+        response(name, id, Err(error))
+    });
     DeleteTopicsResponse {
-        responses: responses.collect(),
+        responses: responses.chain(duplicates).collect(),
         ..DeleteTopicsResponse::default()
     }
 }
 
 /// The topics of a request, by name or by id.
-fn asked(version: i16, request: &DeleteTopicsRequest) -> Vec<(Option<Str>, Uuid)> {
+fn asked(version: i16, request: &DeleteTopicsRequest) -> Vec<Asked> {
     if version >= TOPIC_ID_VERSION {
         request
             .topics
@@ -79,6 +84,27 @@ fn asked(version: i16, request: &DeleteTopicsRequest) -> Vec<(Option<Str>, Uuid)
             .map(|name| (Some(name.clone()), Uuid::ZERO))
             .collect()
     }
+}
+
+/// A topic by name, by id, or wrongly by both or neither.
+type Asked = (Option<Str>, Uuid);
+
+/// Topics that are named twice are refused altogether, and answered once.
+fn without_duplicates(asked: Vec<Asked>) -> (Vec<Asked>, HashSet<Asked>) {
+    let mut seen = HashSet::new();
+    let mut twice = HashSet::new();
+    for topic in &asked {
+        let is_named = topic.0.is_some() || !topic.1.is_zero();
+        if is_named && !seen.insert(topic) {
+            twice.insert(topic.clone());
+        }
+    }
+    let single = asked
+        .iter()
+        .filter(|topic| !twice.contains(*topic))
+        .cloned()
+        .collect();
+    (single, twice)
 }
 
 /// What is refused before the controller is asked (`ControllerApis#deleteTopics`).

@@ -9,13 +9,12 @@ use chronik_protocol::messages::describe_configs_response::{
 };
 use chronik_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use chronik_protocol::{ErrorCode, Str};
-use chronik_shards::catalog::{ApiError, Image};
+use chronik_shards::catalog::{ApiError, Image, check_topic_name};
 
 use super::configs::{
     self, RESOURCE_BROKER, RESOURCE_CLIENT_METRICS, RESOURCE_GROUP, RESOURCE_TOPIC, Setting,
 };
 use super::context::Context;
-use super::topic_name;
 
 /// Answers.
 pub(super) fn handle<W: World>(
@@ -45,7 +44,11 @@ fn describe(
     };
     match settings(image, resource) {
         Ok(settings) => {
-            let wanted = resource.configuration_keys.as_deref();
+            // No keys and an empty list of keys both ask for everything.
+            let wanted = resource
+                .configuration_keys
+                .as_deref()
+                .filter(|keys| !keys.is_empty());
             let is_wanted = |setting: &Setting| {
                 wanted.is_none_or(|keys| keys.iter().any(|key| *key == setting.definition.name))
             };
@@ -64,17 +67,7 @@ fn describe(
 fn settings(image: &Image, resource: &DescribeConfigsResource) -> Result<Vec<Setting>, ApiError> {
     let name = &resource.resource_name;
     match resource.resource_type {
-        RESOURCE_TOPIC if !topic_name::is_valid(name) => {
-            let message = format!("Topic name is invalid: '{name}'");
-            Err(ApiError::new(ErrorCode::InvalidTopicException, message))
-        }
-        RESOURCE_TOPIC => match image.topic(name) {
-            Some(topic) => Ok(configs::of_topic(image, topic)),
-            None => {
-                let message = "This server does not host this topic-partition.";
-                Err(ApiError::new(ErrorCode::UnknownTopicOrPartition, message))
-            }
-        },
+        RESOURCE_TOPIC => topic(image, name),
         RESOURCE_BROKER if name.is_empty() => Ok(configs::of_all_brokers(image)),
         RESOURCE_BROKER => broker(image, name),
         RESOURCE_GROUP if name.is_empty() => Err(ApiError::new(
@@ -92,6 +85,17 @@ fn settings(image: &Image, resource: &DescribeConfigsResource) -> Result<Vec<Set
             Err(ApiError::new(ErrorCode::InvalidRequest, message))
         }
     }
+}
+
+fn topic(image: &Image, name: &str) -> Result<Vec<Setting>, ApiError> {
+    if let Err(sentence) = check_topic_name(name) {
+        return Err(ApiError::new(ErrorCode::InvalidTopicException, sentence));
+    }
+    let topic = image.topic(name).ok_or_else(|| {
+        let message = "This server does not host this topic-partition.";
+        ApiError::new(ErrorCode::UnknownTopicOrPartition, message)
+    })?;
+    Ok(configs::of_topic(image, topic))
 }
 
 fn broker(image: &Image, name: &str) -> Result<Vec<Setting>, ApiError> {

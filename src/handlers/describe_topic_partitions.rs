@@ -6,10 +6,10 @@ use chronik_protocol::messages::describe_topic_partitions_response::{
 };
 use chronik_protocol::messages::{DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse};
 use chronik_protocol::{ErrorCode, Str};
-use chronik_shards::catalog::{Image, PartitionInfo, Topic};
+use chronik_shards::catalog::{Image, PartitionInfo, Topic, check_topic_name};
 
 use super::context::Context;
-use super::{operations, topic_name};
+use super::operations;
 
 /// Answers.
 pub(super) fn handle<W: World>(
@@ -88,7 +88,7 @@ fn cursor(topic_name: Str, index: usize) -> Cursor {
 }
 
 fn missing(name: Str) -> DescribeTopicPartitionsResponseTopic {
-    let valid = topic_name::is_valid(&name);
+    let valid = check_topic_name(&name).is_ok();
     let error = if valid {
         ErrorCode::UnknownTopicOrPartition
     } else {

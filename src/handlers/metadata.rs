@@ -14,13 +14,13 @@ use chronik_protocol::messages::metadata_response::{
 use chronik_protocol::messages::{MetadataRequest, MetadataResponse};
 use chronik_protocol::{ErrorCode, Str, Uuid};
 use chronik_shards::catalog::{
-    ControllerReply, ControllerRequest, Image, NewTopic, PartitionInfo, Topic,
+    ControllerReply, ControllerRequest, Image, NewTopic, PartitionInfo, Topic, check_topic_name,
 };
 use tracing::info;
 
 use super::call::Call;
 use super::context::Context;
-use super::{operations, topic_name};
+use super::operations;
 
 /// From this version on topics can be asked for by id, and a name may be null.
 const TOPIC_ID_VERSION: i16 = 12;
@@ -125,7 +125,7 @@ async fn create_missing<W: World>(context: &Context<W>, names: &[Str]) -> Vec<(S
     let image = context.image();
     let topics: Vec<NewTopic> = names
         .iter()
-        .filter(|name| image.topic(name).is_none() && topic_name::is_valid(name))
+        .filter(|name| image.topic(name).is_none() && check_topic_name(name).is_ok())
         .filter(|name| !chronik_shards::catalog::is_internal_topic(name))
         .map(|name| NewTopic::with_defaults(name.detached()))
         .collect();
@@ -212,7 +212,7 @@ impl Describe {
 }
 
 fn missing(name: &Str, errors: &[(Str, ErrorCode)]) -> ErrorCode {
-    if !topic_name::is_valid(name) {
+    if check_topic_name(name).is_err() {
         return ErrorCode::InvalidTopicException;
     }
     let error = errors.iter().find(|(failed, _)| failed == name);

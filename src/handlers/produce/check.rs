@@ -111,24 +111,25 @@ pub(super) async fn batch<W: World>(
             "there is no record batch",
         ));
     }
-    let header = BatchHeader::peek(&bytes).map_err(|error| refusal(&error, rules))?;
-    check_header(&header, rules)?;
-    let batch = CheckedBatch::parse(bytes).map_err(|error| refusal(&error, rules))?;
-    slice.breathe(world).await;
     let now_ms = world.now_ms();
     let limits = limits(rules.config(), now_ms);
+    let header = BatchHeader::peek(&bytes).map_err(|error| refusal(&error, rules, &limits))?;
+    check_header(&header, rules)?;
+    let batch = CheckedBatch::parse(bytes).map_err(|error| refusal(&error, rules, &limits))?;
+    slice.breathe(world).await;
     let mut validator =
-        RecordsValidator::new(&batch, limits).map_err(|error| refusal(&error, rules))?;
+        RecordsValidator::new(&batch, limits).map_err(|error| refusal(&error, rules, &limits))?;
     let summary = loop {
         match validator
             .step(STEP_BYTES)
-            .map_err(|error| refusal(&error, rules))?
+            .map_err(|error| refusal(&error, rules, &limits))?
         {
             Progress::More => slice.breathe(world).await,
             Progress::Done(summary) => break summary,
         }
     };
-    finish(batch, &summary, rules.config(), now_ms, &limits).map_err(|error| refusal(&error, rules))
+    finish(batch, &summary, rules.config(), now_ms, &limits)
+        .map_err(|error| refusal(&error, rules, &limits))
 }
 
 /// What can be refused before the checksum is computed.
@@ -136,7 +137,10 @@ fn check_header(header: &BatchHeader, rules: &Rules<'_>) -> Result<(), Refusal> 
     if rules.version < ZSTD_VERSION && header.compression() == Compression::Zstd {
         return Err(Refusal::of(ErrorCode::UnsupportedCompressionType));
     }
-    if rules.transactional || header.is_transactional() {
+    if header.is_transactional() && !rules.transactional {
+        return Err(Refusal::of(ErrorCode::TransactionalIdAuthorizationFailed));
+    }
+    if rules.transactional {
         // Nobody could begin a transaction here, so there is none to add records to.
         return Err(Refusal::of(ErrorCode::InvalidTxnState));
     }
@@ -203,7 +207,7 @@ fn finish(
     })
 }
 
-fn refusal(error: &BatchError, rules: &Rules<'_>) -> Refusal {
+fn refusal(error: &BatchError, rules: &Rules<'_>, limits: &RecordLimits) -> Refusal {
     let code = match error {
         BatchError::CrcMismatch { .. }
         | BatchError::InvalidLength { .. }
@@ -212,31 +216,47 @@ fn refusal(error: &BatchError, rules: &Rules<'_>) -> Refusal {
         BatchError::Compression(CompressionError::LimitExceeded { .. }) | BatchError::TooLarge => {
             ErrorCode::MessageTooLarge
         }
-        BatchError::Record { index, fault } => return record_refusal(*index, *fault, rules),
+        BatchError::Record { index, fault } => {
+            return record_refusal(*index, *fault, rules, limits);
+        }
         _ => ErrorCode::InvalidRecord,
     };
     Refusal::saying(code, error.to_string())
 }
 
-fn record_refusal(index: i32, fault: RecordFault, rules: &Rules<'_>) -> Refusal {
+/// The sentences are `LogValidator`'s; producers show them to people.
+fn record_refusal(
+    index: i32,
+    fault: RecordFault,
+    rules: &Rules<'_>,
+    limits: &RecordLimits,
+) -> Refusal {
     let partition = format!("{}-{}", rules.topic.name, rules.index);
-    let (error, message, of_record) = match fault {
-        RecordFault::TimestampOutOfRange(timestamp) => (
+    let of_record = match fault {
+        RecordFault::TimestampOutOfRange(timestamp) => format!(
+            "Timestamp {timestamp} of message with offset {index} is out of range. The timestamp \
+             should be within [{}, {}]",
+            limits.timestamp_ms_min, limits.timestamp_ms_max
+        ),
+        RecordFault::NullKey => {
+            format!(
+                "Compacted topic cannot accept message without key in topic partition {partition}"
+            )
+        }
+        other => format!("Record {index} for {partition} is malformed: {other:?}"),
+    };
+    let (error, message) = match fault {
+        RecordFault::TimestampOutOfRange(_) => (
             ErrorCode::InvalidTimestamp,
             "One or more records have been rejected due to invalid timestamp".to_owned(),
-            format!("Timestamp {timestamp} of the record is out of the range {partition} accepts."),
         ),
-        RecordFault::NullKey => (
+        _ => (
             ErrorCode::InvalidRecord,
-            "One or more records have been rejected due to missing keys".to_owned(),
             format!(
-                "Compacted topic cannot accept message without key in topic partition {partition}."
+                "One or more records have been rejected due to 1 record errors in total, and only \
+                 showing the first three errors at most: [RecordError(batchIndex={index}, \
+                 message='{of_record}')]"
             ),
-        ),
-        other => (
-            ErrorCode::InvalidRecord,
-            "One or more records have been rejected because they are malformed".to_owned(),
-            format!("{other:?}"),
         ),
     };
     Refusal {
