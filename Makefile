@@ -7,7 +7,7 @@ CHRONIK := target/release/chronik
 PORT ?= 9092
 DATA ?= ./data
 
-.PHONY: help need run build test check static deny fuzz crash idle quick perf-matrix clients clean
+.PHONY: help need run build test check static deny fuzz crash idle quick perf-matrix clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,10 @@ idle: build ## processor time of an idle broker over 20 s: 4 shards, 100 topics,
 
 quick: build ## the quick benchmark: twenty loads in about three minutes (ARGS="--only 'closed 100'" for some)
 	$(CARGO) run --release --locked -p chronik-bench -- quick --spawn $(CHRONIK) $(ARGS)
+
+perf-matrix: build ## kafka-producer-perf-test, a million records of every size, codec, acks
+	tests/clients/install java
+	CHRONIK_TEST_BINARY=$(CURDIR)/$(CHRONIK) CHRONIK_PERF_MATRIX=full $(CARGO) test --locked --test kafka_tools perf_test -- --nocapture
 
 clean: ## build output, but not the clients' cache
 	$(CARGO) clean

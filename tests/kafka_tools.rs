@@ -379,6 +379,9 @@ fn kafka_producer_perf_test_ends_without_error_or_retry() {
         acks,
         codec,
     };
+    if std::env::var_os("CHRONIK_PERF_MATRIX").is_some() {
+        return run_matrix(full_matrix());
+    }
     run_matrix([
         load(1024, 1, "all", "none"),
         load(100, 16, "all", "lz4"),
@@ -389,12 +392,10 @@ fn kafka_producer_perf_test_ends_without_error_or_retry() {
     ]);
 }
 
-/// `make perf-matrix`: a million records of each kind.
-#[test]
-#[ignore = "40 runs of a million records: make perf-matrix"]
-fn full_matrix_of_kafka_producer_perf_test() {
+/// `make perf-matrix`: a million records of each kind, in place of the part that always runs.
+fn full_matrix() -> Vec<Load> {
     let codecs = ["none", "gzip", "snappy", "lz4", "zstd"].into_iter();
-    run_matrix(codecs.flat_map(|codec| {
+    let matrix = codecs.flat_map(|codec| {
         let sizes = [1024, 100].into_iter();
         sizes.flat_map(move |size| {
             let layouts = [(1, "all"), (1, "1"), (16, "all"), (16, "1")].into_iter();
@@ -406,7 +407,8 @@ fn full_matrix_of_kafka_producer_perf_test() {
                 codec,
             })
         })
-    }));
+    });
+    matrix.collect()
 }
 
 /// What `kafka-dump-log` prints when a file is not as Kafka would have written it.
