@@ -169,6 +169,10 @@ fn check_directory(path: &Path) -> Finding {
                             page cache: use a file system on a disk for anything but tests";
             Finding::new(subject, Verdict::Warning, sentence)
         }
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+            let sentence = "the disk is full, and a start has to write some blocks: make space";
+            Finding::new(subject, Verdict::Refused, sentence)
+        }
         Err(error) => {
             let sentence = format!(
                 "cannot be created and written ({error}): make it writable for this user, or \
