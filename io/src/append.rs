@@ -25,17 +25,18 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Why an [`AppendFile`] refuses to go on.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum AppendError {
     /// A write or sync failed earlier; the file stays refused until it is opened and scanned anew.
     #[error("the file has failed: {0}")]
-    Failed(Rc<io::Error>),
+    Failed(Arc<io::Error>),
     /// No space to zero ahead. Nothing is lost and nothing has failed: room stays as it was, and
     /// the next [`AppendFile::reserve`] tries again.
     #[error("no space to extend the file: {0}")]
-    NoSpace(Rc<io::Error>),
+    NoSpace(Arc<io::Error>),
 }
 
 /// How far a file has come after a job.
@@ -79,7 +80,7 @@ pub struct AppendFile<F: File> {
     /// The end at opening.
     opened: u64,
     next_capacity: usize,
-    failed: Option<Rc<io::Error>>,
+    failed: Option<Arc<io::Error>>,
 }
 
 impl<F: File> AppendFile<F> {
@@ -203,7 +204,7 @@ impl<F: File> AppendFile<F> {
 
     fn check(&self) -> Result<(), AppendError> {
         match &self.failed {
-            Some(error) => Err(AppendError::Failed(Rc::clone(error))),
+            Some(error) => Err(AppendError::Failed(Arc::clone(error))),
             None => Ok(()),
         }
     }
@@ -420,7 +421,7 @@ impl<F: File> AppendFile<F> {
                         self.space_refused = true; // No job is due again before somebody asks.
                         self.reserved = self.end;
                         self.check()?;
-                        return Err(AppendError::NoSpace(Rc::new(error)));
+                        return Err(AppendError::NoSpace(Arc::new(error)));
                     }
                     // A failed sync may have lost appended bytes as well.
                     outcome => {
@@ -441,7 +442,7 @@ impl<F: File> AppendFile<F> {
     /// Whether the outcome counts: it is a success and nothing has failed before.
     fn record(&mut self, outcome: io::Result<()>) -> bool {
         if let Err(error) = outcome {
-            self.failed.get_or_insert_with(|| Rc::new(error));
+            self.failed.get_or_insert_with(|| Arc::new(error));
         }
         self.failed.is_none()
     }
@@ -473,7 +474,7 @@ impl<F: File> AppendFile<F> {
             true => Ok(()),
             false => self.file.set_len(self.end).await,
         };
-        cut.map_err(|error| AppendError::Failed(Rc::new(error)))?;
+        cut.map_err(|error| AppendError::Failed(Arc::new(error)))?;
         Ok(self.file)
     }
 }

@@ -8,6 +8,9 @@
 mod blocking;
 mod file;
 mod names;
+mod tasks;
+#[cfg(test)]
+mod tests;
 
 pub use file::{DirectBuffer, DirectFile};
 
@@ -17,7 +20,7 @@ use blocking::Helper;
 use bytes::Bytes;
 use glommio::timer::Timer;
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -26,8 +29,9 @@ use std::path::Path;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tasks::Tasks;
 
 /// The shortest sleep that lets the executor empty its queue and poll for I/O; shorter ones end
 /// at once (measured with glommio 0.9).
@@ -50,8 +54,9 @@ pub(crate) struct Inner {
     /// Zeroing ahead: long jobs that must not hold up the short ones.
     zeros: Helper,
     /// Devices for which glommio has been shown a file that makes it judge polling rightly.
-    judged_devices: RefCell<BTreeSet<u64>>,
+    devices: RefCell<BTreeMap<u64, Judgement>>,
     work: ShardWork,
+    tasks: Tasks,
 }
 
 /// The world of one shard on a real machine; made by [`crate::executor::run`].
@@ -73,9 +78,21 @@ impl DirectWorld {
                 }),
                 names: Helper::new(format!("names-{shard}")),
                 zeros: Helper::new(format!("zeros-{shard}")),
-                judged_devices: RefCell::new(BTreeSet::new()),
+                devices: RefCell::new(BTreeMap::new()),
                 work: Watchdog::shard(watchdog, shard),
+                tasks: Tasks::default(),
             }),
+        }
+    }
+
+    /// Ends the shard: drops every task that is left, so that what they own is given up in order
+    /// (connections close, callers on other shards learn that nobody will answer). glommio would
+    /// keep them for ever, woken by nobody.
+    pub(crate) async fn end(&self) {
+        self.inner.tasks.end();
+        for _ in 0..2 {
+            // glommio closes dropped files with its next pass through the kernel.
+            self.pause().await;
         }
     }
 
@@ -116,10 +133,36 @@ impl DirectWorld {
     /// Shows glommio a written file of the device before the first real one. It decides by the
     /// first file a thread opens whether the device can be polled, and takes an empty or sparse one
     /// for yes: every write then spins for milliseconds.
-    async fn judge_device(&self, device: u64, dir: &Path) -> io::Result<()> {
-        if !self.inner.judged_devices.borrow_mut().insert(device) {
-            return Ok(());
+    async fn judge_device(&self, device: u64, dir: &Path) {
+        let first = poll_fn(|context| {
+            let mut devices = self.inner.devices.borrow_mut();
+            match devices.get_mut(&device) {
+                None => {
+                    devices.insert(device, Judgement::Running(Vec::new()));
+                    Poll::Ready(true)
+                }
+                Some(Judgement::Done) => Poll::Ready(false),
+                Some(Judgement::Running(waiting)) => {
+                    waiting.push(context.waker().clone());
+                    Poll::Pending
+                }
+            }
+        });
+        if !first.await {
+            return;
         }
+        let ending = JudgementEnd {
+            world: self,
+            device,
+        };
+        if let Err(error) = self.show_written_file(dir).await {
+            // Reading a directory that cannot be written is fine; it may only cost more CPU.
+            tracing::warn!(dir = %dir.display(), %error, "the device's polling was not judged");
+        }
+        drop(ending);
+    }
+
+    async fn show_written_file(&self, dir: &Path) -> io::Result<()> {
         let dir = dir.to_owned();
         let probe = self.on_helper(move || names::written_probe(&dir)).await?;
         let path = names::descriptor_path(probe.as_raw_fd());
@@ -132,6 +175,33 @@ impl DirectWorld {
             .close()
             .await
             .map_err(io::Error::from)
+    }
+}
+
+/// Whether glommio has judged a device.
+enum Judgement {
+    /// Under way; these wait for it.
+    Running(Vec<Waker>),
+    Done,
+}
+
+/// Lets those who wait go on, also when the one who judges is dropped.
+struct JudgementEnd<'a> {
+    world: &'a DirectWorld,
+    device: u64,
+}
+
+impl Drop for JudgementEnd<'_> {
+    fn drop(&mut self) {
+        let before = self
+            .world
+            .inner
+            .devices
+            .borrow_mut()
+            .insert(self.device, Judgement::Done);
+        if let Some(Judgement::Running(waiting)) = before {
+            waiting.into_iter().for_each(Waker::wake);
+        }
     }
 }
 
@@ -211,6 +281,7 @@ impl World for DirectWorld {
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        let task = self.inner.tasks.add(task);
         glommio::spawn_local(or_abort(self.inner.shard, task)).detach();
     }
 
@@ -266,7 +337,7 @@ impl World for DirectWorld {
         let (descriptor, len, device) =
             self.on_helper(move || names::open(&owned, options)).await?;
         if let Some(dir) = path.parent() {
-            self.judge_device(device, dir).await?;
+            self.judge_device(device, dir).await;
         }
         let mut how = glommio::io::OpenOptions::new();
         how.read(true).write(options.mode != OpenMode::Read);

@@ -12,12 +12,15 @@ use futures_io::AsyncRead;
 use glommio::{
     ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement, net::UnixStream,
 };
+use rustix::thread::CpuSet;
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::{FromRawFd, IntoRawFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Longer than any stall: preemption by timer is what makes glommio park with work.
@@ -61,7 +64,7 @@ impl ExecutorOptions {
 /// Those of `sched_getaffinity(2)`.
 pub fn allowed_cpus() -> io::Result<Vec<usize>> {
     let set = rustix::thread::sched_getaffinity(None)?;
-    Ok((0..rustix::thread::CpuSet::MAX_CPU)
+    Ok((0..CpuSet::MAX_CPU)
         .filter(|cpu| set.is_set(*cpu))
         .collect())
 }
@@ -87,11 +90,12 @@ pub struct Running<Request, Reply> {
 }
 
 /// Starts one executor per shard, each running `main` to its end. The process ends with a clear
-/// line if a shard panics.
+/// line if a shard panics or its thread dies. When `main` returns, the tasks its shard still has are
+/// dropped.
 ///
 /// # Errors
-/// If an executor cannot be built: no io_uring, too little lockable memory (see `preflight`). Those
-/// started before it are left to end by themselves, as the process is about to.
+/// If an executor cannot be built: no io_uring, too little lockable memory (see `preflight`). No
+/// `main` has run then.
 ///
 /// # Panics
 /// If there are no shards or no cores.
@@ -107,6 +111,7 @@ where
 {
     assert!(options.shards > 0 && !options.cpus.is_empty());
     crate::log_bridge::install();
+    let _ = PROCESS_CPUS.set(rustix::thread::sched_getaffinity(None)?);
     let origin = Instant::now();
     let count = options.shards;
     let watchdog = Watchdog::new(count);
@@ -114,37 +119,89 @@ where
     let mesh = Mesh::with_pulse(count, options.mesh, Some(pulse));
     let running = Watchdog::start(&watchdog)?;
     let mut shards = Vec::with_capacity(count);
+    let mut gates: Vec<Sender<()>> = Vec::with_capacity(count);
     for index in 0..count {
         let (mesh, watchdog, main) = (mesh.clone(), Arc::clone(&watchdog), main.clone());
+        let (built, is_built) = channel::<()>();
+        let (gate, opened) = channel::<()>();
         let shard = move || async move {
+            // The starter has gone only if it has failed, and then the gate stays shut.
+            let _ = built.send(());
+            // Nobody starts before all can: a shard without its neighbours would wait for ever.
+            // Blocking is right here, for nothing else is on this executor yet.
+            if opened.recv().is_err() {
+                return Ok(());
+            }
+            let thread_end = ThreadEnd::arm(index);
             let end = ShardEnd(Watchdog::shard(&watchdog, index));
             let world = DirectWorld::new(index, origin, &watchdog);
             let result = or_abort(index, async {
                 listen_to_kicks(&world, &watchdog, index)?;
                 let endpoint = mesh.endpoint(index);
-                main(ShardSeat {
+                let seat = ShardSeat {
                     index,
                     count,
-                    world,
+                    world: world.clone(),
                     endpoint,
-                })
-                .await
+                };
+                let result = main(seat).await;
+                world.end().await;
+                result
             })
             .await;
             drop(end);
+            thread_end.disarm();
             result
         };
-        shards.push(
-            builder(&options, index)
-                .spawn(shard)
-                .map_err(io::Error::from)?,
-        );
+        let handle = builder(&options, index)
+            .spawn(shard)
+            .map_err(io::Error::from)?;
+        if is_built.recv().is_err() {
+            // The executor was not built; only its thread's result says why.
+            handle.join().map_err(io::Error::from)??;
+            return Err(io::Error::other(format!("shard {index} did not start")));
+        }
+        shards.push(handle);
+        gates.push(gate);
+    }
+    for gate in gates {
+        // A shard that is gone already has said why.
+        let _ = gate.send(());
     }
     Ok(Running {
         shards,
         remote: mesh.remote(),
         watchdog: running,
     })
+}
+
+/// Ends the process when a shard's thread ends in any other way than by its `main` returning.
+/// Executors die of panics outside tasks as well, and nobody would notice before joining.
+struct ThreadEnd;
+
+thread_local! {
+    static ARMED: Armed = const { Armed(Cell::new(None)) };
+}
+
+struct Armed(Cell<Option<usize>>);
+
+impl Drop for Armed {
+    fn drop(&mut self) {
+        if let Some(shard) = self.0.get() {
+            abort(&format!("the thread of shard {shard} died (see above)"));
+        }
+    }
+}
+
+impl ThreadEnd {
+    fn arm(shard: usize) -> ThreadEnd {
+        ARMED.with(|armed| armed.0.set(Some(shard)));
+        ThreadEnd
+    }
+
+    fn disarm(self) {
+        ARMED.with(|armed| armed.0.set(None));
+    }
 }
 
 fn builder(options: &ExecutorOptions, index: usize) -> LocalExecutorBuilder {
@@ -211,16 +268,17 @@ fn listen_to_kicks(world: &DirectWorld, watchdog: &Arc<Watchdog>, shard: usize) 
     Ok(())
 }
 
-/// Lets a thread that a pinned shard has started run on any core: threads inherit the mask of their
-/// parent, and a helper on the shard's own core would stand in its way.
+/// The cores of the thread that called [`run`]: what the process was given.
+static PROCESS_CPUS: OnceLock<CpuSet> = OnceLock::new();
+
+/// Lets a thread that a pinned shard has started run on all cores of the process: threads inherit
+/// the mask of their parent, and a helper on the shard's own core would stand in its way.
 pub(crate) fn leave_shard_cpu() {
-    let mut all = rustix::thread::CpuSet::new();
-    for cpu in 0..rustix::thread::CpuSet::MAX_CPU {
-        all.set(cpu);
-    }
-    // The kernel cuts the set down to the cores that exist and are allowed. Where that is refused
-    // the thread still works, only slower.
-    if let Err(error) = rustix::thread::sched_setaffinity(None, &all) {
+    let Some(cpus) = PROCESS_CPUS.get() else {
+        return;
+    };
+    // Where that is refused the thread still works, only slower.
+    if let Err(error) = rustix::thread::sched_setaffinity(None, cpus) {
         tracing::debug!(%error, "a helper thread stays on its shard's core");
     }
 }

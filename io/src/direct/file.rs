@@ -89,7 +89,7 @@ impl File for DirectFile {
 
     async fn write_at(&self, buffer: DirectBuffer, position: u64) -> io::Result<()> {
         let len = buffer.0.len();
-        debug_assert!(position % BLOCK_BYTES as u64 == 0 && len % BLOCK_BYTES == 0);
+        debug_assert!(position.is_multiple_of(BLOCK_BYTES as u64) && len.is_multiple_of(BLOCK_BYTES));
         let _io = self.world.begin_io();
         let written = self
             .file
@@ -105,7 +105,7 @@ impl File for DirectFile {
     }
 
     async fn write_zeros(&self, position: u64, len: u64) -> io::Result<()> {
-        debug_assert!(position % BLOCK_BYTES as u64 == 0 && len % BLOCK_BYTES as u64 == 0);
+        debug_assert!(position.is_multiple_of(BLOCK_BYTES as u64) && len.is_multiple_of(BLOCK_BYTES as u64));
         let descriptor = self.duplicate()?;
         let write_through = self.write_through;
         let _io = self.world.begin_io();
@@ -208,7 +208,7 @@ impl BlockBuffer for DirectBuffer {
     }
 
     fn truncate(&mut self, len: usize) {
-        assert!(len % BLOCK_BYTES == 0 && len <= self.0.len());
+        assert!(len.is_multiple_of(BLOCK_BYTES) && len <= self.0.len());
         self.0.trim_to_size(len);
     }
 }

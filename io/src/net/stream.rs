@@ -132,6 +132,17 @@ impl DirectStream {
     }
 }
 
+impl Drop for DirectStream {
+    /// glommio closes the socket with its next pass through the kernel, on a busy shard much later;
+    /// the peer learns now.
+    fn drop(&mut self) {
+        // Fails only where the connection has ended already.
+        let _ = self.with_descriptor(|descriptor| {
+            rustix::net::shutdown(descriptor, rustix::net::Shutdown::Both)
+        });
+    }
+}
+
 /// Joins small neighbours and drops empty parts.
 fn join_small(parts: Vec<Bytes>) -> Vec<Bytes> {
     let small = |part: &Bytes| part.len() <= JOIN_BYTES_MAX;

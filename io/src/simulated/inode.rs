@@ -52,7 +52,7 @@ impl Inode {
 
     /// A completed write of whole sectors.
     pub(super) fn write(&mut self, position: u64, data: &[u8]) {
-        assert!(position % SECTOR_BYTES as u64 == 0 && data.len() % SECTOR_BYTES == 0);
+        assert!(position.is_multiple_of(SECTOR_BYTES as u64) && data.len().is_multiple_of(SECTOR_BYTES));
         self.changes += 1;
         let start = usize::try_from(position).expect("simulated files are small");
         let end = start + data.len();
