@@ -11,6 +11,8 @@ mod pump;
 mod remote;
 mod shared;
 mod slots;
+#[cfg(test)]
+mod tests;
 
 pub use remote::{Remote, RemoteCall};
 
@@ -363,6 +365,13 @@ impl<Request, Reply> Inner<Request, Reply> {
         }
     }
 
+    /// Requests of `source` were handled (or dropped): there is room for as many more.
+    fn return_credits(&self, source: usize, count: usize) {
+        if count > 0 && self.shared.requests(source, self.index).give_credits(count) {
+            self.shared.replies.notify(source);
+        }
+    }
+
     /// Sends with the credits for slot and lane in hand.
     fn dispatch(&self, destination: usize, request: Request) -> Call<Reply> {
         let slot = self.port.slots.borrow_mut().reserve();
@@ -373,7 +382,10 @@ impl<Request, Reply> Inner<Request, Reply> {
             let lane = &self.shared.requests(self.index, destination).lane;
             match lane.push((slot, request)) {
                 Ok(()) => self.shared.replies.notify(destination),
-                Err(_) => self.port.fill(slot, Err(Lost)),
+                Err(_) => {
+                    self.lanes[destination].give(1);
+                    self.port.fill(slot, Err(Lost));
+                }
             }
         }
         Call {
@@ -412,9 +424,13 @@ impl<Request, Reply> Drop for Inner<Request, Reply> {
         for other in 0..self.shared.count() {
             let unread = self.shared.replies.lane(other, self.index).close();
             drop(unread);
-            for (slot, _) in self.shared.requests(other, self.index).lane.close() {
+            let unhandled = self.shared.requests(other, self.index).lane.close();
+            let count = unhandled.len();
+            for (slot, _) in unhandled {
                 self.shared.replies.send(self.index, other, slot, Err(Lost));
             }
+            // Whoever waits for room shall find the lane closed, not wait for ever.
+            self.return_credits(other, count);
         }
         let inbox = &self.shared.inboxes[self.index];
         for (_, cell) in inbox.lane.close() {

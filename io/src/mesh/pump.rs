@@ -131,9 +131,7 @@ impl<Request, Reply> Pump<Request, Reply> {
         for (slot, request) in taken.drain(..count) {
             handler(request, inner.responder(Home::Shard(source, slot)));
         }
-        if requests.give_credits(count) {
-            inner.shared.replies.notify(source);
-        }
+        inner.return_credits(source, count);
         count
     }
 
@@ -173,10 +171,12 @@ impl<Request, Reply> Drop for Pump<Request, Reply> {
     /// The shard stops serving: requests taken over but not handled are lost, and said to be.
     fn drop(&mut self) {
         for (source, taken) in self.taken.iter_mut().enumerate() {
+            let count = taken.len();
             for (slot, request) in taken.drain(..) {
                 drop(request);
                 drop(self.inner.responder(Home::Shard(source, slot)));
             }
+            self.inner.return_credits(source, count);
         }
         for (request, cell) in self.outside.drain(..) {
             drop(request);
