@@ -25,7 +25,8 @@ pub enum OpenMode {
     /// Reading and writing; the file must exist.
     ReadWrite,
     /// Reading and writing; the file is created if missing, and its directory entry is durable
-    /// when the call returns.
+    /// when the call returns. That of a file which exists is synced as well: it may have been
+    /// created by a process that was killed before it could.
     ReadWriteCreate,
 }
 
@@ -36,8 +37,9 @@ pub struct OpenOptions {
     pub mode: OpenMode,
     /// Every completed write is already durable (`O_DSYNC`).
     pub write_through: bool,
-    /// Whether a newly created entry is synced before the call returns. When several files are
-    /// created in one directory, ask for `false` and finish with one [`World::sync_dir`].
+    /// Whether the entry is synced before the call returns, for [`OpenMode::ReadWriteCreate`]. When
+    /// several files of one directory are opened, ask for `false` and finish with one
+    /// [`World::sync_dir`].
     pub sync_entry: bool,
 }
 
@@ -51,7 +53,7 @@ impl OpenOptions {
         }
     }
 
-    /// The same file; a new entry becomes durable only with the next [`World::sync_dir`].
+    /// The same file; its entry becomes durable only with the next [`World::sync_dir`].
     #[must_use]
     pub fn without_entry_sync(self) -> OpenOptions {
         OpenOptions {

@@ -80,10 +80,15 @@ impl AppendOptions {
 
     pub(super) fn assert_sound(&self) {
         let block = BLOCK_BYTES as u64;
-        assert!(self.zero_ahead_bytes_min >= block && self.zero_ahead_bytes_min.is_multiple_of(block));
+        assert!(
+            self.zero_ahead_bytes_min >= block && self.zero_ahead_bytes_min.is_multiple_of(block)
+        );
         assert!(self.zero_ahead_bytes_max >= self.zero_ahead_bytes_min);
         assert!(self.zero_ahead_bytes_max.is_multiple_of(block));
-        assert!(self.buffer_bytes_min >= BLOCK_BYTES && self.buffer_bytes_min.is_multiple_of(BLOCK_BYTES));
+        assert!(
+            self.buffer_bytes_min >= BLOCK_BYTES
+                && self.buffer_bytes_min.is_multiple_of(BLOCK_BYTES)
+        );
         assert!(self.buffer_bytes_max >= self.buffer_bytes_min);
         assert!(self.buffer_bytes_max.is_multiple_of(BLOCK_BYTES));
         assert!(self.pending_bytes_max > 0);

@@ -89,7 +89,9 @@ impl File for DirectFile {
 
     async fn write_at(&self, buffer: DirectBuffer, position: u64) -> io::Result<()> {
         let len = buffer.0.len();
-        debug_assert!(position.is_multiple_of(BLOCK_BYTES as u64) && len.is_multiple_of(BLOCK_BYTES));
+        debug_assert!(
+            position.is_multiple_of(BLOCK_BYTES as u64) && len.is_multiple_of(BLOCK_BYTES)
+        );
         let _io = self.world.begin_io();
         let written = self
             .file
@@ -105,7 +107,9 @@ impl File for DirectFile {
     }
 
     async fn write_zeros(&self, position: u64, len: u64) -> io::Result<()> {
-        debug_assert!(position.is_multiple_of(BLOCK_BYTES as u64) && len.is_multiple_of(BLOCK_BYTES as u64));
+        debug_assert!(
+            position.is_multiple_of(BLOCK_BYTES as u64) && len.is_multiple_of(BLOCK_BYTES as u64)
+        );
         let descriptor = self.duplicate()?;
         let write_through = self.write_through;
         let _io = self.world.begin_io();

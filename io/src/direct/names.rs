@@ -114,18 +114,14 @@ pub(super) fn write_file_atomic(path: &Path, content: &[u8]) -> io::Result<()> {
 pub(super) fn open(path: &Path, options: OpenOptions) -> io::Result<(OwnedFd, u64, u64)> {
     let mut how = fs::OpenOptions::new();
     how.read(true).write(options.mode != OpenMode::Read);
-    let mut created = false;
+    let creates = options.mode == OpenMode::ReadWriteCreate;
     let file = match how.open(path) {
-        Err(error)
-            if error.kind() == io::ErrorKind::NotFound
-                && options.mode == OpenMode::ReadWriteCreate =>
-        {
-            created = true;
+        Err(error) if error.kind() == io::ErrorKind::NotFound && creates => {
             how.create(true).open(path)?
         }
         opened => opened?,
     };
-    if created && options.sync_entry {
+    if creates && options.sync_entry {
         sync_parent(path)?;
     }
     let metadata = file.metadata()?;

@@ -37,10 +37,7 @@ type Kept = Vec<(u64, Responder<u64>)>;
 
 /// Answers with the number, checks the order of every lane, keeps some replies for later and drops
 /// some.
-fn answering(
-    count: usize,
-    kept: Rc<RefCell<Kept>>,
-) -> impl FnMut(Ask, Responder<u64>) {
+fn answering(count: usize, kept: Rc<RefCell<Kept>>) -> impl FnMut(Ask, Responder<u64>) {
     let mut next = vec![0; count];
     move |ask, responder| {
         assert_eq!(

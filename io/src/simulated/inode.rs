@@ -52,7 +52,9 @@ impl Inode {
 
     /// A completed write of whole sectors.
     pub(super) fn write(&mut self, position: u64, data: &[u8]) {
-        assert!(position.is_multiple_of(SECTOR_BYTES as u64) && data.len().is_multiple_of(SECTOR_BYTES));
+        assert!(
+            position.is_multiple_of(SECTOR_BYTES as u64) && data.len().is_multiple_of(SECTOR_BYTES)
+        );
         self.changes += 1;
         let start = usize::try_from(position).expect("simulated files are small");
         let end = start + data.len();

@@ -213,14 +213,13 @@ impl World for SimulatedWorld {
         let creates = options.mode == OpenMode::ReadWriteCreate;
         let inode = match self.disk(|disk| disk.file(path)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && creates => {
-                let inode = self.disk(|disk| disk.create_file(path))?;
-                if options.sync_entry {
-                    self.sync_parent(path).await?;
-                }
-                inode
+                self.disk(|disk| disk.create_file(path))?
             }
             found => found?,
         };
+        if creates && options.sync_entry {
+            self.sync_parent(path).await?;
+        }
         Ok(SimulatedFile {
             world: self.clone(),
             inode,
@@ -279,7 +278,9 @@ impl SimulatedFile {
         write_through: bool,
     ) -> io::Result<()> {
         self.writable()?;
-        assert!(position % BLOCK_BYTES as u64 == 0 && data.len() % BLOCK_BYTES == 0);
+        assert!(
+            position.is_multiple_of(BLOCK_BYTES as u64) && data.len().is_multiple_of(BLOCK_BYTES)
+        );
         let len = data.len();
         let under_way = UnderWay {
             world: &self.world,
@@ -391,7 +392,7 @@ impl BlockBuffer for SimulatedBuffer {
     }
 
     fn truncate(&mut self, len: usize) {
-        assert!(len % BLOCK_BYTES == 0 && len <= self.0.len());
+        assert!(len.is_multiple_of(BLOCK_BYTES) && len <= self.0.len());
         self.0.truncate(len);
     }
 }
