@@ -23,6 +23,8 @@ use super::signal::Signal;
 const REQUESTS_IN_FLIGHT_MAX: usize = 1024;
 /// Their bytes; one request may exceed it alone.
 const REQUEST_BYTES_IN_FLIGHT_MAX: usize = 32 << 20;
+/// Their bytes while the client does not take what it is sent: a slow reader holds little.
+const REQUEST_BYTES_WHILE_SENDING_MAX: usize = 256 << 10;
 /// Reply bytes gathered for one send.
 const SEND_BYTES_MAX: usize = 1 << 20;
 
@@ -66,7 +68,6 @@ pub(crate) struct Batch {
     request_bytes: usize,
     fetches: usize,
     alone: bool,
-    grants: Vec<Grant>,
 }
 
 /// The shared state of a connection.
@@ -190,7 +191,12 @@ impl Link {
 
     fn has_room(&self, bytes: usize) -> bool {
         let requests = self.requests.get();
-        let fits = self.request_bytes.get().saturating_add(bytes) <= REQUEST_BYTES_IN_FLIGHT_MAX;
+        let bytes_max = if self.sending.get() {
+            REQUEST_BYTES_WHILE_SENDING_MAX
+        } else {
+            REQUEST_BYTES_IN_FLIGHT_MAX
+        };
+        let fits = self.request_bytes.get().saturating_add(bytes) <= bytes_max;
         !self.alone.get() && requests < REQUESTS_IN_FLIGHT_MAX && (fits || requests == 0)
     }
 
@@ -311,7 +317,6 @@ impl Batch {
             Pace::OneFetch => self.fetches += 1,
             Pace::Alone => self.alone = true,
         }
-        self.grants.push(answered.grant);
         if self.parts.is_empty() {
             self.parts = parts;
         } else {

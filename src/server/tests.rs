@@ -315,6 +315,36 @@ fn unfinished_frames_cannot_starve_the_others() {
 }
 
 #[test]
+fn slow_readers_hold_little_and_harm_nobody() {
+    let mut bench = Bench::new(8, 2 << 20, 3_600_000);
+    let slow: Vec<Client> = (0..4).map(|_| bench.connect()).collect();
+    let mut honest = bench.connect();
+    let server = Rc::clone(&bench.server);
+    let world = bench.simulation.world();
+    bench.simulation.run(async move {
+        for client in &slow {
+            let stream = Rc::clone(&client.stream);
+            world.spawn(async move {
+                let body = vec![ECHO_NOW; 100 << 10];
+                // Ends when the pipe is full: nobody reads the replies.
+                while stream.write_all(vec![echo(&body)]).await.is_ok() {}
+            });
+        }
+        world.sleep_for(Duration::from_secs(1)).await;
+        assert!(
+            server.budget.requests_held() <= 2 << 20,
+            "{}",
+            server.budget.requests_held()
+        );
+        for number in 0..10 {
+            honest.send(ECHO_LATER, number).await;
+            assert_eq!(honest.receive().await, Some(number));
+        }
+        drop(slow);
+    });
+}
+
+#[test]
 fn a_stop_answers_what_was_taken_and_ends_every_connection() {
     let mut bench = Bench::new(7, 1 << 20, 60_000);
     let (mut client, mut stuck) = (bench.connect(), bench.connect());
