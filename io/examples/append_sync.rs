@@ -95,7 +95,24 @@ async fn measure(
     }
     let took = (world.monotonic_ns() - started_ns) as f64 / 1e9;
     let cpu_us = (process::figures()?.cpu_ms - before.cpu_ms) as f64 * 1e3;
-    let mut sorted = latencies_ns.borrow_mut().split_off(0);
+    let sorted = latencies_ns.borrow_mut().split_off(0);
+    print_row(sorted, took, cpu_us, files, group, (sync, method));
+    for number in 0..files {
+        world
+            .remove_file(&dir.join(format!("append-{number}")))
+            .await?;
+    }
+    Ok(())
+}
+
+fn print_row(
+    mut sorted: Vec<u64>,
+    took: f64,
+    cpu_us: f64,
+    files: usize,
+    group: u64,
+    (sync, method): (SyncMode, SyncMethod),
+) {
     sorted.sort_unstable();
     let at = |share: f64| {
         let index = (sorted.len() as f64 * share) as usize;
@@ -119,12 +136,6 @@ async fn measure(
         at(0.99),
         cpu_us / appends,
     );
-    for number in 0..files {
-        world
-            .remove_file(&dir.join(format!("append-{number}")))
-            .await?;
-    }
-    Ok(())
 }
 
 fn main() -> io::Result<()> {

@@ -129,33 +129,13 @@ where
             let _ = built.send(());
             // Nobody starts before all can: a shard without its neighbours would wait for ever.
             // Blocking is right here, for nothing else is on this executor yet.
-            if opened.recv().is_err() {
-                return Ok(());
+            match opened.recv() {
+                Ok(()) => run_shard(index, origin, mesh, watchdog, main).await,
+                Err(_) => Ok(()),
             }
-            let thread_end = ThreadEnd::arm(index);
-            let end = ShardEnd(Watchdog::shard(&watchdog, index));
-            let world = DirectWorld::new(index, origin, &watchdog);
-            let result = or_abort(index, async {
-                listen_to_kicks(&world, &watchdog, index)?;
-                let endpoint = mesh.endpoint(index);
-                let seat = ShardSeat {
-                    index,
-                    count,
-                    world: world.clone(),
-                    endpoint,
-                };
-                let result = main(seat).await;
-                world.end().await;
-                result
-            })
-            .await;
-            drop(end);
-            thread_end.disarm();
-            result
         };
-        let handle = builder(&options, index)
-            .spawn(shard)
-            .map_err(io::Error::from)?;
+        let built = builder(&options, index).spawn(shard);
+        let handle = built.map_err(io::Error::from)?;
         if is_built.recv().is_err() {
             // The executor was not built; only its thread's result says why.
             handle.join().map_err(io::Error::from)??;
@@ -173,6 +153,42 @@ where
         remote: mesh.remote(),
         watchdog: running,
     })
+}
+
+/// One shard from its first task to its last.
+async fn run_shard<Request, Reply, Main, Run>(
+    index: usize,
+    origin: Instant,
+    mesh: Mesh<Request, Reply>,
+    watchdog: Arc<Watchdog>,
+    main: Main,
+) -> io::Result<()>
+where
+    Request: Send + 'static,
+    Reply: Send + 'static,
+    Main: Fn(ShardSeat<Request, Reply>) -> Run,
+    Run: Future<Output = io::Result<()>>,
+{
+    let thread_end = ThreadEnd::arm(index);
+    let end = ShardEnd(Watchdog::shard(&watchdog, index));
+    let world = DirectWorld::new(index, origin, &watchdog);
+    let result = or_abort(index, async {
+        listen_to_kicks(&world, &watchdog, index)?;
+        let endpoint = mesh.endpoint(index);
+        let seat = ShardSeat {
+            index,
+            count: endpoint.count(),
+            world: world.clone(),
+            endpoint,
+        };
+        let result = main(seat).await;
+        world.end().await;
+        result
+    })
+    .await;
+    drop(end);
+    thread_end.disarm();
+    result
 }
 
 /// Ends the process when a shard's thread ends in any other way than by its `main` returning.

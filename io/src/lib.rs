@@ -6,7 +6,7 @@
 
 pub mod append;
 #[cfg(test)]
-mod behaviour;
+mod behaviour_tests;
 pub mod direct;
 pub mod executor;
 mod log_bridge;

@@ -1,8 +1,8 @@
 //! Tests of `AppendFile` that need faults: failures stay, full disks pass, power cuts take only
-//! what was not durable. (Plain behaviour is in `behaviour`, on both twins.)
+//! what was not durable. (Plain behaviour is in `behaviour_tests`, on both twins.)
 
 use super::{AppendError, AppendFile, AppendOptions, SyncMode};
-use crate::behaviour::{KINDS, flush, make_room, pattern, small};
+use crate::behaviour_tests::{KINDS, flush, make_room, pattern, small};
 use crate::simulated::{Fault, Operation, SimulatedFile, SimulatedWorld, Simulation};
 use crate::storage::File;
 use crate::world::World;

@@ -1,6 +1,6 @@
 //! The behaviour every world must have, on real files, and what is special about them.
 
-use crate::behaviour;
+use crate::behaviour_tests as behaviour;
 use crate::executor::{ExecutorOptions, ShardSeat, run};
 use crate::storage::{BlockBuffer, File};
 use crate::world::{OpenMode, OpenOptions, World};

@@ -1,7 +1,7 @@
 //! Tests of the simulation itself, and the behaviour every world must have, on it.
 
 use super::{Random, Simulation, pipe};
-use crate::behaviour;
+use crate::behaviour_tests as behaviour;
 use crate::net::Stream;
 use crate::world::{OpenMode, OpenOptions, World};
 use bytes::{Bytes, BytesMut};
