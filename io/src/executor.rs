@@ -306,3 +306,43 @@ pub(crate) fn abort(reason: &str) -> ! {
     eprintln!("chronik: {reason}; the process ends");
     std::process::abort()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{ExecutorOptions, builder, listen_to_kicks};
+    use crate::direct::DirectWorld;
+    use crate::watchdog::{KICKS, Watchdog};
+    use crate::world::World;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    /// Each pipe reaches the shard by itself, and again after it was used.
+    #[test]
+    fn every_kick_reaches_the_shard() {
+        let watchdog = Watchdog::new(1);
+        let watched = Arc::clone(&watchdog);
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let (beaten, beats) = std::sync::mpsc::channel();
+        let shard = move || async move {
+            let world = DirectWorld::new(0, Instant::now(), &watched);
+            listen_to_kicks(&world, &watched, 0).unwrap();
+            ready.send(()).unwrap();
+            let mut seen = 0;
+            while seen < 2 * KICKS as u64 {
+                world.sleep_for(Duration::from_millis(1)).await;
+                let now = watched.beats(0);
+                (seen..now).for_each(|_| beaten.send(()).unwrap());
+                seen = now;
+            }
+            world.end().await;
+        };
+        let options = ExecutorOptions::new(1).unwrap();
+        let handle = builder(&options, 0).spawn(shard).unwrap();
+        is_ready.recv().unwrap();
+        for attempt in 0..2 * KICKS as u32 {
+            watchdog.kick(0, attempt);
+            beats.recv().unwrap();
+        }
+        handle.join().unwrap();
+    }
+}

@@ -102,6 +102,18 @@ impl Watchdog {
         }
     }
 
+    /// Wakes a shard; which pipe is taken turns with `attempt`.
+    #[cfg(test)]
+    pub(crate) fn kick(&self, shard: usize, attempt: u32) {
+        self.shards[shard].kick(attempt);
+    }
+
+    /// Signs of life a shard has given so far.
+    #[cfg(test)]
+    pub(crate) fn beats(&self, shard: usize) -> u64 {
+        self.shards[shard].beats.load(Ordering::Relaxed)
+    }
+
     /// Work has appeared: from now on the watchdog looks.
     fn rouse(&self) {
         if self.asleep.load(Ordering::SeqCst)
