@@ -79,6 +79,8 @@ pub(crate) struct Link {
     request_bytes: Cell<usize>,
     fetches: Cell<usize>,
     alone: Cell<bool>,
+    /// The reader waits for room, not for the socket.
+    reader_waits: Cell<bool>,
     for_reader: Signal,
     for_writer: Signal,
     end: RefCell<Option<End>>,
@@ -101,6 +103,7 @@ impl Link {
             request_bytes: Cell::new(0),
             fetches: Cell::new(0),
             alone: Cell::new(false),
+            reader_waits: Cell::new(false),
             for_reader: Signal::default(),
             for_writer: Signal::default(),
             end: RefCell::new(None),
@@ -179,14 +182,25 @@ impl Link {
 
     /// Waits until a request of `bytes` may be taken; `None` when none may be any more.
     pub(crate) async fn room(&self, bytes: usize) -> Option<()> {
-        self.reading(poll_fn(|_| {
-            if self.has_room(bytes) {
+        self.reader_waits_until(|| self.has_room(bytes)).await
+    }
+
+    /// Waits for something that a sent reply can bring about.
+    async fn reader_waits_until(&self, holds: impl Fn() -> bool) -> Option<()> {
+        if holds() && !self.ended() && !self.draining.get() {
+            return Some(());
+        }
+        self.reader_waits.set(true);
+        let held = poll_fn(|_| {
+            if holds() {
                 Poll::Ready(())
             } else {
                 Poll::Pending
             }
-        }))
-        .await
+        });
+        let outcome = self.reading(held).await;
+        self.reader_waits.set(false);
+        outcome
     }
 
     fn has_room(&self, bytes: usize) -> bool {
@@ -202,14 +216,7 @@ impl Link {
 
     /// Waits until no fetch is unanswered; `None` when the reader must stop.
     pub(crate) async fn no_fetch(&self) -> Option<()> {
-        self.reading(poll_fn(|_| {
-            if self.fetches.get() == 0 {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
-        }))
-        .await
+        self.reader_waits_until(|| self.fetches.get() == 0).await
     }
 
     /// Puts a taken request behind the others.
@@ -225,7 +232,10 @@ impl Link {
         self.queue
             .borrow_mut()
             .push_back(Queued { admitted, grant });
-        self.for_writer.notify();
+        // A writer that waits for the socket looks here by itself when it is done.
+        if !self.sending.get() {
+            self.for_writer.notify();
+        }
     }
 
     /// Waits for replies that can be sent; `None` when nothing more will be.
@@ -295,7 +305,11 @@ impl Link {
         if batch.alone {
             self.alone.set(false);
         }
-        self.for_reader.notify();
+        // A reader that waits for the socket is left alone: polling its read again costs a
+        // system call, and glommio keeps something of every poll that finds nothing.
+        if self.reader_waits.get() {
+            self.for_reader.notify();
+        }
     }
 
     /// Gives up what is still queued.
