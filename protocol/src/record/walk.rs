@@ -121,8 +121,9 @@ impl Walk {
             Field::Length => return self.read_length(piece),
             Field::Attributes => {
                 // No attribute of a record has a meaning yet.
-                self.take_byte(piece)?;
-                self.next = Field::TimestampDelta;
+                if self.take_byte(piece)?.is_some() {
+                    self.next = Field::TimestampDelta;
+                }
             }
             Field::TimestampDelta => {
                 let Some(delta) = self.take_i64(piece)? else {
@@ -226,8 +227,7 @@ impl Walk {
     }
 
     fn take_i32(&mut self, piece: &mut &[u8]) -> Result<Option<i32>, BatchError> {
-        while !piece.is_empty() {
-            let byte = self.take_byte(piece)?;
+        while let Some(byte) = self.take_byte(piece)? {
             let value = self.varint.push_i32(byte);
             if let Some(value) = value.map_err(|_| self.fault(RecordFault::Varint))? {
                 return Ok(Some(value));
@@ -237,8 +237,7 @@ impl Walk {
     }
 
     fn take_i64(&mut self, piece: &mut &[u8]) -> Result<Option<i64>, BatchError> {
-        while !piece.is_empty() {
-            let byte = self.take_byte(piece)?;
+        while let Some(byte) = self.take_byte(piece)? {
             let value = self.varint.push_i64(byte);
             if let Some(value) = value.map_err(|_| self.fault(RecordFault::Varint))? {
                 return Ok(Some(value));
@@ -247,15 +246,18 @@ impl Walk {
         Ok(None)
     }
 
-    /// Takes one byte of the record; the piece must have one.
-    fn take_byte(&mut self, piece: &mut &[u8]) -> Result<u8, BatchError> {
+    /// Takes one byte of the record; none when the piece is used up.
+    #[inline]
+    fn take_byte(&mut self, piece: &mut &[u8]) -> Result<Option<u8>, BatchError> {
+        let Some((byte, rest)) = piece.split_first() else {
+            return Ok(None);
+        };
         if self.left == 0 {
             return Err(self.fault(RecordFault::FieldBeyondRecord));
         }
-        let (byte, rest) = piece.split_first().expect("the caller saw a byte");
         *piece = rest;
         self.left -= 1;
-        Ok(*byte)
+        Ok(Some(*byte))
     }
 
     fn fault(&self, fault: RecordFault) -> BatchError {
