@@ -373,7 +373,7 @@ fn run_matrix(loads: impl IntoIterator<Item = Load>) {
 #[test]
 fn kafka_producer_perf_test_ends_without_error_or_retry() {
     let load = |size, partitions, acks, codec| Load {
-        records: 100_000,
+        records: 30_000,
         size,
         partitions,
         acks,
@@ -416,7 +416,7 @@ const COMPLAINTS: [&str; 8] = [
     "isvalid: false",
     "Mismatches in",
     "mismatch in",
-    "Non-consecutive",
+    " is followed by ",
     "out of order",
     "corrupt",
     "Exception",
@@ -484,7 +484,12 @@ fn dump(files: &[PathBuf], words: &[&str]) {
     let Report { out, err, .. } = program.args(words).run().expect("the tools are there");
     let all = out + &err;
     assert!(all.contains("Dumping "), "nothing was dumped:\n{all}");
-    for line in all.lines() {
+    // The tool expects offset 0 at the start of each file and calls every later segment's first
+    // offset a gap: "-1 is followed by 4096". Kafka's own segments get the same line.
+    let lines = all
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("-1 is followed by "));
+    for line in lines {
         let complaint = COMPLAINTS
             .iter()
             .find(|complaint| line.contains(**complaint));
