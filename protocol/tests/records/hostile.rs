@@ -198,9 +198,8 @@ fn headers_that_contradict_themselves_are_refused() {
 }
 
 /// Attributes, timestamp delta and offset delta are 0 in each of these records.
-#[test]
-fn malformed_records_are_refused_alike_by_both_readers() {
-    let cases: Vec<(Vec<u8>, RecordFault)> = vec![
+fn malformed_records() -> Vec<(Vec<u8>, RecordFault)> {
+    vec![
         (record(&[0, 0, 0, 1, 1]), RecordFault::Length(5)),
         (vec![1, 0, 0, 0, 1, 1, 0], RecordFault::Length(-1)),
         (record(&[0, 0, 0, 3, 1, 0]), RecordFault::KeyLength(-2)),
@@ -251,8 +250,12 @@ fn malformed_records_are_refused_alike_by_both_readers() {
             record(&[[0].as_slice(), &[0xff; 10], &[0, 1, 1, 0]].concat()),
             RecordFault::Varint,
         ),
-    ];
-    for (bytes, fault) in cases {
+    ]
+}
+
+#[test]
+fn malformed_records_are_refused_alike_by_both_readers() {
+    for (bytes, fault) in malformed_records() {
         let refused = Err(BatchError::Record { index: 0, fault });
         let lying = sealed(Compression::None, 1, &bytes);
         assert_eq!(validate(&lying), refused, "{bytes:x?}");
@@ -295,7 +298,7 @@ fn offsets_must_follow_each_other() {
 
 /// The compressed form of `bytes` zeros, made without having them.
 fn bomb(codec: Compression, bytes: usize) -> Vec<u8> {
-    const PIECE: [u8; 64 * 1024] = [0; 64 * 1024];
+    static PIECE: [u8; 64 * 1024] = [0; 64 * 1024];
     let pieces = bytes / PIECE.len();
     match codec {
         Compression::None => vec![0; bytes],
@@ -441,7 +444,7 @@ fn claims_of_blocks_are_not_believed() {
 #[test]
 fn lz4_frames_of_other_writers_are_read() {
     use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
-    let plain: Bytes = (0..300_000_u64).map(|i| (i * i >> 9) as u8).collect();
+    let plain: Bytes = (0..300_000_u64).map(|i| ((i * i) >> 9) as u8).collect();
     for size in [
         BlockSize::Max64KB,
         BlockSize::Max256KB,
