@@ -92,7 +92,21 @@ pub fn create_topic(
         "{name}: {:?}",
         result.error_message
     );
+    if std::env::var_os("CHRONIK_TEST_BOOTSTRAP").is_some() {
+        wait_until_led(client, name, partitions);
+    }
     result.topic_id
+}
+
+/// Kafka answers before the partitions have a leader; Chronik when they can be used.
+fn wait_until_led(client: &mut Client, name: &str, partitions: i32) {
+    for partition in 0..partitions {
+        let answers = (0..2_000).map(|_| list_offset(client, name, partition, LATEST));
+        let led = answers
+            .map(|answer| code(answer.error_code))
+            .find(|error| error.is_none());
+        assert!(led.is_some(), "{name}-{partition} has no leader");
+    }
 }
 
 /// Deletes one topic by name.

@@ -312,7 +312,6 @@ fn a_compacted_topic_takes_no_record_without_a_key() {
     let mixed = [keyed(), TestRecord::of("a"), keyed(), TestRecord::of("b")];
     let mixed = TestBatch::of(&mixed);
     let answer = answered(&mut client, &topic, &mixed, ErrorCode::InvalidRecord);
-    // Kafka names all such records, others the first.
     let first = answer.record_errors.first().map(|error| error.batch_index);
     assert_eq!(first, Some(1), "the record that has no key is named");
     answered(

@@ -102,6 +102,10 @@ fn a_frame_that_is_no_request_closes_its_own_connection_only() {
     let subject = Subject::start();
     let mut neighbour = Neighbour::of(&subject);
     for (case, bytes) in lying_frames() {
+        if subject.is_outside() && case.contains("−5") {
+            // Kafka takes any negative count for null.
+            continue;
+        }
         let mut client = subject.connect();
         client.send_bytes(&bytes);
         client.expect_closed_after(&case);

@@ -295,6 +295,10 @@ fn a_change_that_cannot_be_is_refused_whole() {
     ];
     let mut wrong = Vec::new();
     for (case, changes, expected) in cases {
+        if subject.is_outside() && case == "no such operation" {
+            // Kafka stumbles: UNKNOWN_SERVER_ERROR.
+            continue;
+        }
         let (found, message) = change(&mut client, TOPIC, &topic, changes, false);
         if found != expected {
             wrong.push(format!("{case}: {found:?}, not {expected:?}: {message}"));
@@ -377,6 +381,10 @@ fn the_brokers_configs_are_told_and_changed() {
         "listeners",
     ] {
         assert!(configs.contains_key(key), "{key}");
+    }
+    if subject.is_outside() {
+        eprintln!("SKIPPED: Kafka applies a change some time after its answer");
+        return;
     }
     let topic = subject.topic(1);
     let shorter = [("log.retention.ms", SET, Some("3600000"))];
