@@ -241,7 +241,7 @@ fn lists_grow_and_shrink() {
 
 #[test]
 fn a_change_that_cannot_be_is_refused_whole() {
-    use ErrorCode::{InvalidConfig, InvalidRequest, UnknownTopicOrPartition};
+    use ErrorCode::{InvalidConfig, InvalidRequest};
     let subject = Subject::start();
     let mut client = subject.connect();
     let topic = subject.topic(1);
@@ -306,6 +306,14 @@ fn a_change_that_cannot_be_is_refused_whole() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert_eq!(value(&mut client, &topic, "segment.ms").1, FROM_DEFAULT);
+}
+
+#[test]
+fn a_change_of_nothing_that_exists_is_refused() {
+    use ErrorCode::{InvalidRequest, UnknownTopicOrPartition};
+    let subject = Subject::start();
+    let mut client = subject.connect();
+    let topic = subject.topic(1);
     let set = [("retention.ms", SET, Some("1"))];
     let (found, _) = change(&mut client, TOPIC, "no-such-topic", &set, false);
     assert_eq!(found, UnknownTopicOrPartition);
