@@ -24,12 +24,15 @@ pub(crate) struct Completion {
     pub(crate) due_ns: u64,
     /// The partition's Kafka error code, 0 when there is none.
     pub(crate) error: i16,
+    /// The offset of the batch's first record; `None` for acks=0.
+    pub(crate) base_offset: Option<i64>,
 }
 
 #[derive(Debug)]
 struct Outgoing {
     prefix: [u8; PREFIX_BYTES],
     frame: usize,
+    due_ns: u64,
     sent: usize,
 }
 
@@ -78,9 +81,9 @@ impl Connection {
         &self.stream
     }
 
-    /// Requests sent or waiting to be sent that have no reply yet.
+    /// Requests waiting to be sent or without the reply they ask for.
     pub(crate) fn unanswered(&self) -> usize {
-        self.awaited.len()
+        self.awaited.len().max(self.outgoing.len())
     }
 
     /// Whether bytes wait for the socket to take them.
@@ -96,20 +99,28 @@ impl Connection {
         self.outgoing.push_back(Outgoing {
             prefix,
             frame,
+            due_ns,
             sent: 0,
         });
-        self.awaited.push_back(Awaited {
-            frame,
-            due_ns,
-            correlation_id,
-        });
+        if frames[frame].is_answered() {
+            self.awaited.push_back(Awaited {
+                frame,
+                due_ns,
+                correlation_id,
+            });
+        }
     }
 
-    /// Sends what the socket takes; true when [`Self::is_blocked`] changed.
+    /// Sends what the socket takes and appends the requests that ask for no reply to `completions`;
+    /// true when [`Self::is_blocked`] changed.
     ///
     /// # Errors
     /// The socket's.
-    pub(crate) fn flush(&mut self, frames: &[Frame]) -> io::Result<bool> {
+    pub(crate) fn flush(
+        &mut self,
+        frames: &[Frame],
+        completions: &mut Vec<Completion>,
+    ) -> io::Result<bool> {
         let was_blocked = self.blocked;
         self.blocked = false;
         while !self.outgoing.is_empty() {
@@ -121,7 +132,7 @@ impl Connection {
                 slices.push(IoSlice::new(&rest[outgoing.sent - prefix_sent..]));
             }
             match self.stream.write_vectored(&slices) {
-                Ok(sent) => self.advance(sent, frames),
+                Ok(sent) => self.advance(sent, frames, completions),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.blocked = true;
                     break;
@@ -133,7 +144,7 @@ impl Connection {
         Ok(self.blocked != was_blocked)
     }
 
-    fn advance(&mut self, mut sent: usize, frames: &[Frame]) {
+    fn advance(&mut self, mut sent: usize, frames: &[Frame], completions: &mut Vec<Completion>) {
         while let Some(first) = self.outgoing.front_mut() {
             let left = PREFIX_BYTES + frames[first.frame].rest().len() - first.sent;
             if sent < left {
@@ -141,6 +152,14 @@ impl Connection {
                 return;
             }
             sent -= left;
+            if !frames[first.frame].is_answered() {
+                completions.push(Completion {
+                    frame: first.frame,
+                    due_ns: first.due_ns,
+                    error: 0,
+                    base_offset: None,
+                });
+            }
             self.outgoing.pop_front();
         }
     }
@@ -173,11 +192,13 @@ impl Connection {
             if !reply.starts_with(&awaited.correlation_id.to_be_bytes()) {
                 return Err(invalid());
             }
-            let error = frames[awaited.frame].error_in(reply).ok_or_else(invalid)?;
+            let (error, base_offset) =
+                frames[awaited.frame].result_in(reply).ok_or_else(invalid)?;
             completions.push(Completion {
                 frame: awaited.frame,
                 due_ns: awaited.due_ns,
                 error,
+                base_offset: Some(base_offset),
             });
             taken += 4 + length;
         }

@@ -3,18 +3,26 @@
 //! ```text
 //! chronik-bench quick --spawn target/release/chronik
 //! chronik-bench quick --bootstrap 127.0.0.1:9092 --pid 4711
-//! chronik-bench produce --bootstrap 127.0.0.1:9092 --rate 5000 --connections 16
+//! chronik-bench load --bootstrap 127.0.0.1:9092 --rate 5000 --connections 16 --consumers 1
+//! chronik-bench read --bootstrap 127.0.0.1:9092 --topic events --partitions 16
 //! ```
 //!
 //! Never part of the broker: it knows only `chronik-protocol`.
 
 mod connection;
+mod consumer;
+mod end_to_end;
+mod figures;
 mod frames;
+mod generator;
 mod load;
+mod output;
 mod process;
+mod progress;
 mod quick;
 mod row;
 mod rpc;
+mod svg;
 mod target;
 
 use std::io;
@@ -25,8 +33,12 @@ use std::time::Duration;
 use chronik_protocol::record::Compression;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::load::Pace;
+use crate::consumer::Consumption;
+use crate::load::{Load, Outcome, Pace};
+use crate::output::Output;
+use crate::process::Subject;
 use crate::row::{Limits, Promise, Row};
+use crate::rpc::Rpc;
 use crate::target::Target;
 
 /// Loads a Kafka broker over the wire and prints what it does.
@@ -49,14 +61,25 @@ enum Command {
         #[arg(long, default_value = "")]
         only: String,
     },
-    /// One load on a topic of its own
-    Produce {
+    /// One load: at a fixed rate, or as fast as the broker answers
+    Load {
         #[command(flatten)]
         broker: BrokerArguments,
         #[command(flatten)]
         limits: LimitArguments,
         #[command(flatten)]
         load: LoadArguments,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Read what a topic holds, from its beginning to what is its end now
+    Read {
+        #[command(flatten)]
+        broker: BrokerArguments,
+        #[command(flatten)]
+        read: ReadArguments,
+        #[command(flatten)]
+        output: Output,
     },
 }
 
@@ -68,6 +91,9 @@ struct BrokerArguments {
     /// The running broker's process id, for its processor time and memory
     #[arg(long, requires = "bootstrap")]
     pid: Option<u32>,
+    /// The running broker's data directory, for writes and flushes of its disk
+    #[arg(long, requires = "bootstrap")]
+    data: Option<PathBuf>,
     /// Start this executable ("… serve") on an empty directory instead
     #[arg(long)]
     spawn: Option<PathBuf>,
@@ -103,15 +129,27 @@ struct LoadArguments {
     /// Connections
     #[arg(long, default_value_t = 16)]
     connections: usize,
+    /// Connections that consume what is produced, for the end-to-end latency
+    #[arg(long, default_value_t = 0)]
+    consumers: usize,
+    /// A topic that is made if it is missing and stays; without it one is made and removed again
+    #[arg(long)]
+    topic: Option<String>,
     /// Partitions of the topic
     #[arg(long, default_value_t = 1)]
     partitions: i32,
+    /// A key=value for the topic; repeatable
+    #[arg(long = "topic-config", value_parser = key_value)]
+    topic_configs: Vec<(String, String)>,
     /// Records in each request
     #[arg(long, default_value_t = 1)]
     records: usize,
     /// Bytes of each record's value
     #[arg(long, default_value_t = 1024)]
     record_bytes: usize,
+    /// Different keys the records have in turn; 0 for none
+    #[arg(long, default_value_t = 0)]
+    keys: usize,
     /// Who must have the records before the reply
     #[arg(long, value_enum, default_value = "all")]
     acks: Acks,
@@ -123,15 +161,40 @@ struct LoadArguments {
     codec: Compression,
 }
 
-/// acks=0 is missing: without a reply there is nothing to measure.
+#[derive(Args, Debug)]
+struct ReadArguments {
+    /// The topic
+    #[arg(long)]
+    topic: String,
+    /// Its partitions, from 0 on
+    #[arg(long, default_value_t = 1)]
+    partitions: i32,
+    /// Connections, each reads a share of the partitions
+    #[arg(long, default_value_t = 1)]
+    connections: usize,
+    /// Most seconds
+    #[arg(long, default_value_t = 60.0)]
+    seconds: f64,
+    /// Most bytes of one partition in a reply
+    #[arg(long, default_value_t = 1 << 20)]
+    partition_bytes_max: i32,
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Acks {
+    /// Nobody: there is no reply, and the latency is that of sending
+    None,
     Leader,
     All,
 }
 
 fn codec(name: &str) -> Result<Compression, String> {
     Compression::from_name(name).ok_or_else(|| "none, gzip, snappy, lz4 or zstd".to_owned())
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("key=value is wanted")?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 fn main() -> ExitCode {
@@ -152,14 +215,30 @@ fn run(arguments: Arguments) -> io::Result<bool> {
             limits,
             only,
         } => Ok(quick::run(&broker.target()?, &limits.limits()?, &only)),
-        Command::Produce {
+        Command::Load {
             broker,
             limits,
             load,
+            output,
         } => {
-            let (target, limits) = (broker.target()?, limits.limits()?);
+            let (target, limits, row) = (broker.target()?, limits.limits()?, load.row()?);
+            let outcome = row.measure(&target, &limits)?;
             row::print_heading();
-            Ok(load.row()?.run(&target, &limits))
+            row.print(&outcome);
+            row::print_consumed(&outcome);
+            output.write(&row.name, &outcome)?;
+            Ok(outcome.is_sound())
+        }
+        Command::Read {
+            broker,
+            read,
+            output,
+        } => {
+            let outcome = read.run(&broker.target()?)?;
+            row::print_heading();
+            row::print_consumed(&outcome);
+            output.write(&read.topic, &outcome)?;
+            Ok(outcome.is_sound())
         }
     }
 }
@@ -169,7 +248,8 @@ impl BrokerArguments {
         match (&self.spawn, &self.bootstrap) {
             (Some(program), _) => Target::spawn(program, &self.directory, &self.overrides),
             (None, bootstrap) => {
-                Target::running(bootstrap.as_deref().unwrap_or_default(), self.pid)
+                let subject = Subject::new(self.pid, self.data.as_deref());
+                Target::running(bootstrap.as_deref().unwrap_or_default(), subject)
             }
         }
     }
@@ -187,10 +267,7 @@ impl LimitArguments {
 
 impl LoadArguments {
     fn row(&self) -> io::Result<Row> {
-        let counts = [self.in_flight, self.connections, self.records];
-        if counts.contains(&0) || self.partitions < 1 || self.rate == Some(0) {
-            return Err(io::Error::other("counts and the rate start at 1"));
-        }
+        self.check()?;
         let (name, pace) = match self.rate {
             Some(rate) => (
                 format!("{rate} req/s"),
@@ -207,17 +284,59 @@ impl LoadArguments {
         };
         Ok(Row {
             name: format!("{name}, {} conn", self.connections),
+            topic: self.topic.clone(),
             partitions: self.partitions,
             promise: self.promise,
+            configs: self.topic_configs.clone(),
             connections: self.connections,
+            consumers: self.consumers,
             pace,
             records: self.records,
             record_bytes: self.record_bytes,
+            keys: self.keys,
             acks: match self.acks {
+                Acks::None => 0,
                 Acks::Leader => 1,
                 Acks::All => -1,
             },
             codec: self.codec,
         })
+    }
+
+    fn check(&self) -> io::Result<()> {
+        let counts = [self.in_flight, self.connections, self.records];
+        let wrong = if counts.contains(&0) || self.partitions < 1 || self.rate == Some(0) {
+            Some("counts and the rate start at 1")
+        } else if i32::try_from(self.consumers).map_or(true, |count| count > self.partitions) {
+            Some("there cannot be more consumers than partitions")
+        } else if matches!(self.acks, Acks::None) && self.rate.is_none() {
+            Some("without replies there is no closed loop: acks none needs --rate")
+        } else {
+            None
+        };
+        wrong.map_or(Ok(()), |sentence| Err(io::Error::other(sentence)))
+    }
+}
+
+impl ReadArguments {
+    fn run(&self, target: &Target) -> io::Result<Outcome> {
+        if self.partitions < 1 || self.connections == 0 {
+            return Err(io::Error::other("counts start at 1"));
+        }
+        let mut rpc = Rpc::connect(target.address)?;
+        let consumption = row::stored(&mut rpc, &self.topic, self.partitions, self.connections)?;
+        let load = Load {
+            address: target.address,
+            connections: 0,
+            pace: Pace::Closed { in_flight: 1 },
+            consumption: Some(Consumption {
+                partition_bytes_max: self.partition_bytes_max,
+                ..consumption
+            }),
+            warm_up: Duration::ZERO,
+            measured: Duration::try_from_secs_f64(self.seconds).map_err(io::Error::other)?,
+            bytes_max: u64::MAX,
+        };
+        load::run(&load, &[], &target.subject)
     }
 }

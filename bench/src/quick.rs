@@ -69,12 +69,16 @@ fn rows() -> impl Iterator<Item = Row> {
     topics.flat_map(|(partitions, promise)| {
         SHAPES.iter().map(move |shape| Row {
             name: shape.name.to_owned(),
+            topic: None,
             partitions,
             promise,
+            configs: Vec::new(),
             connections: shape.connections,
+            consumers: 0,
             pace: shape.pace,
             records: shape.records,
             record_bytes: shape.record_bytes,
+            keys: 0,
             acks: -1,
             codec: Compression::None,
         })

@@ -2,17 +2,21 @@
 //! line of print, the same for any broker.
 
 use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use chronik_protocol::ErrorCode;
 use chronik_protocol::record::Compression;
+use chronik_protocol::{ApiKey, ErrorCode};
 use clap::ValueEnum;
 
+use crate::consumer::{Consumption, Position};
 use crate::frames::{self, Payload};
 use crate::load::{self, Load, Outcome, Pace};
-use crate::process;
-use crate::rpc::{Rpc, TopicConfig, invalid};
+use crate::rpc::{EARLIEST, LATEST, Rpc, invalid};
 use crate::target::Target;
+
+/// Most bytes of one partition in a fetch reply, as Kafka's consumer asks.
+const PARTITION_FETCH_BYTES: i32 = 1 << 20;
 
 /// When `acks=all` is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -21,6 +25,8 @@ pub(crate) enum Promise {
     Disk,
     /// Survives the end of the process. Kafka's default.
     Process,
+    /// Whatever the broker does when the topic says nothing.
+    Broker,
 }
 
 impl Promise {
@@ -28,17 +34,19 @@ impl Promise {
         match self {
             Self::Disk => "disk",
             Self::Process => "process",
+            Self::Broker => "broker",
         }
     }
 
     /// The topic's configs for Chronik and for any other broker.
-    fn configs(self) -> [&'static [TopicConfig<'static>]; 2] {
+    fn configs(self) -> [&'static [(&'static str, &'static str)]; 2] {
         match self {
             Self::Disk => [
                 &[("chronik.durability", "disk")],
                 &[("flush.messages", "1")],
             ],
             Self::Process => [&[("chronik.durability", "process")], &[]],
+            Self::Broker => [&[], &[]],
         }
     }
 }
@@ -50,7 +58,7 @@ pub(crate) struct Limits {
     pub(crate) warm_up: Duration,
     /// Length of the measured window.
     pub(crate) measured: Duration,
-    /// Record bytes after which the window ends early.
+    /// Bytes after which the window ends early.
     pub(crate) bytes_max: u64,
 }
 
@@ -59,19 +67,27 @@ pub(crate) struct Limits {
 pub(crate) struct Row {
     /// What it is called in print.
     pub(crate) name: String,
+    /// A topic that is made if it is missing and stays; `None` for one that lives as long as the row.
+    pub(crate) topic: Option<String>,
     /// Partitions of the topic; requests go to each in turn.
     pub(crate) partitions: i32,
     /// The topic's durability.
     pub(crate) promise: Promise,
-    /// Connections, each used in turn.
+    /// More configs of the topic.
+    pub(crate) configs: Vec<(String, String)>,
+    /// Connections that produce, each used in turn.
     pub(crate) connections: usize,
+    /// Connections that fetch what is produced, each a share of the partitions.
+    pub(crate) consumers: usize,
     /// When requests are sent.
     pub(crate) pace: Pace,
     /// Records in the one batch of a request.
     pub(crate) records: usize,
     /// Bytes of each record's value.
     pub(crate) record_bytes: usize,
-    /// 1 or −1.
+    /// Different keys; 0 for none.
+    pub(crate) keys: usize,
+    /// 0, 1 or −1.
     pub(crate) acks: i16,
     /// How batches are compressed.
     pub(crate) codec: Compression,
@@ -81,7 +97,7 @@ pub(crate) struct Row {
 pub(crate) fn print_heading() {
     println!(
         " P promise load                      req/s    MB/s     p50     p99   p99.9     max µs  \
-         CPU µs/req  CPU s/GB (machine)   RSS MiB"
+         CPU µs/req  CPU s/GB (+kernel)   RSS MiB"
     );
 }
 
@@ -100,8 +116,8 @@ impl Row {
     pub(crate) fn run(&self, target: &Target, limits: &Limits) -> bool {
         match self.measure(target, limits) {
             Ok(outcome) => {
-                println!("{} {}", self.title(), columns(target, &outcome));
-                outcome.failures == 0 && outcome.unanswered == 0
+                self.print(&outcome);
+                outcome.is_sound()
             }
             Err(error) => {
                 println!("{} failed: {error}", self.title());
@@ -110,75 +126,148 @@ impl Row {
         }
     }
 
-    fn measure(&self, target: &Target, limits: &Limits) -> io::Result<Outcome> {
-        let topic = format!(
-            "bench-{}-{}-{}",
-            self.partitions,
-            self.promise.name(),
-            std::process::id()
-        );
+    /// Prints the line of what was measured.
+    pub(crate) fn print(&self, outcome: &Outcome) {
+        println!("{} {}", self.title(), columns(outcome));
+    }
+
+    /// Makes the topic, runs the load and removes the topic.
+    ///
+    /// # Errors
+    /// When the topic cannot be made or removed, or a connection fails.
+    pub(crate) fn measure(&self, target: &Target, limits: &Limits) -> io::Result<Outcome> {
         let mut rpc = Rpc::connect(target.address)?;
-        create_topic(&mut rpc, &topic, self.partitions, self.promise)?;
-        let outcome = self.load(target, limits, &topic);
-        let deleted = rpc.delete_topic(&topic)?;
-        if deleted != ErrorCode::None {
-            return Err(invalid(format!("{topic} cannot be deleted: {deleted:?}")));
+        let topic = self.create_topic(&mut rpc)?;
+        let outcome = self.load(&mut rpc, target, limits, &topic);
+        if self.topic.is_none() {
+            let deleted = rpc.delete_topic(&topic)?;
+            if deleted != ErrorCode::None {
+                return Err(invalid(format!("{topic} cannot be deleted: {deleted:?}")));
+            }
         }
         outcome
     }
 
-    fn load(&self, target: &Target, limits: &Limits, topic: &str) -> io::Result<Outcome> {
+    fn load(
+        &self,
+        rpc: &mut Rpc,
+        target: &Target,
+        limits: &Limits,
+        topic: &str,
+    ) -> io::Result<Outcome> {
+        rpc.await_topic(topic, self.partitions)?;
         let payload = Payload {
             topic: topic.to_owned(),
             partitions: self.partitions,
             records: self.records,
             record_bytes: self.record_bytes,
+            keys: self.keys,
             acks: self.acks,
             codec: self.codec,
+            version: rpc.version(ApiKey::Produce)?,
+        };
+        let consumption = match self.consumers {
+            0 => None,
+            connections => Some(tail(rpc, topic, self.partitions, connections)?),
         };
         let load = Load {
             address: target.address,
             connections: self.connections,
             pace: self.pace,
+            consumption,
             warm_up: limits.warm_up,
             measured: limits.measured,
             bytes_max: limits.bytes_max,
         };
-        load::run(&load, &frames::build(&payload)?, || {
-            process::usage(target.pid)
-        })
+        load::run(&load, &frames::build(&payload)?, &target.subject)
+    }
+
+    /// Makes the topic and returns its name. A broker that does not know Chronik's config gets
+    /// Kafka's for the same promise.
+    fn create_topic(&self, rpc: &mut Rpc) -> io::Result<String> {
+        static TOPICS: AtomicU32 = AtomicU32::new(0);
+        let topic = self.topic.clone().unwrap_or_else(|| {
+            let number = TOPICS.fetch_add(1, Ordering::Relaxed);
+            let promise = self.promise.name();
+            format!("bench-{promise}-{}-{number}", std::process::id())
+        });
+        let mut answer = ErrorCode::InvalidConfig;
+        for of_promise in self.promise.configs() {
+            let given = self.configs.iter();
+            let given = given.map(|(name, value)| (name.as_str(), value.as_str()));
+            let configs: Vec<_> = of_promise.iter().copied().chain(given).collect();
+            answer = rpc.create_topic(&topic, self.partitions, &configs)?;
+            if answer != ErrorCode::InvalidConfig {
+                break;
+            }
+        }
+        match answer {
+            ErrorCode::None => Ok(topic),
+            ErrorCode::TopicAlreadyExists if self.topic.is_some() => Ok(topic),
+            _ => Err(invalid(format!("{topic} cannot be created: {answer:?}"))),
+        }
     }
 }
 
-fn create_topic(rpc: &mut Rpc, topic: &str, partitions: i32, promise: Promise) -> io::Result<()> {
-    let [own, general] = promise.configs();
-    let mut answer = rpc.create_topic(topic, partitions, own)?;
-    if answer == ErrorCode::InvalidConfig {
-        answer = rpc.create_topic(topic, partitions, general)?;
-    }
-    if answer != ErrorCode::None {
-        return Err(invalid(format!("{topic} cannot be created: {answer:?}")));
-    }
-    Ok(())
+/// Reading what will be produced from now on.
+fn tail(
+    rpc: &mut Rpc,
+    topic: &str,
+    partitions: i32,
+    connections: usize,
+) -> io::Result<Consumption> {
+    let latest = rpc.offsets(topic, partitions, LATEST)?;
+    let positions = (0..partitions).zip(latest);
+    let positions = positions.map(|(partition, offset)| Position {
+        partition,
+        offset,
+        end: None,
+    });
+    Ok(Consumption {
+        connections,
+        topic: topic.to_owned(),
+        positions: positions.collect(),
+        version: rpc.version(ApiKey::Fetch)?,
+        partition_bytes_max: PARTITION_FETCH_BYTES,
+        bytes_per_tick: None,
+    })
 }
 
-fn columns(target: &Target, outcome: &Outcome) -> String {
+/// Reading what is there now, from the first offset on.
+///
+/// # Errors
+/// When the broker cannot be asked for the offsets.
+pub(crate) fn stored(
+    rpc: &mut Rpc,
+    topic: &str,
+    partitions: i32,
+    connections: usize,
+) -> io::Result<Consumption> {
+    let earliest = rpc.offsets(topic, partitions, EARLIEST)?;
+    let latest = rpc.offsets(topic, partitions, LATEST)?;
+    let mut consumption = tail(rpc, topic, partitions, connections)?;
+    let ends = consumption.positions.iter_mut().zip(earliest).zip(latest);
+    for ((position, earliest), latest) in ends {
+        position.offset = earliest;
+        position.end = Some(latest);
+    }
+    Ok(consumption)
+}
+
+fn columns(outcome: &Outcome) -> String {
     let seconds = outcome.elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
-    let gigabytes = (outcome.bytes as f64 / 1e9).max(f64::MIN_POSITIVE);
     let latency_us = |quantile| outcome.latency_us.value_at_quantile(quantile);
-    let resident = target.pid.and_then(process::resident_bytes);
+    let broker = outcome.usage.broker();
     let mut columns = format!(
-        "{:>9.0} {:>7.1} {:>7} {:>7} {:>7} {:>10} {:>11.1} {:>9.2} ({:>7.2}) {:>9}",
+        "{:>9.0} {:>7.1} {:>7} {:>7} {:>7} {:>10} {:>11.1} {}",
         outcome.requests as f64 / seconds,
         outcome.bytes as f64 / 1e6 / seconds,
         latency_us(0.5),
         latency_us(0.99),
         latency_us(0.999),
         outcome.latency_us.max(),
-        outcome.usage.broker.as_micros() as f64 / outcome.requests.max(1) as f64,
-        outcome.usage.broker.as_secs_f64() / gigabytes,
-        outcome.usage.machine.as_secs_f64() / gigabytes,
-        resident.map_or_else(|| "?".to_owned(), |bytes| (bytes >> 20).to_string()),
+        broker.as_micros() as f64 / outcome.requests.max(1) as f64,
+        costs(outcome, outcome.bytes),
     );
     if let Some(code) = outcome.first_error {
         let failures = outcome.failures;
@@ -190,5 +279,55 @@ fn columns(target: &Target, outcome: &Outcome) -> String {
     if outcome.unanswered > 0 {
         columns += &format!("  {} requests unanswered", outcome.unanswered);
     }
+    if outcome.unpaired > 0 {
+        columns += &format!("  {} batches not consumed", outcome.unpaired);
+    }
     columns
+}
+
+/// Processor time per GB of the broker's process, and with the kernel's threads; memory.
+fn costs(outcome: &Outcome, bytes: u64) -> String {
+    let gigabytes = (bytes as f64 / 1e9).max(f64::MIN_POSITIVE);
+    let resident = match outcome.resident_bytes_max {
+        0 => "?".to_owned(),
+        bytes => (bytes >> 20).to_string(),
+    };
+    format!(
+        "{:>9.2} ({:>7.2}) {:>9}",
+        outcome.usage.broker().as_secs_f64() / gigabytes,
+        outcome.usage.with_kernel().as_secs_f64() / gigabytes,
+        resident,
+    )
+}
+
+/// Prints what was consumed, if anything was: one line of end-to-end latency, one of fetches.
+pub(crate) fn print_consumed(outcome: &Outcome) {
+    let seconds = outcome.elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
+    let rate = format!("{:.0}", outcome.fetches as f64 / seconds);
+    let megabytes = format!("{:.1}", outcome.fetched_bytes as f64 / 1e6 / seconds);
+    let kinds = [
+        ("end to end", &outcome.end_to_end_us, "", ""),
+        ("fetch", &outcome.fetch_us, &rate, &megabytes),
+    ];
+    for (name, latency_us, rate, megabytes) in kinds {
+        if latency_us.is_empty() {
+            continue;
+        }
+        let of = |quantile| latency_us.value_at_quantile(quantile);
+        println!(
+            "           {name:<22} {rate:>9} {megabytes:>7} {:>7} {:>7} {:>7} {:>10}",
+            of(0.5),
+            of(0.99),
+            of(0.999),
+            latency_us.max(),
+        );
+    }
+    if outcome.requests == 0 {
+        println!(
+            "           {:<22} {:>9.0} records/s; CPU s/GB (+kernel), RSS MiB: {}",
+            "",
+            outcome.fetched_records as f64 / seconds,
+            costs(outcome, outcome.fetched_bytes)
+        );
+    }
 }

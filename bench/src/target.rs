@@ -10,11 +10,10 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use chronik_protocol::messages::ApiVersionsRequest;
 use tempfile::TempDir;
 
-use crate::process;
-use crate::rpc::{CLIENT_ID, Rpc, invalid};
+use crate::process::Subject;
+use crate::rpc::{Rpc, invalid};
 
 /// How long a start may take.
 const START_PATIENCE: Duration = Duration::from_secs(60);
@@ -26,8 +25,8 @@ const START_STEP: Duration = Duration::from_millis(1);
 pub(crate) struct Target {
     /// The broker's address.
     pub(crate) address: SocketAddr,
-    /// Its process, when it is known: for processor time and memory.
-    pub(crate) pid: Option<u32>,
+    /// Its process and disk, as far as they are known.
+    pub(crate) subject: Subject,
     spawned: Option<Spawned>,
 }
 
@@ -54,14 +53,14 @@ impl Target {
     ///
     /// # Errors
     /// When `bootstrap` (`host:port`) cannot be resolved.
-    pub(crate) fn running(bootstrap: &str, pid: Option<u32>) -> io::Result<Self> {
+    pub(crate) fn running(bootstrap: &str, subject: Subject) -> io::Result<Self> {
         let mut addresses = bootstrap.to_socket_addrs()?;
         let address = addresses
             .next()
             .ok_or_else(|| invalid("no address for this name"))?;
         Ok(Self {
             address,
-            pid,
+            subject,
             spawned: None,
         })
     }
@@ -90,15 +89,15 @@ impl Target {
         }
         let started = Instant::now();
         let child = Ended(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?);
-        let pid = child.0.id();
+        let subject = Subject::new(Some(child.0.id()), Some(data.path()));
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut target = Self {
             address,
-            pid: Some(pid),
+            subject,
             spawned: Some(Spawned { child, _data: data }),
         };
         target.wait_for_answer(started)?;
-        let resident = process::resident_bytes(pid).unwrap_or_default();
+        let resident = target.subject.resident_bytes().unwrap_or_default();
         println!(
             "start-up on an empty directory: {:.1} ms, then RSS {:.1} MiB",
             started.elapsed().as_secs_f64() * 1e3,
@@ -108,13 +107,8 @@ impl Target {
     }
 
     fn wait_for_answer(&mut self, started: Instant) -> io::Result<()> {
-        let request = ApiVersionsRequest {
-            client_software_name: CLIENT_ID.into(),
-            client_software_version: env!("CARGO_PKG_VERSION").into(),
-            ..Default::default()
-        };
         loop {
-            match Rpc::connect(self.address).and_then(|mut rpc| rpc.call(&request, 3)) {
+            match Rpc::connect(self.address) {
                 Ok(_) => return Ok(()),
                 Err(error) if started.elapsed() > START_PATIENCE => return Err(error),
                 Err(_) => thread::sleep(START_STEP),

@@ -1,0 +1,131 @@
+//! Owns the figures of a run by name, as JSON and the comparison know them. The unit stands last in
+//! each name.
+//!
+//! Never rounds: print does that.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+
+use crate::load::Outcome;
+
+/// Figures by name.
+pub(crate) type Figures = BTreeMap<String, f64>;
+
+/// The percentiles that are told, and how they are called.
+const PERCENTILES: [(&str, f64); 5] = [
+    ("p50", 0.5),
+    ("p90", 0.9),
+    ("p99", 0.99),
+    ("p999", 0.999),
+    ("p9999", 0.9999),
+];
+
+/// Everything a run showed. Figures of the broker's process and the disk are left out when they were
+/// not watched, latencies when nothing of their kind happened.
+pub(crate) fn of(outcome: &Outcome) -> Figures {
+    let mut figures = Figures::new();
+    let seconds = outcome.elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
+    let mut put = |name: &str, value: f64| {
+        figures.insert(name.to_owned(), value);
+    };
+    put("elapsed_s", seconds);
+    put("failures", outcome.failures as f64);
+    put("unanswered", outcome.unanswered as f64);
+    put("unpaired", outcome.unpaired as f64);
+    if outcome.requests > 0 {
+        put("produce_requests", outcome.requests as f64);
+        put("produce_requests_per_s", outcome.requests as f64 / seconds);
+        put("produce_records_per_s", outcome.records as f64 / seconds);
+        put("produce_mb_per_s", outcome.bytes as f64 / 1e6 / seconds);
+        put("served_per_connection_min", outcome.served_min_max.0 as f64);
+        put("served_per_connection_max", outcome.served_min_max.1 as f64);
+    }
+    if outcome.fetches > 0 {
+        put("fetch_requests_per_s", outcome.fetches as f64 / seconds);
+        let records = outcome.fetched_records as f64;
+        put("fetch_records_per_s", records / seconds);
+        put(
+            "fetch_mb_per_s",
+            outcome.fetched_bytes as f64 / 1e6 / seconds,
+        );
+    }
+    latencies(&mut figures, "produce", &outcome.latency_us);
+    latencies(&mut figures, "end_to_end", &outcome.end_to_end_us);
+    latencies(&mut figures, "fetch", &outcome.fetch_us);
+    costs(&mut figures, outcome);
+    figures
+}
+
+fn latencies(figures: &mut Figures, of: &str, latency_us: &Histogram<u64>) {
+    if latency_us.is_empty() {
+        return;
+    }
+    for (name, quantile) in PERCENTILES {
+        let value = latency_us.value_at_quantile(quantile);
+        figures.insert(format!("{of}_{name}_us"), value as f64);
+    }
+    figures.insert(format!("{of}_max_us"), latency_us.max() as f64);
+    figures.insert(format!("{of}_mean_us"), latency_us.mean());
+}
+
+/// Processor time, memory and writing. What is per GB or per record counts produced ones, or
+/// consumed ones when nothing was produced.
+fn costs(figures: &mut Figures, outcome: &Outcome) {
+    let usage = &outcome.usage;
+    let (requests, records, bytes) = if outcome.requests > 0 {
+        (outcome.requests, outcome.records, outcome.bytes)
+    } else {
+        let Outcome {
+            fetches,
+            fetched_records,
+            fetched_bytes,
+            ..
+        } = *outcome;
+        (fetches, fetched_records, fetched_bytes)
+    };
+    let per = |count: u64| (count > 0).then_some(count as f64);
+    let (per_request, per_record, per_gb) = (per(requests), per(records), per(bytes));
+    let shares = [
+        ("broker", usage.broker()),
+        ("broker_user", usage.broker_user),
+        ("broker_system", usage.broker_system),
+        ("broker_and_kernel", usage.with_kernel()),
+        ("client", usage.client),
+    ];
+    for (name, time) in shares {
+        // A process that worked for nobody during a load was not watched.
+        if time.is_zero() && name.starts_with("broker") {
+            continue;
+        }
+        let spent = time.as_secs_f64();
+        let mut put = |unit: &str, value: Option<f64>| {
+            if let Some(value) = value {
+                figures.insert(format!("{name}_cpu_{unit}"), value);
+            }
+        };
+        put("s", Some(spent));
+        put(
+            "us_per_request",
+            per_request.map(|count| spent * 1e6 / count),
+        );
+        put(
+            "s_per_million_records",
+            per_record.map(|count| spent * 1e6 / count),
+        );
+        put("s_per_gb", per_gb.map(|count| spent * 1e9 / count));
+    }
+    let counters = [
+        ("broker_written_bytes", usage.written_bytes),
+        ("broker_read_bytes", usage.read_bytes),
+        ("broker_write_calls", usage.write_calls),
+        ("disk_written_bytes", usage.disk_written_bytes),
+        ("disk_writes", usage.disk_writes),
+        ("disk_flushes", usage.disk_flushes),
+        ("resident_before_bytes", outcome.resident_before_bytes),
+        ("resident_bytes_max", outcome.resident_bytes_max),
+    ];
+    for (name, value) in counters.into_iter().filter(|(_, value)| *value > 0) {
+        figures.insert(name.to_owned(), value as f64);
+    }
+}
