@@ -171,6 +171,14 @@ impl<W: World> Driver<W> {
                 driver.inner.world.pause().await;
                 driver.done(Done::Rested);
             }),
+            Effect::GroupRead(job) => self.spawn(|driver| async move {
+                let done = job.perform().await;
+                driver.done(Done::GroupRead(done));
+            }),
+            Effect::GroupRest => self.spawn(|driver| async move {
+                driver.inner.world.pause().await;
+                driver.done(Done::GroupRested);
+            }),
             Effect::Loaded(result) => self.loaded(result),
             catalogue => self.perform_catalogue(catalogue),
         }

@@ -8,6 +8,7 @@
 pub mod cache;
 pub mod catalog;
 mod driver;
+pub mod groups;
 mod internal;
 pub mod limits;
 pub mod log;

@@ -66,3 +66,25 @@ const _: () = assert!(READ_REQUEST_BYTES_MAX <= DISK_READ_BYTES_MAX);
 const _: () = assert!(METADATA_BATCH_BYTES_TARGET < METADATA_BATCH_BYTES_MAX);
 const _: () = assert!(METADATA_BATCH_BYTES_MAX < METADATA_SEGMENT_BYTES as usize);
 const _: () = assert!(METADATA_SNAPSHOT_AFTER_BYTES < METADATA_SEGMENT_BYTES as u64);
+
+/// Callers of the group coordinator that may be unanswered, parked ones included; more are refused.
+pub const GROUP_CALLERS_MAX: usize = 256 * 1024;
+
+/// Groups of one partition of `__consumer_offsets`; more are refused.
+pub const GROUPS_PER_PARTITION_MAX: usize = 100_000;
+
+/// Bytes of names and metadata of all protocols one member of a classic group may bring: what does
+/// not fit into a batch of `__consumer_offsets` could not be remembered anyway.
+pub const GROUP_MEMBER_METADATA_BYTES_MAX: usize = 1024 * 1024;
+
+/// Ids given to new members of one classic group that have not come again with them.
+pub const GROUP_PENDING_MEMBERS_MAX: usize = 10_000;
+
+/// Groups that one slice of a sweep looks at.
+pub const GROUPS_PER_SLICE: usize = 32;
+
+/// Bytes of a partition of `__consumer_offsets` read at once when its groups are loaded.
+pub const GROUP_LOAD_READ_BYTES: usize = 1024 * 1024;
+
+/// Records of `__consumer_offsets` that one slice of loading replays.
+pub const GROUP_RECORDS_PER_SLICE: usize = 64;

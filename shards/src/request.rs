@@ -10,6 +10,7 @@ use chronik_protocol::record::CheckedBatch;
 use chronik_protocol::{ErrorCode, Records, Str, Uuid};
 
 use crate::catalog::{ControllerReply, ControllerRequest, Image};
+use crate::groups::{GroupReply, GroupRequest};
 use crate::internal::{InternalReply, InternalRequest};
 
 /// A partition, by its topic's id: names can be used again, ids cannot.
@@ -45,6 +46,8 @@ pub enum Request {
     Publish(Arc<Image>),
     /// A change of the catalogue; for the designated shard only.
     Control(ControllerRequest),
+    /// Something for the group coordinator; for the designated shard only.
+    Group(Box<GroupRequest>),
     /// Flush, seal and close everything on this shard; answered with `Done` when that is on disk.
     /// The clean-shutdown marker is the business of [`crate::ShardHandle::stop`].
     Stop,
@@ -71,6 +74,8 @@ pub enum Reply {
     DescribeLogs(Vec<LogDescription>),
     /// What the controller says; sent after every shard has applied the change.
     Control(ControllerReply),
+    /// What the group coordinator says; sent when what it tells is committed.
+    Group(Box<GroupReply>),
     /// Between shards only.
     Internal(InternalReply),
     /// `Publish`, `Cancel` and `Stop` have nothing to say.

@@ -8,6 +8,7 @@ mod appends;
 mod apply;
 mod checkpoints;
 mod control;
+mod groups;
 mod reads;
 mod stop;
 pub(crate) mod timers;
@@ -22,6 +23,7 @@ use slab::Slab;
 
 use crate::cache::{BatchCache, CacheLimits};
 use crate::catalog::{Image, SnapshotError, SnapshotId};
+use crate::groups::{Coordinator, GroupSettings};
 use crate::internal::{Boot, Internal, InternalAnswer, InternalReply, OffsetNote};
 use crate::limits::{CACHE_COLD_BYTES, CACHE_INDEX_BYTES, CACHE_TAIL_BYTES};
 use crate::log::LogError;
@@ -42,6 +44,7 @@ use apply::Applying;
 pub(crate) use apply::OpenTask;
 use checkpoints::{Checkpoints, Notes};
 use control::Control;
+use groups::Groups;
 use reads::{PendingOffsets, PendingRead};
 use stop::Stopping;
 use timers::{Timer, TimerKey, Timers};
@@ -81,6 +84,10 @@ pub(crate) enum Effect<W: World, R> {
     StopAll(R, Arc<Image>),
     /// Lets other tasks of the shard run, then comes back.
     Rest,
+    /// Reads a partition of `__consumer_offsets` for the group coordinator.
+    GroupRead(ReadJob<W>),
+    /// As `Rest`, for the group coordinator.
+    GroupRest,
     /// The first image has been applied, or will never be.
     Loaded(Result<(), Arc<str>>),
 }
@@ -119,6 +126,8 @@ pub(crate) enum Done<W: World> {
     },
     CheckpointsWritten(std::io::Result<()>),
     Rested,
+    GroupRead(ReadDone<W>),
+    GroupRested,
 }
 
 /// A partition's place on the shard.
@@ -167,6 +176,8 @@ pub(crate) struct Shard<W: World, R> {
     checkpoints: Option<Checkpoints<R>>,
     /// On the designated shard only.
     control: Option<Control<R>>,
+    /// On the designated shard only.
+    groups: Option<Groups<R>>,
     stopping: Option<Stopping<R>>,
     counters: Counters,
     effects: Vec<Effect<W, R>>,
@@ -215,6 +226,7 @@ impl<W: World, R> Shard<W, R> {
             notes: Notes::default(),
             checkpoints: None,
             control: None,
+            groups: None,
             stopping: None,
             counters: Counters::default(),
             effects: Vec::new(),
@@ -235,6 +247,8 @@ impl<W: World, R> Shard<W, R> {
         self.partitions
             .insert(log.id(), Slot::Online(Box::new(log)));
         self.control = Some(Control::new(uncovered_bytes));
+        let settings = GroupSettings::of(&self.image.broker_configs.static_broker);
+        self.groups = Some(Groups::new(settings));
         self.checkpoints = Some(Checkpoints::new(recovery_points, log_starts));
     }
 
@@ -300,6 +314,7 @@ impl<W: World, R> Shard<W, R> {
             }
             Request::Publish(image) => self.publish(image, responder),
             Request::Control(request) => self.control(request, responder),
+            Request::Group(request) => self.group(*request, responder),
             Request::Stop => self.stop_all(responder),
             Request::Internal(request) => self.on_internal(request.0, responder),
         }
@@ -331,6 +346,8 @@ impl<W: World, R> Shard<W, R> {
             Done::Noted { durable } => self.noted(durable),
             Done::CheckpointsWritten(result) => self.checkpoints_written(result),
             Done::Rested => self.rested(),
+            Done::GroupRead(done) => self.group_read(done),
+            Done::GroupRested => self.with_groups(Coordinator::rested),
         }
     }
 
@@ -349,6 +366,7 @@ impl<W: World, R> Shard<W, R> {
                     self.collect_jobs(id);
                 }
                 Timer::ExpireProducers => self.expire_producers(now),
+                Timer::Groups => self.groups_due(),
             }
         }
     }

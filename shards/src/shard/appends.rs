@@ -8,6 +8,7 @@ use chronik_protocol::{ErrorCode, Str};
 use super::timers::{Timer, TimerKey};
 use super::{Shard, Slot};
 use crate::catalog::METADATA_PARTITION;
+use crate::groups::WRITE_TAG;
 use crate::limits::PENDING_APPENDS_MAX;
 use crate::partition::AppendOutcome;
 use crate::request::{Acks, AppendRequest, AppendResult, PartitionId, Reply};
@@ -105,7 +106,7 @@ impl<W: World, R> Shard<W, R> {
         });
     }
 
-    fn count_append(&mut self, result: Option<&AppendResult>, bytes: u64) {
+    pub(super) fn count_append(&mut self, result: Option<&AppendResult>, bytes: u64) {
         match result {
             Some(result) if result.error != ErrorCode::None => self.counters.appends_refused += 1,
             _ => {
@@ -127,6 +128,9 @@ impl<W: World, R> Shard<W, R> {
     pub(super) fn acked(&mut self, id: PartitionId, tag: u64, result: AppendResult) {
         if id == METADATA_PARTITION {
             return self.control_acked(result);
+        }
+        if tag & WRITE_TAG != 0 {
+            return self.group_appended(id, tag & !WRITE_TAG, &result);
         }
         let (key, place) = untag(tag);
         let Some(pending) = self.appends.get_mut(key) else {

@@ -12,6 +12,7 @@ use chronik_protocol::{ErrorCode, Str, Uuid};
 
 use super::{Effect, Shard, Slot};
 use crate::catalog::{Image, METADATA_PARTITION, Topic};
+use crate::groups::TopicChanges;
 use crate::internal::{Boot, InternalAnswer};
 use crate::limits::PARTITION_TASKS_MAX;
 use crate::log::LogError;
@@ -102,21 +103,29 @@ impl<W: World, R> Shard<W, R> {
     fn plan_tasks(&mut self, old: &Image) {
         let image = Arc::clone(&self.image);
         let mut gone = BTreeSet::new();
+        let mut changes = TopicChanges::default();
         // Nearly every topic is the same allocation in both images.
         for topic in image.topics() {
             match old.topic_by_id(topic.id) {
                 Some(before) if Arc::ptr_eq(before, topic) => {}
-                _ => self.plan_topic(&image, topic),
+                before => {
+                    changes.created |= before.is_none();
+                    changes.names.insert(topic.name.clone());
+                    self.plan_topic(&image, topic);
+                }
             }
         }
         for topic in old.topics() {
             if image.topic_by_id(topic.id).is_none() {
                 gone.insert(topic.id);
+                changes.names.insert(topic.name.clone());
+                changes.gone.push((topic.name.clone(), topic.id));
             }
         }
         if !gone.is_empty() {
             self.plan_removals(old, &gone);
         }
+        self.groups_see_image(&changes);
     }
 
     fn plan_topic(&mut self, image: &Image, topic: &Topic) {
@@ -239,6 +248,7 @@ impl<W: World, R> Shard<W, R> {
         };
         self.partitions.insert(id, slot);
         self.collect_jobs(id);
+        self.group_partition_opened(id);
         self.task_done();
     }
 

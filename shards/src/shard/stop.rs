@@ -43,6 +43,7 @@ impl<W: World, R> Shard<W, R> {
                 for key in self.purgatory.keys() {
                     self.end_parked(key, Wake::Progress);
                 }
+                self.with_groups(|groups, _| groups.stop());
             }
         }
         self.close_when_idle();

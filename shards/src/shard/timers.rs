@@ -17,6 +17,8 @@ pub(crate) enum Timer {
     Partition(PartitionId),
     /// Producers that were silent for long may be forgotten.
     ExpireProducers,
+    /// The group coordinator's next deadline.
+    Groups,
 }
 
 /// Names a deadline for [`Timers::cancel`].

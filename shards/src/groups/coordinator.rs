@@ -1,0 +1,374 @@
+//! The coordinator: partitions of `__consumer_offsets`, who waits for what in them, and when.
+//!
+//! Lives in the state of the designated shard. Requests, results of writes and reads, deadlines and
+//! images go in; replies, appends and reads come out. Generic over the way back to a caller, so
+//! that tests need no mesh. What a group may do is decided in its partition's state.
+
+mod gather;
+mod loading;
+mod writes;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use chronik_protocol::record::CheckedBatch;
+use chronik_protocol::{ErrorCode, Uuid};
+use slab::Slab;
+
+use super::deadlines::{Deadlines, GroupTimer, NO_PARTITION, PartitionDeadlines};
+use super::load::Load;
+use super::partition::GroupPartition;
+use super::placement::{OFFSETS_TOPIC, partition_for};
+use super::request::{GroupReply, GroupRequest};
+use super::settings::GroupSettings;
+use super::step::{Outcome, Step, Token, TopicChanges};
+use super::sweep::{Reason, Sweep};
+use crate::catalog::Image;
+use crate::limits::GROUP_CALLERS_MAX;
+use crate::partition::Now;
+use gather::Gather;
+use writes::Write;
+
+/// Set in the tags of the coordinator's appends, and in nobody else's; never in `write`.
+pub(crate) const WRITE_TAG: u64 = 1 << 63;
+
+/// What the shard has to do for the coordinator.
+#[derive(Debug)]
+pub(crate) enum CoordinatorEffect<R> {
+    Reply(R, GroupReply),
+    /// Append to a partition of `__consumer_offsets`, as safe as the topic promises; the result
+    /// goes to [`Coordinator::appended`] with `write`.
+    Append {
+        partition: i32,
+        batch: CheckedBatch,
+        write: u64,
+    },
+    /// Read a partition from `offset`; the batches go to [`Coordinator::read`].
+    Read {
+        partition: i32,
+        offset: i64,
+    },
+    /// Say again whether a partition can be used, by [`Coordinator::opened`] or
+    /// [`Coordinator::unusable`].
+    Reopen {
+        partition: i32,
+    },
+    /// Let other work go on, then come back with [`Coordinator::rested`].
+    Rest,
+}
+
+/// What goes in with everything.
+pub(crate) struct Env<'a> {
+    pub(crate) now: Now,
+    pub(crate) image: &'a Arc<Image>,
+    pub(crate) random: &'a mut dyn FnMut() -> u128,
+}
+
+/// Whether a partition's groups are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Status {
+    /// Its log is being read, or will be.
+    Loading,
+    Active,
+    /// A write failed; those on their way are waited for.
+    Draining,
+    /// Its log is offline.
+    Failed,
+}
+
+/// One partition of `__consumer_offsets`.
+struct Entry {
+    status: Status,
+    state: GroupPartition,
+    /// Appends that have not been confirmed, in order.
+    writes: VecDeque<Write>,
+    /// Appends whose result has not come, those of a dropped state included.
+    outstanding: usize,
+    /// Failed writes in a row.
+    failures: u32,
+}
+
+/// See the module's text.
+pub(crate) struct Coordinator<R> {
+    settings: GroupSettings,
+    /// The topic's id, and how many partitions it had when it was first seen: the number groups
+    /// are spread by until the next start, as in Kafka.
+    topic: Option<(Uuid, i32)>,
+    entries: BTreeMap<i32, Entry>,
+    deadlines: Deadlines,
+    callers: Slab<R>,
+    gathers: Slab<Gather>,
+    next_write: u64,
+    /// Partitions to be read, after the one that is.
+    loads: VecDeque<(i32, i64, i64)>,
+    load: Option<Load>,
+    /// Bytes for `load` are on their way.
+    reading: bool,
+    sweeps: VecDeque<Sweep>,
+    resting: bool,
+    stopped: bool,
+    effects: Vec<CoordinatorEffect<R>>,
+}
+
+impl<R> Coordinator<R> {
+    /// A coordinator that knows no partition yet.
+    pub(crate) fn new(settings: GroupSettings) -> Self {
+        Coordinator {
+            settings,
+            topic: None,
+            entries: BTreeMap::new(),
+            deadlines: Deadlines::default(),
+            callers: Slab::new(),
+            gathers: Slab::new(),
+            next_write: 0,
+            loads: VecDeque::new(),
+            load: None,
+            reading: false,
+            sweeps: VecDeque::new(),
+            resting: false,
+            stopped: false,
+            effects: Vec::new(),
+        }
+    }
+
+    /// Takes what came out, in order.
+    pub(crate) fn take_effects(&mut self, out: &mut VecDeque<CoordinatorEffect<R>>) {
+        out.extend(self.effects.drain(..));
+    }
+
+    /// When [`Coordinator::on_timer`] has something to do, on the monotonic clock, ns.
+    pub(crate) fn next_timer_ns(&self) -> Option<u64> {
+        self.deadlines.next_ns()
+    }
+
+    /// A request; its reply comes out when what it changed is committed.
+    pub(crate) fn request(&mut self, env: &mut Env<'_>, request: GroupRequest, responder: R) {
+        if matches!(request, GroupRequest::Stop) {
+            self.stop();
+        }
+        if self.stopped || self.callers.len() >= GROUP_CALLERS_MAX {
+            let reply = request.refused(ErrorCode::CoordinatorNotAvailable);
+            self.effects
+                .push(CoordinatorEffect::Reply(responder, reply));
+            return;
+        }
+        let token = Token(self.callers.insert(responder));
+        let Some(group) = request.group() else {
+            return self.request_over_groups(env, request, token);
+        };
+        let partition = self.partition_of(group);
+        match self.usable(partition) {
+            Ok(()) => self.run(env, partition, |state, step| {
+                state.handle(step, request, token)
+            }),
+            Err(error) => self.answer(token, request.refused(error)),
+        }
+    }
+
+    /// Where a group lives; no partition has number −1.
+    fn partition_of(&self, group: &str) -> i32 {
+        match self.topic {
+            Some((_, count)) => partition_for(group, count),
+            None => NO_PARTITION,
+        }
+    }
+
+    fn usable(&self, partition: i32) -> Result<(), ErrorCode> {
+        match self.entries.get(&partition).map(|entry| entry.status) {
+            Some(Status::Active) => Ok(()),
+            Some(Status::Loading | Status::Draining) => Err(ErrorCode::CoordinatorLoadInProgress),
+            Some(Status::Failed) | None => Err(ErrorCode::NotCoordinator),
+        }
+    }
+
+    fn answer(&mut self, token: Token, reply: GroupReply) {
+        match self.callers.try_remove(token.0) {
+            Some(responder) => self
+                .effects
+                .push(CoordinatorEffect::Reply(responder, reply)),
+            None => debug_assert!(false, "a caller was answered twice"),
+        }
+    }
+
+    /// Changes the state of one partition, and writes what comes out.
+    fn run(
+        &mut self,
+        env: &mut Env<'_>,
+        partition: i32,
+        change: impl FnOnce(&mut GroupPartition, &mut Step<'_>) -> Outcome,
+    ) {
+        let Some(entry) = self.entries.get_mut(&partition) else {
+            return;
+        };
+        let mut step = Step {
+            now: env.now,
+            settings: &self.settings,
+            image: env.image,
+            random: &mut *env.random,
+            timers: PartitionDeadlines {
+                partition,
+                now_ns: env.now.mono_ns,
+                all: &mut self.deadlines,
+            },
+            replies: Vec::new(),
+        };
+        let outcome = change(&mut entry.state, &mut step);
+        for (token, reply) in std::mem::take(&mut step.replies) {
+            self.answer(token, reply);
+        }
+        self.write(env, partition, outcome);
+    }
+
+    /// Does what is due.
+    pub(crate) fn on_timer(&mut self, env: &mut Env<'_>) {
+        while let Some((partition, timer)) = self.deadlines.pop(env.now.mono_ns) {
+            match timer {
+                GroupTimer::Reload => self.effects.push(CoordinatorEffect::Reopen { partition }),
+                GroupTimer::Expiry => {
+                    for partition in self.active() {
+                        self.begin_sweep(partition, Reason::Expired);
+                    }
+                    self.schedule_expiry(env);
+                }
+                timer => self.run(env, partition, |state, step| state.on_timer(step, timer)),
+            }
+        }
+        self.rest_if_there_is_work();
+    }
+
+    fn schedule_expiry(&mut self, env: &Env<'_>) {
+        let mut deadlines = PartitionDeadlines {
+            partition: NO_PARTITION,
+            now_ns: env.now.mono_ns,
+            all: &mut self.deadlines,
+        };
+        let interval_ms = self.settings.offsets_retention_check_ms;
+        deadlines.schedule(GroupTimer::Expiry, interval_ms);
+    }
+
+    fn active(&self) -> Vec<i32> {
+        let active = self.entries.iter();
+        active
+            .filter(|(_, entry)| entry.status == Status::Active)
+            .map(|(partition, _)| *partition)
+            .collect()
+    }
+
+    /// A new image.
+    pub(crate) fn image_changed(&mut self, env: &mut Env<'_>, changes: &TopicChanges) {
+        let topic = env.image.topic(OFFSETS_TOPIC);
+        match (self.topic, topic) {
+            (Some((id, _)), Some(topic)) if topic.id == id => {}
+            (before, topic) => {
+                if before.is_some() {
+                    self.forget_partitions();
+                }
+                self.topic = topic.map(|topic| {
+                    let count = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
+                    (topic.id, count)
+                });
+                if self.topic.is_some() {
+                    self.schedule_expiry(env);
+                }
+            }
+        }
+        for partition in self.active() {
+            self.run(env, partition, |state, step| {
+                state.topics_changed(step, changes);
+                Outcome::NOTHING
+            });
+            if !changes.gone.is_empty() {
+                self.begin_sweep(partition, Reason::Deleted(changes.gone.clone()));
+            }
+        }
+        self.rest_if_there_is_work();
+    }
+
+    /// The topic itself is gone.
+    fn forget_partitions(&mut self) {
+        let partitions: Vec<i32> = self.entries.keys().copied().collect();
+        for partition in partitions {
+            self.drop_state(partition, ErrorCode::NotCoordinator);
+        }
+        self.entries.clear();
+        self.loads.clear();
+        self.load = None;
+        self.reading = false;
+    }
+
+    fn begin_sweep(&mut self, partition: i32, reason: Reason) {
+        let sweep = Sweep {
+            partition,
+            reason,
+            after: None,
+        };
+        let known = self.sweeps.iter().any(|other| {
+            other.partition == sweep.partition
+                && other.reason == sweep.reason
+                && other.after.is_none()
+        });
+        if !known {
+            self.sweeps.push_back(sweep);
+        }
+    }
+
+    /// Goes on with work that is done in slices.
+    pub(crate) fn rested(&mut self, env: &mut Env<'_>) {
+        self.resting = false;
+        if self.load.is_some() && !self.reading {
+            self.load_slice(env);
+        } else {
+            self.sweep_slice(env);
+        }
+        self.rest_if_there_is_work();
+    }
+
+    fn rest_if_there_is_work(&mut self) {
+        let loads = self.load.is_some() && !self.reading;
+        if (loads || !self.sweeps.is_empty()) && !std::mem::replace(&mut self.resting, true) {
+            self.effects.push(CoordinatorEffect::Rest);
+        }
+    }
+
+    fn sweep_slice(&mut self, env: &mut Env<'_>) {
+        let Some(mut sweep) = self.sweeps.pop_front() else {
+            return;
+        };
+        if self.usable(sweep.partition).is_err() {
+            return;
+        }
+        let mut next = None;
+        self.run(env, sweep.partition, |state, step| {
+            let swept = state.sweep(&sweep, step.image, step.settings, step.now.wall_ms);
+            next = swept.next;
+            Outcome {
+                records: swept.records,
+                replay: true,
+                atomic: false,
+                ..Outcome::NOTHING
+            }
+        });
+        if next.is_some() {
+            sweep.after = next;
+            self.sweeps.push_front(sweep);
+        }
+    }
+
+    /// Refuses everybody who is parked, now and from now on. Writes on their way are finished.
+    pub(crate) fn stop(&mut self) {
+        self.stopped = true;
+        let refusals: Vec<_> = self
+            .entries
+            .values_mut()
+            .flat_map(|entry| entry.state.refuse_waiting(ErrorCode::NotCoordinator))
+            .collect();
+        for (token, reply) in refusals {
+            self.answer(token, reply);
+        }
+        self.sweeps.clear();
+        for partition in self.entries.keys() {
+            self.deadlines.cancel_all(*partition);
+        }
+        self.deadlines.cancel_all(NO_PARTITION);
+    }
+}

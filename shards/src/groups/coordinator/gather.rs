@@ -1,0 +1,194 @@
+//! Requests over several groups, and so over several partitions: the reply waits for what was
+//! written before it in each of them.
+
+use std::collections::BTreeSet;
+
+use chronik_protocol::messages::{DeleteGroupsResponse, ListGroupsResponse};
+use chronik_protocol::{ErrorCode, Str};
+
+use super::super::admin::{Filter, deleted, not_described};
+use super::super::fetch::fetch_refused;
+use super::super::request::{GroupReply, GroupRequest, LagQuery};
+use super::super::step::{Outcome, Token};
+use super::writes::After;
+use super::{Coordinator, Env, Status};
+
+/// A reply that waits for several partitions.
+pub(super) struct Gather {
+    token: Token,
+    reply: GroupReply,
+    missing: usize,
+    error: Option<ErrorCode>,
+}
+
+impl<R> Coordinator<R> {
+    pub(super) fn request_over_groups(
+        &mut self,
+        env: &mut Env<'_>,
+        request: GroupRequest,
+        token: Token,
+    ) {
+        let mut partitions = BTreeSet::new();
+        let reply = match request {
+            GroupRequest::Describe {
+                groups,
+                missing_is_error,
+            } => {
+                let describe = |group: &Str| {
+                    let partition = self.partition_of(group);
+                    partitions.insert(partition);
+                    match self.usable(partition) {
+                        Ok(()) => self.entries.get(&partition).map_or_else(
+                            || not_described(group, ErrorCode::NotCoordinator),
+                            |entry| entry.state.describe(group, missing_is_error),
+                        ),
+                        Err(error) => not_described(group, error),
+                    }
+                };
+                GroupReply::Describe(groups.iter().map(describe).collect())
+            }
+            GroupRequest::FetchOffsets { groups } => {
+                let mut fetched = Vec::with_capacity(groups.len());
+                for group in &groups {
+                    let partition = self.partition_of(&group.group_id);
+                    partitions.insert(partition);
+                    fetched.push(
+                        match (self.usable(partition), self.entries.get(&partition)) {
+                            (Ok(()), Some(entry)) => entry.state.fetch_offsets(env.image, group),
+                            (Err(error), _) => fetch_refused(&group.group_id, error),
+                            (Ok(()), None) => {
+                                fetch_refused(&group.group_id, ErrorCode::NotCoordinator)
+                            }
+                        },
+                    );
+                }
+                GroupReply::FetchOffsets(fetched)
+            }
+            GroupRequest::List { states, types } => {
+                partitions.extend(self.entries.keys());
+                GroupReply::List(self.list(&Filter::of(&states), &Filter::of(&types)))
+            }
+            GroupRequest::Delete(groups) => self.delete(env, &groups, &mut partitions),
+            GroupRequest::Lag(query) => {
+                partitions.extend(self.entries.keys());
+                self.lag(&query)
+            }
+            single => single.refused(ErrorCode::UnknownServerError),
+        };
+        self.gather(token, reply, &partitions);
+    }
+
+    fn list(&self, states: &Filter, types: &Filter) -> ListGroupsResponse {
+        let mut response = ListGroupsResponse::default();
+        for entry in self.entries.values() {
+            match entry.status {
+                Status::Active => entry.state.list(states, types, &mut response.groups),
+                Status::Loading | Status::Draining => {
+                    return ListGroupsResponse {
+                        error_code: ErrorCode::CoordinatorLoadInProgress.as_i16(),
+                        ..ListGroupsResponse::default()
+                    };
+                }
+                // Nobody coordinates its groups.
+                Status::Failed => {}
+            }
+        }
+        response
+    }
+
+    fn delete(
+        &mut self,
+        env: &mut Env<'_>,
+        groups: &[Str],
+        partitions: &mut BTreeSet<i32>,
+    ) -> GroupReply {
+        let mut results = Vec::with_capacity(groups.len());
+        for group in groups {
+            let partition = self.partition_of(group);
+            partitions.insert(partition);
+            let mut error = ErrorCode::NotCoordinator;
+            match self.usable(partition) {
+                Ok(()) => self.run(env, partition, |state, _| {
+                    let mut records = Vec::new();
+                    error = state.delete(group, &mut records);
+                    Outcome {
+                        records,
+                        replay: true,
+                        // The group goes last: if the broker stops half way, it can be deleted
+                        // again.
+                        atomic: false,
+                        ..Outcome::NOTHING
+                    }
+                }),
+                Err(refusal) => error = refusal,
+            }
+            results.push(deleted(group, error));
+        }
+        GroupReply::Delete(DeleteGroupsResponse {
+            results,
+            ..DeleteGroupsResponse::default()
+        })
+    }
+
+    fn lag(&self, query: &LagQuery) -> GroupReply {
+        let first = query
+            .after
+            .as_ref()
+            .map_or(0, |group| self.partition_of(group));
+        let mut groups = Vec::new();
+        for (partition, entry) in self.entries.range(first..) {
+            match entry.status {
+                Status::Active => {}
+                Status::Failed => continue,
+                Status::Loading | Status::Draining => {
+                    return GroupReply::Lag(Err(ErrorCode::CoordinatorLoadInProgress));
+                }
+            }
+            let after = query.after.as_deref().filter(|_| *partition == first);
+            let room = query.groups_max.saturating_sub(groups.len());
+            groups.extend(entry.state.committed(after, room));
+        }
+        GroupReply::Lag(Ok(groups))
+    }
+
+    /// Answers when the last write of each partition so far is committed.
+    fn gather(&mut self, token: Token, reply: GroupReply, partitions: &BTreeSet<i32>) {
+        let key = self.gathers.vacant_key();
+        let mut missing = 0;
+        for partition in partitions {
+            let entry = self.entries.get_mut(partition);
+            if let Some(write) = entry.and_then(|entry| entry.writes.back_mut()) {
+                write.after.push(After::Gather(key));
+                missing += 1;
+            }
+        }
+        if missing == 0 {
+            return self.answer(token, reply);
+        }
+        self.gathers.insert(Gather {
+            token,
+            reply,
+            missing,
+            error: None,
+        });
+    }
+
+    /// One partition of a gathered reply is done, or failed.
+    pub(super) fn gathered(&mut self, key: usize, error: Option<ErrorCode>) {
+        let Some(gather) = self.gathers.get_mut(key) else {
+            debug_assert!(false, "a part of no reply");
+            return;
+        };
+        gather.missing -= 1;
+        gather.error = gather.error.or(error);
+        if gather.missing > 0 {
+            return;
+        }
+        let gather = self.gathers.remove(key);
+        let reply = match gather.error {
+            Some(error) => gather.reply.spoiled(error),
+            None => gather.reply,
+        };
+        self.answer(gather.token, reply);
+    }
+}

@@ -1,0 +1,134 @@
+//! Partitions of `__consumer_offsets` as they open, and the reading of their groups, one partition
+//! after the other.
+
+use bytes::Bytes;
+
+use super::super::load::{Load, Progress};
+use super::super::partition::GroupPartition;
+use super::super::step::Outcome;
+use super::super::sweep::Reason;
+use super::{Coordinator, CoordinatorEffect, Entry, Env, Status};
+
+impl<R> Coordinator<R> {
+    /// A partition can be read and appended to.
+    pub(crate) fn opened(&mut self, env: &mut Env<'_>, partition: i32, start: i64, end: i64) {
+        let entry = self.entries.entry(partition).or_insert_with(|| Entry {
+            status: Status::Loading,
+            state: GroupPartition::default(),
+            writes: std::collections::VecDeque::new(),
+            outstanding: 0,
+            failures: 0,
+        });
+        entry.status = Status::Loading;
+        if start >= end {
+            self.activate(env, partition, GroupPartition::default());
+        } else {
+            self.loads.push_back((partition, start, end));
+            self.load_next();
+        }
+        self.rest_if_there_is_work();
+    }
+
+    /// A partition cannot be used until the next start.
+    pub(crate) fn unusable(&mut self, partition: i32) {
+        let entry = self.entries.entry(partition).or_insert_with(|| Entry {
+            status: Status::Failed,
+            state: GroupPartition::default(),
+            writes: std::collections::VecDeque::new(),
+            outstanding: 0,
+            failures: 0,
+        });
+        entry.status = Status::Failed;
+    }
+
+    fn load_next(&mut self) {
+        while self.load.is_none() {
+            let Some((partition, start, end)) = self.loads.pop_front() else {
+                return;
+            };
+            let waits = self.entries.get(&partition);
+            if waits.is_some_and(|entry| entry.status == Status::Loading) {
+                let load = Load::new(partition, start, end);
+                self.load = Some(load);
+                self.read_more();
+            }
+        }
+    }
+
+    fn read_more(&mut self) {
+        if let Some(load) = &self.load {
+            self.reading = true;
+            self.effects.push(CoordinatorEffect::Read {
+                partition: load.partition,
+                offset: load.next_offset,
+            });
+        }
+    }
+
+    /// Batches of a partition that is being loaded, or `None` when they could not be read.
+    pub(crate) fn read(&mut self, partition: i32, batches: Option<Bytes>) {
+        let Some(load) = self
+            .load
+            .as_mut()
+            .filter(|load| load.partition == partition)
+        else {
+            return;
+        };
+        self.reading = false;
+        match batches {
+            Some(batches) => load.feed(batches),
+            None => self.not_loaded("its log cannot be read"),
+        }
+        self.rest_if_there_is_work();
+    }
+
+    fn not_loaded(&mut self, why: &str) {
+        if let Some(load) = self.load.take() {
+            let partition = load.partition;
+            tracing::error!(partition, why, "the groups of a partition are not served");
+            self.unusable(partition);
+        }
+        self.load_next();
+    }
+
+    pub(super) fn load_slice(&mut self, env: &mut Env<'_>) {
+        let Some(load) = &mut self.load else {
+            return;
+        };
+        let partition = load.partition;
+        match load.slice(env.now.wall_ms) {
+            Progress::More => {}
+            Progress::Read => self.read_more(),
+            Progress::Failed(why) => self.not_loaded(&why),
+            Progress::Done(state) => {
+                self.load = None;
+                self.activate(env, partition, state);
+                self.load_next();
+            }
+        }
+    }
+
+    /// The groups of a partition are as its log says: from now on they are served.
+    fn activate(&mut self, env: &mut Env<'_>, partition: i32, state: GroupPartition) {
+        let Some(entry) = self.entries.get_mut(&partition) else {
+            return;
+        };
+        let any = !state.groups.is_empty();
+        if any {
+            tracing::info!(partition, groups = state.groups.len(), "groups loaded");
+        }
+        entry.state = state;
+        entry.status = Status::Active;
+        let mut outcomes = Vec::new();
+        self.run(env, partition, |state, step| {
+            outcomes = state.loaded(step);
+            Outcome::NOTHING
+        });
+        for outcome in outcomes {
+            self.write(env, partition, outcome);
+        }
+        if any {
+            self.begin_sweep(partition, Reason::Orphaned);
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! How far groups have come, for whoever compares it with the ends of the logs.
+//!
+//! The ends are on other shards; this side only knows what was committed.
+
+use chronik_protocol::Str;
+
+use super::offsets::GroupOffsets;
+use super::partition::GroupPartition;
+use super::request::{CommittedPartition, GroupLag};
+
+impl GroupPartition {
+    /// Offsets of the groups after `after` by name, at most `groups_max` of them.
+    pub(crate) fn committed(&self, after: Option<&str>, groups_max: usize) -> Vec<GroupLag> {
+        let groups = self.offsets.groups_after(after).take(groups_max);
+        groups
+            .map(|(id, offsets)| self.lag_of(id, offsets))
+            .collect()
+    }
+
+    fn lag_of(&self, id: &Str, offsets: &GroupOffsets) -> GroupLag {
+        let group = self.groups.get(id);
+        let mut partitions = Vec::new();
+        for (topic, committed) in offsets {
+            for (partition, offset) in committed {
+                partitions.push(CommittedPartition {
+                    topic: topic.clone(),
+                    topic_id: offset.topic_id,
+                    partition: *partition,
+                    committed_offset: offset.offset,
+                    commit_timestamp_ms: offset.commit_timestamp_ms,
+                });
+            }
+        }
+        GroupLag {
+            group: id.clone(),
+            state: Str::from_static(group.map_or("Empty", super::partition::Group::state_name)),
+            members: group.map_or(0, super::partition::Group::member_count),
+            partitions,
+        }
+    }
+}

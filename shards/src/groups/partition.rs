@@ -1,0 +1,347 @@
+//! The state of the groups of one partition of `__consumer_offsets`.
+//!
+//! A replayed state machine: [`GroupPartition::replay`] is the only way in for what must survive,
+//! and `classic` keeps beside it what need not (who is parked, who was heard of). Knows no other
+//! partition, and nobody who waits but by token.
+
+use std::collections::BTreeMap;
+
+use chronik_protocol::messages::{HeartbeatResponse, JoinGroupRequest, LeaveGroupRequest};
+use chronik_protocol::records_of::{GroupKey, GroupValue};
+use chronik_protocol::{ErrorCode, Str};
+
+use super::classic::{
+    ClassicGroup, ClassicState, Join, join_refusal, join_refused, nobody_left, sync_refused,
+};
+use super::deadlines::GroupTimer;
+use super::offsets::{OffsetExpiry, Offsets};
+use super::records::GroupRecord;
+use super::request::{GroupReply, GroupRequest};
+use super::step::{Outcome, Step, Then, Token, TopicChanges};
+use crate::limits::GROUPS_PER_PARTITION_MAX;
+
+/// A group of either protocol.
+#[derive(Clone, Debug)]
+pub(crate) enum Group {
+    /// JoinGroup and its relatives; also groups that only have offsets.
+    Classic(Box<ClassicGroup>),
+}
+
+impl Group {
+    /// Kafka's name of its type.
+    pub(crate) fn type_name(&self) -> &'static str {
+        match self {
+            Group::Classic(_) => "classic",
+        }
+    }
+
+    /// Kafka's name of its state.
+    pub(crate) fn state_name(&self) -> &'static str {
+        match self {
+            Group::Classic(group) => group.state().name(),
+        }
+    }
+
+    /// What its members call the way they assign; empty when there is none.
+    pub(crate) fn protocol_type(&self) -> Str {
+        match self {
+            Group::Classic(group) => group.protocol_type().cloned().unwrap_or_default(),
+        }
+    }
+
+    /// Members it has.
+    pub(crate) fn member_count(&self) -> usize {
+        match self {
+            Group::Classic(group) => group.members().len(),
+        }
+    }
+
+    /// Whether it has no members.
+    pub(crate) fn is_empty(&self) -> bool {
+        match self {
+            Group::Classic(group) => group.is_empty(),
+        }
+    }
+
+    /// Whether nobody would miss it if it had no offsets.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        match self {
+            Group::Classic(group) => group.is_empty() && group.size() == 0,
+        }
+    }
+
+    /// Whether a member wants records of a topic.
+    pub(crate) fn is_subscribed_to(&self, topic: &str) -> bool {
+        match self {
+            Group::Classic(group) => group.is_subscribed_to(topic),
+        }
+    }
+
+    /// When its offsets may be forgotten, apart from those of topics it is subscribed to.
+    pub(crate) fn offset_expiry(&self) -> OffsetExpiry {
+        match self {
+            Group::Classic(group) => match (group.protocol_type(), group.state()) {
+                (None, _) => OffsetExpiry::SinceCommit,
+                (Some(_), ClassicState::Empty) => group
+                    .state_timestamp_ms()
+                    .map_or(OffsetExpiry::SinceCommit, OffsetExpiry::Since),
+                (Some(_), ClassicState::Stable)
+                    if group.uses_consumer_protocol() && group.knows_subscriptions() =>
+                {
+                    OffsetExpiry::SinceCommit
+                }
+                _ => OffsetExpiry::Never,
+            },
+        }
+    }
+
+    /// Removes it from the log.
+    pub(crate) fn tombstones(&self, id: &Str, records: &mut Vec<GroupRecord>) {
+        match self {
+            Group::Classic(_) => records.push(GroupRecord::group_tombstone(id)),
+        }
+    }
+
+    /// Refuses everybody who is parked in it.
+    fn refuse_waiting(&mut self, error: ErrorCode, out: &mut Vec<(Token, GroupReply)>) {
+        match self {
+            Group::Classic(group) => group.refuse_waiting(error, out),
+        }
+    }
+}
+
+/// See the module's text.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct GroupPartition {
+    pub(crate) groups: BTreeMap<Str, Group>,
+    pub(crate) offsets: Offsets,
+}
+
+impl GroupPartition {
+    /// A request of one group.
+    pub(crate) fn handle(
+        &mut self,
+        step: &mut Step<'_>,
+        request: GroupRequest,
+        token: Token,
+    ) -> Outcome {
+        match request {
+            GroupRequest::Join {
+                request,
+                caller,
+                known_member_id,
+                skip_assignment,
+            } => {
+                let join = Join {
+                    request,
+                    caller,
+                    known_member_id,
+                    skip_assignment,
+                    token,
+                };
+                self.join(step, join)
+            }
+            GroupRequest::Sync(request) => match self.groups.get_mut(&request.group_id) {
+                _ if request.group_id.is_empty() => {
+                    step.reply(token, sync_refused(ErrorCode::InvalidGroupId));
+                    Outcome::NOTHING
+                }
+                Some(Group::Classic(group)) => group.sync(step, &request, token),
+                None => {
+                    step.reply(token, sync_refused(ErrorCode::UnknownMemberId));
+                    Outcome::NOTHING
+                }
+            },
+            GroupRequest::Heartbeat(request) => {
+                let result = match self.groups.get_mut(&request.group_id) {
+                    _ if request.group_id.is_empty() => Err(ErrorCode::InvalidGroupId),
+                    Some(Group::Classic(group)) => group.heartbeat(step, &request),
+                    None => Err(ErrorCode::UnknownMemberId),
+                };
+                let response = HeartbeatResponse {
+                    error_code: result.err().unwrap_or(ErrorCode::None).as_i16(),
+                    ..HeartbeatResponse::default()
+                };
+                Outcome::reply(token, GroupReply::Heartbeat(response))
+            }
+            GroupRequest::Leave(request) => self.leave(step, &request, token),
+            GroupRequest::CommitOffsets {
+                request,
+                knows_epochs,
+            } => self.commit(step, &request, knows_epochs, token),
+            GroupRequest::DeleteOffsets(request) => self.delete_offsets(&request, token),
+            GroupRequest::Describe { .. }
+            | GroupRequest::List { .. }
+            | GroupRequest::Delete(_)
+            | GroupRequest::FetchOffsets { .. }
+            | GroupRequest::Lag(_)
+            | GroupRequest::Stop => {
+                unreachable!("requests over several groups are taken apart by the coordinator")
+            }
+        }
+    }
+
+    fn join(&mut self, step: &mut Step<'_>, join: Join) -> Outcome {
+        let JoinGroupRequest {
+            group_id,
+            member_id,
+            ..
+        } = &join.request;
+        if let Some(error) = join_refusal(&join.request, step) {
+            step.reply(join.token, join_refused(member_id.clone(), error));
+            return Outcome::NOTHING;
+        }
+        let id = group_id.detached();
+        if let Some(Group::Classic(group)) = self.groups.get_mut(&id) {
+            return group.join(step, join);
+        }
+        if !member_id.is_empty() {
+            let reply = join_refused(member_id.clone(), ErrorCode::UnknownMemberId);
+            step.reply(join.token, reply);
+            return Outcome::NOTHING;
+        }
+        if self.groups.len() >= GROUPS_PER_PARTITION_MAX {
+            let reply = join_refused(Str::default(), ErrorCode::GroupMaxSizeReached);
+            step.reply(join.token, reply);
+            return Outcome::NOTHING;
+        }
+        let mut group = ClassicGroup::new(id.clone(), step.now.wall_ms);
+        let mut outcome = group.join(step, join);
+        if outcome.records.is_empty() {
+            // A group that exists is in the log.
+            outcome.records.push(group.empty_record());
+        }
+        self.groups.insert(id, Group::Classic(Box::new(group)));
+        outcome
+    }
+
+    fn leave(&mut self, step: &mut Step<'_>, request: &LeaveGroupRequest, token: Token) -> Outcome {
+        let mut response = nobody_left(request, ErrorCode::UnknownMemberId);
+        let mut outcome = Outcome::NOTHING;
+        if request.group_id.is_empty() {
+            response.members.clear();
+            response.error_code = ErrorCode::InvalidGroupId.as_i16();
+        } else if let Some(Group::Classic(group)) = self.groups.get_mut(&request.group_id) {
+            (response, outcome) = group.leave(step, request);
+        }
+        outcome.then = Then::Reply(token, GroupReply::Leave(response));
+        outcome
+    }
+
+    /// A deadline has come.
+    pub(crate) fn on_timer(&mut self, step: &mut Step<'_>, timer: GroupTimer) -> Outcome {
+        match timer {
+            GroupTimer::Session { group, member } => match self.groups.get_mut(&group) {
+                Some(Group::Classic(group)) => group.session_expired(step, &member),
+                None => Outcome::NOTHING,
+            },
+            GroupTimer::Join { group } => match self.groups.get_mut(&group) {
+                Some(Group::Classic(group)) => group.join_expired(step),
+                None => Outcome::NOTHING,
+            },
+            GroupTimer::Sync { group } => match self.groups.get_mut(&group) {
+                Some(Group::Classic(group)) => group.sync_expired(step),
+                None => Outcome::NOTHING,
+            },
+            // The coordinator's own.
+            GroupTimer::Reload | GroupTimer::Expiry => Outcome::NOTHING,
+        }
+    }
+
+    /// The records of an outcome are committed (`Ok`), or were refused before anything was written.
+    pub(crate) fn written(
+        &mut self,
+        step: &mut Step<'_>,
+        then: Then,
+        result: Result<(), ErrorCode>,
+    ) -> Outcome {
+        match then {
+            Then::Nothing => Outcome::NOTHING,
+            Then::Reply(token, reply) => {
+                let reply = match result {
+                    Ok(()) => reply,
+                    Err(error) => reply.spoiled(error),
+                };
+                step.reply(token, reply);
+                Outcome::NOTHING
+            }
+            Then::Assigned { group, generation } => match (self.groups.get_mut(&group), result) {
+                (Some(Group::Classic(group)), Ok(())) => {
+                    group.assigned(step, generation);
+                    Outcome::NOTHING
+                }
+                (Some(Group::Classic(group)), Err(error)) => {
+                    group.not_assigned(step, generation, error)
+                }
+                (None, _) => Outcome::NOTHING,
+            },
+            Then::Replaced {
+                group,
+                member,
+                leader_before,
+                skip_assignment,
+            } => {
+                if let (Some(Group::Classic(group)), Ok(())) = (self.groups.get_mut(&group), result)
+                {
+                    group.replaced(step, &member, leader_before, skip_assignment);
+                }
+                Outcome::NOTHING
+            }
+        }
+    }
+
+    /// Takes a record of the log in. Types that others write are passed over.
+    pub(crate) fn replay(&mut self, record: &GroupRecord, now_ms: i64) {
+        let value = record.value.as_ref().map(|(value, _)| value);
+        match (&record.key, value) {
+            (GroupKey::OffsetCommit(key), value) => {
+                let value = match value {
+                    Some(GroupValue::OffsetCommit(value)) => Some(value),
+                    Some(_) => return,
+                    None => None,
+                };
+                if value.is_some() && !self.groups.contains_key(&key.group) {
+                    // Offsets without members: a simple group, which no record of its own tells of.
+                    let group = ClassicGroup::new(key.group.clone(), now_ms);
+                    self.groups
+                        .insert(key.group.clone(), Group::Classic(Box::new(group)));
+                }
+                self.offsets
+                    .replay(&key.group, &key.topic, key.partition, value);
+            }
+            (GroupKey::GroupMetadata(key), Some(GroupValue::GroupMetadata(value))) => {
+                let group = ClassicGroup::replayed(key.group.clone(), value);
+                self.groups
+                    .insert(key.group.clone(), Group::Classic(Box::new(group)));
+            }
+            (GroupKey::GroupMetadata(key), None) => {
+                self.groups.remove(&key.group);
+            }
+            _ => {}
+        }
+    }
+
+    /// The log has been read: members that were loaded have to be heard of from now on. Returns
+    /// what is to be written for each group.
+    pub(crate) fn loaded(&mut self, step: &mut Step<'_>) -> Vec<Outcome> {
+        let mut outcomes = Vec::new();
+        for group in self.groups.values_mut() {
+            match group {
+                Group::Classic(group) => outcomes.push(group.loaded(step)),
+            }
+        }
+        outcomes
+    }
+
+    /// A new image. Classic groups do not care: their leaders look at topics themselves.
+    pub(crate) fn topics_changed(&mut self, _step: &mut Step<'_>, _changes: &TopicChanges) {}
+
+    /// Refusals for everybody who is parked in a group; nobody is afterwards.
+    pub(crate) fn refuse_waiting(&mut self, error: ErrorCode) -> Vec<(Token, GroupReply)> {
+        let mut refusals = Vec::new();
+        for group in self.groups.values_mut() {
+            group.refuse_waiting(error, &mut refusals);
+        }
+        refusals
+    }
+}

@@ -1,0 +1,255 @@
+//! The group coordinator's place on the designated shard: what it wants done with the partitions
+//! of `__consumer_offsets`, which are all here.
+//!
+//! State only. Owns the one timer for the coordinator's nearest deadline; groups are its own.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use chronik_io::World;
+use chronik_protocol::ErrorCode;
+
+use super::timers::{Timer, TimerKey};
+use super::{Effect, Shard, Slot};
+use crate::groups::{
+    Coordinator, CoordinatorEffect, Env, GroupRequest, GroupSettings, OFFSETS_TOPIC, TopicChanges,
+    WRITE_TAG,
+};
+use crate::limits::GROUP_LOAD_READ_BYTES;
+use crate::partition::{AppendOutcome, ReadDone, ReadPlan};
+use crate::request::{
+    Acks, AppendPart, AppendResult, Isolation, PartitionId, ReadPart, ReadResult, Reply,
+};
+
+/// The coordinator and the deadline that is set for it.
+pub(super) struct Groups<R> {
+    coordinator: Coordinator<R>,
+    timer: Option<(u64, TimerKey)>,
+}
+
+impl<R> Groups<R> {
+    pub(super) fn new(settings: GroupSettings) -> Self {
+        Groups {
+            coordinator: Coordinator::new(settings),
+            timer: None,
+        }
+    }
+}
+
+impl<W: World, R> Shard<W, R> {
+    /// A request for the coordinator.
+    pub(super) fn group(&mut self, request: GroupRequest, responder: R) {
+        if self.groups.is_none() {
+            let reply = request.refused(ErrorCode::NotCoordinator);
+            return self.reply(responder, Reply::Group(Box::new(reply)));
+        }
+        self.with_groups(|groups, env| groups.request(env, request, responder));
+    }
+
+    /// Puts something into the coordinator and performs what comes out.
+    pub(super) fn with_groups(&mut self, change: impl FnOnce(&mut Coordinator<R>, &mut Env<'_>)) {
+        let Some(mut groups) = self.groups.take() else {
+            return;
+        };
+        let (now, image, world) = (self.now(), Arc::clone(&self.image), self.world.clone());
+        let mut random = || world.random_u128();
+        let mut env = Env {
+            now,
+            image: &image,
+            random: &mut random,
+        };
+        change(&mut groups.coordinator, &mut env);
+        let mut effects = VecDeque::new();
+        loop {
+            groups.coordinator.take_effects(&mut effects);
+            let Some(effect) = effects.pop_front() else {
+                break;
+            };
+            self.perform_group(&mut groups.coordinator, &mut env, effect);
+        }
+        self.arm_groups(&mut groups);
+        self.groups = Some(groups);
+    }
+
+    fn perform_group(
+        &mut self,
+        coordinator: &mut Coordinator<R>,
+        env: &mut Env<'_>,
+        effect: CoordinatorEffect<R>,
+    ) {
+        match effect {
+            CoordinatorEffect::Reply(responder, reply) => {
+                self.reply(responder, Reply::Group(Box::new(reply)));
+            }
+            CoordinatorEffect::Append {
+                partition,
+                batch,
+                write,
+            } => {
+                let outcome = match self.offsets_partition(partition) {
+                    Some(id) => {
+                        let part = AppendPart {
+                            partition: id,
+                            batch,
+                        };
+                        self.append_for_groups(part, write)
+                    }
+                    None => refused_append(),
+                };
+                if let AppendOutcome::Done(result) = outcome {
+                    coordinator.appended(env, partition, write, outcome_of(&result));
+                }
+            }
+            CoordinatorEffect::Read { partition, offset } => {
+                if let Some(result) = self.read_for_groups(partition, offset) {
+                    coordinator.read(partition, batches_of(result));
+                }
+            }
+            CoordinatorEffect::Reopen { partition } => {
+                self.show_partition(coordinator, env, partition);
+            }
+            CoordinatorEffect::Rest => self.effects.push(Effect::GroupRest),
+        }
+    }
+
+    /// A partition of the topic, as the current image knows it.
+    fn offsets_partition(&self, index: i32) -> Option<PartitionId> {
+        let topic_id = self.image.topic(OFFSETS_TOPIC)?.id;
+        Some(PartitionId { topic_id, index })
+    }
+
+    fn append_for_groups(&mut self, part: AppendPart, write: u64) -> AppendOutcome {
+        let (id, now) = (part.partition, self.now());
+        let bytes = part.batch.bytes.len() as u64;
+        let outcome = match self.partitions.get_mut(&id) {
+            Some(Slot::Online(partition)) => {
+                partition.append(&mut self.cache, part, Acks::All, now, write | WRITE_TAG)
+            }
+            _ => refused_append(),
+        };
+        match &outcome {
+            AppendOutcome::Parked => self.count_append(None, bytes),
+            AppendOutcome::Done(result) => self.count_append(Some(result), bytes),
+        }
+        self.collect_jobs(id);
+        outcome
+    }
+
+    /// Reads for the coordinator; `None` when the result comes later.
+    fn read_for_groups(&mut self, partition: i32, offset: i64) -> Option<ReadResult> {
+        let refused = Some(ReadResult::failed(ErrorCode::NotLeaderOrFollower));
+        let Some(id) = self.offsets_partition(partition) else {
+            return refused;
+        };
+        let Some(Slot::Online(partition)) = self.partitions.get_mut(&id) else {
+            return refused;
+        };
+        let part = ReadPart {
+            partition: id,
+            fetch_offset: offset,
+            max_bytes: GROUP_LOAD_READ_BYTES,
+            current_leader_epoch: -1,
+            last_fetched_epoch: -1,
+        };
+        let isolation = Isolation::ReadUncommitted;
+        let bytes = GROUP_LOAD_READ_BYTES;
+        match partition.plan_read(&mut self.cache, &part, isolation, bytes, true) {
+            ReadPlan::Ready(result) => Some(result),
+            ReadPlan::Disk(job) => {
+                self.counters.disk_reads += 1;
+                self.effects.push(Effect::GroupRead(job));
+                None
+            }
+        }
+    }
+
+    /// What was read for the coordinator.
+    pub(super) fn group_read(&mut self, done: ReadDone<W>) {
+        let id = done.partition();
+        let result = match self.partitions.get_mut(&id) {
+            Some(Slot::Online(partition)) => partition.complete_read(&mut self.cache, done),
+            _ => ReadResult::failed(ErrorCode::NotLeaderOrFollower),
+        };
+        self.with_groups(|groups, _| groups.read(id.index, batches_of(result)));
+    }
+
+    /// An append of the coordinator is decided.
+    pub(super) fn group_appended(&mut self, id: PartitionId, write: u64, result: &AppendResult) {
+        let outcome = outcome_of(result);
+        self.with_groups(|groups, env| groups.appended(env, id.index, write, outcome));
+    }
+
+    /// Shows the coordinator a partition that was opened, if it is one of its own.
+    pub(super) fn group_partition_opened(&mut self, id: PartitionId) {
+        if self.offsets_partition(id.index) != Some(id) {
+            return;
+        }
+        let usable = self.usable_range(id);
+        self.with_groups(|groups, env| match usable {
+            Some((start, end)) => groups.opened(env, id.index, start, end),
+            None => groups.unusable(id.index),
+        });
+    }
+
+    fn show_partition(
+        &mut self,
+        coordinator: &mut Coordinator<R>,
+        env: &mut Env<'_>,
+        partition: i32,
+    ) {
+        let id = self.offsets_partition(partition);
+        match id.and_then(|id| self.usable_range(id)) {
+            Some((start, end)) => coordinator.opened(env, partition, start, end),
+            None => coordinator.unusable(partition),
+        }
+    }
+
+    /// First and next offset of a partition that can be read and appended to.
+    fn usable_range(&self, id: PartitionId) -> Option<(i64, i64)> {
+        match self.partitions.get(&id) {
+            Some(Slot::Online(partition)) if partition.is_online() => {
+                Some((partition.log_start(), partition.log_end()))
+            }
+            _ => None,
+        }
+    }
+
+    /// The shard follows a new image.
+    pub(super) fn groups_see_image(&mut self, changes: &TopicChanges) {
+        self.with_groups(|groups, env| groups.image_changed(env, changes));
+    }
+
+    /// The coordinator's deadline has come.
+    pub(super) fn groups_due(&mut self) {
+        if let Some(groups) = &mut self.groups {
+            groups.timer = None;
+        }
+        self.with_groups(Coordinator::on_timer);
+    }
+
+    fn arm_groups(&mut self, groups: &mut Groups<R>) {
+        let next_ns = groups.coordinator.next_timer_ns();
+        if groups.timer.map(|(at_ns, _)| at_ns) == next_ns {
+            return;
+        }
+        if let Some((_, key)) = groups.timer.take() {
+            self.timers.cancel(key);
+        }
+        groups.timer = next_ns.map(|at_ns| (at_ns, self.timers.add(at_ns, Timer::Groups)));
+    }
+}
+
+fn refused_append() -> AppendOutcome {
+    AppendOutcome::Done(AppendResult::failed(ErrorCode::NotLeaderOrFollower, None))
+}
+
+fn outcome_of(result: &AppendResult) -> Result<(), ErrorCode> {
+    match result.error {
+        ErrorCode::None => Ok(()),
+        error => Err(error),
+    }
+}
+
+fn batches_of(result: ReadResult) -> Option<bytes::Bytes> {
+    (result.error == ErrorCode::None).then(|| result.records.into_bytes())
+}
