@@ -7,7 +7,7 @@ CHRONIK := target/release/chronik
 PORT ?= 9092
 DATA ?= ./data
 
-.PHONY: help need run build test check static deny fuzz crash idle quick perf-matrix clean
+.PHONY: help need run build test check static deny fuzz crash idle quick bench-kafka perf-matrix clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,11 @@ idle: build ## processor time of an idle broker over 20 s: 4 shards, 100 topics,
 
 quick: build ## the quick benchmark: twenty loads in about three minutes (ARGS="--only 'closed 100'" for some)
 	$(CARGO) run --release --locked -p chronik-bench -- quick --spawn $(CHRONIK) $(ARGS)
+
+bench-kafka: build ## Chronik beside Apache Kafka, 5 pairs: target/bench-kafka (ARGS="--quick --only closed/" for some)
+	tests/clients/install java kcat
+	$(CARGO) build --release --locked -p chronik-bench
+	target/release/chronik-bench compare --chronik $(CHRONIK) $(ARGS)
 
 perf-matrix: build ## kafka-producer-perf-test, a million records of every size, codec, acks
 	tests/clients/install java

@@ -9,6 +9,7 @@
 //!
 //! Never part of the broker: it knows only `chronik-protocol`.
 
+mod compare;
 mod connection;
 mod consumer;
 mod end_to_end;
@@ -34,7 +35,7 @@ use chronik_protocol::record::Compression;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::consumer::Consumption;
-use crate::load::{Load, Outcome, Pace};
+use crate::load::{Outcome, Pace};
 use crate::output::Output;
 use crate::process::Subject;
 use crate::row::{Limits, Promise, Row};
@@ -60,6 +61,11 @@ enum Command {
         /// Only rows whose first three columns contain this
         #[arg(long, default_value = "")]
         only: String,
+    },
+    /// Chronik and Apache Kafka in turn, with the same clients on the same disk
+    Compare {
+        #[command(flatten)]
+        options: compare::Options,
     },
     /// One load: at a fixed rate, or as fast as the broker answers
     Load {
@@ -215,6 +221,7 @@ fn run(arguments: Arguments) -> io::Result<bool> {
             limits,
             only,
         } => Ok(quick::run(&broker.target()?, &limits.limits()?, &only)),
+        Command::Compare { options } => compare::run(&options),
         Command::Load {
             broker,
             limits,
@@ -325,18 +332,11 @@ impl ReadArguments {
         }
         let mut rpc = Rpc::connect(target.address)?;
         let consumption = row::stored(&mut rpc, &self.topic, self.partitions, self.connections)?;
-        let load = Load {
-            address: target.address,
-            connections: 0,
-            pace: Pace::Closed { in_flight: 1 },
-            consumption: Some(Consumption {
-                partition_bytes_max: self.partition_bytes_max,
-                ..consumption
-            }),
-            warm_up: Duration::ZERO,
-            measured: Duration::try_from_secs_f64(self.seconds).map_err(io::Error::other)?,
-            bytes_max: u64::MAX,
+        let consumption = Consumption {
+            partition_bytes_max: self.partition_bytes_max,
+            ..consumption
         };
-        load::run(&load, &[], &target.subject)
+        let at_most = Duration::try_from_secs_f64(self.seconds).map_err(io::Error::other)?;
+        row::read(consumption, at_most, target)
     }
 }

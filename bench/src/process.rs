@@ -136,6 +136,17 @@ impl Subject {
         usage
     }
 
+    /// Time the process's threads have run, ns exactly; what ended threads spent is left out.
+    pub(crate) fn run_time(&self) -> Duration {
+        let Some(pid) = self.pid else {
+            return Duration::ZERO;
+        };
+        let threads = fs::read_dir(format!("/proc/{pid}/task"));
+        let threads = threads.into_iter().flatten().flatten();
+        let times = threads.filter_map(|thread| run_time(&thread.path()));
+        times.sum()
+    }
+
     /// Resident memory of the process now, bytes.
     pub(crate) fn resident_bytes(&self) -> Option<u64> {
         let statm = fs::read_to_string(format!("/proc/{}/statm", self.pid?)).ok()?;
@@ -170,6 +181,13 @@ fn counter(text: &str, name: &str) -> u64 {
     value.unwrap_or(0)
 }
 
+/// Time one thread has run, from its folder in `/proc`.
+fn run_time(thread: &Path) -> Option<Duration> {
+    let schedule = fs::read_to_string(thread.join("schedstat")).ok()?;
+    let run_ns = schedule.split_whitespace().next()?.parse().ok()?;
+    Some(Duration::from_nanos(run_ns))
+}
+
 /// User and system time of a process, `self` for this one.
 fn process_times(process: &str) -> Option<(Duration, Duration)> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
@@ -188,9 +206,8 @@ fn kernel_threads() -> BTreeMap<u32, Duration> {
         if fields.split_whitespace().nth(1)? != KERNEL_THREADS_PARENT {
             return None;
         }
-        let schedule = fs::read_to_string(format!("/proc/{thread}/schedstat")).ok()?;
-        let run_ns = schedule.split_whitespace().next()?.parse().ok()?;
-        Some((thread, Duration::from_nanos(run_ns)))
+        let time = run_time(Path::new(&format!("/proc/{thread}")))?;
+        Some((thread, time))
     };
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let processes = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());

@@ -254,6 +254,27 @@ pub(crate) fn stored(
     Ok(consumption)
 }
 
+/// Reads until everything wanted has been read, at most for so long.
+///
+/// # Errors
+/// When a connection or a fetch fails.
+pub(crate) fn read(
+    consumption: Consumption,
+    at_most: Duration,
+    target: &Target,
+) -> io::Result<Outcome> {
+    let load = Load {
+        address: target.address,
+        connections: 0,
+        pace: Pace::Closed { in_flight: 1 },
+        consumption: Some(consumption),
+        warm_up: Duration::ZERO,
+        measured: at_most,
+        bytes_max: u64::MAX,
+    };
+    load::run(&load, &[], &target.subject)
+}
+
 fn columns(outcome: &Outcome) -> String {
     let seconds = outcome.elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
     let latency_us = |quantile| outcome.latency_us.value_at_quantile(quantile);

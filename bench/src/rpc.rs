@@ -100,6 +100,12 @@ impl Rpc {
         })
     }
 
+    /// Whether the broker offers an API at all.
+    pub(crate) fn serves(&self, key: ApiKey) -> bool {
+        let mut served = self.served.iter();
+        served.any(|(served, _, _)| *served == key.as_i16())
+    }
+
     /// Sends one request, in the newest common version, and waits for its reply.
     ///
     /// # Errors

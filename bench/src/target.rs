@@ -10,13 +10,14 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
 use crate::process::Subject;
 use crate::rpc::{Rpc, invalid};
 
-/// How long a start may take.
-const START_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a start may take; after a crash with much data it is long for some brokers.
+const START_PATIENCE: Duration = Duration::from_secs(120);
 /// Between two attempts to reach a starting broker; bounds the error of the start-up time.
 const START_STEP: Duration = Duration::from_millis(1);
 
@@ -27,25 +28,78 @@ pub(crate) struct Target {
     pub(crate) address: SocketAddr,
     /// Its process and disk, as far as they are known.
     pub(crate) subject: Subject,
-    spawned: Option<Spawned>,
+    _spawned: Option<Spawned>,
 }
 
 /// The data directory is removed after the process has ended, in the order of the fields.
 #[derive(Debug)]
 struct Spawned {
-    child: Ended,
+    _process: BrokerProcess,
     _data: TempDir,
 }
 
+/// A broker's process; it ends with this value at the latest.
 #[derive(Debug)]
-struct Ended(Child);
+pub(crate) struct BrokerProcess(Child);
 
-impl Drop for Ended {
+impl Drop for BrokerProcess {
     fn drop(&mut self) {
         // It may have ended by itself; either way it is gone afterwards.
         let _already_gone = self.0.kill();
         let _status = self.0.wait();
     }
+}
+
+impl BrokerProcess {
+    /// Starts `command` and waits until the broker answers at `address`; says how long that took.
+    ///
+    /// # Errors
+    /// When it cannot be started, ends, or does not answer within two minutes.
+    pub(crate) fn start(
+        command: &mut Command,
+        address: SocketAddr,
+    ) -> io::Result<(Self, Duration)> {
+        let started = Instant::now();
+        let mut process = Self(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?);
+        loop {
+            match Rpc::connect(address) {
+                Ok(_) => return Ok((process, started.elapsed())),
+                Err(error) if started.elapsed() > START_PATIENCE => return Err(error),
+                Err(_) => thread::sleep(START_STEP),
+            }
+            if let Some(status) = process.0.try_wait()? {
+                return Err(io::Error::other(format!(
+                    "the broker ended at once: {status}"
+                )));
+            }
+        }
+    }
+
+    /// The process's id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Asks the process to end and waits until it has.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn terminate(mut self) -> io::Result<()> {
+        let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| invalid("a process without an id"))?;
+        rustix::process::kill_process(pid, Signal::TERM)?;
+        self.0.wait()?;
+        Ok(())
+    }
+}
+
+/// A port nobody listens on at this moment.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn free_port() -> io::Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    Ok(listener.local_addr()?.port())
 }
 
 impl Target {
@@ -58,71 +112,64 @@ impl Target {
         let address = addresses
             .next()
             .ok_or_else(|| invalid("no address for this name"))?;
-        Ok(Self {
+        Ok(Self::at(address, subject))
+    }
+
+    /// A broker at this address.
+    pub(crate) fn at(address: SocketAddr, subject: Subject) -> Self {
+        Self {
             address,
             subject,
-            spawned: None,
-        })
+            _spawned: None,
+        }
     }
 
     /// Starts `program serve` with an empty data directory below `parent`, and says how long it took
     /// to answer its first request and what memory it has then.
     ///
     /// # Errors
-    /// When it cannot be started, ends, or does not answer within a minute.
+    /// When it cannot be started, ends, or does not answer within two minutes.
     pub(crate) fn spawn(program: &Path, parent: &Path, overrides: &[String]) -> io::Result<Self> {
         let data = tempfile::Builder::new()
             .prefix("chronik-bench-")
             .tempdir_in(parent)?;
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-            .local_addr()?
-            .port();
-        let mut command = Command::new(program);
-        command
-            .arg("serve")
-            .arg("--port")
-            .arg(port.to_string())
-            .arg("--data")
-            .arg(data.path());
-        for setting in overrides {
-            command.arg("--override").arg(setting);
-        }
-        let started = Instant::now();
-        let child = Ended(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?);
-        let subject = Subject::new(Some(child.0.id()), Some(data.path()));
+        let port = free_port()?;
+        let mut command = chronik_command(program, port, data.path(), overrides);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let mut target = Self {
-            address,
-            subject,
-            spawned: Some(Spawned { child, _data: data }),
-        };
-        target.wait_for_answer(started)?;
-        let resident = target.subject.resident_bytes().unwrap_or_default();
+        let (process, took) = BrokerProcess::start(&mut command, address)?;
+        let subject = Subject::new(Some(process.pid()), Some(data.path()));
         println!(
             "start-up on an empty directory: {:.1} ms, then RSS {:.1} MiB",
-            started.elapsed().as_secs_f64() * 1e3,
-            resident as f64 / f64::from(1 << 20)
+            took.as_secs_f64() * 1e3,
+            subject.resident_bytes().unwrap_or_default() as f64 / f64::from(1 << 20)
         );
-        Ok(target)
+        Ok(Self {
+            address,
+            subject,
+            _spawned: Some(Spawned {
+                _process: process,
+                _data: data,
+            }),
+        })
     }
+}
 
-    fn wait_for_answer(&mut self, started: Instant) -> io::Result<()> {
-        loop {
-            match Rpc::connect(self.address) {
-                Ok(_) => return Ok(()),
-                Err(error) if started.elapsed() > START_PATIENCE => return Err(error),
-                Err(_) => thread::sleep(START_STEP),
-            }
-            let ended = self
-                .spawned
-                .as_mut()
-                .map(|spawned| spawned.child.0.try_wait())
-                .transpose()?;
-            if let Some(status) = ended.flatten() {
-                return Err(io::Error::other(format!(
-                    "the broker ended at once: {status}"
-                )));
-            }
-        }
+/// How Chronik is started.
+pub(crate) fn chronik_command(
+    program: &Path,
+    port: u16,
+    data: &Path,
+    overrides: &[String],
+) -> Command {
+    let mut command = Command::new(program);
+    command
+        .arg("serve")
+        .arg("--port")
+        .arg(port.to_string())
+        .arg("--data")
+        .arg(data);
+    for setting in overrides {
+        command.arg("--override").arg(setting);
     }
+    command
 }
