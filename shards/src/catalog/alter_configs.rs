@@ -13,11 +13,8 @@ use chronik_protocol::{ErrorCode, Str};
 use super::change::{ApiError, ConfigChange, ConfigOp, ConfigOpKind, ConfigResource};
 use super::config_rules::{check_broker_configs, check_topic_configs, is_list};
 use super::image::Image;
-use super::replay::{RESOURCE_BROKER, RESOURCE_TOPIC};
+use super::replay::{RESOURCE_BROKER, RESOURCE_GROUP, RESOURCE_TOPIC};
 use super::topic_name::check_topic_name;
-
-/// `ConfigResource.Type` of a group.
-const RESOURCE_GROUP: i8 = 32;
 
 /// Judges each resource by itself; a resource named twice is refused both times.
 pub(super) fn plan_configs(

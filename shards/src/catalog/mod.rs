@@ -36,7 +36,7 @@ pub use image::{
     BrokerConfigs, BrokerRegistration, Endpoint, Image, PartitionInfo, Topic, is_internal_topic,
 };
 pub use metadata_log::CatalogueError;
-pub use replay::{RESOURCE_BROKER, RESOURCE_TOPIC, ReplayError};
+pub use replay::{RESOURCE_BROKER, RESOURCE_GROUP, RESOURCE_TOPIC, ReplayError};
 pub use snapshot::SnapshotError;
 pub use topic_config::{
     CleanupPolicy, ConfigLayers, ConfigSource, ConfigSynonym, Conversion, DURABILITY, Durability,

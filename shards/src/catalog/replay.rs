@@ -24,6 +24,8 @@ use super::topic_config::TopicConfig;
 pub const RESOURCE_TOPIC: i8 = 2;
 /// `ConfigResource.Type` of a broker, or of all brokers where the name is empty.
 pub const RESOURCE_BROKER: i8 = 4;
+/// `ConfigResource.Type` of a group.
+pub const RESOURCE_GROUP: i8 = 32;
 
 /// `PartitionChangeRecord`'s leader when it does not change.
 pub(super) const LEADER_UNCHANGED: i32 = -2;
@@ -56,7 +58,7 @@ impl Image {
     /// # Errors
     /// When it names a topic, partition or broker that is not there, or a topic that is there
     /// already under another id.
-    pub(super) fn apply(&mut self, record: &MetadataRecord) -> Result<(), ReplayError> {
+    pub(crate) fn apply(&mut self, record: &MetadataRecord) -> Result<(), ReplayError> {
         use MetadataRecord as R;
         match record {
             R::RegisterBroker(record) => self.register_broker(record),

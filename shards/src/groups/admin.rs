@@ -55,6 +55,9 @@ impl GroupPartition {
     pub(crate) fn describe(&self, id: &Str, missing_is_error: bool) -> DescribedGroup {
         let group = match self.groups.get(id) {
             Some(Group::Classic(group)) => group,
+            Some(Group::Consumer(_)) => {
+                return missing(id, missing_is_error, "is not a classic group.");
+            }
             None => return missing(id, missing_is_error, "not found."),
         };
         let stable = group.state() == ClassicState::Stable;

@@ -17,6 +17,7 @@ use chronik_protocol::messages::{
 use chronik_protocol::{ErrorCode, Str};
 
 use super::classic::{ClassicGroup, ClassicState};
+use super::consumer::CommitRight;
 use super::offsets::CommittedOffset;
 use super::partition::{Group, GroupPartition};
 use super::records::GroupRecord;
@@ -62,10 +63,13 @@ impl GroupPartition {
         knows_epochs: bool,
         token: Token,
     ) -> Outcome {
-        if let Err(error) = self.check_commit(step, request, knows_epochs) {
-            let response = commit_refused(request, error);
-            return Outcome::reply(token, GroupReply::CommitOffsets(response));
-        }
+        let right = match self.check_commit(step, request, knows_epochs) {
+            Ok(right) => right,
+            Err(error) => {
+                let response = commit_refused(request, error);
+                return Outcome::reply(token, GroupReply::CommitOffsets(response));
+            }
+        };
         let group = request.group_id.detached();
         let mut records = Vec::new();
         let mut topics = Vec::with_capacity(request.topics.len());
@@ -77,6 +81,10 @@ impl GroupPartition {
                 let metadata = partition.committed_metadata.as_deref().unwrap_or_default();
                 if metadata.encode_utf16().count() > step.settings.offset_metadata_max {
                     partitions.push(committed(index, ErrorCode::OffsetMetadataTooLarge));
+                    continue;
+                }
+                if let Err(error) = right.check(topic.topic_id, index) {
+                    partitions.push(committed(index, error));
                     continue;
                 }
                 let offset = wanted_offset(step, request, topic, partition);
@@ -102,7 +110,7 @@ impl GroupPartition {
         step: &mut Step<'_>,
         request: &OffsetCommitRequest,
         knows_epochs: bool,
-    ) -> Result<(), ErrorCode> {
+    ) -> Result<CommitRight, ErrorCode> {
         let generation = request.generation_id_or_member_epoch;
         match self.groups.get(&request.group_id) {
             Some(Group::Classic(group)) => {
@@ -114,7 +122,10 @@ impl GroupPartition {
                 ) {
                     group.renew_session(step, &request.member_id);
                 }
-                Ok(())
+                Ok(CommitRight::All)
+            }
+            Some(Group::Consumer(group)) => {
+                group.commit_right(&request.member_id, generation, knows_epochs)
             }
             None if generation >= 0 && knows_epochs => Err(ErrorCode::GroupIdNotFound),
             None if generation >= 0 => Err(ErrorCode::IllegalGeneration),
@@ -123,7 +134,7 @@ impl GroupPartition {
             }
             // A consumer that assigns itself, or an operator: the group comes into being by the
             // record.
-            None => Ok(()),
+            None => Ok(CommitRight::All),
         }
     }
 
@@ -150,7 +161,7 @@ impl GroupPartition {
             Group::Classic(group) if !group.is_empty() && !group.uses_consumer_protocol() => {
                 return refused(ErrorCode::NonEmptyGroup);
             }
-            Group::Classic(_) => {}
+            Group::Classic(_) | Group::Consumer(_) => {}
         }
         let mut records = Vec::new();
         let mut topics = Vec::with_capacity(request.topics.len());

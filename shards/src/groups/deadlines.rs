@@ -16,6 +16,18 @@ pub(crate) enum GroupTimer {
     Join { group: Str },
     /// The time to fetch an assignment of a classic group is over.
     Sync { group: Str },
+    /// A member of a consumer group was not heard of for long enough.
+    ConsumerSession { group: Str, member: Str },
+    /// A member of a consumer group has had its time to give partitions up.
+    ConsumerRebalance { group: Str, member: Str },
+    /// A classic member of a consumer group has had its time to rejoin.
+    ConsumerJoin { group: Str, member: Str },
+    /// A classic member of a consumer group has had its time to fetch its assignment.
+    ConsumerSync { group: Str, member: Str },
+    /// The expressions a consumer group subscribes by are to be resolved, or resolved further.
+    ResolveRegexes { group: Str },
+    /// A consumer group has become classic: its members have to join again.
+    Rejoin { group: Str },
     /// The partition's log is to be read again after a failed write.
     Reload,
     /// Offsets are to be looked through for those that may be forgotten; of no partition.
@@ -117,6 +129,14 @@ impl PartitionDeadlines<'_> {
             .saturating_mul(1_000_000);
         let due_ns = self.now_ns.saturating_add(delay_ns);
         self.all.schedule(self.partition, timer, due_ns);
+    }
+
+    /// Sets a deadline to `delay_ms` from now; one that is set stays.
+    pub(crate) fn schedule_if_absent(&mut self, timer: GroupTimer, delay_ms: i64) {
+        let name = (self.partition, timer);
+        if !self.all.by_name.contains_key(&name) {
+            self.schedule(name.1, delay_ms);
+        }
     }
 
     /// Takes a deadline out; unknown ones are fine.

@@ -11,7 +11,7 @@ use chronik_protocol::messages::offset_fetch_response::{
 use chronik_protocol::{ErrorCode, Str, Uuid};
 
 use super::offsets::{CommittedOffset, GroupOffsets};
-use super::partition::GroupPartition;
+use super::partition::{Group, GroupPartition};
 use crate::catalog::Image;
 
 /// A group whose offsets cannot be told.
@@ -50,6 +50,11 @@ impl GroupPartition {
         image: &Image,
         request: &OffsetFetchRequestGroup,
     ) -> OffsetFetchResponseGroup {
+        if let Some(Group::Consumer(group)) = self.groups.get(&request.group_id)
+            && let Err(error) = group.check_fetch(request.member_id.as_ref(), request.member_epoch)
+        {
+            return fetch_refused(&request.group_id, error);
+        }
         let known = self.groups.contains_key(&request.group_id);
         let offsets = self.offsets.of(&request.group_id).filter(|_| known);
         let topics = match &request.topics {

@@ -6,13 +6,17 @@
 
 use std::collections::BTreeMap;
 
-use chronik_protocol::messages::{HeartbeatResponse, JoinGroupRequest, LeaveGroupRequest};
+use chronik_protocol::messages::{
+    HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, LeaveGroupRequest,
+};
 use chronik_protocol::records_of::{GroupKey, GroupValue};
 use chronik_protocol::{ErrorCode, Str};
 
 use super::classic::{
-    ClassicGroup, ClassicState, Join, join_refusal, join_refused, nobody_left, sync_refused,
+    CONSUMER_PROTOCOL_TYPE, ClassicGroup, ClassicState, Join, join_refusal, join_refused,
+    nobody_left, sync_refused,
 };
+use super::consumer::{self, ConsumerGroup, TopicVersions};
 use super::deadlines::GroupTimer;
 use super::offsets::{OffsetExpiry, Offsets};
 use super::records::GroupRecord;
@@ -25,6 +29,8 @@ use crate::limits::GROUPS_PER_PARTITION_MAX;
 pub(crate) enum Group {
     /// JoinGroup and its relatives; also groups that only have offsets.
     Classic(Box<ClassicGroup>),
+    /// ConsumerGroupHeartbeat (KIP-848), with or without classic members.
+    Consumer(Box<ConsumerGroup>),
 }
 
 impl Group {
@@ -32,6 +38,7 @@ impl Group {
     pub(crate) fn type_name(&self) -> &'static str {
         match self {
             Group::Classic(_) => "classic",
+            Group::Consumer(_) => "consumer",
         }
     }
 
@@ -39,6 +46,7 @@ impl Group {
     pub(crate) fn state_name(&self) -> &'static str {
         match self {
             Group::Classic(group) => group.state().name(),
+            Group::Consumer(group) => group.state().name(),
         }
     }
 
@@ -46,6 +54,7 @@ impl Group {
     pub(crate) fn protocol_type(&self) -> Str {
         match self {
             Group::Classic(group) => group.protocol_type().cloned().unwrap_or_default(),
+            Group::Consumer(_) => Str::from_static(CONSUMER_PROTOCOL_TYPE),
         }
     }
 
@@ -53,6 +62,7 @@ impl Group {
     pub(crate) fn member_count(&self) -> usize {
         match self {
             Group::Classic(group) => group.members().len(),
+            Group::Consumer(group) => group.members.len(),
         }
     }
 
@@ -60,6 +70,7 @@ impl Group {
     pub(crate) fn is_empty(&self) -> bool {
         match self {
             Group::Classic(group) => group.is_empty(),
+            Group::Consumer(group) => group.members.is_empty(),
         }
     }
 
@@ -67,6 +78,7 @@ impl Group {
     pub(crate) fn is_abandoned(&self) -> bool {
         match self {
             Group::Classic(group) => group.is_empty() && group.size() == 0,
+            Group::Consumer(group) => group.members.is_empty(),
         }
     }
 
@@ -74,6 +86,7 @@ impl Group {
     pub(crate) fn is_subscribed_to(&self, topic: &str) -> bool {
         match self {
             Group::Classic(group) => group.is_subscribed_to(topic),
+            Group::Consumer(group) => group.subscribes_to(topic),
         }
     }
 
@@ -92,6 +105,7 @@ impl Group {
                 }
                 _ => OffsetExpiry::Never,
             },
+            Group::Consumer(_) => OffsetExpiry::SinceCommit,
         }
     }
 
@@ -99,6 +113,7 @@ impl Group {
     pub(crate) fn tombstones(&self, id: &Str, records: &mut Vec<GroupRecord>) {
         match self {
             Group::Classic(_) => records.push(GroupRecord::group_tombstone(id)),
+            Group::Consumer(group) => consumer::tombstones(group, records),
         }
     }
 
@@ -106,6 +121,8 @@ impl Group {
     fn refuse_waiting(&mut self, error: ErrorCode, out: &mut Vec<(Token, GroupReply)>) {
         match self {
             Group::Classic(group) => group.refuse_waiting(error, out),
+            // Nobody is ever parked in one.
+            Group::Consumer(_) => {}
         }
     }
 }
@@ -115,6 +132,8 @@ impl Group {
 pub(crate) struct GroupPartition {
     pub(crate) groups: BTreeMap<Str, Group>,
     pub(crate) offsets: Offsets,
+    /// When topics changed last; for consumer groups.
+    pub(crate) topics: TopicVersions,
 }
 
 impl GroupPartition {
@@ -147,30 +166,28 @@ impl GroupPartition {
                     Outcome::NOTHING
                 }
                 Some(Group::Classic(group)) => group.sync(step, &request, token),
+                Some(Group::Consumer(group)) => {
+                    Self::sync_consumer_group(group, step, &request, token)
+                }
                 None => {
                     step.reply(token, sync_refused(ErrorCode::UnknownMemberId));
                     Outcome::NOTHING
                 }
             },
-            GroupRequest::Heartbeat(request) => {
-                let result = match self.groups.get_mut(&request.group_id) {
-                    _ if request.group_id.is_empty() => Err(ErrorCode::InvalidGroupId),
-                    Some(Group::Classic(group)) => group.heartbeat(step, &request),
-                    None => Err(ErrorCode::UnknownMemberId),
-                };
-                let response = HeartbeatResponse {
-                    error_code: result.err().unwrap_or(ErrorCode::None).as_i16(),
-                    ..HeartbeatResponse::default()
-                };
-                Outcome::reply(token, GroupReply::Heartbeat(response))
-            }
+            GroupRequest::Heartbeat(request) => self.heartbeat(step, &request, token),
             GroupRequest::Leave(request) => self.leave(step, &request, token),
+            GroupRequest::ConsumerHeartbeat {
+                request,
+                id_required,
+                caller,
+            } => self.consumer_heartbeat(step, &request, id_required, &caller, token),
             GroupRequest::CommitOffsets {
                 request,
                 knows_epochs,
             } => self.commit(step, &request, knows_epochs, token),
             GroupRequest::DeleteOffsets(request) => self.delete_offsets(&request, token),
             GroupRequest::Describe { .. }
+            | GroupRequest::ConsumerDescribe(_)
             | GroupRequest::List { .. }
             | GroupRequest::Delete(_)
             | GroupRequest::FetchOffsets { .. }
@@ -179,6 +196,25 @@ impl GroupPartition {
                 unreachable!("requests over several groups are taken apart by the coordinator")
             }
         }
+    }
+
+    fn heartbeat(
+        &mut self,
+        step: &mut Step<'_>,
+        request: &HeartbeatRequest,
+        token: Token,
+    ) -> Outcome {
+        let result = match self.groups.get_mut(&request.group_id) {
+            _ if request.group_id.is_empty() => Err(ErrorCode::InvalidGroupId),
+            Some(Group::Classic(group)) => group.heartbeat(step, request),
+            Some(Group::Consumer(group)) => Self::classic_heartbeat(group, step, request),
+            None => Err(ErrorCode::UnknownMemberId),
+        };
+        let response = HeartbeatResponse {
+            error_code: result.err().unwrap_or(ErrorCode::None).as_i16(),
+            ..HeartbeatResponse::default()
+        };
+        Outcome::reply(token, GroupReply::Heartbeat(response))
     }
 
     fn join(&mut self, step: &mut Step<'_>, join: Join) -> Outcome {
@@ -192,15 +228,22 @@ impl GroupPartition {
             return Outcome::NOTHING;
         }
         let id = group_id.detached();
-        if let Some(Group::Classic(group)) = self.groups.get_mut(&id) {
-            return group.join(step, join);
+        let mut before = Vec::new();
+        match self.groups.get_mut(&id) {
+            Some(Group::Classic(group)) => return group.join(step, join),
+            Some(Group::Consumer(group)) if !group.members.is_empty() => {
+                return self.join_consumer_group(step, join);
+            }
+            // An empty group is of the type of whoever joins first.
+            Some(Group::Consumer(group)) => consumer::tombstones(group, &mut before),
+            None => {}
         }
         if !member_id.is_empty() {
             let reply = join_refused(member_id.clone(), ErrorCode::UnknownMemberId);
             step.reply(join.token, reply);
             return Outcome::NOTHING;
         }
-        if self.groups.len() >= GROUPS_PER_PARTITION_MAX {
+        if before.is_empty() && self.groups.len() >= GROUPS_PER_PARTITION_MAX {
             let reply = join_refused(Str::default(), ErrorCode::GroupMaxSizeReached);
             step.reply(join.token, reply);
             return Outcome::NOTHING;
@@ -212,6 +255,7 @@ impl GroupPartition {
             outcome.records.push(group.empty_record());
         }
         self.groups.insert(id, Group::Classic(Box::new(group)));
+        outcome.records.splice(0..0, before);
         outcome
     }
 
@@ -221,8 +265,14 @@ impl GroupPartition {
         if request.group_id.is_empty() {
             response.members.clear();
             response.error_code = ErrorCode::InvalidGroupId.as_i16();
-        } else if let Some(Group::Classic(group)) = self.groups.get_mut(&request.group_id) {
-            (response, outcome) = group.leave(step, request);
+        } else {
+            match self.groups.get_mut(&request.group_id) {
+                Some(Group::Classic(group)) => (response, outcome) = group.leave(step, request),
+                Some(Group::Consumer(group)) => {
+                    (response, outcome) = Self::leave_consumer_group(group, step, request);
+                }
+                None => {}
+            }
         }
         outcome.then = Then::Reply(token, GroupReply::Leave(response));
         outcome
@@ -233,18 +283,19 @@ impl GroupPartition {
         match timer {
             GroupTimer::Session { group, member } => match self.groups.get_mut(&group) {
                 Some(Group::Classic(group)) => group.session_expired(step, &member),
-                None => Outcome::NOTHING,
+                _ => Outcome::NOTHING,
             },
             GroupTimer::Join { group } => match self.groups.get_mut(&group) {
                 Some(Group::Classic(group)) => group.join_expired(step),
-                None => Outcome::NOTHING,
+                _ => Outcome::NOTHING,
             },
             GroupTimer::Sync { group } => match self.groups.get_mut(&group) {
                 Some(Group::Classic(group)) => group.sync_expired(step),
-                None => Outcome::NOTHING,
+                _ => Outcome::NOTHING,
             },
             // The coordinator's own.
             GroupTimer::Reload | GroupTimer::Expiry => Outcome::NOTHING,
+            timer => self.consumer_timer(step, &timer),
         }
     }
 
@@ -273,7 +324,7 @@ impl GroupPartition {
                 (Some(Group::Classic(group)), Err(error)) => {
                     group.not_assigned(step, generation, error)
                 }
-                (None, _) => Outcome::NOTHING,
+                _ => Outcome::NOTHING,
             },
             Then::Replaced {
                 group,
@@ -317,7 +368,7 @@ impl GroupPartition {
             (GroupKey::GroupMetadata(key), None) => {
                 self.groups.remove(&key.group);
             }
-            _ => {}
+            _ => self.replay_consumer(record),
         }
     }
 
@@ -325,16 +376,25 @@ impl GroupPartition {
     /// what is to be written for each group.
     pub(crate) fn loaded(&mut self, step: &mut Step<'_>) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
+        self.topics.created_at = step.image.offset;
+        self.topics.changed_at = step.image.offset;
         for group in self.groups.values_mut() {
             match group {
                 Group::Classic(group) => outcomes.push(group.loaded(step)),
+                Group::Consumer(group) => group.loaded(step),
             }
         }
         outcomes
     }
 
-    /// A new image. Classic groups do not care: their leaders look at topics themselves.
-    pub(crate) fn topics_changed(&mut self, _step: &mut Step<'_>, _changes: &TopicChanges) {}
+    /// A new image. Consumer groups look at it with their members' next requests; classic ones do
+    /// not care, for their leaders look at topics themselves.
+    pub(crate) fn topics_changed(&mut self, step: &mut Step<'_>, changes: &TopicChanges) {
+        self.topics.changed_at = step.image.offset;
+        if changes.created {
+            self.topics.created_at = step.image.offset;
+        }
+    }
 
     /// Refusals for everybody who is parked in a group; nobody is afterwards.
     pub(crate) fn refuse_waiting(&mut self, error: ErrorCode) -> Vec<(Token, GroupReply)> {

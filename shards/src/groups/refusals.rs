@@ -2,6 +2,7 @@
 //!
 //! Each API has its own place for an error; this is where they are known.
 
+use chronik_protocol::messages::consumer_group_describe_response::DescribedGroup as ConsumerDescribedGroup;
 use chronik_protocol::messages::delete_groups_response::DeletableGroupResult;
 use chronik_protocol::messages::describe_groups_response::DescribedGroup;
 use chronik_protocol::messages::{
@@ -13,6 +14,7 @@ use chronik_protocol::{ErrorCode, Str};
 use super::admin::{deleted, not_described};
 use super::classic::{join_refused, sync_refused};
 use super::commit::commit_refused;
+use super::consumer::{self, heartbeat_refused};
 use super::fetch::fetch_refused;
 use super::request::{GroupReply, GroupRequest};
 
@@ -23,10 +25,12 @@ impl GroupRequest {
             GroupRequest::Join { request, .. } => Some(&request.group_id),
             GroupRequest::Sync(request) => Some(&request.group_id),
             GroupRequest::Heartbeat(request) => Some(&request.group_id),
+            GroupRequest::ConsumerHeartbeat { request, .. } => Some(&request.group_id),
             GroupRequest::Leave(request) => Some(&request.group_id),
             GroupRequest::CommitOffsets { request, .. } => Some(&request.group_id),
             GroupRequest::DeleteOffsets(request) => Some(&request.group_id),
             GroupRequest::Describe { .. }
+            | GroupRequest::ConsumerDescribe(_)
             | GroupRequest::List { .. }
             | GroupRequest::Delete(_)
             | GroupRequest::FetchOffsets { .. }
@@ -49,6 +53,11 @@ impl GroupRequest {
                 .as_i16(),
                 ..HeartbeatResponse::default()
             }),
+            GroupRequest::ConsumerHeartbeat { .. } => heartbeat_refused(error.into()),
+            GroupRequest::ConsumerDescribe(groups) => {
+                let refuse = |group: &Str| consumer::not_described(group, error, None);
+                GroupReply::ConsumerDescribe(groups.iter().map(refuse).collect())
+            }
             GroupRequest::Leave(_) => GroupReply::Leave(LeaveGroupResponse {
                 error_code: error.as_i16(),
                 ..LeaveGroupResponse::default()
@@ -102,6 +111,13 @@ impl GroupReply {
             GroupReply::Heartbeat(mut reply) => {
                 reply.error_code = code;
                 GroupReply::Heartbeat(reply)
+            }
+            GroupReply::ConsumerHeartbeat(_) => heartbeat_refused(error.into()),
+            GroupReply::ConsumerDescribe(groups) => {
+                let spoil = |group: ConsumerDescribedGroup| {
+                    consumer::not_described(&group.group_id, error, None)
+                };
+                GroupReply::ConsumerDescribe(groups.into_iter().map(spoil).collect())
             }
             GroupReply::Leave(_) => GroupReply::Leave(LeaveGroupResponse {
                 error_code: code,

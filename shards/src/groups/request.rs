@@ -3,13 +3,14 @@
 //! Plain `Send` values that cross cores. Messages are used as they are decoded, the same structure
 //! for every version; where behaviour depends on a version, a field says so by name.
 
+use chronik_protocol::messages::consumer_group_describe_response::DescribedGroup as ConsumerDescribedGroup;
 use chronik_protocol::messages::describe_groups_response::DescribedGroup;
 use chronik_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use chronik_protocol::messages::offset_fetch_response::OffsetFetchResponseGroup;
 use chronik_protocol::messages::{
-    DeleteGroupsResponse, HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest,
-    ListGroupsResponse, OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest,
-    OffsetDeleteResponse, SyncGroupRequest,
+    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, DeleteGroupsResponse,
+    HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, ListGroupsResponse, OffsetCommitRequest,
+    OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse, SyncGroupRequest,
 };
 use chronik_protocol::messages::{
     HeartbeatResponse, JoinGroupResponse, LeaveGroupResponse, SyncGroupResponse,
@@ -44,6 +45,17 @@ pub enum GroupRequest {
     Sync(SyncGroupRequest),
     /// Heartbeat.
     Heartbeat(HeartbeatRequest),
+    /// ConsumerGroupHeartbeat (KIP-848).
+    ConsumerHeartbeat {
+        /// As decoded.
+        request: ConsumerGroupHeartbeatRequest,
+        /// Members make their own ids (version 1 on).
+        id_required: bool,
+        /// Who asks.
+        caller: Caller,
+    },
+    /// ConsumerGroupDescribe: the groups' names, in the request's order.
+    ConsumerDescribe(Vec<Str>),
     /// LeaveGroup; a single member of old versions stands in `members`.
     Leave(LeaveGroupRequest),
     /// DescribeGroups.
@@ -92,6 +104,10 @@ pub enum GroupReply {
     Sync(SyncGroupResponse),
     /// See [`GroupRequest::Heartbeat`].
     Heartbeat(HeartbeatResponse),
+    /// See [`GroupRequest::ConsumerHeartbeat`].
+    ConsumerHeartbeat(ConsumerGroupHeartbeatResponse),
+    /// One for each group asked for, in order.
+    ConsumerDescribe(Vec<ConsumerDescribedGroup>),
     /// See [`GroupRequest::Leave`].
     Leave(LeaveGroupResponse),
     /// One for each group asked for, in order.

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use chronik_protocol::{Str, configs};
 
+use super::consumer::ConsumerSettings;
+
 /// `group.*`, `offsets.*` and `offset.*` of the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct GroupSettings {
@@ -26,6 +28,8 @@ pub(crate) struct GroupSettings {
     pub(crate) offsets_retention_ms: i64,
     /// `offsets.retention.check.interval.ms`.
     pub(crate) offsets_retention_check_ms: i64,
+    /// `group.consumer.*`.
+    pub(crate) consumer: ConsumerSettings,
 }
 
 /// Reads one number: as set, else Kafka's default.
@@ -50,6 +54,7 @@ impl GroupSettings {
             offset_metadata_max: size("offset.metadata.max.bytes", 4_096),
             offsets_retention_ms: retention_minutes.saturating_mul(60_000),
             offsets_retention_check_ms: long("offsets.retention.check.interval.ms", 600_000).max(1),
+            consumer: ConsumerSettings::of(set),
         }
     }
 }

@@ -30,10 +30,6 @@ pub(crate) struct TopicChanges {
 }
 
 /// A refusal: Kafka's code, and a sentence where the response has room for one.
-#[allow(
-    dead_code,
-    reason = "for the new protocol, whose responses have room for sentences"
-)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub(crate) code: ErrorCode,

@@ -24,6 +24,7 @@ pub(crate) use join::{Join, refusal as join_refusal, refused as join_refused};
 pub(crate) use leave::nobody_left;
 pub(crate) use member::{Member, Protocol};
 pub(crate) use rebalance::sync_refused;
+pub(crate) use replaying::GROUP_METADATA_VERSION;
 
 use super::request::GroupReply;
 use super::step::Token;

@@ -10,8 +10,8 @@ use super::{ClassicGroup, ClassicState, Member, Protocol};
 use crate::groups::records::GroupRecord;
 use crate::groups::step::{Outcome, Step};
 
-/// The version of the value that is written.
-const VALUE_VERSION: i16 = 4;
+/// The version of `GroupMetadata` values that is written.
+pub(crate) const GROUP_METADATA_VERSION: i16 = 4;
 
 impl ClassicGroup {
     /// The record of the group as it is.
@@ -55,7 +55,7 @@ impl ClassicGroup {
             key: GroupKey::GroupMetadata(GroupMetadataKey {
                 group: self.id.clone(),
             }),
-            value: Some((GroupValue::GroupMetadata(value), VALUE_VERSION)),
+            value: Some((GroupValue::GroupMetadata(value), GROUP_METADATA_VERSION)),
         }
     }
 

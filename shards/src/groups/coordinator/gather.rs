@@ -3,10 +3,12 @@
 
 use std::collections::BTreeSet;
 
+use chronik_protocol::messages::consumer_group_describe_response::DescribedGroup as ConsumerDescribedGroup;
 use chronik_protocol::messages::{DeleteGroupsResponse, ListGroupsResponse};
 use chronik_protocol::{ErrorCode, Str};
 
 use super::super::admin::{Filter, deleted, not_described};
+use super::super::consumer::not_described as not_described_consumer;
 use super::super::fetch::fetch_refused;
 use super::super::request::{GroupReply, GroupRequest, LagQuery};
 use super::super::step::{Outcome, Token};
@@ -47,6 +49,11 @@ impl<R> Coordinator<R> {
                 };
                 GroupReply::Describe(groups.iter().map(describe).collect())
             }
+            GroupRequest::ConsumerDescribe(groups) => {
+                partitions.extend(groups.iter().map(|group| self.partition_of(group)));
+                let describe = |group| self.describe_consumer(env, group);
+                GroupReply::ConsumerDescribe(groups.iter().map(describe).collect())
+            }
             GroupRequest::FetchOffsets { groups } => {
                 let mut fetched = Vec::with_capacity(groups.len());
                 for group in &groups {
@@ -76,6 +83,20 @@ impl<R> Coordinator<R> {
             single => single.refused(ErrorCode::UnknownServerError),
         };
         self.gather(token, reply, &partitions);
+    }
+
+    fn describe_consumer(&self, env: &Env<'_>, group: &Str) -> ConsumerDescribedGroup {
+        let partition = self.partition_of(group);
+        let entry = self.entries.get(&partition);
+        let error = match (self.usable(partition), entry) {
+            (Ok(()), Some(entry)) => {
+                let assignors = &self.settings.consumer.assignors;
+                return entry.state.describe_consumer(env.image, assignors, group);
+            }
+            (Ok(()), None) => ErrorCode::NotCoordinator,
+            (Err(error), _) => error,
+        };
+        not_described_consumer(group, error, None)
     }
 
     fn list(&self, states: &Filter, types: &Filter) -> ListGroupsResponse {

@@ -1,0 +1,6 @@
+//! The machine of consumer groups under scripted and seeded histories, in simulated time.
+
+mod history;
+mod migration;
+mod rig;
+mod script;
