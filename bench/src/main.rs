@@ -18,6 +18,7 @@ mod frames;
 mod generator;
 mod load;
 mod output;
+mod overload;
 mod process;
 mod progress;
 mod quick;
@@ -37,6 +38,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::consumer::Consumption;
 use crate::load::{Outcome, Pace};
 use crate::output::Output;
+use crate::overload::Overload;
 use crate::process::Subject;
 use crate::row::{Limits, Promise, Row};
 use crate::rpc::Rpc;
@@ -61,6 +63,13 @@ enum Command {
         /// Only rows whose first three columns contain this
         #[arg(long, default_value = "")]
         only: String,
+    },
+    /// More than the broker can take, and readers that do not read: memory, fairness, errors
+    Overload {
+        #[command(flatten)]
+        broker: BrokerArguments,
+        #[command(flatten)]
+        overload: Overload,
     },
     /// Chronik and Apache Kafka in turn, with the same clients on the same disk
     Compare {
@@ -221,6 +230,7 @@ fn run(arguments: Arguments) -> io::Result<bool> {
             limits,
             only,
         } => Ok(quick::run(&broker.target()?, &limits.limits()?, &only)),
+        Command::Overload { broker, overload } => overload.run(&broker.target()?),
         Command::Compare { options } => compare::run(&options),
         Command::Load {
             broker,
