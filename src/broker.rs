@@ -15,6 +15,7 @@ use chronik_io::preflight::{DirectoryLock, Finding, Preflight, Verdict};
 use chronik_io::{DirectWorld, ExecutorOptions, Listener, ShardSeat, World};
 use chronik_protocol::Str;
 use chronik_shards::catalog::Endpoint;
+use chronik_shards::groups::GroupRequest;
 use chronik_shards::{COORDINATOR_SHARD, Reply, Request, ShardHandle, StartOptions};
 use tracing::{error, info, warn};
 
@@ -295,6 +296,11 @@ async fn serve(
     plan.stop.passed().await;
     connections.begin_drain();
     context.parked.cancel_all();
+    // Members that wait for their group would hold the stop up; all shards tell, any one is enough.
+    context.router.try_send(
+        COORDINATOR_SHARD,
+        Request::Group(Box::new(GroupRequest::Stop)),
+    );
     connections
         .drained(world, world.monotonic_ns().saturating_add(DRAIN_NS_MAX))
         .await;

@@ -3,6 +3,7 @@
 //! Runs on the main thread at start. Later code sees only [`Config`], never text; what a topic
 //! inherits (`log.*`) stays text in [`Config::values`] and is parsed by the catalogue.
 
+mod groups;
 mod keys;
 mod layers;
 mod listeners;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use chronik_protocol::{Uuid, configs};
 
+pub use groups::OffsetsTopic;
 pub use layers::Layer;
 pub use listeners::Listener;
 
@@ -121,6 +123,8 @@ pub struct Config {
     pub fetch_sessions_max: usize,
     /// Most partitions in one DescribeTopicPartitions reply (`max.request.partition.size.limit`).
     pub described_partitions_max: usize,
+    /// How the topic of the group coordinator is created.
+    pub offsets_topic: OffsetsTopic,
     /// Every key that was set, as text, under the name it is effective by.
     pub values: BTreeMap<String, String>,
     /// Sentences for the log: settings that do nothing, addresses that may not be reachable.
@@ -169,6 +173,7 @@ impl Config {
                 1..=1_000_000,
                 2000,
             )?,
+            offsets_topic: OffsetsTopic::read(&values)?,
             values: told(&merged, node_id, &data_dir),
             data_dir,
             warnings: Vec::new(),

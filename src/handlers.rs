@@ -17,6 +17,7 @@ mod describe_configs;
 mod describe_log_dirs;
 mod describe_topic_partitions;
 pub(crate) mod fetch;
+mod groups;
 mod init_producer_id;
 mod list_offsets;
 mod metadata;
@@ -33,7 +34,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use chronik_io::World;
 use chronik_protocol::frame::{RequestHeader, decode_request_header};
-use chronik_protocol::{ApiKey, Reader, Request, versions};
+use chronik_protocol::{ApiKey, Reader, Request, Str, versions};
 
 use crate::server::service::{Admitted, Answer, Pace, Reply, Service};
 use call::Call;
@@ -55,14 +56,17 @@ impl<W: World> Handlers<W> {
 pub(crate) struct Session {
     /// Where its client is told to find the broker.
     advertised: Rc<Advertised>,
+    /// Its client's address, as Java writes one: `/127.0.0.1`.
+    client_host: Str,
 }
 
 impl<W: World> Service for Handlers<W> {
     type Session = Session;
 
-    fn open(&self, local: SocketAddr) -> Session {
+    fn open(&self, local: SocketAddr, peer: SocketAddr) -> Session {
         Session {
             advertised: Rc::new(self.context.advertised(local)),
+            client_host: Str::from(format!("/{}", peer.ip().to_canonical())),
         }
     }
 
@@ -78,7 +82,7 @@ impl<W: World> Service for Handlers<W> {
         };
         match served(&header) {
             Ok(key) => {
-                let call = Call::new(key, header, Rc::clone(&session.advertised));
+                let call = Call::new(key, header, session);
                 dispatch(&self.context, call, body).await
             }
             Err(Unserved::ApiVersions) => api_versions::unknown_version(&header),
@@ -164,7 +168,7 @@ async fn dispatch<W: World>(context: &Rc<Context<W>>, call: Call, body: Reader) 
         ApiKey::DescribeLogDirs => later(call, body, move |_, request| {
             describe_log_dirs::handle(context, request)
         }),
-        other => closed(format!("{other} has no handler")),
+        _ => groups::admit(context, call, body),
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use chronik_io::{Call, Lost};
 use chronik_shards::catalog::{ControllerReply, ControllerRequest, Image};
+use chronik_shards::groups::{GroupReply, GroupRequest};
 use chronik_shards::{
     Acks, AppendPart, AppendRequest, AppendResult, AwaitRequest, COORDINATOR_SHARD,
     DeleteRecordsPart, DeleteRecordsResult, EpochAnswer, EpochQuery, Isolation, LogDescription,
@@ -224,6 +225,18 @@ impl Router {
             .await?
         {
             Reply::Control(reply) => Ok(reply),
+            _ => unreachable!("a shard answers what it was asked"),
+        }
+    }
+
+    /// Asks the group coordinator; its reply comes when what it tells is committed.
+    ///
+    /// # Errors
+    /// When the designated shard has ended.
+    pub(crate) async fn group(&self, request: GroupRequest) -> Result<GroupReply, Lost> {
+        let request = Request::Group(Box::new(request));
+        match self.send(COORDINATOR_SHARD, request).await.await? {
+            Reply::Group(reply) => Ok(*reply),
             _ => unreachable!("a shard answers what it was asked"),
         }
     }

@@ -41,11 +41,20 @@ impl ApiRange {
 }
 
 /// Every API the broker advertises, ascending by key.
-pub const ADVERTISED: [ApiRange; 17] = [
+pub const ADVERTISED: [ApiRange; 28] = [
     ApiRange::new(ApiKey::Produce, 0, 13).served_from(3),
     ApiRange::new(ApiKey::Fetch, 4, 18),
     ApiRange::new(ApiKey::ListOffsets, 1, 11),
     ApiRange::new(ApiKey::Metadata, 0, 13),
+    ApiRange::new(ApiKey::OffsetCommit, 0, 10),
+    ApiRange::new(ApiKey::OffsetFetch, 0, 10),
+    ApiRange::new(ApiKey::FindCoordinator, 0, 6),
+    ApiRange::new(ApiKey::JoinGroup, 0, 9),
+    ApiRange::new(ApiKey::Heartbeat, 0, 4),
+    ApiRange::new(ApiKey::LeaveGroup, 0, 5),
+    ApiRange::new(ApiKey::SyncGroup, 0, 5),
+    ApiRange::new(ApiKey::DescribeGroups, 0, 6),
+    ApiRange::new(ApiKey::ListGroups, 0, 5),
     ApiRange::new(ApiKey::ApiVersions, 0, 4),
     ApiRange::new(ApiKey::CreateTopics, 2, 7),
     ApiRange::new(ApiKey::DeleteTopics, 1, 6),
@@ -56,7 +65,9 @@ pub const ADVERTISED: [ApiRange; 17] = [
     ApiRange::new(ApiKey::AlterConfigs, 0, 2),
     ApiRange::new(ApiKey::DescribeLogDirs, 1, 5),
     ApiRange::new(ApiKey::CreatePartitions, 0, 3),
+    ApiRange::new(ApiKey::DeleteGroups, 0, 2),
     ApiRange::new(ApiKey::IncrementalAlterConfigs, 0, 1),
+    ApiRange::new(ApiKey::OffsetDelete, 0, 0),
     ApiRange::new(ApiKey::DescribeCluster, 0, 2),
     ApiRange::new(ApiKey::DescribeTopicPartitions, 0, 0),
 ];

@@ -8,6 +8,7 @@ use chronik_protocol::frame::{RequestHeader, encode_response};
 use chronik_protocol::{ApiKey, Message, Reader, Request, Str};
 use tracing::trace;
 
+use super::Session;
 use super::context::Advertised;
 use crate::server::service::Reply;
 
@@ -21,12 +22,14 @@ pub(crate) struct Call {
     pub(crate) client_id: Option<Str>,
     /// Where this client is told to find the broker.
     pub(crate) advertised: Rc<Advertised>,
+    /// The client's address, as Java writes one.
+    pub(crate) client_host: Str,
     correlation_id: i32,
 }
 
 impl Call {
     /// A call from its header.
-    pub(crate) fn new(key: ApiKey, header: RequestHeader, advertised: Rc<Advertised>) -> Self {
+    pub(crate) fn new(key: ApiKey, header: RequestHeader, session: &Session) -> Self {
         let RequestHeader {
             api_version,
             correlation_id,
@@ -37,7 +40,8 @@ impl Call {
             key,
             version: api_version,
             client_id,
-            advertised,
+            advertised: Rc::clone(&session.advertised),
+            client_host: session.client_host.clone(),
             correlation_id,
         }
     }

@@ -20,6 +20,8 @@ const IDEMPOTENT_WRITE: i32 = 1 << 12;
 /// Everything that can be done with a topic.
 pub(super) const TOPIC: i32 =
     READ | WRITE | CREATE | DELETE | ALTER | DESCRIBE | DESCRIBE_CONFIGS | ALTER_CONFIGS;
+/// Everything that can be done with a group.
+pub(super) const GROUP: i32 = READ | DELETE | DESCRIBE | DESCRIBE_CONFIGS | ALTER_CONFIGS;
 /// Everything that can be done with the cluster.
 pub(super) const CLUSTER: i32 = CREATE
     | ALTER

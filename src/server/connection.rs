@@ -56,7 +56,7 @@ async fn read_requests<W: World, H: Service, S: Stream>(
     stream: Rc<S>,
     link: Rc<Link>,
 ) {
-    let mut session = server.service.open(stream.local());
+    let mut session = server.service.open(stream.local(), stream.peer());
     let mut reader = Reader {
         frames: FrameBuffer::new(server.frame_bytes_max),
         unfinished: None,

@@ -11,8 +11,8 @@ pub(crate) trait Service: 'static {
     /// What is remembered about one connection.
     type Session: 'static;
 
-    /// A new connection that came to the address `local`.
-    fn open(&self, local: SocketAddr) -> Self::Session;
+    /// A new connection that came to the address `local` from `peer`.
+    fn open(&self, local: SocketAddr, peer: SocketAddr) -> Self::Session;
 
     /// Whether a frame asks for much data, so that only one of its kind may be unanswered.
     fn is_fetch(frame: &[u8]) -> bool;

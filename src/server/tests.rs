@@ -44,7 +44,7 @@ impl Drop for CountDrop {
 impl Service for Toy {
     type Session = ();
 
-    fn open(&self, _local: SocketAddr) {}
+    fn open(&self, _local: SocketAddr, _peer: SocketAddr) {}
 
     fn is_fetch(frame: &[u8]) -> bool {
         frame.first() == Some(&FETCH)

@@ -25,6 +25,7 @@ mod broker;
 pub mod calls;
 pub mod client;
 mod corpus;
+pub mod groups;
 mod program;
 mod scratch;
 mod target;

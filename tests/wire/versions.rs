@@ -1,5 +1,7 @@
 //! Every API in every version the broker advertises gets a reply that can be read to its last byte.
 
+mod groups;
+
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
@@ -35,7 +37,7 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let subject = Subject::start();
+        let subject = Subject::start_with(&[("group.initial.rebalance.delay.ms", "0")]);
         let mut client = subject.connect();
         let topic = unused_name();
         let topic_id = crate::support::calls::create_topic(&mut client, &topic, 2, &[]);
@@ -102,6 +104,7 @@ fn every_advertised_version_is_answered() {
     offset_apis(&mut scene);
     topic_apis(&mut scene);
     config_apis(&mut scene);
+    groups::group_apis(&mut scene);
     if !scene.subject.is_outside() {
         let mut asked = scene.asked.clone();
         asked.sort_unstable();

@@ -78,6 +78,28 @@ async fn every_version_of(door: &Door, key: ApiKey) {
         ApiKey::IncrementalAlterConfigs => ask!(IncrementalAlterConfigsRequest),
         ApiKey::DescribeCluster => ask!(DescribeClusterRequest),
         ApiKey::DescribeTopicPartitions => ask!(DescribeTopicPartitionsRequest),
+        other => every_group_version_of(door, other).await,
+    }
+}
+
+async fn every_group_version_of(door: &Door, key: ApiKey) {
+    macro_rules! ask {
+        ($request:ident) => {
+            every_version(door, $request::default()).await
+        };
+    }
+    match key {
+        ApiKey::FindCoordinator => ask!(FindCoordinatorRequest),
+        ApiKey::JoinGroup => ask!(JoinGroupRequest),
+        ApiKey::SyncGroup => ask!(SyncGroupRequest),
+        ApiKey::Heartbeat => ask!(HeartbeatRequest),
+        ApiKey::LeaveGroup => ask!(LeaveGroupRequest),
+        ApiKey::DescribeGroups => ask!(DescribeGroupsRequest),
+        ApiKey::ListGroups => ask!(ListGroupsRequest),
+        ApiKey::DeleteGroups => ask!(DeleteGroupsRequest),
+        ApiKey::OffsetCommit => ask!(OffsetCommitRequest),
+        ApiKey::OffsetFetch => ask!(OffsetFetchRequest),
+        ApiKey::OffsetDelete => ask!(OffsetDeleteRequest),
         other => panic!("{other} is advertised and not in this test"),
     }
 }

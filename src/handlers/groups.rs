@@ -1,0 +1,88 @@
+//! Groups and their offsets: one module per API, and the way to the coordinator.
+//!
+//! Runs on every shard; the coordinator is on the designated one. Translates versions, and answers
+//! itself only what concerns topics.
+
+mod delete_groups;
+mod describe_groups;
+mod find_coordinator;
+mod heartbeat;
+mod join_group;
+mod leave_group;
+mod list_groups;
+mod offset_commit;
+mod offset_delete;
+mod offset_fetch;
+mod sync_group;
+
+use std::rc::Rc;
+
+use chronik_io::World;
+use chronik_protocol::{ApiKey, ErrorCode, Reader};
+use chronik_shards::catalog::Topic;
+use chronik_shards::groups::{Caller, GroupReply, GroupRequest};
+
+use super::call::Call;
+use super::context::Context;
+use super::{closed, later};
+use crate::server::service::Admitted;
+
+/// What a client is told when the coordinator's shard has ended.
+const GONE: ErrorCode = ErrorCode::CoordinatorNotAvailable;
+
+/// Takes a request of one of these APIs.
+pub(super) fn admit<W: World>(context: Rc<Context<W>>, call: Call, body: Reader) -> Admitted {
+    match call.key {
+        ApiKey::FindCoordinator => later(call, body, move |call, request| {
+            find_coordinator::handle(context, call, request)
+        }),
+        ApiKey::JoinGroup => later(call, body, move |call, request| {
+            join_group::handle(context, call, request)
+        }),
+        ApiKey::SyncGroup => later(call, body, move |call, request| {
+            sync_group::handle(context, call, request)
+        }),
+        ApiKey::Heartbeat => later(call, body, move |_, request| {
+            heartbeat::handle(context, request)
+        }),
+        ApiKey::LeaveGroup => later(call, body, move |call, request| {
+            leave_group::handle(context, call, request)
+        }),
+        ApiKey::DescribeGroups => later(call, body, move |call, request| {
+            describe_groups::handle(context, call, request)
+        }),
+        ApiKey::ListGroups => later(call, body, move |_, request| {
+            list_groups::handle(context, request)
+        }),
+        ApiKey::DeleteGroups => later(call, body, move |_, request| {
+            delete_groups::handle(context, request)
+        }),
+        ApiKey::OffsetCommit => later(call, body, move |call, request| {
+            offset_commit::handle(context, call, request)
+        }),
+        ApiKey::OffsetFetch => later(call, body, move |call, request| {
+            offset_fetch::handle(context, call, request)
+        }),
+        ApiKey::OffsetDelete => later(call, body, move |_, request| {
+            offset_delete::handle(context, request)
+        }),
+        other => closed(format!("{other} has no handler")),
+    }
+}
+
+/// Asks the coordinator; `None` when its shard has ended.
+async fn ask<W: World>(context: &Context<W>, request: GroupRequest) -> Option<GroupReply> {
+    context.router.group(request).await.ok()
+}
+
+fn caller(call: &Call) -> Caller {
+    Caller {
+        client_id: call.client_id.clone().unwrap_or_default(),
+        client_host: call.client_host.clone(),
+    }
+}
+
+/// Whether a topic has a partition of this number.
+fn has_partition(topic: &Topic, index: i32) -> bool {
+    usize::try_from(index).is_ok_and(|index| index < topic.partitions.len())
+}

@@ -1,0 +1,56 @@
+//! JoinGroup (key 11): parked at the coordinator until the group is complete.
+
+use std::collections::HashSet;
+use std::rc::Rc;
+
+use chronik_io::World;
+use chronik_protocol::Str;
+use chronik_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
+use chronik_shards::groups::{GroupReply, GroupRequest};
+
+use super::{GONE, ask, caller};
+use crate::handlers::call::Call;
+use crate::handlers::context::Context;
+
+/// From this version on the time for a rebalance is told apart from the session's.
+const REBALANCE_TIMEOUT_VERSION: i16 = 1;
+/// From this version on new members come again with the id they are given (KIP-394).
+const KNOWN_MEMBER_ID_VERSION: i16 = 4;
+/// From this version on a response need not name a protocol.
+const NULLABLE_PROTOCOL_VERSION: i16 = 7;
+/// From this version on a leader can be told that nothing is to be assigned (KIP-814).
+const SKIP_ASSIGNMENT_VERSION: i16 = 9;
+
+/// Answers.
+pub(super) async fn handle<W: World>(
+    context: Rc<Context<W>>,
+    call: Rc<Call>,
+    mut request: JoinGroupRequest,
+) -> JoinGroupResponse {
+    if call.version < REBALANCE_TIMEOUT_VERSION {
+        request.rebalance_timeout_ms = request.session_timeout_ms;
+    }
+    // Kafka's collection keeps the first of a name.
+    let mut seen: HashSet<Str> = HashSet::new();
+    request
+        .protocols
+        .retain(|protocol| seen.insert(protocol.name.clone()));
+    let join = GroupRequest::Join {
+        request,
+        caller: caller(&call),
+        known_member_id: call.version >= KNOWN_MEMBER_ID_VERSION,
+        skip_assignment: call.version >= SKIP_ASSIGNMENT_VERSION,
+    };
+    let mut response = match ask(&context, join).await {
+        Some(GroupReply::Join(response)) => response,
+        Some(_) => unreachable!("the coordinator answers what it was asked"),
+        None => JoinGroupResponse {
+            error_code: GONE.as_i16(),
+            ..JoinGroupResponse::default()
+        },
+    };
+    if call.version < NULLABLE_PROTOCOL_VERSION {
+        response.protocol_name.get_or_insert_default();
+    }
+    response
+}

@@ -1,0 +1,236 @@
+//! Calls of consumers and operators of groups, as short as tests need them.
+//!
+//! The newest version that needs no topic ids, unless a test asks for another.
+
+use bytes::Bytes;
+use chronik_protocol::ErrorCode;
+use chronik_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use chronik_protocol::messages::offset_fetch_request::{
+    OffsetFetchRequestGroup, OffsetFetchRequestTopics,
+};
+use chronik_protocol::messages::offset_fetch_response::OffsetFetchResponseGroup;
+use chronik_protocol::messages::{
+    FindCoordinatorRequest, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse,
+    LeaveGroupRequest, OffsetCommitRequest, OffsetFetchRequest, SyncGroupRequest,
+    SyncGroupResponse, join_group_request, leave_group_request, sync_group_request,
+};
+
+use super::calls::{code, text};
+use super::client::Client;
+
+/// OffsetCommit by topic name.
+pub const COMMIT_BY_NAME: i16 = 9;
+/// OffsetFetch by topic name, several groups.
+pub const OFFSETS_BY_NAME: i16 = 9;
+/// JoinGroup that asks for ids first.
+pub const JOIN: i16 = 9;
+/// SyncGroup.
+pub const SYNC: i16 = 5;
+
+/// Finds the coordinator, which also makes the broker create its topic.
+///
+/// # Panics
+/// When there is none.
+pub fn find_coordinator(client: &mut Client, group: &str) {
+    let request = FindCoordinatorRequest {
+        coordinator_keys: vec![text(group)],
+        ..Default::default()
+    };
+    let response = client.call(&request, 4);
+    let coordinator = &response.coordinators[0];
+    assert_eq!(code(coordinator.error_code), ErrorCode::None, "{group}");
+}
+
+/// A member to be: one protocol, `range`, and metadata of its own.
+pub fn join_request(group: &str, member: &str, metadata: &[u8]) -> JoinGroupRequest {
+    JoinGroupRequest {
+        group_id: text(group),
+        session_timeout_ms: 10_000,
+        rebalance_timeout_ms: 10_000,
+        member_id: text(member),
+        protocol_type: "consumer".into(),
+        protocols: vec![join_group_request::JoinGroupRequestProtocol {
+            name: "range".into(),
+            metadata: Bytes::copy_from_slice(metadata),
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
+/// The id a new member is given.
+///
+/// # Panics
+/// When it is not given one.
+pub fn new_member(client: &mut Client, group: &str) -> String {
+    let response = client.call(&join_request(group, "", b""), JOIN);
+    assert_eq!(code(response.error_code), ErrorCode::MemberIdRequired);
+    response.member_id.to_string()
+}
+
+/// Joins as a new member of a group that nobody else joins, and waits until it is in.
+///
+/// # Panics
+/// When it is refused.
+pub fn join_alone(client: &mut Client, group: &str) -> JoinGroupResponse {
+    let member = new_member(client, group);
+    let response = client.call(&join_request(group, &member, b"alone"), JOIN);
+    assert_eq!(code(response.error_code), ErrorCode::None, "{group}");
+    response
+}
+
+/// A request for a share, with everybody's shares if the member leads.
+pub fn sync_request(group: &str, joined: &JoinGroupResponse) -> SyncGroupRequest {
+    let share =
+        |member: &chronik_protocol::messages::join_group_response::JoinGroupResponseMember| {
+            sync_group_request::SyncGroupRequestAssignment {
+                member_id: member.member_id.clone(),
+                assignment: Bytes::from(format!("share of {}", member.member_id)),
+                ..Default::default()
+            }
+        };
+    SyncGroupRequest {
+        group_id: text(group),
+        generation_id: joined.generation_id,
+        member_id: joined.member_id.clone(),
+        protocol_type: Some("consumer".into()),
+        protocol_name: Some("range".into()),
+        assignments: joined.members.iter().map(share).collect(),
+        ..Default::default()
+    }
+}
+
+/// Asks for a share, and waits for it.
+pub fn sync(client: &mut Client, group: &str, joined: &JoinGroupResponse) -> SyncGroupResponse {
+    client.call(&sync_request(group, joined), SYNC)
+}
+
+/// A new group with one member that has its share.
+///
+/// # Panics
+/// When the broker refuses.
+pub fn stable_group(client: &mut Client, group: &str) -> JoinGroupResponse {
+    let joined = join_alone(client, group);
+    let synced = sync(client, group, &joined);
+    assert_eq!(code(synced.error_code), ErrorCode::None, "{group}");
+    joined
+}
+
+/// Says that a member lives.
+pub fn heartbeat(client: &mut Client, group: &str, member: &str, generation: i32) -> ErrorCode {
+    let request = HeartbeatRequest {
+        group_id: text(group),
+        generation_id: generation,
+        member_id: text(member),
+        ..Default::default()
+    };
+    code(client.call(&request, 4).error_code)
+}
+
+/// One member leaves.
+pub fn leave(client: &mut Client, group: &str, member: &str) -> ErrorCode {
+    let request = LeaveGroupRequest {
+        group_id: text(group),
+        members: vec![leave_group_request::MemberIdentity {
+            member_id: text(member),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let response = client.call(&request, 5);
+    match code(response.error_code) {
+        ErrorCode::None => code(response.members[0].error_code),
+        error => error,
+    }
+}
+
+/// A commit of one offset by somebody who is no member.
+pub fn commit_request(
+    group: &str,
+    topic: &str,
+    partition: i32,
+    offset: i64,
+) -> OffsetCommitRequest {
+    OffsetCommitRequest {
+        group_id: text(group),
+        topics: vec![OffsetCommitRequestTopic {
+            name: text(topic),
+            partitions: vec![OffsetCommitRequestPartition {
+                partition_index: partition,
+                committed_offset: offset,
+                committed_leader_epoch: 0,
+                committed_metadata: Some(text(&format!("up to {offset}"))),
+                ..Default::default()
+            }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
+/// Commits one offset by somebody who is no member.
+pub fn commit(
+    client: &mut Client,
+    group: &str,
+    topic: &str,
+    partition: i32,
+    offset: i64,
+) -> ErrorCode {
+    let request = commit_request(group, topic, partition, offset);
+    let response = client.call(&request, COMMIT_BY_NAME);
+    code(response.topics[0].partitions[0].error_code)
+}
+
+/// Commits one offset as a member.
+pub fn commit_as(
+    client: &mut Client,
+    member: (&str, i32),
+    group: &str,
+    topic: &str,
+    offset: i64,
+) -> ErrorCode {
+    let mut request = commit_request(group, topic, 0, offset);
+    request.member_id = text(member.0);
+    request.generation_id_or_member_epoch = member.1;
+    let response = client.call(&request, COMMIT_BY_NAME);
+    code(response.topics[0].partitions[0].error_code)
+}
+
+/// What one group has committed for some partitions of a topic, or without a topic for all.
+pub fn fetch_offsets(
+    client: &mut Client,
+    group: &str,
+    topic: Option<(&str, &[i32])>,
+) -> OffsetFetchResponseGroup {
+    let topics = topic.map(|(name, partitions)| {
+        vec![OffsetFetchRequestTopics {
+            name: text(name),
+            partition_indexes: partitions.to_vec(),
+            ..Default::default()
+        }]
+    });
+    let request = OffsetFetchRequest {
+        groups: vec![OffsetFetchRequestGroup {
+            group_id: text(group),
+            topics,
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let mut response = client.call(&request, OFFSETS_BY_NAME);
+    response.groups.remove(0)
+}
+
+/// One committed offset; −1 when there is none.
+///
+/// # Panics
+/// When the broker answers with an error.
+pub fn committed(client: &mut Client, group: &str, topic: &str, partition: i32) -> i64 {
+    let found = fetch_offsets(client, group, Some((topic, &[partition])));
+    assert_eq!(code(found.error_code), ErrorCode::None, "{group}");
+    let partition = &found.topics[0].partitions[0];
+    assert_eq!(code(partition.error_code), ErrorCode::None, "{group}");
+    partition.committed_offset
+}
