@@ -4,6 +4,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+/// Frames come and go in the tens of thousands a second, and glibc gives memory back to the kernel
+/// only to ask for it again.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match chronik::run(&chronik::cli::Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,

@@ -144,6 +144,10 @@ where
         shards.push(handle);
         gates.push(gate);
     }
+    tracing::debug!(
+        cooperative = crate::ring_setup::is_cooperative(),
+        "io_uring instances are set up"
+    );
     for gate in gates {
         // A shard that is gone already has said why.
         let _ = gate.send(());

@@ -14,6 +14,7 @@ pub mod mesh;
 pub mod net;
 pub mod preflight;
 pub mod process;
+mod ring_setup;
 pub mod signals;
 pub mod simulated;
 pub mod storage;
