@@ -4,16 +4,18 @@
 //! One per shard, owned by it. Every part has a byte budget. The tail is contiguous per partition
 //! and leaves first in, first out over all partitions, so that consumers at the end of any log
 //! touch no disk. Blocks and indexes leave least recently used first. Never decides what may be
-//! read: callers bring the limit. Batches are kept as they will be sent, 16 rewritten bytes and the
-//! rest as it arrived, without a copy.
+//! read: callers bring the limit.
 
-use std::collections::{HashMap, VecDeque};
+mod tail;
 
-use bytes::{Bytes, BytesMut};
+use std::collections::VecDeque;
+
+use bytes::Bytes;
 use chronik_protocol::Records;
 use chronik_protocol::record::{BATCH_PREFIX_BYTES, BatchHeader};
 
 use crate::request::PartitionId;
+use tail::Tail;
 
 /// Budgets of a shard's cache, bytes.
 #[derive(Clone, Copy, Debug)]
@@ -36,11 +38,6 @@ impl Default for CacheLimits {
     }
 }
 
-/// What a cached batch costs besides its bytes: its entry, and its place in the queue.
-const ENTRY_OVERHEAD_BYTES: usize = 128;
-/// Bodies below this are copied into one run when they are read: a part of its own costs a vector
-/// entry in every layer down to the socket.
-const COPIED_BODY_BYTES_MAX: usize = 4096;
 /// Distance of the marks in a block, bytes: how far a lookup has to walk at most.
 const MARK_DISTANCE_BYTES: usize = 16 << 10;
 
@@ -64,19 +61,6 @@ impl ReadLimits {
             .checked_add(size)
             .is_some_and(|sum| sum <= self.max_bytes);
         next_offset <= self.end_offset && (fits || (taken == 0 && self.at_least_one))
-    }
-}
-
-struct TailBatch {
-    base_offset: i64,
-    next_offset: i64,
-    prefix: [u8; BATCH_PREFIX_BYTES],
-    body: Bytes,
-}
-
-impl TailBatch {
-    fn size(&self) -> usize {
-        BATCH_PREFIX_BYTES + self.body.len()
     }
 }
 
@@ -152,10 +136,7 @@ impl ColdBlock {
 /// A shard's cache.
 pub struct BatchCache {
     limits: CacheLimits,
-    tails: HashMap<PartitionId, VecDeque<TailBatch>>,
-    /// Whose batch is the oldest, next oldest, …
-    order: VecDeque<PartitionId>,
-    tail_bytes: usize,
+    tail: Tail,
     cold: VecDeque<(PartitionId, ColdBlock)>,
     cold_bytes: usize,
     indexes: VecDeque<(PartitionId, i64, Bytes)>,
@@ -167,9 +148,7 @@ impl BatchCache {
     pub fn new(limits: CacheLimits) -> Self {
         Self {
             limits,
-            tails: HashMap::new(),
-            order: VecDeque::new(),
-            tail_bytes: 0,
+            tail: Tail::new(limits.tail_bytes),
             cold: VecDeque::new(),
             cold_bytes: 0,
             indexes: VecDeque::new(),
@@ -179,7 +158,7 @@ impl BatchCache {
 
     /// Bytes of cached tail batches, overhead included.
     pub fn tail_bytes(&self) -> usize {
-        self.tail_bytes
+        self.tail.bytes()
     }
 
     /// Bytes of cached blocks read from disk.
@@ -194,10 +173,7 @@ impl BatchCache {
 
     /// Drops everything of a partition: it was closed or deleted.
     pub fn forget(&mut self, partition: PartitionId) {
-        if let Some(tail) = self.tails.remove(&partition) {
-            self.order.retain(|id| *id != partition);
-            self.tail_bytes -= tail.iter().map(cost).sum::<usize>();
-        }
+        self.tail.forget(partition);
         self.cold.retain(|(id, _)| *id != partition);
         self.cold_bytes = self.cold.iter().map(|(_, block)| block.bytes.len()).sum();
         self.indexes.retain(|(id, _, _)| *id != partition);
@@ -208,73 +184,16 @@ impl BatchCache {
     pub(crate) fn push_tail(
         &mut self,
         partition: PartitionId,
-        (base_offset, next_offset): (i64, i64),
-        prefix: [u8; BATCH_PREFIX_BYTES],
-        body: Bytes,
+        offsets: (i64, i64),
+        prefix: &[u8; BATCH_PREFIX_BYTES],
+        body: &Bytes,
     ) {
-        let batch = TailBatch {
-            base_offset,
-            next_offset,
-            prefix,
-            body,
-        };
-        self.tail_bytes += cost(&batch);
-        let tail = self.tails.entry(partition).or_default();
-        debug_assert!(
-            tail.back()
-                .is_none_or(|last| last.next_offset == base_offset)
-        );
-        tail.push_back(batch);
-        self.order.push_back(partition);
-        while self.tail_bytes > self.limits.tail_bytes {
-            let Some(oldest) = self.order.pop_front() else {
-                break;
-            };
-            let Some(tail) = self.tails.get_mut(&oldest) else {
-                continue;
-            };
-            if let Some(batch) = tail.pop_front() {
-                self.tail_bytes -= cost(&batch);
-            }
-            if tail.is_empty() {
-                self.tails.remove(&oldest);
-            }
-        }
+        self.tail.push(partition, offsets, prefix, body);
     }
 
     /// Batches from the tail; `None` when it does not reach back to the offset.
     pub(crate) fn read_tail(&self, partition: PartitionId, limits: &ReadLimits) -> Option<Records> {
-        let tail = self.tails.get(&partition)?;
-        tail.front()
-            .filter(|first| first.base_offset <= limits.fetch_offset)?;
-        let start = tail.partition_point(|batch| batch.next_offset <= limits.fetch_offset);
-        let (mut taken, mut copied, mut count) = (0, 0, 0);
-        for batch in tail.range(start..) {
-            if !limits.admits(batch.next_offset, batch.size(), taken) {
-                break;
-            }
-            taken += batch.size();
-            copied += BATCH_PREFIX_BYTES;
-            if batch.body.len() < COPIED_BODY_BYTES_MAX {
-                copied += batch.body.len();
-            }
-            count += 1;
-        }
-        let mut records = Records::default();
-        let mut run = BytesMut::with_capacity(copied);
-        for batch in tail.range(start..).take(count) {
-            run.extend_from_slice(&batch.prefix);
-            if batch.body.len() < COPIED_BODY_BYTES_MAX {
-                run.extend_from_slice(&batch.body);
-            } else {
-                records.push(run.split().freeze());
-                records.push(batch.body.clone());
-            }
-        }
-        if !run.is_empty() {
-            records.push(run.freeze());
-        }
-        Some(records)
+        self.tail.read(partition, limits)
     }
 
     /// Batches from a block read earlier; `None` when no block covers the offset.
@@ -346,15 +265,12 @@ impl BatchCache {
     }
 }
 
-fn cost(batch: &TailBatch) -> usize {
-    batch.size() + ENTRY_OVERHEAD_BYTES
-}
-
 #[cfg(test)]
 mod tests {
     use chronik_protocol::Uuid;
     use chronik_protocol::record::{BatchBuilder, CheckedBatch, NewRecord};
 
+    use super::tail::ENTRY_OVERHEAD_BYTES;
     use super::*;
 
     fn id(n: i32) -> PartitionId {
@@ -384,8 +300,8 @@ mod tests {
         cache.push_tail(
             partition,
             offsets,
-            batch.prefix(header.base_offset, 0),
-            batch.body(),
+            &batch.prefix(header.base_offset, 0),
+            &batch.body(),
         );
     }
 
@@ -407,7 +323,7 @@ mod tests {
         let mut cache = BatchCache::new(CacheLimits::default());
         let batches = [
             batch(0, 3, 10),
-            batch(3, 1, 9000),
+            batch(3, 1, 90_000),
             batch(4, 2, 10),
             batch(6, 1, 10),
         ];
@@ -468,7 +384,7 @@ mod tests {
         push(&mut cache, id(0), &batch(3, 1, 1000));
         assert!(cache.read_tail(id(1), &limits(0, 1, 1)).is_none());
         cache.forget(id(0));
-        assert_eq!((cache.tail_bytes(), cache.order.len()), (0, 0));
+        assert_eq!(cache.tail_bytes(), 0);
     }
 
     #[test]

@@ -216,8 +216,8 @@ impl<W: World> Partition<W> {
         cache.push_tail(
             self.id,
             (facts.base_offset, header.next_offset()),
-            prefix,
-            body,
+            &prefix,
+            &body,
         );
         Ok(())
     }
