@@ -38,7 +38,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::consumer::Consumption;
 use crate::load::{Outcome, Pace};
 use crate::output::Output;
-use crate::overload::Overload;
+use crate::overload::OverloadOptions;
 use crate::process::Subject;
 use crate::row::{Limits, Promise, Row};
 use crate::rpc::Rpc;
@@ -69,7 +69,7 @@ enum Command {
         #[command(flatten)]
         broker: BrokerArguments,
         #[command(flatten)]
-        overload: Overload,
+        overload: OverloadOptions,
     },
     /// Chronik and Apache Kafka in turn, with the same clients on the same disk
     Compare {

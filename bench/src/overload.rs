@@ -27,7 +27,7 @@ const SLOW_PARTITION_BYTES: i32 = 16 << 20;
 
 /// How much of it.
 #[derive(Args, Debug)]
-pub(crate) struct Overload {
+pub(crate) struct OverloadOptions {
     /// Connections that send as fast as the broker takes it
     #[arg(long, default_value_t = 1_000)]
     connections: usize,
@@ -57,7 +57,7 @@ pub(crate) struct Overload {
     unfairness_max: f64,
 }
 
-impl Overload {
+impl OverloadOptions {
     /// Runs it and prints what happened; false when a limit was passed or a request failed.
     ///
     /// # Errors

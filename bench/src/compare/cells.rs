@@ -72,14 +72,6 @@ pub(crate) struct PerfCell {
     pub(crate) codec: &'static str,
 }
 
-impl PerfCell {
-    /// Records enough for some seconds: 300 MB of the smallest, 600 MB of the others.
-    pub(crate) fn records(&self, is_quick: bool) -> usize {
-        let records = (600_000_000 / self.record_bytes).min(3_000_000);
-        if is_quick { records / 3 } else { records }
-    }
-}
-
 /// The shape of a load: connections, records in a request, bytes of a record, partitions.
 struct Shape {
     connections: usize,

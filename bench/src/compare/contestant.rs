@@ -34,16 +34,6 @@ impl Contestant {
     /// Both, in the order in which they take turns.
     pub(crate) const BOTH: [Self; 2] = [Self::Chronik, Self::Kafka];
 
-    /// How long it is loaded before anything is measured: a JVM compiles what matters only after
-    /// it ran for a while, a compiled program needs its files and caches made.
-    pub(crate) fn warm_up(self, is_quick: bool) -> Duration {
-        match (self, is_quick) {
-            (Self::Chronik, _) => Duration::from_secs(3),
-            (Self::Kafka, true) => Duration::from_secs(12),
-            (Self::Kafka, false) => Duration::from_secs(24),
-        }
-    }
-
     /// Its name in results.
     pub(crate) fn name(self) -> &'static str {
         match self {

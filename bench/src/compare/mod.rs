@@ -8,6 +8,7 @@
 
 mod cells;
 mod contestant;
+mod effort;
 mod machine;
 mod report;
 mod scenarios;
@@ -24,14 +25,14 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::figures::Figures;
-use crate::row::Limits;
 use crate::rpc::invalid;
 use crate::target::Target;
 
 use cells::Group;
 use contestant::{Contestant, Programs, Seat};
+use effort::Effort;
 use report::Report;
-use scenarios::{Results, Size};
+use scenarios::Results;
 use state::{Entry, State};
 
 /// What is compared, how long and where.
@@ -58,6 +59,9 @@ pub(crate) struct Options {
     /// Short: 3 pairs, 2 s a load, little data
     #[arg(long)]
     quick: bool,
+    /// Only show that the instrument works: one pair, a fifth of a second a load
+    #[arg(long, conflicts_with = "quick")]
+    smoke: bool,
     /// Only cells whose name contains this; repeatable
     #[arg(long)]
     only: Vec<String>,
@@ -82,35 +86,16 @@ enum Forget {
 }
 
 impl Options {
+    fn effort(&self) -> Effort {
+        match (self.smoke, self.quick) {
+            (true, _) => Effort::Smoke,
+            (false, true) => Effort::Quick,
+            (false, false) => Effort::Full,
+        }
+    }
+
     fn pairs(&self) -> u32 {
-        self.pairs.unwrap_or(if self.quick { 3 } else { 5 })
-    }
-
-    fn limits(&self) -> Limits {
-        let (warm_up, measured) = if self.quick {
-            (500, 2_000)
-        } else {
-            (1_000, 5_000)
-        };
-        Limits {
-            warm_up: Duration::from_millis(warm_up),
-            measured: Duration::from_millis(measured),
-            bytes_max: 4_000_000_000,
-        }
-    }
-
-    fn size(&self) -> Size {
-        let gibibytes: u64 = if self.quick { 1 } else { 5 };
-        Size {
-            stored_bytes: gibibytes << 30,
-            spread_bytes: gibibytes << 28,
-            idle: Duration::from_secs(if self.quick { 5 } else { 20 }),
-            limits: Limits {
-                measured: self.limits().measured * 2,
-                ..self.limits()
-            },
-            is_quick: self.quick,
-        }
+        self.pairs.unwrap_or(self.effort().pairs())
     }
 
     fn wants(&self, cell: &str) -> bool {
@@ -143,8 +128,8 @@ impl Options {
         let versions = tools::versions(programs)?;
         Ok(json!({
             "both": {
-                "seconds": self.limits().measured.as_secs(),
-                "stored_bytes": self.size().stored_bytes,
+                "milliseconds": self.effort().limits().measured.as_millis() as u64,
+                "stored_bytes": self.effort().stored_bytes(),
                 "java": versions["java"],
                 "kcat": versions["kcat"],
             },
@@ -243,11 +228,11 @@ impl Comparison<'_> {
         if self.is_time_up() {
             return Ok(false);
         }
-        let size = self.options.size();
+        let effort = self.options.effort();
         let results = match group {
-            Group::Read => scenarios::read(contestant, &self.programs, &size),
-            Group::Neighbour => scenarios::neighbour(contestant, &self.programs, &size),
-            Group::Start => scenarios::start(contestant, &self.programs, &size),
+            Group::Read => scenarios::read(contestant, &self.programs, effort),
+            Group::Neighbour => scenarios::neighbour(contestant, &self.programs, effort),
+            Group::Start => scenarios::start(contestant, &self.programs, effort),
             Group::Fixed | Group::Closed | Group::Tail | Group::Perf => {
                 return self.loads(pair, group, contestant, &missing);
             }
@@ -288,7 +273,7 @@ impl Comparison<'_> {
     ) -> io::Result<bool> {
         let seat = Seat::prepare(contestant, &self.programs)?;
         let server = seat.start()?;
-        let warm_up = contestant.warm_up(self.options.quick);
+        let warm_up = self.options.effort().warm_up(contestant);
         scenarios::warm_up(&server.target, warm_up)?;
         for cell in missing {
             if self.is_time_up() {
@@ -307,12 +292,12 @@ impl Comparison<'_> {
 
     fn load(&self, group: Group, cell: &str, target: &Target) -> io::Result<Figures> {
         if let Some(load) = cells::loads(group).iter().find(|load| load.id == cell) {
-            return scenarios::load(&load.row, target, &self.options.limits());
+            return scenarios::load(&load.row, target, &self.options.effort().limits());
         }
         let runs = cells::perf(self.options.all_perf);
         let run = runs.iter().find(|run| run.id == cell);
         let run = run.ok_or_else(|| invalid(format!("no cell named {cell}")))?;
-        tools::producer_perf(run, &self.programs, target, self.options.quick)
+        tools::producer_perf(run, &self.programs, target, self.options.effort())
     }
 
     fn keep(

@@ -16,6 +16,7 @@ use rustix::fs::Advice;
 
 use crate::compare::cells;
 use crate::compare::contestant::{Contestant, Programs, Seat, Server};
+use crate::compare::effort::Effort;
 use crate::compare::state::Entry;
 use crate::compare::tools;
 use crate::figures::{self, Figures};
@@ -32,21 +33,6 @@ const MANY_PARTITIONS: i32 = 1_000;
 const IDLE_CONNECTIONS: usize = 100;
 /// Connections of the reader.
 const READERS: usize = 4;
-
-/// How long and how much.
-#[derive(Clone, Debug)]
-pub(crate) struct Size {
-    /// Bytes of the topic that is read.
-    pub(crate) stored_bytes: u64,
-    /// Bytes over the many partitions.
-    pub(crate) spread_bytes: u64,
-    /// How long idling is watched.
-    pub(crate) idle: Duration,
-    /// Of the neighbour's load.
-    pub(crate) limits: Limits,
-    /// Whether loads before the first measurement are short, too.
-    pub(crate) is_quick: bool,
-}
 
 /// Cells with their results; what failed says why.
 pub(crate) type Results = Vec<(&'static str, Entry)>;
@@ -76,13 +62,13 @@ pub(crate) const READ_CELLS: [&str; 6] = [
 pub(crate) fn read(
     contestant: Contestant,
     programs: &Programs,
-    size: &Size,
+    effort: Effort,
 ) -> io::Result<Results> {
     let seat = Seat::prepare(contestant, programs)?;
     let server = seat.start()?;
     let target = &server.target;
-    warm_up(target, contestant.warm_up(size.is_quick))?;
-    fill(target, "stored", PARTITIONS, size.stored_bytes)?;
+    warm_up(target, effort.warm_up(contestant))?;
+    fill(target, "stored", PARTITIONS, effort.stored_bytes())?;
     rustix::fs::sync();
     let first = tools::read("stored", PARTITIONS, READERS, target)?;
     let (records, bytes) = (first.fetched_records, first.fetched_bytes);
@@ -130,21 +116,21 @@ pub(crate) const NEIGHBOUR_CELLS: [&str; 1] = ["neighbour/5000-16c"];
 pub(crate) fn neighbour(
     contestant: Contestant,
     programs: &Programs,
-    size: &Size,
+    effort: Effort,
 ) -> io::Result<Results> {
     let seat = Seat::prepare(contestant, programs)?;
     let server = seat.start()?;
     let target = &server.target;
-    warm_up(target, contestant.warm_up(size.is_quick))?;
-    fill(target, "stored", PARTITIONS, size.stored_bytes)?;
+    warm_up(target, effort.warm_up(contestant))?;
+    fill(target, "stored", PARTITIONS, effort.stored_bytes())?;
     rustix::fs::sync();
     let load = cells::neighbour();
-    let alone = load.measure(target, &size.limits)?;
+    let alone = load.measure(target, &effort.long_limits())?;
     let data = seat.data();
     let ended = AtomicBool::new(false);
     let (beside, read) = thread::scope(|scope| {
         let reader = scope.spawn(|| read_until(&ended, &data, target));
-        let beside = load.measure(target, &size.limits);
+        let beside = load.measure(target, &effort.long_limits());
         ended.store(true, Ordering::Relaxed);
         let panicked = |_| Err(io::Error::other("the reader panicked"));
         (beside, reader.join().unwrap_or_else(panicked))
@@ -187,22 +173,27 @@ pub(crate) const START_CELLS: [&str; 4] = [
 pub(crate) fn start(
     contestant: Contestant,
     programs: &Programs,
-    size: &Size,
+    effort: Effort,
 ) -> io::Result<Results> {
     let [empty, many, idle, killed] = START_CELLS;
     let seat = Seat::prepare(contestant, programs)?;
     let server = seat.start()?;
     let mut results = vec![(empty, Entry::Measured(started(&server)))];
-    fill(&server.target, "many", MANY_PARTITIONS, size.spread_bytes)?;
+    fill(
+        &server.target,
+        "many",
+        MANY_PARTITIONS,
+        effort.spread_bytes(),
+    )?;
     server.stop()?;
 
     let (server, figures) = restart(&seat)?;
     results.push((many, Entry::Measured(figures)));
-    results.push((idle, entry(idling(&server.target, size.idle))));
+    results.push((idle, entry(idling(&server.target, effort))));
     let limits = Limits {
         warm_up: Duration::ZERO,
         measured: Duration::from_secs(2),
-        bytes_max: size.spread_bytes,
+        bytes_max: effort.spread_bytes(),
     };
     cells::fill("many", MANY_PARTITIONS).measure(&server.target, &limits)?;
     server.kill();
@@ -236,15 +227,14 @@ fn restart(seat: &Seat) -> io::Result<(Server, Figures)> {
     Ok((server, figures))
 }
 
-fn idling(target: &Target, idle: Duration) -> io::Result<Figures> {
+fn idling(target: &Target, effort: Effort) -> io::Result<Figures> {
     let connect = |_| TcpStream::connect(target.address);
     let connections: io::Result<Vec<TcpStream>> = (0..IDLE_CONNECTIONS).map(connect).collect();
     let connections = connections?;
-    // What the start and the connecting still cost is over after a while.
-    thread::sleep(Duration::from_secs(2));
+    thread::sleep(effort.settle());
     let before = target.subject.run_time();
     let began = Instant::now();
-    thread::sleep(idle);
+    thread::sleep(effort.idle());
     let spent = target.subject.run_time().saturating_sub(before);
     let percent = 100.0 * spent.as_secs_f64() / began.elapsed().as_secs_f64();
     drop(connections);

@@ -12,6 +12,7 @@ use chronik_protocol::ErrorCode;
 
 use crate::compare::cells::PerfCell;
 use crate::compare::contestant::Programs;
+use crate::compare::effort::Effort;
 use crate::figures::Figures;
 use crate::load::Outcome;
 use crate::rpc::{Rpc, invalid};
@@ -26,7 +27,7 @@ pub(crate) fn producer_perf(
     cell: &PerfCell,
     programs: &Programs,
     target: &Target,
-    is_quick: bool,
+    effort: Effort,
 ) -> io::Result<Figures> {
     let topic = cell.id.replace('/', "-");
     let mut rpc = Rpc::connect(target.address)?;
@@ -35,7 +36,7 @@ pub(crate) fn producer_perf(
         return Err(invalid(format!("{topic}: {created:?}")));
     }
     rpc.await_topic(&topic, cell.partitions)?;
-    let records = cell.records(is_quick);
+    let records = effort.perf_records(cell.record_bytes);
     let mut command = programs.kafka_tool("kafka-producer-perf-test");
     command
         .args(["--topic", &topic, "--throughput", "-1"])
