@@ -3,6 +3,7 @@
 //! Runs on the main thread at start. Later code sees only [`Config`], never text; what a topic
 //! inherits (`log.*`) stays text in [`Config::values`] and is parsed by the catalogue.
 
+mod consumer_groups;
 mod groups;
 mod keys;
 mod layers;

@@ -19,6 +19,7 @@ mod describe_topic_partitions;
 pub(crate) mod fetch;
 mod groups;
 mod init_producer_id;
+mod list_config_resources;
 mod list_offsets;
 mod metadata;
 mod offset_for_leader_epoch;
@@ -167,6 +168,9 @@ async fn dispatch<W: World>(context: &Rc<Context<W>>, call: Call, body: Reader) 
         }),
         ApiKey::DescribeLogDirs => later(call, body, move |_, request| {
             describe_log_dirs::handle(context, request)
+        }),
+        ApiKey::ListConfigResources => now(call, body, |call, request| {
+            list_config_resources::handle(&context, call, &request)
         }),
         _ => groups::admit(context, call, body),
     }

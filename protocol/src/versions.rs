@@ -41,7 +41,7 @@ impl ApiRange {
 }
 
 /// Every API the broker advertises, ascending by key.
-pub const ADVERTISED: [ApiRange; 28] = [
+pub const ADVERTISED: [ApiRange; 31] = [
     ApiRange::new(ApiKey::Produce, 0, 13).served_from(3),
     ApiRange::new(ApiKey::Fetch, 4, 18),
     ApiRange::new(ApiKey::ListOffsets, 1, 11),
@@ -69,6 +69,9 @@ pub const ADVERTISED: [ApiRange; 28] = [
     ApiRange::new(ApiKey::IncrementalAlterConfigs, 0, 1),
     ApiRange::new(ApiKey::OffsetDelete, 0, 0),
     ApiRange::new(ApiKey::DescribeCluster, 0, 2),
+    ApiRange::new(ApiKey::ConsumerGroupHeartbeat, 0, 1),
+    ApiRange::new(ApiKey::ConsumerGroupDescribe, 0, 1),
+    ApiRange::new(ApiKey::ListConfigResources, 0, 1),
     ApiRange::new(ApiKey::DescribeTopicPartitions, 0, 0),
 ];
 

@@ -4,6 +4,7 @@
 //! [`super::Config::values`].
 
 use super::ConfigError;
+use super::consumer_groups;
 use super::keys::Values;
 
 /// How `__consumer_offsets` is created.
@@ -18,6 +19,7 @@ pub struct OffsetsTopic {
 impl OffsetsTopic {
     pub(super) fn read(values: &Values<'_>) -> Result<OffsetsTopic, ConfigError> {
         check_sessions(values)?;
+        consumer_groups::check(values)?;
         Ok(OffsetsTopic {
             // As many as one request may create.
             partitions: values.number("offsets.topic.num.partitions", 1..=10_000, 50)?,

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use chronik_protocol::Str;
 use chronik_protocol::configs::{self, ConfigDef, ConfigType, Scope};
 use chronik_shards::catalog::{
-    ConfigSource, ConfigSynonym, Image, Topic, broker_synonyms, is_dynamic_broker_config,
+    ConfigSource, ConfigSynonym, Image, Topic, broker_synonyms, group_synonyms,
+    is_dynamic_broker_config,
 };
 
 /// `ConfigResource.Type` of topics.
@@ -149,18 +150,20 @@ pub(super) fn of_all_brokers(image: &Image) -> Vec<Setting> {
     .collect()
 }
 
-/// All settings of a group, none of which can be set before there are groups.
-pub(super) fn of_group() -> Vec<Setting> {
+/// All settings of a group; it need not exist.
+pub(super) fn of_group(image: &Image, group: &str) -> Vec<Setting> {
+    let own = image.other_configs(RESOURCE_GROUP, group);
     let all = configs::all(Scope::Group);
     all.map(|definition| {
-        let behind = configs::broker(&format!("group.{}", definition.name));
+        let places = group_synonyms(own, &image.broker_configs.static_broker, definition);
+        let first = places.first();
         Setting {
             definition,
-            value: default_of(definition),
-            source: ConfigSource::Default as i8,
+            value: first.and_then(|first| first.value.clone()),
+            source: first.map_or(ConfigSource::Default, |first| first.source) as i8,
             read_only: false,
             is_sensitive: false,
-            synonyms: behind.and_then(default_synonym).into_iter().collect(),
+            synonyms: places.iter().map(Synonym::of).collect(),
         }
     })
     .collect()

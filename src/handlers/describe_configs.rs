@@ -74,7 +74,7 @@ fn settings(image: &Image, resource: &DescribeConfigsResource) -> Result<Vec<Set
             ErrorCode::InvalidRequest,
             "Group name must not be empty",
         )),
-        RESOURCE_GROUP => Ok(configs::of_group()),
+        RESOURCE_GROUP => Ok(configs::of_group(image, name)),
         RESOURCE_CLIENT_METRICS if name.is_empty() => {
             let message = "Client metrics subscription name must not be empty";
             Err(ApiError::new(ErrorCode::InvalidRequest, message))

@@ -3,6 +3,8 @@
 //! Runs on every shard; the coordinator is on the designated one. Translates versions, and answers
 //! itself only what concerns topics.
 
+mod consumer_group_describe;
+mod consumer_group_heartbeat;
 mod delete_groups;
 mod describe_groups;
 mod find_coordinator;
@@ -19,7 +21,7 @@ use std::rc::Rc;
 
 use chronik_io::World;
 use chronik_protocol::{ApiKey, ErrorCode, Reader};
-use chronik_shards::catalog::Topic;
+use chronik_shards::catalog::{GROUP_VERSION_FEATURE, Image, Topic};
 use chronik_shards::groups::{Caller, GroupReply, GroupRequest};
 
 use super::call::Call;
@@ -66,6 +68,12 @@ pub(super) fn admit<W: World>(context: Rc<Context<W>>, call: Call, body: Reader)
         ApiKey::OffsetDelete => later(call, body, move |_, request| {
             offset_delete::handle(context, request)
         }),
+        ApiKey::ConsumerGroupHeartbeat => later(call, body, move |call, request| {
+            consumer_group_heartbeat::handle(context, call, request)
+        }),
+        ApiKey::ConsumerGroupDescribe => later(call, body, move |_, request| {
+            consumer_group_describe::handle(context, request)
+        }),
         other => closed(format!("{other} has no handler")),
     }
 }
@@ -73,6 +81,18 @@ pub(super) fn admit<W: World>(context: Rc<Context<W>>, call: Call, body: Reader)
 /// Asks the coordinator; `None` when its shard has ended.
 async fn ask<W: World>(context: &Context<W>, request: GroupRequest) -> Option<GroupReply> {
     context.router.group(request).await.ok()
+}
+
+/// Whether groups of the new protocol are coordinated: the feature is on, and so is the setting
+/// (`group.coordinator.rebalance.protocols`).
+fn consumer_groups_are_on(image: &Image) -> bool {
+    let set = &image.broker_configs.static_broker;
+    let protocols = set.get("group.coordinator.rebalance.protocols");
+    let mut protocols = protocols
+        .map_or("classic,consumer", |set| set.as_str())
+        .split(',');
+    let level = image.features.get(GROUP_VERSION_FEATURE).copied();
+    level.is_some_and(|level| level >= 1) && protocols.any(|name| name.trim() == "consumer")
 }
 
 fn caller(call: &Call) -> Caller {

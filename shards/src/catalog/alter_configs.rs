@@ -12,6 +12,7 @@ use chronik_protocol::{ErrorCode, Str};
 
 use super::change::{ApiError, ConfigChange, ConfigOp, ConfigOpKind, ConfigResource};
 use super::config_rules::{check_broker_configs, check_topic_configs, is_list};
+use super::group_configs::check_group_configs;
 use super::image::Image;
 use super::replay::{RESOURCE_BROKER, RESOURCE_GROUP, RESOURCE_TOPIC};
 use super::topic_name::check_topic_name;
@@ -66,7 +67,7 @@ fn plan_one(image: &Image, change: &ConfigChange) -> Result<Vec<MetadataRecord>,
             let given = given.map(|(n, v)| (n.clone(), v.clone())).collect();
             check_broker_configs(&given, *id)?;
         }
-        ConfigResource::Other(kind, name) => check_other(*kind, name, &next)?,
+        ConfigResource::Other(kind, name) => check_other(image, *kind, name, &next)?,
     }
     Ok(difference(&change.resource, &current, &next))
 }
@@ -191,7 +192,12 @@ fn inherited(image: &Image, resource: &ConfigResource, name: &str) -> Str {
         .unwrap_or_default()
 }
 
-fn check_other(kind: i8, name: &str, next: &BTreeMap<Str, Str>) -> Result<(), ApiError> {
+fn check_other(
+    image: &Image,
+    kind: i8,
+    name: &str,
+    next: &BTreeMap<Str, Str>,
+) -> Result<(), ApiError> {
     if kind != RESOURCE_GROUP {
         return Err(ApiError::new(
             ErrorCode::InvalidRequest,
@@ -204,18 +210,7 @@ fn check_other(kind: i8, name: &str, next: &BTreeMap<Str, Str>) -> Result<(), Ap
             "Default group resources are not allowed.",
         ));
     }
-    for (setting, value) in next {
-        let Some(definition) = configs::find(Scope::Group, setting) else {
-            return Err(ApiError::new(
-                ErrorCode::InvalidConfig,
-                format!("Unknown group config name: {setting}"),
-            ));
-        };
-        definition
-            .validate(value)
-            .map_err(|error| ApiError::new(ErrorCode::InvalidConfig, error.to_string()))?;
-    }
-    Ok(())
+    check_group_configs(next, &image.broker_configs.static_broker)
 }
 
 fn difference(

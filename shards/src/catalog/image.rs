@@ -222,6 +222,15 @@ impl Image {
             .get(&(resource_type, Str::from(name.to_owned())))
     }
 
+    /// Names of resources that are neither topic nor broker and have settings.
+    pub fn others_with_configs(&self, resource_type: i8) -> impl Iterator<Item = &Str> {
+        let first = (resource_type, Str::default());
+        let found = self.other_configs.range(first..);
+        found
+            .take_while(move |((kind, _), _)| *kind == resource_type)
+            .map(|((_, name), _)| name)
+    }
+
     /// The layers that decide settings of a topic with these settings of its own.
     pub fn layers<'a>(&'a self, topic: &'a BTreeMap<Str, Str>) -> ConfigLayers<'a> {
         ConfigLayers {

@@ -34,6 +34,12 @@ use crate::request::{Acks, AppendPart, Isolation, ReadPart, ReadResult};
 
 /// `metadata.version` 4.3-IV0: what a log begun by us is written in.
 const METADATA_VERSION: i16 = 30;
+/// `group.version`: consumer groups of the new protocol (KIP-848).
+pub const GROUP_VERSION_FEATURE: &str = "group.version";
+/// The level at which they are on.
+const GROUP_VERSION: i16 = 1;
+/// The least `metadata.version` that goes with it (4.0-IV0).
+const METADATA_VERSION_OF_GROUPS: i16 = 22;
 /// The oldest `metadata.version` whose records are read (3.3-IV3).
 const METADATA_VERSION_MIN: i16 = 7;
 
@@ -291,17 +297,33 @@ impl<W: World> OpenedCatalogue<W> {
         Ok(())
     }
 
+    /// Levels that the log does not tell of yet, in Kafka's order. A log of a Kafka before 4.0 keeps
+    /// the groups of its time.
+    fn features(&self) -> Vec<MetadataRecord> {
+        let known = |name: &str| self.image.features.get(name).copied();
+        let level = |name: &str, feature_level: i16| {
+            MetadataRecord::FeatureLevel(FeatureLevelRecord {
+                name: Str::from(name),
+                feature_level,
+                ..FeatureLevelRecord::default()
+            })
+        };
+        let mut records = Vec::new();
+        let version = known("metadata.version");
+        if version.is_none() {
+            records.push(level("metadata.version", METADATA_VERSION));
+        }
+        let is_new_enough = version.unwrap_or(METADATA_VERSION) >= METADATA_VERSION_OF_GROUPS;
+        if known(GROUP_VERSION_FEATURE).is_none() && is_new_enough {
+            records.push(level(GROUP_VERSION_FEATURE, GROUP_VERSION));
+        }
+        records
+    }
+
     /// What a start writes once: the version of the log, this controller, this broker.
     fn registrations(&self, world: &W, registration: &Registration) -> Vec<MetadataRecord> {
         let node_id = registration.identity.node_id;
-        let mut records = Vec::new();
-        if !self.image.features.contains_key("metadata.version") {
-            records.push(MetadataRecord::FeatureLevel(FeatureLevelRecord {
-                name: Str::from("metadata.version"),
-                feature_level: METADATA_VERSION,
-                ..FeatureLevelRecord::default()
-            }));
-        }
+        let mut records = self.features();
         let incarnation_id = Uuid::from_random(world.random_u128());
         records.push(MetadataRecord::RegisterController(
             RegisterControllerRecord {
@@ -321,11 +343,14 @@ impl<W: World> OpenedCatalogue<W> {
             fenced: false,
             in_controlled_shutdown: false,
             directories: vec![registration.identity.directory_id],
-            features: vec![(
-                Str::from("metadata.version"),
-                METADATA_VERSION_MIN,
-                METADATA_VERSION,
-            )],
+            features: vec![
+                (Str::from_static(GROUP_VERSION_FEATURE), 0, GROUP_VERSION),
+                (
+                    Str::from("metadata.version"),
+                    METADATA_VERSION_MIN,
+                    METADATA_VERSION,
+                ),
+            ],
         };
         records.push(MetadataRecord::RegisterBroker(registration_record(
             node_id, &broker,

@@ -16,6 +16,7 @@ mod controller;
 #[cfg(test)]
 mod controller_tests;
 mod create_topics;
+mod group_configs;
 mod identity;
 mod image;
 mod metadata_log;
@@ -31,11 +32,12 @@ pub use change::{
 };
 pub use config_rules::is_dynamic as is_dynamic_broker_config;
 pub use create_topics::METADATA_TOPIC;
+pub use group_configs::group_synonyms;
 pub use identity::{DirectoryIdentity, IdentityError};
 pub use image::{
     BrokerConfigs, BrokerRegistration, Endpoint, Image, PartitionInfo, Topic, is_internal_topic,
 };
-pub use metadata_log::CatalogueError;
+pub use metadata_log::{CatalogueError, GROUP_VERSION_FEATURE};
 pub use replay::{RESOURCE_BROKER, RESOURCE_GROUP, RESOURCE_TOPIC, ReplayError};
 pub use snapshot::SnapshotError;
 pub use topic_config::{

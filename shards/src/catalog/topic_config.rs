@@ -288,6 +288,8 @@ pub enum ConfigSource {
     StaticBroker = 4,
     /// Kafka's (or Chronik's) default.
     Default = 5,
+    /// Set on the group.
+    Group = 8,
 }
 
 /// One place that gives a setting a value.

@@ -78,6 +78,7 @@ async fn every_version_of(door: &Door, key: ApiKey) {
         ApiKey::IncrementalAlterConfigs => ask!(IncrementalAlterConfigsRequest),
         ApiKey::DescribeCluster => ask!(DescribeClusterRequest),
         ApiKey::DescribeTopicPartitions => ask!(DescribeTopicPartitionsRequest),
+        ApiKey::ListConfigResources => ask!(ListConfigResourcesRequest),
         other => every_group_version_of(door, other).await,
     }
 }
@@ -100,6 +101,8 @@ async fn every_group_version_of(door: &Door, key: ApiKey) {
         ApiKey::OffsetCommit => ask!(OffsetCommitRequest),
         ApiKey::OffsetFetch => ask!(OffsetFetchRequest),
         ApiKey::OffsetDelete => ask!(OffsetDeleteRequest),
+        ApiKey::ConsumerGroupHeartbeat => ask!(ConsumerGroupHeartbeatRequest),
+        ApiKey::ConsumerGroupDescribe => ask!(ConsumerGroupDescribeRequest),
         other => panic!("{other} is advertised and not in this test"),
     }
 }
