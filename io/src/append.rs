@@ -190,6 +190,12 @@ impl<F: File> AppendFile<F> {
         self.writing.is_some() || self.zeroing.is_some() || self.syncing
     }
 
+    /// Whether a write is on its way.
+    #[must_use]
+    pub fn is_writing(&self) -> bool {
+        self.writing.is_some()
+    }
+
     /// Whether bytes wait for [`AppendFile::take_write`].
     #[must_use]
     pub fn has_pending(&self) -> bool {
@@ -209,7 +215,9 @@ impl<F: File> AppendFile<F> {
         }
     }
 
-    fn pending_bytes(&self) -> u64 {
+    /// Bytes that wait for [`AppendFile::take_write`].
+    #[must_use]
+    pub fn pending_bytes(&self) -> u64 {
         self.end - self.writing.unwrap_or(self.written)
     }
 

@@ -3,6 +3,7 @@
 //! Owns test code only. Each check works below a directory of its own, on whatever executor runs it.
 
 use crate::append::{AppendError, AppendFile, AppendOptions, SyncMethod, SyncMode};
+use crate::mapping::Mapping;
 use crate::simulated::Random;
 use crate::storage::{BLOCK_BYTES, BlockBuffer, File};
 use crate::world::{OpenMode, OpenOptions, World};
@@ -66,6 +67,33 @@ pub(crate) fn small(kind: (SyncMode, SyncMethod)) -> AppendOptions {
         pending_bytes_max: 48 << 10,
         ..AppendOptions::default()
     }
+}
+
+/// A mapped file begins as zeros, and readers of the file see what was stored.
+pub(crate) async fn mappings_are_files<W: World>(world: &W, dir: &Path) {
+    let path = dir.join("mapped");
+    let mut mapping = world.create_mapping(&path, 3 * BLOCK_BYTES).await.unwrap();
+    assert_eq!(mapping.len(), 3 * BLOCK_BYTES);
+    let file = world.read_file(&path, 1 << 20).await.unwrap();
+    assert_eq!(&file[..], &[0; 3 * BLOCK_BYTES][..]);
+    let again = world.create_mapping(&path, BLOCK_BYTES).await;
+    assert_eq!(again.err().unwrap().kind(), io::ErrorKind::AlreadyExists);
+    mapping.prepare(100, 2 * BLOCK_BYTES).unwrap();
+    mapping.store(BLOCK_BYTES - 3, b"stored");
+    mapping.publish(8, 0x0102_0304_0506_0708);
+    let last = mapping.len() - 8;
+    mapping.publish(last, u64::MAX);
+    let file = world.read_file(&path, 1 << 20).await.unwrap();
+    assert_eq!(&file[BLOCK_BYTES - 3..BLOCK_BYTES + 3], b"stored");
+    assert_eq!(&file[8..16], &[8, 7, 6, 5, 4, 3, 2, 1]);
+    assert_eq!(&file[last..], &[0xff; 8]);
+    drop(mapping);
+    assert_eq!(world.read_file(&path, 1 << 20).await.unwrap(), file);
+    assert_eq!(
+        world.boot_id().await.unwrap(),
+        world.boot_id().await.unwrap()
+    );
+    world.remove_file(&path).await.unwrap();
 }
 
 /// Appends of random sizes in random groups, with reopening, arrive byte for byte.

@@ -7,12 +7,14 @@
 
 mod blocking;
 mod file;
+mod mapping;
 mod names;
 mod tasks;
 #[cfg(test)]
 mod tests;
 
 pub use file::{DirectBuffer, DirectFile};
+pub use mapping::DirectMapping;
 
 use crate::watchdog::{ShardWork, Watchdog};
 use crate::world::{DirEntry, OpenMode, OpenOptions, World};
@@ -248,6 +250,7 @@ pub(crate) async fn or_abort<T>(shard: usize, future: impl Future<Output = T>) -
 
 impl World for DirectWorld {
     type File = DirectFile;
+    type Mapping = DirectMapping;
     type Sleep = DirectSleep;
 
     fn now_ms(&self) -> i64 {
@@ -359,6 +362,20 @@ impl World for DirectWorld {
             len,
             options.write_through,
         ))
+    }
+
+    async fn create_mapping(&self, path: &Path, len: usize) -> io::Result<DirectMapping> {
+        let path = path.to_owned();
+        let file = {
+            let _io = self.begin_io();
+            let create = move || mapping::create(&path, len);
+            self.inner.zeros.run(create).await?
+        };
+        DirectMapping::over(&file, len)
+    }
+
+    async fn boot_id(&self) -> io::Result<u128> {
+        self.on_helper(names::boot_id).await
     }
 
     async fn free_bytes(&self, path: &Path) -> io::Result<u64> {

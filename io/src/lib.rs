@@ -10,6 +10,7 @@ mod behaviour_tests;
 pub mod direct;
 pub mod executor;
 mod log_bridge;
+pub mod mapping;
 pub mod mesh;
 pub mod net;
 pub mod preflight;
@@ -25,8 +26,9 @@ pub use append::{
     AppendError, AppendFile, AppendOptions, Completed, JobResult, SyncJob, SyncMethod, SyncMode,
     WriteJob, ZeroJob,
 };
-pub use direct::{DirectFile, DirectWorld};
+pub use direct::{DirectFile, DirectMapping, DirectWorld};
 pub use executor::{ExecutorOptions, Running, ShardSeat};
+pub use mapping::Mapping;
 pub use mesh::{Call, Endpoint, Lost, Mesh, MeshOptions, Remote, RemoteCall, Responder};
 pub use net::{DirectStream, Listener, Stream};
 pub use storage::{BLOCK_BYTES, BlockBuffer, File};

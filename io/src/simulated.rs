@@ -7,6 +7,7 @@ mod disk;
 mod executor;
 mod fault;
 mod inode;
+mod mapping;
 mod pipe;
 mod random;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod world;
 
 pub use executor::Sleep;
 pub use fault::{Fault, Faults, Operation};
+pub use mapping::SimulatedMapping;
 pub use pipe::{SimulatedStream, pipe};
 pub use random::Random;
 pub use world::{SimulatedBuffer, SimulatedFile, SimulatedWorld};
@@ -40,6 +42,14 @@ pub(crate) struct Core {
     /// Operations waiting for the device.
     outstanding: Cell<usize>,
     wall_origin_ms: i64,
+    boot_id: u128,
+}
+
+/// A start of the machine, or of the process on it.
+struct Boot {
+    wall_ms: i64,
+    /// The same until the power goes.
+    id: u128,
 }
 
 impl Core {
@@ -67,17 +77,22 @@ impl Simulation {
     /// A machine with an empty disk.
     #[must_use]
     pub fn new(seed: u64) -> Simulation {
-        Simulation::on(Disk::default(), Random::new(seed), seed, WALL_ORIGIN_MS)
+        let boot = Boot {
+            wall_ms: WALL_ORIGIN_MS,
+            id: 1,
+        };
+        Simulation::on(Disk::default(), Random::new(seed), seed, boot)
     }
 
-    fn on(disk: Disk, random: Random, seed: u64, wall_origin_ms: i64) -> Simulation {
+    fn on(disk: Disk, random: Random, seed: u64, boot: Boot) -> Simulation {
         let core = Core {
             executor: Executor::new(0),
             random: RefCell::new(random),
             disk: RefCell::new(disk),
             faults: RefCell::new(Faults::default()),
             outstanding: Cell::new(0),
-            wall_origin_ms,
+            wall_origin_ms: boot.wall_ms,
+            boot_id: boot.id,
         };
         Simulation {
             core: Rc::new(core),
@@ -169,24 +184,28 @@ impl Simulation {
     /// Cuts the power and starts again on what the disk kept. Faults are cleared.
     #[must_use]
     pub fn crash(self) -> Simulation {
-        self.restart(Disk::after_power_cut)
+        self.restart(Disk::after_power_cut, true)
     }
 
     /// Kills the process and starts again: what the kernel was given is all there, and what of it
     /// was not synced is still not. Faults are cleared.
     #[must_use]
     pub fn kill(self) -> Simulation {
-        self.restart(Disk::after_kill)
+        self.restart(Disk::after_kill, false)
     }
 
-    fn restart(self, survive: impl FnOnce(Disk, &mut Random) -> Disk) -> Simulation {
+    fn restart(self, survive: impl FnOnce(Disk, &mut Random) -> Disk, reboots: bool) -> Simulation {
         let mut random = self.core.random.borrow().clone();
         // Before the tasks go: what their drop code does must not reach the disk any more.
         let disk = survive(self.core.disk.take(), &mut random);
         let down_ms = random.below(60_000);
         let ran_ms = self.core.executor.now_ns() / 1_000_000;
         let wall_ms = self.core.wall_origin_ms + ((ran_ms + down_ms) as i64);
-        Simulation::on(disk, random, self.seed, wall_ms)
+        let boot = Boot {
+            wall_ms,
+            id: self.core.boot_id + u128::from(reboots),
+        };
+        Simulation::on(disk, random, self.seed, boot)
     }
 }
 

@@ -9,6 +9,7 @@
 // exactly the single-threaded sharing (`Rc`) the design rests on.
 #![allow(async_fn_in_trait)]
 
+use crate::mapping::Mapping;
 use crate::storage::File;
 use bytes::Bytes;
 use std::ffi::OsString;
@@ -91,6 +92,8 @@ pub struct DirEntry {
 pub trait World: Clone + 'static {
     /// An open file of this world.
     type File: File;
+    /// A mapped file of this world.
+    type Mapping: Mapping;
     /// A sleep that has been asked for; dropping it takes the request back.
     type Sleep: Future<Output = ()> + Unpin + 'static;
 
@@ -154,6 +157,18 @@ pub trait World: Clone + 'static {
         path: &Path,
         options: impl Into<OpenOptions>,
     ) -> io::Result<Self::File>;
+
+    /// Creates `path`, which must not exist, with `len` bytes of zeros (at least one), all of them
+    /// written and durable, and maps it. Works in the background, off the shard's core where it can.
+    ///
+    /// # Errors
+    /// `StorageFull`; `Unsupported` on a file system that may need new blocks to overwrite old bytes,
+    /// where a full disk would end the process. No file is left then.
+    async fn create_mapping(&self, path: &Path, len: usize) -> io::Result<Self::Mapping>;
+
+    /// Names the time since this machine was last started: what a process had stored in a mapping
+    /// and not synced is there as long as this is the same.
+    async fn boot_id(&self) -> io::Result<u128>;
 
     /// Bytes an unprivileged process can still write to the file system that holds `path`.
     async fn free_bytes(&self, path: &Path) -> io::Result<u64>;

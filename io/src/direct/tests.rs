@@ -37,6 +37,7 @@ fn behaves_as_every_world() {
         behaviour::append_arrives(&world, &dir, 1).await;
         behaviour::reads_are_clamped(&world, &dir).await;
         behaviour::directories_work(&world, &dir).await;
+        behaviour::mappings_are_files(&world, &dir).await;
     });
 }
 

@@ -23,9 +23,11 @@ pub enum Operation {
     Open,
     /// Creating, renaming, removing, listing and syncing directory entries.
     Directory,
+    /// Bringing pages of a mapping into memory.
+    Map,
 }
 
-const OPERATIONS: usize = 7;
+const OPERATIONS: usize = 8;
 
 /// How an operation fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

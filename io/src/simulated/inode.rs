@@ -11,6 +11,9 @@ use std::ops::Range;
 /// What a disk writes at once; a power cut never tears less than this.
 pub(super) const SECTOR_BYTES: usize = 512;
 
+/// Versions of a stored-to sector from which a power cut chooses one.
+const STORED_VERSIONS_MAX: usize = 8;
+
 type Sector = [u8; SECTOR_BYTES];
 
 /// A moment in the order of changes to one file.
@@ -70,6 +73,23 @@ impl Inode {
                 .entry(number)
                 .or_default()
                 .push((self.changes, sector));
+        }
+    }
+
+    /// Stores into the mapped file, which the kernel writes back sector by sector, when it likes.
+    pub(super) fn store(&mut self, at: usize, data: &[u8]) {
+        self.current[at..at + data.len()].copy_from_slice(data);
+        self.changes += 1;
+        for number in at / SECTOR_BYTES..(at + data.len()).div_ceil(SECTOR_BYTES) {
+            let mut sector = [0; SECTOR_BYTES];
+            let start = number * SECTOR_BYTES;
+            let held = &self.current[start..self.current.len().min(start + SECTOR_BYTES)];
+            sector[..held.len()].copy_from_slice(held);
+            let versions = self.unsynced.entry(number as u64).or_default();
+            if versions.len() == STORED_VERSIONS_MAX {
+                versions.remove(0);
+            }
+            versions.push((self.changes, sector));
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::{Random, Simulation, pipe};
 use crate::behaviour_tests as behaviour;
+use crate::mapping::Mapping;
 use crate::net::Stream;
 use crate::world::{OpenMode, OpenOptions, World};
 use bytes::{Bytes, BytesMut};
@@ -22,8 +23,38 @@ fn behaves_as_every_world() {
             behaviour::append_arrives(&world, dir, seed).await;
             behaviour::reads_are_clamped(&world, dir).await;
             behaviour::directories_work(&world, dir).await;
+            behaviour::mappings_are_files(&world, dir).await;
         });
     }
+}
+
+/// A kill keeps what was stored in a mapping; after a power cut each sector is in one of its versions.
+#[test]
+fn mappings_outlive_the_process_and_not_the_power() {
+    let path = Path::new("/mapped");
+    let (mut kept, mut lost) = (0, 0);
+    for seed in 0..60 {
+        let mut simulation = Simulation::new(seed);
+        let world = simulation.world();
+        let mut mapping = simulation.run(world.create_mapping(path, 8192)).unwrap();
+        let boot = simulation.run(world.boot_id()).unwrap();
+        mapping.store(510, b"abcd");
+        mapping.store(511, b"X");
+        let mut simulation = simulation.kill();
+        let world = simulation.world();
+        assert_eq!(simulation.run(world.boot_id()).unwrap(), boot);
+        let file = simulation.run(world.read_file(path, 8192)).unwrap();
+        assert_eq!(&file[510..514], b"aXcd");
+        let mut simulation = simulation.crash();
+        let world = simulation.world();
+        assert_ne!(simulation.run(world.boot_id()).unwrap(), boot);
+        let file = simulation.run(world.read_file(path, 8192)).unwrap();
+        assert!([&b"\0\0"[..], b"ab", b"aX"].contains(&&file[510..512]));
+        assert!([&b"\0\0"[..], b"cd"].contains(&&file[512..514]));
+        kept += usize::from(file[510..514] == *b"aXcd");
+        lost += usize::from(file[510..514] == [0; 4]);
+    }
+    assert!(kept > 0 && lost > 0, "{kept} kept, {lost} lost");
 }
 
 /// What a run did, as a list: order of tasks, times and random numbers.

@@ -7,6 +7,7 @@ use super::Core;
 use super::disk::{Change, Disk, Node};
 use super::executor::Sleep;
 use super::fault::{Fault, Operation};
+use super::mapping::SimulatedMapping;
 use crate::storage::{BLOCK_BYTES, BlockBuffer, File, block_ceiling};
 use crate::world::{DirEntry, OpenMode, OpenOptions, World};
 use bytes::Bytes;
@@ -22,7 +23,7 @@ pub struct SimulatedWorld {
 }
 
 impl SimulatedWorld {
-    fn disk<T>(&self, access: impl FnOnce(&mut Disk) -> T) -> T {
+    pub(super) fn disk<T>(&self, access: impl FnOnce(&mut Disk) -> T) -> T {
         access(&mut self.core.disk.borrow_mut())
     }
 
@@ -42,7 +43,7 @@ impl SimulatedWorld {
         Sleep::new(Rc::clone(&self.core), self.core.executor.now_ns() + wait_ns).await;
     }
 
-    fn fault(&self, operation: Operation, path: &Path) -> Option<Fault> {
+    pub(super) fn fault(&self, operation: Operation, path: &Path) -> Option<Fault> {
         let mut faults = self.core.faults.borrow_mut();
         faults.draw(&mut self.core.random.borrow_mut(), operation, path)
     }
@@ -85,6 +86,7 @@ impl SimulatedWorld {
 
 impl World for SimulatedWorld {
     type File = SimulatedFile;
+    type Mapping = SimulatedMapping;
     type Sleep = Sleep;
 
     fn now_ms(&self) -> i64 {
@@ -226,6 +228,27 @@ impl World for SimulatedWorld {
             path: path.to_owned(),
             options,
         })
+    }
+
+    async fn create_mapping(&self, path: &Path, len: usize) -> io::Result<SimulatedMapping> {
+        if self.disk(|disk| disk.lookup(path)).is_some() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let file = self.open_file(path, OpenMode::ReadWriteCreate).await?;
+        if let Err(error) = file.write_zeros(0, block_ceiling(len as u64)).await {
+            self.remove_file(path).await?;
+            return Err(error);
+        }
+        Ok(SimulatedMapping {
+            world: self.clone(),
+            inode: file.inode,
+            path: path.to_owned(),
+            len,
+        })
+    }
+
+    async fn boot_id(&self) -> io::Result<u128> {
+        Ok(self.core.boot_id)
     }
 
     async fn free_bytes(&self, path: &Path) -> io::Result<u64> {
