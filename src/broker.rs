@@ -217,6 +217,7 @@ fn start_options(config: &Config) -> StartOptions {
         cluster_id: config.cluster_id.map(|id| Str::from(id.to_string())),
         endpoints: endpoints.collect(),
         rack: config.rack.clone().map(Str::from),
+        write_behind_bytes: config.write_behind_bytes,
         static_configs: config.values.iter().map(text).collect::<BTreeMap<_, _>>(),
     }
 }

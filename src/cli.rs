@@ -63,6 +63,8 @@ Keys of Chronik's own:
   chronik.shards        executors, one per core [default: the cores this process may use]
   chronik.durability    disk: a produce is acknowledged once it survives a power cut [default]
                         process: once it survives the end of this process, as in Kafka
+  chronik.writebehind.bytes  what each shard keeps beside the log for that, in a mapped file;
+                        0 for none [default: 67108864]
 
 Logging: CHRONIK_TRACE=debug (or chronik=debug,chronik_shards=trace); the default is info.
 

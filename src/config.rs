@@ -30,6 +30,10 @@ const DEFAULT_DATA_DIR: &str = "./data";
 const DEFAULT_QUEUED_BYTES_PER_SHARD: usize = 256 << 20;
 /// Most shards that are ever started, far above the cores of today's machines.
 const SHARDS_MAX: usize = 1024;
+/// Smallest write-behind ring, bytes: one batch may take a quarter of it.
+const WRITE_BEHIND_BYTES_MIN: usize = 1 << 20;
+/// Largest write-behind ring, bytes.
+const WRITE_BEHIND_BYTES_MAX: usize = 1 << 30;
 /// Longest `connections.max.idle.ms`, ms: a hundred years, so that sums cannot overflow.
 const IDLE_MS_MAX: i64 = 100 * 365 * 86_400_000;
 
@@ -106,6 +110,8 @@ pub struct Config {
     pub cluster_id: Option<Uuid>,
     /// Executors; `None` means one for each core the process may use.
     pub shards: Option<NonZeroUsize>,
+    /// Bytes of each shard's write-behind ring; 0 for none.
+    pub write_behind_bytes: usize,
     /// Whether Metadata and Produce may create topics.
     pub auto_create_topics: bool,
     /// Whether DeleteTopics is allowed.
@@ -157,6 +163,7 @@ impl Config {
             rack: values.text("broker.rack").map(str::to_owned),
             cluster_id: cluster_id(&values)?,
             shards: NonZeroUsize::new(shards),
+            write_behind_bytes: sizes.write_behind,
             auto_create_topics: values.flag("auto.create.topics.enable", true)?,
             delete_topic_enable: values.flag("delete.topic.enable", true)?,
             request_bytes_max: sizes.request,
@@ -203,6 +210,7 @@ struct Sizes {
     request: usize,
     queued: usize,
     fetch: usize,
+    write_behind: usize,
 }
 
 impl Sizes {
@@ -218,8 +226,20 @@ impl Sizes {
             request,
             queued,
             fetch,
+            write_behind: write_behind_bytes(values)?,
         })
     }
+}
+
+fn write_behind_bytes(values: &Values<'_>) -> Result<usize, ConfigError> {
+    const KEY: &str = "chronik.writebehind.bytes";
+    let bytes = values.number(KEY, 0..=WRITE_BEHIND_BYTES_MAX, 64 << 20)?;
+    if (1..WRITE_BEHIND_BYTES_MIN).contains(&bytes) {
+        let accepted =
+            format!("0, or {WRITE_BEHIND_BYTES_MIN} to {WRITE_BEHIND_BYTES_MAX} for each shard");
+        return Err(ConfigError::invalid(KEY, &bytes.to_string(), accepted));
+    }
+    Ok(bytes)
 }
 
 /// Refuses impossible values of known keys; names the keys that nobody knows.

@@ -30,6 +30,7 @@ use crate::partition::{OffsetJob, Partition, ReadJob};
 use crate::placement::COORDINATOR_SHARD;
 use crate::request::{Reply, Request};
 use crate::shard::{Done, Effect, OpenTask, Shard};
+use crate::write_behind;
 
 type State<W> = Shard<W, Responder<Reply>>;
 
@@ -166,6 +167,11 @@ impl<W: World> Driver<W> {
                 let noted = InternalAnswer::Noted { durable: true };
                 let durable = matches!(reply, Ok(Reply::Internal(InternalReply(a))) if a == noted);
                 driver.done(Done::Noted { durable });
+            }),
+            Effect::MakeRing { bytes } => self.spawn(move |driver| async move {
+                let (data, shard) = (driver.data(), driver.inner.endpoint.index());
+                let result = write_behind::make(&driver.inner.world, &data, shard, bytes).await;
+                driver.done(Done::RingMade(result));
             }),
             Effect::Rest => self.spawn(|driver| async move {
                 driver.inner.world.pause().await;
@@ -312,6 +318,8 @@ impl<W: World> Driver<W> {
             .write(world, &data.join(HIGH_WATERMARK_FILE))
             .await?;
         if clean {
+            // Every log was closed whole: what the rings hold is in them.
+            write_behind::remove_all(world, &data).await?;
             let marker = CleanShutdown {
                 broker_epoch: image.broker_epoch,
             };

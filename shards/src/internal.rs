@@ -10,6 +10,8 @@ use chronik_protocol::{Str, Uuid};
 
 use crate::catalog::Image;
 use crate::partition::{CloseReport, RecoveryHint};
+use crate::request::PartitionId;
+use crate::write_behind::LeftBehind;
 
 /// A request between shards; see [`crate::Request::Internal`].
 #[derive(Debug)]
@@ -33,7 +35,10 @@ pub(crate) enum Internal {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum InternalAnswer {
-    Loaded,
+    /// Every partition was opened, but these.
+    Loaded {
+        failed: Vec<PartitionId>,
+    },
     /// Whether the notes are durable.
     Noted {
         durable: bool,
@@ -50,6 +55,8 @@ pub(crate) struct Boot {
     pub(crate) hints: BTreeMap<(Str, i32), RecoveryHint>,
     /// The last run stopped cleanly.
     pub(crate) clean: bool,
+    /// What the last run had acknowledged and not written.
+    pub(crate) left_behind: LeftBehind,
     /// Topics whose directories may be removed without asking.
     pub(crate) removed: BTreeSet<Uuid>,
 }

@@ -19,6 +19,7 @@ mod purgatory;
 mod request;
 mod shard;
 mod start;
+mod write_behind;
 
 pub use internal::{InternalReply, InternalRequest};
 pub use placement::{COORDINATOR_SHARD, shard_of};

@@ -59,6 +59,16 @@ pub const CACHE_COLD_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes of sealed segments' indexes that one shard keeps in memory.
 pub const CACHE_INDEX_BYTES: usize = 8 * 1024 * 1024;
 
+/// How long the write of a batch that survives the process already may wait for more, ms. Bounds
+/// what a power cut takes from a topic of the *process* promise besides what the device has not written.
+pub const WRITE_BEHIND_LINGER_MS_MAX: u64 = 5;
+
+/// Bytes of one partition that end the waiting: a write of this size is as cheap per byte as any.
+pub const WRITE_BEHIND_WRITE_BYTES: u64 = 256 * 1024;
+
+/// After a write-behind ring could not be made, the next try comes this much later, ms.
+pub const WRITE_BEHIND_RETRY_MS: u64 = 10_000;
+
 /// Bytes of a checkpoint file or of another small file of the data directory that is read.
 pub const SMALL_FILE_BYTES_MAX: usize = 64 * 1024 * 1024;
 

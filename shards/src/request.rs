@@ -275,6 +275,13 @@ pub enum OffsetTarget {
     Timestamp(i64),
 }
 
+impl OffsetTarget {
+    /// Whether the log itself has to be searched.
+    pub(crate) fn is_searched(self) -> bool {
+        matches!(self, Self::MaxTimestamp | Self::Timestamp(_))
+    }
+}
+
 /// One question of ListOffsets.
 #[derive(Clone, Debug)]
 pub struct OffsetQuery {

@@ -6,9 +6,11 @@
 
 mod appends;
 mod apply;
+mod behind;
 mod checkpoints;
 mod control;
 mod groups;
+mod jobs;
 mod reads;
 mod stop;
 pub(crate) mod timers;
@@ -39,13 +41,14 @@ use crate::request::{
     DeleteRecordsPart, DeleteRecordsResult, EpochAnswer, EpochQuery, LogDescription, LogScope,
     PartitionId, Reply, Request,
 };
+use crate::write_behind::{Ring, WriteBehind};
 use appends::PendingAppend;
 use apply::Applying;
 pub(crate) use apply::OpenTask;
 use checkpoints::{Checkpoints, Notes};
 use control::Control;
 use groups::Groups;
-use reads::{PendingOffsets, PendingRead};
+use reads::{PendingOffsets, PendingRead, UnwrittenQueries};
 use stop::Stopping;
 use timers::{Timer, TimerKey, Timers};
 
@@ -82,6 +85,10 @@ pub(crate) enum Effect<W: World, R> {
     },
     /// Stops all shards, this one included, and marks the directory as clean.
     StopAll(R, Arc<Image>),
+    /// Makes this shard's write-behind ring.
+    MakeRing {
+        bytes: usize,
+    },
     /// Lets other tasks of the shard run, then comes back.
     Rest,
     /// Reads a partition of `__consumer_offsets` for the group coordinator.
@@ -125,6 +132,7 @@ pub(crate) enum Done<W: World> {
         durable: bool,
     },
     CheckpointsWritten(std::io::Result<()>),
+    RingMade(std::io::Result<Ring<W::Mapping>>),
     Rested,
     GroupRead(ReadDone<W>),
     GroupRested,
@@ -154,6 +162,7 @@ pub(crate) struct Shard<W: World, R> {
     /// What the last run left, until the first image has been applied.
     boot: Option<Arc<Boot>>,
     cache: BatchCache,
+    write_behind: WriteBehind<W>,
     partitions: BTreeMap<PartitionId, Slot<W>>,
     appends: Slab<PendingAppend<R>>,
     reads: Slab<PendingRead<R>>,
@@ -161,6 +170,8 @@ pub(crate) struct Shard<W: World, R> {
     read_queue: VecDeque<(crate::request::ReadRequest, R)>,
     disk_read_bytes: usize,
     offset_queries: Slab<PendingOffsets<R>>,
+    /// Searches that wait until what they may find is written.
+    unwritten_queries: Vec<UnwrittenQueries<R>>,
     purgatory: Purgatory<R>,
     /// Parked requests that have what they waited for, with their timers.
     woken: VecDeque<(usize, TimerKey)>,
@@ -192,6 +203,8 @@ pub(crate) struct ShardOptions {
     pub(crate) count: usize,
     /// `producer.id.expiration.ms`.
     pub(crate) producer_expiration_ms: i64,
+    /// `chronik.writebehind.bytes`.
+    pub(crate) write_behind_bytes: usize,
 }
 
 impl<W: World, R> Shard<W, R> {
@@ -210,12 +223,14 @@ impl<W: World, R> Shard<W, R> {
                 cold_bytes: CACHE_COLD_BYTES,
                 index_bytes: CACHE_INDEX_BYTES,
             }),
+            write_behind: WriteBehind::new(options.write_behind_bytes),
             partitions: BTreeMap::new(),
             appends: Slab::new(),
             reads: Slab::new(),
             read_queue: VecDeque::new(),
             disk_read_bytes: 0,
             offset_queries: Slab::new(),
+            unwritten_queries: Vec::new(),
             purgatory: Purgatory::default(),
             woken: VecDeque::new(),
             resting: false,
@@ -345,6 +360,7 @@ impl<W: World, R> Shard<W, R> {
             Done::Snapshot(result) => self.snapshot_written(result),
             Done::Noted { durable } => self.noted(durable),
             Done::CheckpointsWritten(result) => self.checkpoints_written(result),
+            Done::RingMade(result) => self.ring_made(result),
             Done::Rested => self.rested(),
             Done::GroupRead(done) => self.group_read(done),
             Done::GroupRested => self.with_groups(Coordinator::rested),
@@ -365,6 +381,7 @@ impl<W: World, R> Shard<W, R> {
                     }
                     self.collect_jobs(id);
                 }
+                Timer::WriteBehind => self.write_what_lingers(),
                 Timer::ExpireProducers => self.expire_producers(now),
                 Timer::Groups => self.groups_due(),
             }
@@ -431,64 +448,6 @@ impl<W: World, R> Shard<W, R> {
 
     fn owns(&self, image: &Image, id: PartitionId) -> bool {
         shard_of(image, id, self.count) == self.index
-    }
-
-    /// Starts whatever a partition wants done, and notes when it wants to be asked again.
-    fn collect_jobs(&mut self, id: PartitionId) {
-        let Some(Slot::Online(partition)) = self.partitions.get_mut(&id) else {
-            return;
-        };
-        partition.take_jobs(&mut self.jobs);
-        self.counters.jobs += self.jobs.len() as u64;
-        self.effects.extend(self.jobs.drain(..).map(Effect::Job));
-        // A partition's timer is set when it first wants one and again whenever it fires; an early
-        // call does nothing.
-        if let Some(deadline_ns) = partition.next_timer_ns()
-            && self.timed_partitions.insert(id)
-        {
-            self.timers.add(deadline_ns, Timer::Partition(id));
-        }
-    }
-
-    fn job_done(&mut self, done: JobDone<W>) {
-        let (id, now) = (done.partition(), self.now());
-        match self.partitions.get_mut(&id) {
-            Some(Slot::Online(partition)) => {
-                let mut events = std::mem::take(&mut self.events);
-                partition.complete(&mut self.cache, done, now, &mut events);
-                for event in events.drain(..) {
-                    self.on_event(id, event);
-                }
-                self.events = events;
-                self.collect_jobs(id);
-                self.flush_notes();
-                self.close_when_idle();
-            }
-            Some(Slot::Draining(partition)) => {
-                // Whoever waited for these events has been answered.
-                partition.complete(&mut self.cache, done, now, &mut Vec::new());
-                self.remove_when_idle(id);
-            }
-            _ => {}
-        }
-    }
-
-    fn on_event(&mut self, id: PartitionId, event: PartitionEvent) {
-        match event {
-            PartitionEvent::Acked { tag, result } => self.acked(id, tag, result),
-            PartitionEvent::HighWatermark { .. } => self.wake_readers(id),
-            PartitionEvent::RecoveryPoint(offset) => {
-                self.note(id, crate::internal::OffsetChange::RecoveryPoint(offset));
-            }
-            PartitionEvent::LogStart(offset) => {
-                self.note(id, crate::internal::OffsetChange::LogStart(offset));
-            }
-            PartitionEvent::Failed { error } => {
-                self.counters.logs_failed += 1;
-                tracing::error!(topic = %id.topic_id, partition = id.index, %error, "log offline");
-                self.wake_all_readers(id);
-            }
-        }
     }
 
     fn epoch_end(&mut self, query: &EpochQuery) -> EpochAnswer {

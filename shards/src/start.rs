@@ -19,7 +19,7 @@ use crate::catalog::{
     Registration, open_catalogue,
 };
 use crate::driver::{Driver, set_aside};
-use crate::internal::{Boot, Internal, InternalRequest};
+use crate::internal::{Boot, Internal, InternalAnswer, InternalReply, InternalRequest};
 use crate::log::LogError;
 use crate::log::checkpoint::{
     CLEAN_SHUTDOWN_FILE, LOG_START_FILE, OffsetCheckpoint, PARTITION_METADATA_FILE,
@@ -31,6 +31,7 @@ use crate::partition::{Partition, RecoveryHint};
 use crate::placement::{COORDINATOR_SHARD, shard_of};
 use crate::request::{PartitionId, Reply, Request};
 use crate::shard::{Shard, ShardOptions};
+use crate::write_behind::LeftBehind;
 
 /// `producer.id.expiration.ms`'s default: a day.
 const PRODUCER_EXPIRATION_MS: i64 = 86_400_000;
@@ -48,6 +49,8 @@ pub struct StartOptions {
     pub endpoints: Vec<Endpoint>,
     /// `broker.rack`.
     pub rack: Option<Str>,
+    /// Bytes of each shard's write-behind ring (`chronik.writebehind.bytes`); 0 for none.
+    pub write_behind_bytes: usize,
     /// Every broker setting that was given explicitly, by Kafka's names, checked.
     pub static_configs: BTreeMap<Str, Str>,
 }
@@ -140,6 +143,7 @@ pub async fn start<W: World>(
             .get("producer.id.expiration.ms")
             .and_then(|value| value.trim().parse().ok())
             .unwrap_or(PRODUCER_EXPIRATION_MS),
+        write_behind_bytes: options.write_behind_bytes,
     };
     let state = Shard::new(world.clone(), &shard, Arc::new(empty.clone()));
     let driver = Driver::start(world.clone(), endpoint.clone(), state, Rc::clone(&image));
@@ -147,7 +151,8 @@ pub async fn start<W: World>(
         match boot(&world, &driver, options, empty).await {
             Ok(boot) => {
                 let load = || Request::Internal(InternalRequest(Internal::Load(Arc::clone(&boot))));
-                driver.ask_all(load).await;
+                let loaded = driver.ask_all(load).await;
+                drop_left_behind(&world, &boot, loaded).await?;
             }
             Err(error) => {
                 let reason: Arc<str> = Arc::from(error.to_string());
@@ -198,11 +203,18 @@ async fn boot<W: World>(
         .begin_epoch(world, &mut cache, data, &registration)
         .await?;
     sweep(world, data, &opened.image, &opened.removed).await?;
+    let mut left_behind = LeftBehind::find(world, data).await.map_err(about(data))?;
+    left_behind.retain_known(|id| {
+        let topic = opened.image.topic_by_id(id.topic_id);
+        let partitions = topic.map_or(0, |topic| topic.partitions.len());
+        usize::try_from(id.index).is_ok_and(|index| index < partitions)
+    });
     let boot = Arc::new(Boot {
         image: Arc::new(opened.image),
         data: data.clone(),
         hints: hints(&recovery_points, &log_starts, clean),
         clean,
+        left_behind,
         removed: opened.removed,
     });
     let uncovered_bytes = opened.uncovered_bytes;
@@ -215,6 +227,26 @@ async fn boot<W: World>(
         );
     });
     Ok(boot)
+}
+
+/// Everything left behind is in the logs now: the next crash begins with these.
+async fn drop_left_behind<W: World>(
+    world: &W,
+    boot: &Boot,
+    loaded: Vec<Option<Reply>>,
+) -> Result<(), StartError> {
+    let mut offline = BTreeSet::new();
+    for reply in loaded {
+        match reply {
+            Some(Reply::Internal(InternalReply(InternalAnswer::Loaded { failed }))) => {
+                offline.extend(failed);
+            }
+            // A shard that has ended takes the process with it.
+            _ => return Ok(()),
+        }
+    }
+    let removed = boot.left_behind.remove(world, &offline).await;
+    removed.map_err(about(&boot.data))
 }
 
 fn about(path: &Path) -> impl FnOnce(io::Error) -> StartError {

@@ -20,6 +20,7 @@ fn options(data: &Path) -> StartOptions {
         cluster_id: None,
         endpoints: Vec::new(),
         rack: None,
+        write_behind_bytes: 1 << 20,
         static_configs: BTreeMap::new(),
     }
 }

@@ -12,7 +12,11 @@ use chronik_protocol::configs;
 use super::ConfigError;
 
 /// Keys that Chronik adds to Kafka's and that only mean something at start.
-const AT_START: [&str; 2] = ["chronik.cluster.id", "chronik.shards"];
+const AT_START: [&str; 3] = [
+    "chronik.cluster.id",
+    "chronik.shards",
+    "chronik.writebehind.bytes",
+];
 
 /// Whether `key` is one of Chronik's that are read at start and by nobody else.
 pub(super) fn is_read_at_start(key: &str) -> bool {

@@ -124,6 +124,7 @@ fn options(config: &Config) -> StartOptions {
         cluster_id: None,
         endpoints: Vec::new(),
         rack: None,
+        write_behind_bytes: config.write_behind_bytes,
         static_configs: values
             .map(|(key, value)| (Str::from(key.clone()), Str::from(value.clone())))
             .collect(),

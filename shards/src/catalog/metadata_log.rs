@@ -28,9 +28,10 @@ use crate::cache::BatchCache;
 use crate::limits::{METADATA_BATCH_BYTES_MAX, METADATA_READ_BYTES, METADATA_SEGMENT_BYTES};
 use crate::log::LogError;
 use crate::partition::{
-    AppendOutcome, Now, Partition, PartitionEvent, PartitionOptions, ReadPlan, RecoveryHint,
+    AppendOutcome, Now, Partition, PartitionEvent, PartitionOptions, ReadPlan, RecoveryHint, Shared,
 };
 use crate::request::{Acks, AppendPart, Isolation, ReadPart, ReadResult};
+use crate::write_behind::WriteBehind;
 
 /// `metadata.version` 4.3-IV0: what a log begun by us is written in.
 const METADATA_VERSION: i16 = 30;
@@ -146,6 +147,7 @@ pub(crate) async fn open<W: World>(
             recovery_point: 0,
             log_start_offset: start,
         },
+        left_behind: Vec::new(),
     };
     let (partition, report) = Partition::open(world, &directory, options).await?;
     if report.cut_bytes > 0 {
@@ -389,11 +391,18 @@ impl<W: World> OpenedCatalogue<W> {
             wall_ms: world.now_ms(),
             mono_ns: world.monotonic_ns(),
         };
-        let mut outcome = match self.partition.append(cache, part, Acks::All, now, 0) {
+        let (mut jobs, mut events) = (Vec::new(), Vec::new());
+        // Its promise is the disk: nothing is written behind.
+        let mut write_behind = WriteBehind::off();
+        let mut shared = Shared {
+            cache,
+            write_behind: &mut write_behind,
+            events: &mut events,
+        };
+        let mut outcome = match self.partition.append(&mut shared, part, Acks::All, now, 0) {
             AppendOutcome::Done(result) => Some(result),
             AppendOutcome::Parked => None,
         };
-        let (mut jobs, mut events) = (Vec::new(), Vec::new());
         loop {
             self.partition.take_jobs(&mut jobs);
             if jobs.is_empty() {
@@ -401,9 +410,9 @@ impl<W: World> OpenedCatalogue<W> {
             }
             for job in jobs.drain(..) {
                 let done = job.perform().await;
-                self.partition.complete(cache, done, now, &mut events);
+                self.partition.complete(&mut shared, done, now);
             }
-            for event in events.drain(..) {
+            for event in shared.events.drain(..) {
                 if let PartitionEvent::Acked { result, .. } = event {
                     outcome = Some(result);
                 }

@@ -65,6 +65,8 @@ pub struct RecoveryReport {
     pub rebuilt_producers: bool,
     /// Leader epochs had to be read from batches because their file was not usable.
     pub rebuilt_epochs: bool,
+    /// Batches an earlier process had acknowledged and not written, put back behind the log's end.
+    pub put_back_batches: u64,
     /// First offset that can be read.
     pub log_start: i64,
     /// Offset the next record gets.

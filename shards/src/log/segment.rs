@@ -251,6 +251,16 @@ impl<W: World> ActiveSegment<W> {
         Ok(())
     }
 
+    /// Bytes that no write has taken yet.
+    pub(crate) fn pending_bytes(&self) -> u64 {
+        self.file.pending_bytes()
+    }
+
+    /// Whether a write is on its way.
+    pub(crate) fn is_writing(&self) -> bool {
+        self.file.is_writing()
+    }
+
     /// Whether something is appended and not written, or a job is in flight.
     pub(crate) fn is_busy(&self) -> bool {
         self.file.has_job_in_flight() || self.file.has_pending()

@@ -1,19 +1,19 @@
 //! Appending: sequence checks, offsets, and who is answered when.
 //!
-//! Part of the partition's state, on its shard. A batch is copied once, into the file's aligned
-//! buffer; the cache keeps the arrived bytes. Where there is no room (zeroed space, a new segment
+//! Part of the partition's state, on its shard. A batch is copied into the file's aligned buffer and,
+//! where it has to survive the process before it is written, into the write-behind ring; the cache
+//! keeps the arrived bytes. Where there is no room (zeroed space, a new segment
 //! on its way, a backlog) appends wait unassigned and in order, and are assigned when a job's result
 //! makes room: offsets and sequence checks always follow the order of arrival.
 
 use std::collections::VecDeque;
 
 use chronik_io::World;
-use chronik_protocol::record::{BatchHeader, CheckedBatch};
+use chronik_protocol::record::{BATCH_PREFIX_BYTES, BatchHeader, CheckedBatch};
 use chronik_protocol::{ErrorCode, Str};
 
 use super::producer_state::{ProducedBatch, Verdict};
-use super::{AppendOutcome, Now, Parked, Partition, PartitionEvent};
-use crate::cache::BatchCache;
+use super::{AppendOutcome, Now, Parked, Partition, PartitionEvent, Shared};
 use crate::catalog::TimestampKind;
 use crate::log::segment::BatchFacts;
 use crate::request::{Acks, AppendPart, AppendResult};
@@ -81,9 +81,9 @@ impl<W: World> Partition<W> {
     ///
     /// Codes: RECORD_LIST_TOO_LARGE, INVALID_PRODUCER_EPOCH, OUT_OF_ORDER_SEQUENCE_NUMBER,
     /// KAFKA_STORAGE_ERROR (log offline, disk full).
-    pub fn append(
+    pub(crate) fn append(
         &mut self,
-        cache: &mut BatchCache,
+        shared: &mut Shared<'_, W>,
         part: AppendPart,
         acks: Acks,
         now: Now,
@@ -94,11 +94,12 @@ impl<W: World> Partition<W> {
             return AppendOutcome::Done(result);
         }
         if self.admission.is_empty() && !self.rolling.is_under_way() {
-            match self.place(cache, &batch, now) {
+            match self.place(shared, &batch, acks, now) {
                 Placed::At {
                     next_offset,
                     result,
                 } => {
+                    self.advance(shared.events);
                     return self.settle(acks, next_offset, result, tag);
                 }
                 Placed::Rejected(result) => return AppendOutcome::Done(result),
@@ -148,7 +149,13 @@ impl<W: World> Partition<W> {
     }
 
     /// Judges a batch, gives it its offsets and puts it into the active segment.
-    fn place(&mut self, cache: &mut BatchCache, batch: &CheckedBatch, now: Now) -> Placed {
+    fn place(
+        &mut self,
+        shared: &mut Shared<'_, W>,
+        batch: &CheckedBatch,
+        acks: Acks,
+        now: Now,
+    ) -> Placed {
         let base_offset = self.log_end();
         match self.producers.check(&batch.header) {
             Ok(Verdict::Fresh) => {}
@@ -184,10 +191,14 @@ impl<W: World> Partition<W> {
             self.active.reserve(u64::from(facts.size_bytes));
             return Placed::NoRoom;
         }
-        if let Err(error) = self.write_batch(cache, batch, &header, &facts) {
+        let prefix = batch.prefix(base_offset, self.leader_epoch);
+        let body = batch.body();
+        if let Err(error) = self.put(&header, &facts, (&prefix, &body), now) {
             return Placed::Rejected(self.storage_error(&error.to_string()));
         }
-        self.producers.note(&header, now.wall_ms);
+        self.keep(shared.write_behind, &facts, (&prefix, &body), acks, now);
+        let offsets = (base_offset, header.next_offset());
+        shared.cache.push_tail(self.id, offsets, &prefix, &body);
         let next_offset = header.next_offset();
         let records = u64::from(header.last_offset_delta.unsigned_abs()) + 1;
         self.flush.note(&self.config, records, next_offset, now);
@@ -198,27 +209,20 @@ impl<W: World> Partition<W> {
         }
     }
 
-    fn write_batch(
+    /// Puts a batch with its offsets into the active segment, and takes note of it.
+    pub(super) fn put(
         &mut self,
-        cache: &mut BatchCache,
-        batch: &CheckedBatch,
         header: &BatchHeader,
         facts: &BatchFacts,
+        (prefix, body): (&[u8; BATCH_PREFIX_BYTES], &[u8]),
+        now: Now,
     ) -> Result<(), chronik_io::AppendError> {
-        let prefix = batch.prefix(facts.base_offset, self.leader_epoch);
-        let body = batch.body();
-        self.active
-            .append(&[&prefix, &body], facts, self.config.index_interval_bytes)?;
+        let interval_bytes = self.config.index_interval_bytes;
+        self.active.append(&[prefix, body], facts, interval_bytes)?;
         self.dirty = true;
-        if self.epochs.assign(self.leader_epoch, facts.base_offset) {
-            self.epochs_to_save = true;
-        }
-        cache.push_tail(
-            self.id,
-            (facts.base_offset, header.next_offset()),
-            &prefix,
-            &body,
-        );
+        let epoch = header.partition_leader_epoch;
+        self.epochs_to_save |= self.epochs.assign(epoch, facts.base_offset);
+        self.producers.note(header, now.wall_ms);
         Ok(())
     }
 
@@ -242,10 +246,10 @@ impl<W: World> Partition<W> {
         result: AppendResult,
         tag: u64,
     ) -> AppendOutcome {
-        let written = self.written_offset();
+        let surviving = self.surviving_offset();
         let (reached, queue) = match acks {
             Acks::None => return AppendOutcome::Done(result),
-            Acks::Leader => (written, &mut self.parked_written),
+            Acks::Leader => (surviving, &mut self.parked_written),
             Acks::All => (self.high_watermark, &mut self.parked_committed),
         };
         if next_offset <= reached {
@@ -263,26 +267,23 @@ impl<W: World> Partition<W> {
     }
 
     /// Assigns what waits, as far as there is room now.
-    pub(super) fn admit(&mut self, cache: &mut BatchCache, events: &mut Vec<PartitionEvent>) {
+    pub(super) fn admit(&mut self, shared: &mut Shared<'_, W>) {
         while !self.rolling.is_under_way() && self.failure.is_none() {
             let Some(waiting) = self.admission.pop() else {
                 return;
             };
-            match self.place(cache, &waiting.batch, waiting.now) {
+            match self.place(shared, &waiting.batch, waiting.acks, waiting.now) {
                 Placed::At {
                     next_offset,
                     result,
                 } => {
+                    self.advance(shared.events);
                     let outcome = self.settle(waiting.acks, next_offset, result, waiting.tag);
-                    answer(events, waiting.acks, waiting.tag, outcome);
+                    answer(shared.events, waiting.acks, waiting.tag, outcome);
                 }
                 Placed::Rejected(result) => {
-                    answer(
-                        events,
-                        waiting.acks,
-                        waiting.tag,
-                        AppendOutcome::Done(result),
-                    );
+                    let outcome = AppendOutcome::Done(result);
+                    answer(shared.events, waiting.acks, waiting.tag, outcome);
                 }
                 Placed::NoRoom => {
                     let bytes = waiting.batch.bytes.len();
@@ -307,7 +308,7 @@ impl<W: World> Partition<W> {
         }
     }
 
-    /// Moves the high watermark and answers those who waited for it or for the write.
+    /// Moves the high watermark and answers those who waited for it or for survival.
     pub(super) fn advance(&mut self, events: &mut Vec<PartitionEvent>) {
         if self.failure.is_some() {
             return;
@@ -319,8 +320,8 @@ impl<W: World> Partition<W> {
             events.push(PartitionEvent::HighWatermark { old, new });
         }
         release(&mut self.parked_committed, self.high_watermark, events);
-        let written = self.written_offset();
-        release(&mut self.parked_written, written, events);
+        let surviving = self.surviving_offset();
+        release(&mut self.parked_written, surviving, events);
     }
 
     /// Takes the log offline: nothing that waits can be promised any more.

@@ -11,8 +11,7 @@ use chronik_io::{
 };
 use tracing::{error, warn};
 
-use super::{Closing, Now, Partition, PartitionEvent, SealingSegment};
-use crate::cache::BatchCache;
+use super::{Closing, Now, Partition, PartitionEvent, SealingSegment, Shared};
 use crate::catalog::{Durability, TopicConfig};
 use crate::log::LogError;
 use crate::log::checkpoint::LEADER_EPOCH_FILE;
@@ -73,12 +72,18 @@ impl Flush {
         }
     }
 
-    fn begin(&mut self, log_end: i64) {
+    /// Makes everything below durable.
+    pub(super) fn begin(&mut self, log_end: i64) {
         *self = Flush {
             records: 0,
             due_ns: None,
             target: Some(log_end),
         };
+    }
+
+    /// Whether syncs are wanted until everything appended before is durable.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.target.is_some()
     }
 
     fn reached(&mut self, durable_offset: i64) {
@@ -236,12 +241,14 @@ impl<W: World> Partition<W> {
         let mut push = |work| out.push(Job { partition, work });
         self.take_create(&mut push);
         let sync = self.flush.target.is_some() || self.config.durability == Durability::Disk;
+        let write = !self.may_linger();
         for closing in &mut self.closing {
             if let Closing::Draining { segment, .. } = closing {
-                take_file_jobs(segment, sync, false, &mut push);
+                take_file_jobs(segment, (true, false, sync), &mut push);
             }
         }
-        take_file_jobs(&mut self.active, sync, true, &mut push);
+        take_file_jobs(&mut self.active, (write, true, sync), &mut push);
+        self.wrote();
         if let Some(seal) = self.take_seal() {
             push(Work::Seal(Box::new(seal)));
         }
@@ -317,23 +324,17 @@ impl<W: World> Partition<W> {
         })
     }
 
-    /// Takes a job's result in. `cache`, because appends that waited for room are assigned here.
-    pub fn complete(
-        &mut self,
-        cache: &mut BatchCache,
-        done: JobDone<W>,
-        now: Now,
-        events: &mut Vec<PartitionEvent>,
-    ) {
+    /// Takes a job's result in. Appends that waited for room are assigned here.
+    pub(crate) fn complete(&mut self, shared: &mut Shared<'_, W>, done: JobDone<W>, now: Now) {
         assert_eq!(done.partition, self.id, "a result for another partition");
         self.jobs_in_flight = self
             .jobs_in_flight
             .checked_sub(1)
             .expect("a job that was taken");
         match done.result {
-            Done::File(base, result) => self.file_done(cache, base, result, events),
-            Done::Created(base, file) => self.created(base, file, now, events),
-            Done::Sealed(base, sealed) => self.sealed(base, sealed, events),
+            Done::File(base, result) => self.file_done(shared, base, result),
+            Done::Created(base, file) => self.created(base, file, now, shared.events),
+            Done::Sealed(base, sealed) => self.sealed(base, sealed, shared.events),
             Done::EpochsSaved(Err(error)) => {
                 // The next seal or the close writes it again, and until then a crash rebuilds it.
                 warn!(partition = self.name(), %error, "leader epochs not saved");
@@ -348,17 +349,12 @@ impl<W: World> Partition<W> {
             }
         }
         self.flush.reached(self.durable_offset());
-        self.advance(events);
-        self.admit(cache, events);
+        self.let_go(shared.write_behind);
+        self.advance(shared.events);
+        self.admit(shared);
     }
 
-    fn file_done(
-        &mut self,
-        cache: &mut BatchCache,
-        base: i64,
-        result: JobResult,
-        events: &mut Vec<PartitionEvent>,
-    ) {
+    fn file_done(&mut self, shared: &mut Shared<'_, W>, base: i64, result: JobResult) {
         let segment = if self.active.base_offset() == base {
             Some(&mut self.active)
         } else {
@@ -377,13 +373,14 @@ impl<W: World> Partition<W> {
             Err(AppendError::NoSpace(source)) => {
                 // What still fits is appended; the rest is refused, and the log stays healthy: the
                 // next append asks for space again.
-                self.admit(cache, events);
+                self.admit(shared);
                 if !self.admission.is_empty() {
                     warn!(partition = self.name(), %source, "disk full; refusing appends");
-                    self.refuse_admission(&format!("the disk is full: {source}"), events);
+                    let why = format!("the disk is full: {source}");
+                    self.refuse_admission(&why, shared.events);
                 }
             }
-            Err(failed @ AppendError::Failed(_)) => self.fail(&failed.to_string(), events),
+            Err(failed @ AppendError::Failed(_)) => self.fail(&failed.to_string(), shared.events),
         }
     }
 
@@ -474,12 +471,11 @@ impl<W: World> Partition<W> {
 
 fn take_file_jobs<W: World>(
     segment: &mut ActiveSegment<W>,
-    sync: bool,
-    zero: bool,
+    (write, zero, sync): (bool, bool, bool),
     push: &mut impl FnMut(Work<W>),
 ) {
     let base = segment.base_offset();
-    if let Some(job) = segment.take_write() {
+    if write && let Some(job) = segment.take_write() {
         push(Work::Write(base, job));
     }
     if zero && let Some(job) = segment.take_zero() {

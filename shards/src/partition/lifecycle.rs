@@ -6,13 +6,16 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use chronik_io::{File, World};
 use chronik_protocol::Uuid;
 use tracing::{info, warn};
 
+use super::behind::Behind;
 use super::jobs::{Flush, Rolling};
-use super::{CloseReport, Partition, PartitionOptions};
+use super::replay::first_offset;
+use super::{CloseReport, Partition, PartitionOptions, RecoveryHint};
 use crate::log::checkpoint::{
     LEADER_EPOCH_FILE, PARTITION_METADATA_FILE, parse_partition_metadata, partition_metadata_bytes,
     read_small,
@@ -23,11 +26,12 @@ use crate::log::{LogError, PartitionDir, PartitionDirState};
 
 impl<W: World> Partition<W> {
     /// Opens the partition in `dir`, which is created, with its `partition.metadata`, if missing.
-    /// Mends what can be mended and says so in the log and the report.
+    /// Mends what can be mended, puts back what an earlier process had not written yet, and says so
+    /// in the log and the report.
     ///
     /// # Errors
     /// [`LogError::TopicIdMismatch`] when the directory belongs to another topic;
-    /// [`LogError::Io`] when the disk refuses.
+    /// [`LogError::Io`] and [`LogError::Failed`] when the disk refuses.
     pub async fn open(
         world: &W,
         dir: &Path,
@@ -38,14 +42,39 @@ impl<W: World> Partition<W> {
             .await
             .map_err(LogError::io("creating", dir))?;
         claim(world, dir, options.id.topic_id).await?;
-        let recovered = recover(world, dir, &options.config, options.recovery).await?;
+        let log_start = options.recovery.log_start_offset;
+        let left_behind = options.left_behind.clone();
+        let mut hint = options.recovery;
+        if let Some(first) = first_offset(&left_behind) {
+            // Batches that are still to be put back may lie below the log's start.
+            hint.log_start_offset = log_start.min(first);
+        }
+        let (mut partition, mut report) = Self::recovered(world, dir, &options, hint).await?;
+        report.put_back_batches = partition.replay(&left_behind).await?;
+        if partition.log_end() < log_start && log_start > hint.log_start_offset {
+            drop(partition);
+            return Self::recovered(world, dir, &options, options.recovery).await;
+        }
+        partition.raise_log_start(log_start);
+        (report.log_start, report.log_end) = (partition.log_start, partition.log_end());
+        Ok((partition, report))
+    }
+
+    /// The partition as its files say.
+    async fn recovered(
+        world: &W,
+        dir: &Path,
+        options: &PartitionOptions,
+        hint: RecoveryHint,
+    ) -> Result<(Self, RecoveryReport), LogError> {
+        let recovered = recover(world, dir, &options.config, hint).await?;
         let report = recovered.report.clone();
         let mut partition = Self {
             world: world.clone(),
             dir: dir.to_owned(),
             id: options.id,
-            topic: options.topic,
-            config: options.config,
+            topic: options.topic.clone(),
+            config: Arc::clone(&options.config),
             leader_epoch: options.leader_epoch,
             sealed: VecDeque::from(recovered.sealed),
             closing: VecDeque::new(),
@@ -59,6 +88,7 @@ impl<W: World> Partition<W> {
             recovery_point: report.log_end,
             parked_committed: VecDeque::new(),
             parked_written: VecDeque::new(),
+            behind: Behind::new(report.log_end),
             admission: super::append::Admission::default(),
             flush: Flush::default(),
             segments_to_remove: Vec::new(),

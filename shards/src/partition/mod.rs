@@ -7,16 +7,18 @@
 //!
 //! ```text
 //!  log start ≤ last stable = high watermark ≤ log end
-//!              disk: durable on all segments     process: written
+//!              disk: durable on all segments     process: written, or kept in the write-behind ring
 //! ```
 
 mod append;
+mod behind;
 mod fetch;
 mod jobs;
 mod lifecycle;
 mod offsets;
 mod producer_state;
 mod read_job;
+mod replay;
 mod timestamps;
 
 #[cfg(test)]
@@ -27,6 +29,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use chronik_io::World;
 use chronik_protocol::{ErrorCode, Str};
 
@@ -36,6 +39,7 @@ pub use producer_state::{ProducerStates, Verdict};
 pub use read_job::{ReadDone, ReadJob};
 pub use timestamps::{OffsetDone, OffsetJob, OffsetPlan};
 
+use crate::cache::BatchCache;
 use crate::catalog::{Durability, TopicConfig};
 use crate::log::LogError;
 use crate::log::epochs::LeaderEpochs;
@@ -43,6 +47,7 @@ use crate::log::index::IndexBuilder;
 pub use crate::log::recovery::{RecoveryHint, RecoveryReport};
 use crate::log::segment::{ActiveSegment, SealedSegment};
 use crate::request::{AppendResult, LogDescription, PartitionId};
+use crate::write_behind::WriteBehind;
 
 /// Clock readings handed in by the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +56,16 @@ pub struct Now {
     pub wall_ms: i64,
     /// Monotonic clock, ns: for deadlines.
     pub mono_ns: u64,
+}
+
+/// What the partitions of a shard share, lent to one of them for a change.
+pub(crate) struct Shared<'a, W: World> {
+    /// What the shard keeps in memory of logs.
+    pub(crate) cache: &'a mut BatchCache,
+    /// Where batches survive the process before they are written.
+    pub(crate) write_behind: &'a mut WriteBehind<W>,
+    /// What happened goes here.
+    pub(crate) events: &'a mut Vec<PartitionEvent>,
 }
 
 /// What a partition is opened with.
@@ -66,6 +81,8 @@ pub struct PartitionOptions {
     pub config: Arc<TopicConfig>,
     /// From the data directory's checkpoints.
     pub recovery: RecoveryHint,
+    /// Batches an earlier process had acknowledged and not written yet, with their offsets, ascending.
+    pub left_behind: Vec<Bytes>,
 }
 
 /// What becomes of an append.
@@ -164,8 +181,9 @@ pub struct Partition<W: World> {
     recovery_point: i64,
     /// Wait for the high watermark (`acks=all`); by offset.
     parked_committed: VecDeque<Parked>,
-    /// Wait for the write (`acks=1`); by offset.
+    /// Wait until the process's end cannot take them (`acks=1`); by offset.
     parked_written: VecDeque<Parked>,
+    behind: behind::Behind,
     admission: append::Admission,
     flush: jobs::Flush,
     segments_to_remove: Vec<i64>,
@@ -289,7 +307,7 @@ impl<W: World> Partition<W> {
     fn committed_offset(&self) -> i64 {
         match self.config.durability {
             Durability::Disk => self.durable_offset(),
-            Durability::Process => self.written_offset(),
+            Durability::Process => self.surviving_offset(),
         }
     }
 

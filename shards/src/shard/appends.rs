@@ -10,8 +10,8 @@ use super::{Shard, Slot};
 use crate::catalog::METADATA_PARTITION;
 use crate::groups::WRITE_TAG;
 use crate::limits::PENDING_APPENDS_MAX;
-use crate::partition::AppendOutcome;
-use crate::request::{Acks, AppendRequest, AppendResult, PartitionId, Reply};
+use crate::partition::{AppendOutcome, Now, PartitionEvent, Shared};
+use crate::request::{Acks, AppendPart, AppendRequest, AppendResult, PartitionId, Reply};
 
 /// An append whose parts are not all decided.
 pub(super) struct PendingAppend<R> {
@@ -56,27 +56,69 @@ impl<W: World, R> Shard<W, R> {
         }
         let now = self.now();
         let key = self.appends.vacant_key();
-        let mut undecided = 0;
+        let mut happened = Vec::new();
+        let decided = self.append_parts(parts, acks, now, key, &mut happened);
+        let undecided = decided
+            .iter()
+            .filter(|(_, result)| result.is_none())
+            .count();
+        self.time_producers(now);
+        if undecided == 0 {
+            let results = decided.into_iter().filter_map(|(_, result)| result);
+            self.reply(responder, Reply::Append(results.collect()));
+        } else {
+            let timer = (acks == Acks::All).then(|| {
+                let wait_ns = u64::from(timeout_ms.max(0).unsigned_abs()).saturating_mul(1_000_000);
+                self.timers
+                    .add(now.mono_ns.saturating_add(wait_ns), Timer::Append(key))
+            });
+            self.appends.insert(PendingAppend {
+                responder: Some(responder),
+                parts: decided,
+                undecided,
+                timer,
+            });
+        }
+        // Only now: a part may decide another one of the same request.
+        for (id, event) in happened {
+            self.on_event(id, event);
+        }
+    }
+
+    /// Hands each part to its partition, and starts the writes.
+    fn append_parts(
+        &mut self,
+        parts: Vec<AppendPart>,
+        acks: Acks,
+        now: Now,
+        key: usize,
+        happened: &mut Vec<(PartitionId, PartitionEvent)>,
+    ) -> Vec<(PartitionId, Option<AppendResult>)> {
+        let mut events = std::mem::take(&mut self.events);
         let mut decided = Vec::with_capacity(parts.len());
         for (place, part) in parts.into_iter().enumerate() {
             let id = part.partition;
             let bytes = part.batch.bytes.len() as u64;
             let outcome = match self.partitions.get_mut(&id) {
                 Some(Slot::Online(partition)) if id != METADATA_PARTITION => {
-                    partition.append(&mut self.cache, part, acks, now, tag(key, place))
+                    let mut shared = Shared {
+                        cache: &mut self.cache,
+                        write_behind: &mut self.write_behind,
+                        events: &mut events,
+                    };
+                    partition.append(&mut shared, part, acks, now, tag(key, place))
                 }
                 _ => AppendOutcome::Done(AppendResult::failed(self.absence(id), None)),
             };
             let result = match outcome {
-                AppendOutcome::Parked => {
-                    undecided += 1;
-                    None
-                }
+                AppendOutcome::Parked => None,
                 AppendOutcome::Done(result) => Some(result),
             };
             self.count_append(result.as_ref(), bytes);
             decided.push((id, result));
+            happened.extend(events.drain(..).map(|event| (id, event)));
         }
+        self.events = events;
         let mut previous = None;
         for (id, _) in &decided {
             // Parts of one partition mostly stand together.
@@ -85,25 +127,8 @@ impl<W: World, R> Shard<W, R> {
                 previous = Some(*id);
             }
         }
-        if undecided == 0 {
-            let results = decided
-                .into_iter()
-                .filter_map(|(_, result)| result)
-                .collect();
-            return self.reply(responder, Reply::Append(results));
-        }
-        let timer = (acks == Acks::All).then(|| {
-            let wait_ns = u64::from(timeout_ms.max(0).unsigned_abs()).saturating_mul(1_000_000);
-            self.timers
-                .add(now.mono_ns.saturating_add(wait_ns), Timer::Append(key))
-        });
-        self.time_producers(now);
-        self.appends.insert(PendingAppend {
-            responder: Some(responder),
-            parts: decided,
-            undecided,
-            timer,
-        });
+        self.make_ring_if_wanted();
+        decided
     }
 
     pub(super) fn count_append(&mut self, result: Option<&AppendResult>, bytes: u64) {
@@ -117,7 +142,7 @@ impl<W: World, R> Shard<W, R> {
     }
 
     /// The first append since the last look sets the timer that forgets silent producers.
-    fn time_producers(&mut self, now: crate::partition::Now) {
+    fn time_producers(&mut self, now: Now) {
         if !self.producers_timed {
             let at_ms = now.wall_ms.saturating_add(self.producer_expiration_ms);
             self.set_producer_timer(now, at_ms);

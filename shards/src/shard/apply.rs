@@ -47,6 +47,8 @@ pub(super) struct Applying<R> {
     current: Option<Waiter<R>>,
     tasks: VecDeque<Task>,
     in_flight: usize,
+    /// Partitions that could not be opened for the first image.
+    failed: Vec<PartitionId>,
 }
 
 impl<R> Default for Applying<R> {
@@ -56,6 +58,7 @@ impl<R> Default for Applying<R> {
             current: None,
             tasks: VecDeque::new(),
             in_flight: 0,
+            failed: Vec::new(),
         }
     }
 }
@@ -161,14 +164,11 @@ impl<W: World, R> Shard<W, R> {
     }
 
     fn open_task(&self, topic: &Topic, id: PartitionId, leader_epoch: i32) -> OpenTask {
-        let recovery = match &self.boot {
-            Some(boot) => boot.hint(&topic.name, id.index),
-            None => RecoveryHint {
-                clean: false,
-                recovery_point: 0,
-                log_start_offset: 0,
-            },
-        };
+        let boot = self.boot.as_ref();
+        let recovery = boot.map_or_else(RecoveryHint::default, |boot| {
+            boot.hint(&topic.name, id.index)
+        });
+        let left_behind = boot.map_or_else(Vec::new, |boot| boot.left_behind.of(id));
         OpenTask {
             directory: self.data.join(PartitionDir::name(&topic.name, id.index)),
             had_records: recovery.recovery_point > 0 || recovery.log_start_offset > 0,
@@ -179,6 +179,7 @@ impl<W: World, R> Shard<W, R> {
                 leader_epoch,
                 config: Arc::clone(&topic.config),
                 recovery,
+                left_behind,
             },
         }
     }
@@ -221,7 +222,8 @@ impl<W: World, R> Shard<W, R> {
             Some(Waiter::Load(responder)) => {
                 self.boot = None;
                 self.effects.push(Effect::Loaded(Ok(())));
-                self.answer(responder, InternalAnswer::Loaded);
+                let failed = std::mem::take(&mut self.applying.failed);
+                self.answer(responder, InternalAnswer::Loaded { failed });
                 // Starts that were never followed by a clean stop have made the log long.
                 self.snapshot_if_due();
             }
@@ -243,6 +245,7 @@ impl<W: World, R> Shard<W, R> {
             Err(error) => {
                 self.counters.logs_failed += 1;
                 tracing::error!(topic = %id.topic_id, partition = id.index, %error, "log offline");
+                self.applying.failed.push(id);
                 Slot::Failed
             }
         };
@@ -258,8 +261,11 @@ impl<W: World, R> Shard<W, R> {
         self.note_removed(topic, id.index);
         self.cache.forget(id);
         match self.partitions.remove(&id) {
-            Some(Slot::Online(partition)) => {
+            Some(Slot::Online(mut partition)) => {
+                partition.forgo();
+                self.write_behind.release();
                 self.partitions.insert(id, Slot::Draining(partition));
+                self.search_what_is_written(id);
                 let why = Str::from("the topic was deleted");
                 self.refuse_appends_of(id, ErrorCode::UnknownTopicOrPartition, &why);
                 self.wake_all_readers(id);

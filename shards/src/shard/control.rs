@@ -16,7 +16,7 @@ use crate::catalog::{
     SnapshotError, SnapshotId, metadata_batch,
 };
 use crate::limits::{CONTROL_QUEUE_LEN_MAX, METADATA_SNAPSHOT_AFTER_BYTES};
-use crate::partition::AppendOutcome;
+use crate::partition::{AppendOutcome, Shared};
 use crate::request::{Acks, AppendPart, AppendResult, DeleteRecordsPart, Reply};
 
 enum Item<R> {
@@ -159,10 +159,19 @@ impl<W: World, R> Shard<W, R> {
             partition: METADATA_PARTITION,
             batch,
         };
+        let mut events = Vec::new();
         let outcome = match self.partitions.get_mut(&METADATA_PARTITION) {
-            Some(Slot::Online(log)) => log.append(&mut self.cache, part, Acks::All, now, 0),
+            Some(Slot::Online(log)) => {
+                let mut shared = Shared {
+                    cache: &mut self.cache,
+                    write_behind: &mut self.write_behind,
+                    events: &mut events,
+                };
+                log.append(&mut shared, part, Acks::All, now, 0)
+            }
             _ => AppendOutcome::Done(AppendResult::failed(ErrorCode::KafkaStorageError, None)),
         };
+        debug_assert!(events.is_empty(), "nothing is decided before its write");
         self.collect_jobs(METADATA_PARTITION);
         if let AppendOutcome::Done(result) = outcome {
             self.control_acked(result);

@@ -16,7 +16,7 @@ use crate::groups::{
     WRITE_TAG,
 };
 use crate::limits::GROUP_LOAD_READ_BYTES;
-use crate::partition::{AppendOutcome, ReadDone, ReadPlan};
+use crate::partition::{AppendOutcome, PartitionEvent, ReadDone, ReadPlan, Shared};
 use crate::request::{
     Acks, AppendPart, AppendResult, Isolation, PartitionId, ReadPart, ReadResult, Reply,
 };
@@ -121,9 +121,15 @@ impl<W: World, R> Shard<W, R> {
     fn append_for_groups(&mut self, part: AppendPart, write: u64) -> AppendOutcome {
         let (id, now) = (part.partition, self.now());
         let bytes = part.batch.bytes.len() as u64;
+        let mut events = Vec::new();
         let outcome = match self.partitions.get_mut(&id) {
             Some(Slot::Online(partition)) => {
-                partition.append(&mut self.cache, part, Acks::All, now, write | WRITE_TAG)
+                let mut shared = Shared {
+                    cache: &mut self.cache,
+                    write_behind: &mut self.write_behind,
+                    events: &mut events,
+                };
+                partition.append(&mut shared, part, Acks::All, now, write | WRITE_TAG)
             }
             _ => refused_append(),
         };
@@ -132,6 +138,12 @@ impl<W: World, R> Shard<W, R> {
             AppendOutcome::Done(result) => self.count_append(Some(result), bytes),
         }
         self.collect_jobs(id);
+        self.make_ring_if_wanted();
+        for event in events {
+            // Earlier appends are decided by jobs; this one has its outcome.
+            debug_assert!(!matches!(event, PartitionEvent::Acked { .. }));
+            self.on_event(id, event);
+        }
         outcome
     }
 

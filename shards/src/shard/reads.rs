@@ -35,6 +35,14 @@ pub(super) struct PendingOffsets<R> {
     missing: usize,
 }
 
+/// Lookups by timestamp, which search the files: what could be seen when they came has to be there.
+pub(super) struct UnwrittenQueries<R> {
+    queries: Vec<OffsetQuery>,
+    responder: R,
+    /// Who has to have written up to where.
+    waits_for: Vec<(PartitionId, i64)>,
+}
+
 /// How the parts of one read are to be had.
 struct Planned<W: World> {
     plans: Vec<ReadPlan<W>>,
@@ -352,6 +360,49 @@ impl<W: World, R> Shard<W, R> {
     }
 
     pub(super) fn list_offsets(&mut self, queries: Vec<OffsetQuery>, responder: R) {
+        let mut waits_for = Vec::new();
+        for query in queries.iter().filter(|query| query.target.is_searched()) {
+            if let Some(Slot::Online(partition)) = self.partitions.get(&query.partition)
+                && partition.is_online()
+                && !partition.is_written_up_to(partition.high_watermark())
+            {
+                waits_for.push((query.partition, partition.high_watermark()));
+            }
+        }
+        if waits_for.is_empty() {
+            return self.look_up_offsets(&queries, responder);
+        }
+        let written_now: Vec<PartitionId> = waits_for.iter().map(|(id, _)| *id).collect();
+        self.unwritten_queries.push(UnwrittenQueries {
+            queries,
+            responder,
+            waits_for,
+        });
+        written_now.into_iter().for_each(|id| self.write_now(id));
+    }
+
+    /// Something of the partition was written, or never will be.
+    pub(super) fn search_what_is_written(&mut self, id: PartitionId) {
+        let partitions = &self.partitions;
+        let still = |(of, offset): &mut (PartitionId, i64)| match partitions.get(of) {
+            Some(Slot::Online(partition)) if partition.is_online() => {
+                !partition.is_written_up_to(*offset)
+            }
+            _ => false,
+        };
+        let concerned = self.unwritten_queries.iter_mut();
+        let concerned = concerned.filter(|waiting| waiting.waits_for.iter().any(|w| w.0 == id));
+        concerned.for_each(|waiting| waiting.waits_for.retain_mut(still));
+        let ready: Vec<_> = self
+            .unwritten_queries
+            .extract_if(.., |waiting| waiting.waits_for.is_empty())
+            .collect();
+        for waiting in ready {
+            self.look_up_offsets(&waiting.queries, waiting.responder);
+        }
+    }
+
+    fn look_up_offsets(&mut self, queries: &[OffsetQuery], responder: R) {
         let key = self.offset_queries.vacant_key();
         let mut missing = 0;
         let mut answers = Vec::with_capacity(queries.len());

@@ -44,6 +44,7 @@ impl<W: World, R> Shard<W, R> {
                     self.end_parked(key, Wake::Progress);
                 }
                 self.with_groups(|groups, _| groups.stop());
+                self.write_what_lingers();
             }
         }
         self.close_when_idle();
@@ -70,7 +71,7 @@ impl<W: World, R> Shard<W, R> {
 
     fn is_idle(&self) -> bool {
         let quiet = |slot: &Slot<W>| match slot {
-            Slot::Online(partition) => partition.jobs_in_flight() == 0,
+            Slot::Online(partition) => partition.is_quiet(),
             Slot::Failed => true,
             _ => false,
         };
@@ -78,6 +79,8 @@ impl<W: World, R> Shard<W, R> {
             && self.reads.is_empty()
             && self.read_queue.is_empty()
             && self.offset_queries.is_empty()
+            && self.unwritten_queries.is_empty()
+            && !self.write_behind.is_coming()
             && self.applying.is_idle()
             && self.notes_are_out()
             && self.partitions.values().all(quiet)

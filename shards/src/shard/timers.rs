@@ -15,6 +15,8 @@ pub(crate) enum Timer {
     Parked(usize),
     /// A partition wants its [`crate::partition::Partition::on_timer`].
     Partition(PartitionId),
+    /// Writes that waited for more have to start.
+    WriteBehind,
     /// Producers that were silent for long may be forgotten.
     ExpireProducers,
     /// The group coordinator's next deadline.

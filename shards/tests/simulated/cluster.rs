@@ -37,6 +37,7 @@ pub(crate) fn options() -> StartOptions {
             security_protocol: 0,
         }],
         rack: None,
+        write_behind_bytes: 64 << 10,
         static_configs: BTreeMap::new(),
     }
 }
@@ -244,12 +245,16 @@ pub(crate) fn create(name: &str, partitions: i32) -> ControllerRequest {
 }
 
 pub(crate) fn append(partition: PartitionId, values: &[&[u8]]) -> Request {
+    append_with(Acks::All, partition, values)
+}
+
+pub(crate) fn append_with(acks: Acks, partition: PartitionId, values: &[&[u8]]) -> Request {
     let parts = vec![AppendPart {
         partition,
         batch: batch(values),
     }];
     Request::Append(AppendRequest {
-        acks: Acks::All,
+        acks,
         timeout_ms: 30_000,
         parts,
     })

@@ -1,5 +1,7 @@
 //! Random histories against a model: several clients append to several topics while shards are
-//! killed, stopped, or lose power; afterwards every acknowledged record is there once, in order.
+//! killed, stopped, or lose power; afterwards every acknowledged record is there once, in order, as
+//! far as the promise goes: what is only promised to survive the process may be missing at a log's
+//! end after a power cut, and only there.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +13,7 @@ use chronik_protocol::{ErrorCode, Str};
 use chronik_shards::catalog::ConfigResource;
 use chronik_shards::*;
 
-use crate::cluster::{Cluster, append};
+use crate::cluster::{Cluster, append_with};
 
 /// What clients know of one partition.
 #[derive(Default)]
@@ -25,7 +27,7 @@ struct Known {
 type Model = Rc<RefCell<BTreeMap<PartitionId, Known>>>;
 
 /// A client that appends numbered values to random partitions until it is cut off.
-fn spawn_client(cluster: &Cluster, model: &Model, name: u64, mut random: Random) {
+fn spawn_client(cluster: &Cluster, model: &Model, acks: Acks, name: u64, mut random: Random) {
     let (handle, model) = (cluster.handles[0].clone(), Rc::clone(model));
     let partitions: Vec<PartitionId> = model.borrow().keys().copied().collect();
     let world = cluster.simulation.world();
@@ -40,7 +42,7 @@ fn spawn_client(cluster: &Cluster, model: &Model, name: u64, mut random: Random)
                 .or_default()
                 .sent
                 .insert(value.clone());
-            let request = append(id, &[&value]);
+            let request = append_with(acks, id, &[&value]);
             let Ok(reply) = handle.endpoint().call(handle.owner(id), request).await else {
                 return;
             };
@@ -57,11 +59,16 @@ fn spawn_client(cluster: &Cluster, model: &Model, name: u64, mut random: Random)
     });
 }
 
-fn check(cluster: &mut Cluster, model: &Model) {
+fn check(cluster: &mut Cluster, model: &Model, forgives: bool) {
     let seed = cluster.simulation.seed();
-    let model = model.borrow();
-    for (id, known) in model.iter() {
+    let mut model = model.borrow_mut();
+    for (id, known) in model.iter_mut() {
         let found: BTreeMap<i64, Vec<u8>> = cluster.values(*id, 0).into_iter().collect();
+        if forgives {
+            // Whatever is left is a beginning of what there was.
+            let end = i64::try_from(found.len()).expect("small");
+            known.acknowledged.split_off(&end);
+        }
         for (offset, value) in &known.acknowledged {
             assert_eq!(
                 found.get(offset),
@@ -89,9 +96,9 @@ fn check(cluster: &mut Cluster, model: &Model) {
     }
 }
 
-/// Lives of a broker with topics of one durability; returns how many records were acknowledged.
-/// What is only promised to survive the process is not put to a power cut.
-fn run(seed: u64, durability: &str) -> usize {
+/// Lives of a broker with topics of one durability, ended in one of the first `endings` ways: killed,
+/// stopped, without power. Returns how many records were acknowledged and not forgiven.
+fn run(seed: u64, durability: &str, acks: Acks, endings: u64) -> usize {
     let mut random = Random::new(seed ^ 0x5eed);
     let shards = |random: &mut Random| usize::try_from(1 + random.below(4)).unwrap_or(1);
     let mut cluster = Cluster::start(Simulation::new(seed), shards(&mut random));
@@ -111,22 +118,20 @@ fn run(seed: u64, durability: &str) -> usize {
     for round in 0..4u64 {
         for client in 0..3 {
             let name = round * 10 + client;
-            spawn_client(
-                &cluster,
-                &model,
-                name,
-                Random::new(seed.wrapping_mul(31) + name),
-            );
+            let random = Random::new(seed.wrapping_mul(31) + name);
+            spawn_client(&cluster, &model, acks, name, random);
         }
         let steps = usize::try_from(random.below(4000)).unwrap_or(0);
         cluster.simulation.run_steps(steps);
-        let machine = match random.below(if durability == "disk" { 3 } else { 2 }) {
+        let ending = random.below(endings);
+        let machine = match ending {
             0 => cluster.simulation.kill(),
             1 => cluster.stop(),
             _ => cluster.simulation.crash(),
         };
         cluster = Cluster::start(machine, shards(&mut random));
-        check(&mut cluster, &model);
+        let forgives = ending == 2 && (durability, acks) != ("disk", Acks::All);
+        check(&mut cluster, &model, forgives);
     }
     let model = model.borrow();
     model.values().map(|known| known.acknowledged.len()).sum()
@@ -134,12 +139,32 @@ fn run(seed: u64, durability: &str) -> usize {
 
 #[test]
 fn nothing_acknowledged_is_lost_or_doubled() {
-    let disk: usize = (0..150).map(|seed| run(seed, "disk")).sum();
-    let process: usize = (1000..1050).map(|seed| run(seed, "process")).sum();
-    let acknowledged = disk + process;
+    let disk: usize = (0..150).map(|seed| run(seed, "disk", Acks::All, 3)).sum();
     // Cut off at random, clients still get most of their records through.
-    assert!(
-        acknowledged > 20_000,
-        "only {acknowledged} records were acknowledged"
-    );
+    assert!(disk > 15_000, "only {disk} records were acknowledged");
+}
+
+#[test]
+fn what_is_written_behind_survives_kills() {
+    for (durability, acks) in [
+        ("process", Acks::All),
+        ("process", Acks::Leader),
+        ("disk", Acks::Leader),
+    ] {
+        let seeds = 1000..1060;
+        let acknowledged: usize = seeds.map(|seed| run(seed, durability, acks, 2)).sum();
+        assert!(
+            acknowledged > 6_000,
+            "only {acknowledged} records were acknowledged"
+        );
+    }
+}
+
+#[test]
+fn a_power_cut_takes_what_is_written_behind_from_the_end_only() {
+    for (durability, acks) in [("process", Acks::All), ("disk", Acks::Leader)] {
+        (2000..2060).for_each(|seed| {
+            run(seed, durability, acks, 3);
+        });
+    }
 }

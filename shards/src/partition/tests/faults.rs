@@ -1,6 +1,7 @@
 //! Full disks, failed writes and failed syncs.
 
 use std::path::Path;
+use std::time::Duration;
 
 use chronik_io::World;
 use chronik_io::simulated::{Fault, Operation, Simulation};
@@ -112,7 +113,43 @@ fn fails_for_good(operation: Operation, fault: Fault, durability: Durability) {
 fn a_failed_write_takes_the_log_offline_until_restart() {
     fails_for_good(Operation::Write, Fault::Broken, Durability::Disk);
     fails_for_good(Operation::Write, Fault::Short, Durability::Disk);
-    fails_for_good(Operation::Write, Fault::Broken, Durability::Process);
+}
+
+/// What was acknowledged before the write behind it failed is in the ring: the log goes offline, and
+/// the next start of the process finds everything.
+#[test]
+fn a_failed_write_behind_loses_nothing_that_was_acknowledged() {
+    let mut simulation = Simulation::new(8);
+    let world = simulation.world();
+    let config = small_config(Durability::Process);
+    let hint = RecoveryHint::default();
+    let opened = Rig::open(&world, Path::new(DIR), &config, hint, 0);
+    let (rig, _) = simulation.run(opened).expect("opens");
+    simulation
+        .faults()
+        .script(Operation::Write, ".log", 0, Fault::Broken);
+    for sequence in 0..4 {
+        let batch = produced_batch((5, 0, sequence), &[&[9; 600]]);
+        assert_eq!(simulation.run(rig.must_append(&batch)), i64::from(sequence));
+    }
+    assert_eq!(simulation.run(rig.read_all(0)).len(), 4, "and consumed");
+    simulation.advance(Duration::from_millis(100));
+    assert!(rig.failed());
+    let later = simulation.run(rig.append(&produced_batch((5, 0, 4), &[b"late"]), Acks::All));
+    assert_eq!(later.error, ErrorCode::KafkaStorageError);
+    let closed = simulation.run(rig.close());
+    assert!(matches!(closed, Err(LogError::Failed { .. })));
+    let mut simulation = simulation.kill();
+    let world = simulation.world();
+    let opened = Rig::open(&world, Path::new(DIR), &config, hint, 1);
+    let (rig, report) = simulation.run(opened).expect("opens");
+    assert!(
+        report.put_back_batches > 0 && report.log_end == 4,
+        "{report:?}"
+    );
+    let repeated = simulation.run(rig.append(&produced_batch((5, 0, 3), &[&[9; 600]]), Acks::All));
+    assert_eq!((repeated.error, repeated.base_offset), (ErrorCode::None, 3));
+    assert_eq!(simulation.run(rig.read_all(0)).len(), 4);
 }
 
 #[test]

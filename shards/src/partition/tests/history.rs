@@ -34,6 +34,8 @@ struct Producer {
     next_sequence: i32,
     /// Batch and the tag of the append under way.
     in_flight: VecDeque<(CheckedBatch, Option<u64>)>,
+    /// How many of them, from the front, were sent in an earlier life too.
+    resent: usize,
 }
 
 struct History {
@@ -45,6 +47,8 @@ struct History {
     acknowledged: BTreeMap<i64, Bytes>,
     /// Batches that a consumer got.
     consumed: BTreeMap<i64, Bytes>,
+    /// Repeated, and so old that nobody knows their sequence any more: they have to be in the log.
+    forgotten: Vec<CheckedBatch>,
     consumer_at: i64,
     hint: RecoveryHint,
     epoch: i32,
@@ -61,6 +65,7 @@ impl History {
             epoch: 0,
             next_sequence: 0,
             in_flight: VecDeque::new(),
+            resent: 0,
         };
         History {
             random: Random::new(seed ^ 0x5eed),
@@ -69,6 +74,7 @@ impl History {
             batches_sent: 0,
             acknowledged: BTreeMap::new(),
             consumed: BTreeMap::new(),
+            forgotten: Vec::new(),
             consumer_at: 0,
             hint: RecoveryHint {
                 clean: false,
@@ -94,6 +100,7 @@ impl History {
             }
         }
         for at in 0..self.producers.len() {
+            self.producers[at].resent = self.producers[at].in_flight.len();
             for n in 0..self.producers[at].in_flight.len() {
                 self.resend(&rig, at, n);
             }
@@ -202,8 +209,15 @@ impl History {
                     self.refused = true;
                     break;
                 }
-                assert_eq!(result.error, ErrorCode::None, "{:?}", result.message);
-                self.acknowledged.insert(result.base_offset, batch.body());
+                let resent = producer.resent > 0;
+                producer.resent = producer.resent.saturating_sub(1);
+                if resent && result.error == ErrorCode::OutOfOrderSequenceNumber {
+                    // A snapshot keeps each producer's last batch only, as Kafka's do.
+                    self.forgotten.push(batch.clone());
+                } else {
+                    assert_eq!(result.error, ErrorCode::None, "{:?}", result.message);
+                    self.acknowledged.insert(result.base_offset, batch.body());
+                }
                 producer.in_flight.pop_front();
             }
         }
@@ -258,6 +272,7 @@ impl History {
     /// Under *process* a power cut may take anything that was not synced; producers begin anew.
     fn forgive_power_cut(&mut self) {
         self.acknowledged.clear();
+        self.forgotten.clear();
         self.consumed.clear();
         for producer in &mut self.producers {
             producer.in_flight.clear();
@@ -289,6 +304,10 @@ impl History {
         for (offset, bytes) in self.consumed.range(start..) {
             let found = by_offset.get(offset).map(|batch| &batch.bytes);
             assert!(found == Some(bytes), "consumed at {offset} and not there");
+        }
+        for forgotten in std::mem::take(&mut self.forgotten) {
+            let found = log.iter().any(|batch| batch.body() == forgotten.body());
+            assert!(found || start > 0, "forgotten and not there");
         }
         self.consumer_at = self.consumer_at.clamp(start, rig.log_end());
         self.check_producers(&log);

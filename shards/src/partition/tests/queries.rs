@@ -243,7 +243,7 @@ fn acknowledgements_of_the_leader_and_of_none_do_not_wait_for_the_disk() {
         partition: ID,
         batch: batch(&[b"x"]),
     };
-    let outcome = rig.with(|p, cache| p.append(cache, part, Acks::None, now, 900));
+    let outcome = rig.change(|p, shared| p.append(shared, part, Acks::None, now, 900));
     let crate::partition::AppendOutcome::Done(result) = outcome else {
         panic!("acks=0 waits")
     };

@@ -1,12 +1,13 @@
 //! A driver for one partition: performs its jobs on a world and collects what it says.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use chronik_io::World;
@@ -15,15 +16,23 @@ use chronik_protocol::{ErrorCode, Str, Uuid};
 
 use crate::cache::{BatchCache, CacheLimits};
 use crate::catalog::{Durability, TopicConfig};
+use crate::limits::WRITE_BEHIND_LINGER_MS_MAX;
 use crate::log::LogError;
 use crate::partition::{
     AppendOutcome, CloseReport, Job, Now, OffsetPlan, Partition, PartitionEvent, PartitionOptions,
-    ReadPlan, RecoveryHint, RecoveryReport,
+    ReadPlan, RecoveryHint, RecoveryReport, Shared,
 };
 use crate::request::{
     Acks, AppendPart, AppendResult, DeleteRecordsPart, DeleteRecordsResult, Isolation,
     OffsetAnswer, OffsetQuery, OffsetTarget, PartitionId, ReadPart, ReadResult,
 };
+
+use crate::write_behind::{self, LeftBehind, WriteBehind};
+
+/// Small, so that it is full often.
+const RING_BYTES: usize = 36 << 10;
+/// As the shard's timer would.
+const LINGER: Duration = Duration::from_millis(WRITE_BEHIND_LINGER_MS_MAX);
 
 pub(super) const ID: PartitionId = PartitionId {
     topic_id: Uuid(0x1234_5678),
@@ -75,6 +84,7 @@ fn build(mut builder: BatchBuilder, values: &[&[u8]], timestamp: i64) -> Checked
 struct State<W: World> {
     partition: Option<Partition<W>>,
     cache: BatchCache,
+    write_behind: WriteBehind<W>,
     results: BTreeMap<u64, AppendResult>,
     next_tag: u64,
     recovery_point: Option<i64>,
@@ -107,14 +117,23 @@ impl<W: World> Rig<W> {
         recovery: RecoveryHint,
         leader_epoch: i32,
     ) -> Result<(Rig<W>, RecoveryReport), LogError> {
+        let data = dir.parent().expect("a data directory");
+        world.create_dir_all(data).await.expect("a data directory");
+        let left_behind = LeftBehind::find(world, data).await.expect("readable");
         let options = PartitionOptions {
             id: ID,
             topic: Str::from("orders"),
             leader_epoch,
             config: Arc::new(config.clone()),
             recovery,
+            left_behind: left_behind.of(ID),
         };
         let (partition, report) = Partition::open(world, dir, options).await?;
+        let removed = left_behind.remove(world, &BTreeSet::new()).await;
+        removed.expect("removed");
+        let mut write_behind = WriteBehind::new(RING_BYTES);
+        let ring = write_behind::make(world, data, 0, RING_BYTES).await;
+        write_behind.made(ring, world.monotonic_ns());
         let limits = CacheLimits {
             tail_bytes: 8 << 10,
             cold_bytes: 2 << 20,
@@ -123,6 +142,7 @@ impl<W: World> Rig<W> {
         let state = State {
             partition: Some(partition),
             cache: BatchCache::new(limits),
+            write_behind,
             results: BTreeMap::new(),
             next_tag: 0,
             recovery_point: None,
@@ -152,17 +172,48 @@ impl<W: World> Rig<W> {
         f(state.partition.as_mut().expect("open"), &mut state.cache)
     }
 
+    /// Changes the partition, and takes in what happened.
+    pub(super) fn change<T>(
+        &self,
+        f: impl FnOnce(&mut Partition<W>, &mut Shared<'_, W>) -> T,
+    ) -> T {
+        let mut events = Vec::new();
+        let result = {
+            let mut state = self.state.borrow_mut();
+            let state = &mut *state;
+            let mut shared = Shared {
+                cache: &mut state.cache,
+                write_behind: &mut state.write_behind,
+                events: &mut events,
+            };
+            f(state.partition.as_mut().expect("open"), &mut shared)
+        };
+        self.take_events(events);
+        result
+    }
+
     fn start_jobs(&self) {
         let mut jobs: Vec<Job<W>> = Vec::new();
-        self.with(|partition, _| partition.take_jobs(&mut jobs));
+        let lingers = self.with(|partition, _| {
+            partition.take_jobs(&mut jobs);
+            partition.begins_to_linger()
+        });
+        if lingers {
+            let rig = self.clone();
+            self.world.spawn(async move {
+                rig.world.sleep_for(LINGER).await;
+                if rig.state.borrow().partition.is_some() {
+                    rig.with(|partition, _| partition.write_now());
+                    rig.start_jobs();
+                }
+            });
+        }
         for job in jobs {
             let rig = self.clone();
             self.world.spawn(async move {
                 let done = job.perform().await;
-                let mut events = Vec::new();
                 let now = rig.now();
-                rig.with(|partition, cache| partition.complete(cache, done, now, &mut events));
-                rig.take_events(events);
+                rig.change(|partition, shared| partition.complete(shared, done, now));
                 rig.start_jobs();
                 rig.wake();
             });
@@ -202,7 +253,8 @@ impl<W: World> Rig<W> {
             partition: ID,
             batch: batch.clone(),
         };
-        let outcome = self.with(|partition, cache| partition.append(cache, part, acks, now, tag));
+        let outcome =
+            self.change(|partition, shared| partition.append(shared, part, acks, now, tag));
         if let AppendOutcome::Done(result) = outcome {
             self.state.borrow_mut().results.insert(tag, result);
         }
@@ -238,7 +290,7 @@ impl<W: World> Rig<W> {
     }
 
     pub(super) async fn quiet(&self) {
-        self.until(|rig| rig.with(|p, _| (p.jobs_in_flight() == 0).then_some(())))
+        self.until(|rig| rig.with(|p, _| p.is_quiet().then_some(())))
             .await;
     }
 
@@ -348,7 +400,13 @@ impl<W: World> Rig<W> {
     pub(super) async fn close(self) -> Result<CloseReport, LogError> {
         self.quiet().await;
         let partition = self.state.borrow_mut().partition.take().expect("open");
-        partition.close().await
+        let closed = partition.close().await;
+        if closed.is_ok() {
+            let data = self.dir.parent().expect("a data directory");
+            let removed = write_behind::remove_all(&self.world, data).await;
+            removed.expect("removed");
+        }
+        closed
     }
 
     pub(super) async fn file(&self, name: &str) -> Bytes {

@@ -1,0 +1,86 @@
+//! What one shard's partitions want done to their files, and what happened there.
+//!
+//! State only. Owns the way of a job from its partition to the driver and back, and of what it
+//! changed to whoever waits for that.
+
+use chronik_io::World;
+
+use super::timers::Timer;
+use super::{Effect, Shard, Slot};
+use crate::partition::{JobDone, PartitionEvent, Shared};
+use crate::request::PartitionId;
+
+impl<W: World, R> Shard<W, R> {
+    /// Starts whatever a partition wants done, and notes when it wants to be asked again.
+    pub(super) fn collect_jobs(&mut self, id: PartitionId) {
+        let Some(Slot::Online(partition)) = self.partitions.get_mut(&id) else {
+            return;
+        };
+        partition.take_jobs(&mut self.jobs);
+        self.counters.jobs += self.jobs.len() as u64;
+        self.effects.extend(self.jobs.drain(..).map(Effect::Job));
+        let lingers = partition.begins_to_linger();
+        // A partition's timer is set when it first wants one and again whenever it fires; an early
+        // call does nothing.
+        if let Some(deadline_ns) = partition.next_timer_ns()
+            && self.timed_partitions.insert(id)
+        {
+            self.timers.add(deadline_ns, Timer::Partition(id));
+        }
+        if lingers {
+            self.linger(id);
+        }
+    }
+
+    pub(super) fn job_done(&mut self, done: JobDone<W>) {
+        let (id, now) = (done.partition(), self.now());
+        match self.partitions.get_mut(&id) {
+            Some(Slot::Online(partition)) => {
+                let mut events = std::mem::take(&mut self.events);
+                let mut shared = Shared {
+                    cache: &mut self.cache,
+                    write_behind: &mut self.write_behind,
+                    events: &mut events,
+                };
+                partition.complete(&mut shared, done, now);
+                for event in events.drain(..) {
+                    self.on_event(id, event);
+                }
+                self.events = events;
+                self.collect_jobs(id);
+                self.search_what_is_written(id);
+                self.flush_notes();
+                self.close_when_idle();
+            }
+            Some(Slot::Draining(partition)) => {
+                // Whoever waited for these events has been answered.
+                let mut shared = Shared {
+                    cache: &mut self.cache,
+                    write_behind: &mut self.write_behind,
+                    events: &mut Vec::new(),
+                };
+                partition.complete(&mut shared, done, now);
+                self.remove_when_idle(id);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn on_event(&mut self, id: PartitionId, event: PartitionEvent) {
+        match event {
+            PartitionEvent::Acked { tag, result } => self.acked(id, tag, result),
+            PartitionEvent::HighWatermark { .. } => self.wake_readers(id),
+            PartitionEvent::RecoveryPoint(offset) => {
+                self.note(id, crate::internal::OffsetChange::RecoveryPoint(offset));
+            }
+            PartitionEvent::LogStart(offset) => {
+                self.note(id, crate::internal::OffsetChange::LogStart(offset));
+            }
+            PartitionEvent::Failed { error } => {
+                self.counters.logs_failed += 1;
+                tracing::error!(topic = %id.topic_id, partition = id.index, %error, "log offline");
+                self.wake_all_readers(id);
+            }
+        }
+    }
+}
