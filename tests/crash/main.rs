@@ -1,6 +1,6 @@
-//! kill -9 in a loop, under several idempotent acks=all producers and a consumer per partition:
-//! every acknowledged record is there exactly once, in order, at the offset that was told, and
-//! nothing that was ever consumed changes. Once with each promise of `chronik.durability`.
+//! kill -9 in a loop, under several idempotent producers and a consumer per partition: every
+//! acknowledged record is there exactly once, in order, at the offset that was told, and nothing
+//! that was ever consumed changes. With each promise of `chronik.durability`, and with acks=1.
 //!
 //! `CHRONIK_CRASH_ROUNDS` sets the number of kills (50), `CHRONIK_CRASH_SEED` repeats a run's choices
 //! (not its timing, which is the machine's).
@@ -70,12 +70,17 @@ pub(crate) fn rounds() -> usize {
 
 #[test]
 fn kill_9_loses_nothing_with_the_disk_promise() {
-    survive("disk");
+    survive("disk", -1);
 }
 
 #[test]
 fn kill_9_loses_nothing_with_the_process_promise() {
-    survive("process");
+    survive("process", -1);
+}
+
+#[test]
+fn kill_9_loses_nothing_that_a_leader_acknowledged() {
+    survive("disk", 1);
 }
 
 /// What clients were told while brokers came and went.
@@ -94,7 +99,7 @@ impl Drop for EndWhenDropped<'_> {
     }
 }
 
-fn survive(durability: &str) {
+fn survive(durability: &str, acks: i16) {
     let scratch = Scratch::new();
     let options = BrokerOptions::new(scratch.join("data"))
         .port(free_port())
@@ -110,7 +115,7 @@ fn survive(durability: &str) {
         let end = EndWhenDropped(&gate);
         let producers: Vec<_> = (0..PRODUCERS)
             .map(|number| {
-                let producer = Producer::new(number, address, &gate, &told.acknowledged);
+                let producer = Producer::new((number, acks), address, &gate, &told.acknowledged);
                 scope.spawn(move || producer.run())
             })
             .collect();

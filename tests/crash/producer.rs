@@ -63,6 +63,7 @@ struct Lane {
 #[derive(Debug)]
 pub(crate) struct Producer<'a> {
     number: usize,
+    acks: i16,
     address: SocketAddr,
     gate: &'a Gate,
     acknowledged: &'a Mutex<Vec<Acknowledged>>,
@@ -70,13 +71,14 @@ pub(crate) struct Producer<'a> {
 
 impl<'a> Producer<'a> {
     pub(crate) fn new(
-        number: usize,
+        (number, acks): (usize, i16),
         address: SocketAddr,
         gate: &'a Gate,
         acknowledged: &'a Mutex<Vec<Acknowledged>>,
     ) -> Self {
         Self {
             number,
+            acks,
             address,
             gate,
             acknowledged,
@@ -153,7 +155,7 @@ impl<'a> Producer<'a> {
     fn send(&self, client: &mut Client, id: i64, partition: i32, first: i32) -> io::Result<i32> {
         let marks = (first..first + RECORDS_PER_BATCH).map(|number| self.mark(number).value());
         let batch = TestBatch::of_values(marks).by_producer(id, 0, first);
-        let request = produce_request(TOPIC, partition, -1, batch.encode());
+        let request = produce_request(TOPIC, partition, self.acks, batch.encode());
         client.try_send(&request, PRODUCE_BY_NAME)
     }
 
