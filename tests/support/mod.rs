@@ -24,6 +24,7 @@ pub mod batch;
 mod broker;
 pub mod calls;
 pub mod client;
+pub mod consumer_groups;
 mod corpus;
 pub mod groups;
 mod program;

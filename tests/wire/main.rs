@@ -10,6 +10,7 @@ mod support;
 mod bad_batches;
 mod bad_frames;
 mod configs;
+mod consumer_groups;
 mod fetching;
 mod idempotence;
 mod lifecycle;
