@@ -372,3 +372,13 @@ impl<R> Coordinator<R> {
         self.deadlines.cancel_all(NO_PARTITION);
     }
 }
+
+#[cfg(test)]
+impl<R> Coordinator<R> {
+    /// The state of every partition, for tests that look behind the replies.
+    pub(crate) fn states(&self) -> impl Iterator<Item = (i32, &GroupPartition)> {
+        self.entries
+            .iter()
+            .map(|(partition, entry)| (*partition, &entry.state))
+    }
+}

@@ -26,6 +26,8 @@ mod request;
 mod settings;
 mod step;
 mod sweep;
+#[cfg(test)]
+mod tests;
 
 pub use placement::{OFFSETS_TOPIC, partition_for};
 pub use request::*;

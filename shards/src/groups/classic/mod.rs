@@ -95,6 +95,9 @@ pub(crate) struct ClassicGroup {
     /// During the first rebalance: somebody came, so others may.
     new_member_added: bool,
     initial_delay: Option<InitialDelay>,
+    /// The leader's assignment for this generation is on its way to the log. A second one, from a
+    /// leader that did not get its answer, must not take its place.
+    assigning: bool,
 }
 
 impl ClassicGroup {
@@ -118,6 +121,7 @@ impl ClassicGroup {
             subscribed_topics: None,
             new_member_added: false,
             initial_delay: None,
+            assigning: false,
         }
     }
 

@@ -232,6 +232,7 @@ impl ClassicGroup {
 
     fn begin_generation(&mut self, now_ms: i64) {
         self.generation = self.generation.wrapping_add(1).max(0);
+        self.assigning = false;
         self.pending_sync.clear();
         if self.members.is_empty() {
             self.protocol_name = None;
@@ -246,6 +247,7 @@ impl ClassicGroup {
 
     /// Those who wait for an assignment get an error instead, and nobody has one.
     pub(super) fn withdraw_assignment(&mut self, step: &mut Step<'_>, error: ErrorCode) {
+        self.assigning = false;
         let mut heard = Vec::new();
         for member in self.members.values_mut() {
             member.assignment = bytes::Bytes::new();

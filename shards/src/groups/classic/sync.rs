@@ -67,7 +67,7 @@ impl ClassicGroup {
             step.reply(abandoned, sync_refused(ErrorCode::RebalanceInProgress));
         }
         self.synced(step, &request.member_id);
-        if !self.is_leader(&request.member_id) {
+        if !self.is_leader(&request.member_id) || std::mem::replace(&mut self.assigning, true) {
             return Outcome::NOTHING;
         }
         let mut shares: BTreeMap<&str, &Bytes> = BTreeMap::new();
@@ -91,6 +91,7 @@ impl ClassicGroup {
         if self.state != ClassicState::CompletingRebalance || self.generation != generation {
             return;
         }
+        self.assigning = false;
         self.turn_to(ClassicState::Stable, step.now.wall_ms);
         let waiting: Vec<(Str, Token)> = self
             .members

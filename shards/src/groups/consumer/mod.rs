@@ -26,7 +26,7 @@ mod settings;
 mod subscription;
 mod target;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 

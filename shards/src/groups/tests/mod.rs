@@ -1,0 +1,6 @@
+//! The coordinator over simulated logs: single rules, and thousands of random histories.
+
+mod history;
+mod members;
+mod rig;
+mod rules;
