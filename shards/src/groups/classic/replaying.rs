@@ -10,8 +10,8 @@ use super::{ClassicGroup, ClassicState, Member, Protocol};
 use crate::groups::records::GroupRecord;
 use crate::groups::step::{Outcome, Step};
 
-/// The version of `GroupMetadata` values that is written.
-pub(crate) const GROUP_METADATA_VERSION: i16 = 4;
+/// The version of `GroupMetadata` values that is written: Kafka 4.3 knows 4 and writes 3.
+pub(crate) const GROUP_METADATA_VERSION: i16 = 3;
 
 impl ClassicGroup {
     /// The record of the group as it is.
