@@ -29,7 +29,8 @@ pub const JOIN: i16 = 9;
 /// SyncGroup.
 pub const SYNC: i16 = 5;
 
-/// Finds the coordinator, which also makes the broker create its topic.
+/// Finds the coordinator, which also makes the broker create its topic. A real Kafka says that there
+/// is none while it does.
 ///
 /// # Panics
 /// When there is none.
@@ -38,9 +39,14 @@ pub fn find_coordinator(client: &mut Client, group: &str) {
         coordinator_keys: vec![text(group)],
         ..Default::default()
     };
-    let response = client.call(&request, 4);
-    let coordinator = &response.coordinators[0];
-    assert_eq!(code(coordinator.error_code), ErrorCode::None, "{group}");
+    loop {
+        let response = client.call(&request, 4);
+        match code(response.coordinators[0].error_code) {
+            ErrorCode::None => return,
+            ErrorCode::CoordinatorNotAvailable => {}
+            error => panic!("no coordinator for {group}: {error:?}"),
+        }
+    }
 }
 
 /// A member to be: one protocol, `range`, and metadata of its own.

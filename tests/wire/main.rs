@@ -12,6 +12,7 @@ mod bad_frames;
 mod configs;
 mod consumer_groups;
 mod fetching;
+mod groups;
 mod idempotence;
 mod lifecycle;
 mod metadata;
