@@ -286,8 +286,8 @@ fn operators_see_groups_and_delete_those_without_members() {
             .collect::<Vec<_>>()
     };
     assert_eq!(listed(&[]).len(), 2);
-    assert_eq!(listed(&["stable"]), [group.clone()]);
-    assert_eq!(listed(&["Empty"]), [plain.clone()]);
+    assert_eq!(listed(&["stable"]), std::slice::from_ref(&group));
+    assert_eq!(listed(&["Empty"]), std::slice::from_ref(&plain));
     assert_eq!(listed(&["Dead"]), Vec::<String>::new());
 
     let mut delete = |name: &str| {
