@@ -12,6 +12,9 @@ use crate::load::Outcome;
 /// Figures by name.
 pub(crate) type Figures = BTreeMap<String, f64>;
 
+/// What processes that have nothing to do with the measurement took.
+pub(crate) const OTHERS: &str = "others_cpu_percent_of_a_core";
+
 /// The percentiles that are told, and how they are called.
 const PERCENTILES: [(&str, f64); 5] = [
     ("p50", 0.5),
@@ -30,6 +33,7 @@ pub(crate) fn of(outcome: &Outcome) -> Figures {
         figures.insert(name.to_owned(), value);
     };
     put("elapsed_s", seconds);
+    put(OTHERS, outcome.others_share() * 100.0);
     put("failures", outcome.failures as f64);
     put("unanswered", outcome.unanswered as f64);
     put("unpaired", outcome.unpaired as f64);

@@ -126,6 +126,12 @@ impl Outcome {
         })
     }
 
+    /// What other processes took, as a share of one core. Above a tenth the figures tell of them,
+    /// too.
+    pub(crate) fn others_share(&self) -> f64 {
+        self.usage.others().as_secs_f64() / self.elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
+    }
+
     /// Whether every request was answered without an error and everything acknowledged was read.
     pub(crate) fn is_sound(&self) -> bool {
         self.failures == 0 && self.unanswered == 0 && self.unpaired == 0

@@ -15,7 +15,7 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit};
 
 /// The process whose children are the kernel's threads.
-const KERNEL_THREADS_PARENT: &str = "2";
+const KERNEL_THREADS_PARENT: u32 = 2;
 /// A sector in the block layer's statistics, whatever the device's own is.
 const SECTOR_BYTES: u64 = 512;
 
@@ -37,6 +37,8 @@ pub(crate) struct Usage {
     /// Time of each of the kernel's own threads, by its id: what completes writes and syncs for any
     /// process.
     kernel_threads: BTreeMap<u32, Duration>,
+    /// Time of each process that has nothing to do with the measurement, by its id.
+    others: BTreeMap<u32, Duration>,
     /// User and system time of this program.
     pub(crate) client: Duration,
     /// Bytes the broker's process caused to be sent to storage (`write_bytes` of `/proc/PID/io`).
@@ -63,6 +65,11 @@ impl Usage {
     pub(crate) fn with_kernel(&self) -> Duration {
         self.broker() + self.kernel_threads.values().sum::<Duration>()
     }
+
+    /// What processes that have nothing to do with the measurement took from it.
+    pub(crate) fn others(&self) -> Duration {
+        self.others.values().sum()
+    }
 }
 
 impl Sub for Usage {
@@ -72,17 +79,8 @@ impl Sub for Usage {
         Self {
             broker_user: self.broker_user.saturating_sub(earlier.broker_user),
             broker_system: self.broker_system.saturating_sub(earlier.broker_system),
-            kernel_threads: self
-                .kernel_threads
-                .into_iter()
-                .map(|(thread, time)| {
-                    let before = earlier.kernel_threads.get(&thread);
-                    (
-                        thread,
-                        time.saturating_sub(before.copied().unwrap_or_default()),
-                    )
-                })
-                .collect(),
+            kernel_threads: grown(self.kernel_threads, &earlier.kernel_threads),
+            others: grown(self.others, &earlier.others),
             client: self.client.saturating_sub(earlier.client),
             written_bytes: self.written_bytes.saturating_sub(earlier.written_bytes),
             read_bytes: self.read_bytes.saturating_sub(earlier.read_bytes),
@@ -94,6 +92,18 @@ impl Sub for Usage {
             disk_flushes: self.disk_flushes.saturating_sub(earlier.disk_flushes),
         }
     }
+}
+
+/// Each time less what it was; what began meanwhile counts as a whole.
+fn grown(
+    times: BTreeMap<u32, Duration>,
+    earlier: &BTreeMap<u32, Duration>,
+) -> BTreeMap<u32, Duration> {
+    let grown = times.into_iter().map(|(id, time)| {
+        let before = earlier.get(&id).copied().unwrap_or_default();
+        (id, time.saturating_sub(before))
+    });
+    grown.collect()
 }
 
 impl Subject {
@@ -110,13 +120,12 @@ impl Subject {
     /// Reads all counters now; the broker's are zero when no process was named.
     pub(crate) fn usage(&self) -> Usage {
         let mut usage = Usage {
-            kernel_threads: kernel_threads(),
-            client: process_times("self").map_or(Duration::ZERO, |(user, system)| user + system),
+            client: process_times("self").map_or(Duration::ZERO, |(_, user, system)| user + system),
             ..Usage::default()
         };
         if let Some(pid) = self.pid {
             let times = process_times(&pid.to_string()).unwrap_or_default();
-            (usage.broker_user, usage.broker_system) = times;
+            (_, usage.broker_user, usage.broker_system) = times;
             if let Ok(counters) = fs::read_to_string(format!("/proc/{pid}/io")) {
                 usage.written_bytes = counter(&counters, "write_bytes:");
                 usage.read_bytes = counter(&counters, "read_bytes:");
@@ -133,7 +142,29 @@ impl Subject {
             usage.disk_written_bytes = field(6) * SECTOR_BYTES;
             usage.disk_flushes = field(15);
         }
+        self.add_beside(&mut usage);
         usage
+    }
+
+    /// Adds the kernel's threads, ns exactly, and the processes that are neither the broker nor this
+    /// program nor started by it. One that ends meanwhile is left out.
+    fn add_beside(&self, usage: &mut Usage) {
+        let own = std::process::id();
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        for id in entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
+            if id == own || Some(id) == self.pid {
+                continue;
+            }
+            let Some((parent, user, system)) = process_times(&id.to_string()) else {
+                continue;
+            };
+            if parent == KERNEL_THREADS_PARENT {
+                let time = run_time(Path::new(&format!("/proc/{id}")));
+                usage.kernel_threads.insert(id, time.unwrap_or_default());
+            } else if parent != own {
+                usage.others.insert(id, user + system);
+            }
+        }
     }
 
     /// Time the process's threads have run, ns exactly; what ended threads spent is left out.
@@ -188,30 +219,16 @@ fn run_time(thread: &Path) -> Option<Duration> {
     Some(Duration::from_nanos(run_ns))
 }
 
-/// User and system time of a process, `self` for this one.
-fn process_times(process: &str) -> Option<(Duration, Duration)> {
+/// Parent, user and system time of a process, `self` for this one.
+fn process_times(process: &str) -> Option<(u32, Duration, Duration)> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     // The second field, the command's name in parentheses, may hold spaces: count after it.
     let (_, fields) = stat.rsplit_once(')')?;
-    let mut times = fields.split_whitespace().skip(11).map(str::parse::<u64>);
+    let mut fields = fields.split_whitespace();
+    let parent = fields.nth(1)?.parse().ok()?;
+    let mut times = fields.skip(9).map(str::parse::<u64>);
     let (user, system) = (times.next()?.ok()?, times.next()?.ok()?);
-    Some((ticks_to_time(user), ticks_to_time(system)))
-}
-
-/// Processor time of each kernel thread, ns exactly; a thread that has ended meanwhile is left out.
-fn kernel_threads() -> BTreeMap<u32, Duration> {
-    let time = |thread: u32| {
-        let stat = fs::read_to_string(format!("/proc/{thread}/stat")).ok()?;
-        let (_, fields) = stat.rsplit_once(')')?;
-        if fields.split_whitespace().nth(1)? != KERNEL_THREADS_PARENT {
-            return None;
-        }
-        let time = run_time(Path::new(&format!("/proc/{thread}")))?;
-        Some((thread, time))
-    };
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let processes = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    processes.filter_map(time).collect()
+    Some((parent, ticks_to_time(user), ticks_to_time(system)))
 }
 
 fn ticks_to_time(ticks: u64) -> Duration {

@@ -300,6 +300,10 @@ fn columns(outcome: &Outcome) -> String {
     if outcome.unanswered > 0 {
         columns += &format!("  {} requests unanswered", outcome.unanswered);
     }
+    if outcome.others_share() > 0.1 {
+        let percent = outcome.others_share() * 100.0;
+        columns += &format!("  (other processes took {percent:.0} % of a core)");
+    }
     if outcome.unpaired > 0 {
         columns += &format!("  {} batches not consumed", outcome.unpaired);
     }

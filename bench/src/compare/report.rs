@@ -11,6 +11,10 @@ use serde_json::{Value, json};
 use crate::compare::contestant::Contestant;
 use crate::compare::state::State;
 use crate::compare::targets::{Bound, CLAIMS, Claim, PERF_MIDDLE_AT_LEAST, Sides, speaks_of};
+use crate::figures::OTHERS;
+
+/// Above this a measurement also tells of what else ran on the machine.
+const DISTURBED_PERCENT: f64 = 10.0;
 
 /// Least, middle and greatest of some values.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -97,6 +101,15 @@ impl Report {
                 "\n`kafka-producer-perf-test`, middle of all: {middle:.2} x, \
                  asked >= {PERF_MIDDLE_AT_LEAST} x: {verdict}"
             ));
+        }
+        let disturbed = state.above(OTHERS, DISTURBED_PERCENT);
+        if !disturbed.is_empty() {
+            put(format!(
+                "\n## Disturbed\n\nOther processes took more than {DISTURBED_PERCENT} % of a core:\n"
+            ));
+        }
+        for (key, percent) in disturbed {
+            put(format!("- {key}: {percent:.0} %"));
         }
         let failures: Vec<_> = state.failures().collect();
         if !failures.is_empty() {

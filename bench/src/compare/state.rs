@@ -120,6 +120,16 @@ impl State {
         })
     }
 
+    /// Measurements with a figure above a limit, and the figure.
+    pub(crate) fn above(&self, figure: &str, limit: f64) -> Vec<(&str, f64)> {
+        let entries = self.entries.iter();
+        let figures = entries.filter_map(|(key, entry)| match entry {
+            Entry::Measured(figures) => Some((key.as_str(), *figures.get(figure)?)),
+            Entry::Failed(_) => None,
+        });
+        figures.filter(|(_, value)| *value > limit).collect()
+    }
+
     /// Keeps a result and writes the file.
     ///
     /// # Errors
