@@ -53,7 +53,9 @@ pub(crate) struct Inner {
     entropy: RefCell<Entropy>,
     /// Directories, opening, cutting: short jobs in the order asked.
     names: Helper,
-    /// Zeroing ahead: long jobs that must not hold up the short ones.
+    /// Space that somebody waits for.
+    space: Helper,
+    /// Zeroing ahead that takes its time.
     zeros: Helper,
     /// Devices for which glommio has been shown a file that makes it judge polling rightly.
     devices: RefCell<BTreeMap<u64, Judgement>>,
@@ -79,6 +81,7 @@ impl DirectWorld {
                     used: ENTROPY_BYTES,
                 }),
                 names: Helper::new(format!("names-{shard}")),
+                space: Helper::new(format!("space-{shard}")),
                 zeros: Helper::new(format!("zeros-{shard}")),
                 devices: RefCell::new(BTreeMap::new()),
                 work: Watchdog::shard(watchdog, shard),
@@ -369,7 +372,7 @@ impl World for DirectWorld {
         let file = {
             let _io = self.begin_io();
             let create = move || mapping::create(&path, len);
-            self.inner.zeros.run(create).await?
+            self.inner.space.run(create).await?
         };
         DirectMapping::over(&file, len)
     }

@@ -44,6 +44,18 @@ pub trait BlockBuffer: 'static {
     fn truncate(&mut self, len: usize);
 }
 
+/// How space ahead of the writes is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preparation {
+    /// Zeros are written, as fast as it goes: somebody waits.
+    ZeroNow,
+    /// Zeros are written a little at a time: at once they would stand in the way of small writes
+    /// and of their syncs for as long as 10 ms.
+    ZeroGently,
+    /// Blocks are allocated without being written.
+    Allocate,
+}
+
 /// An open file. All methods take `&self`: several operations may be in flight, and two that touch
 /// the same bytes are in no order.
 pub trait File: 'static {
@@ -58,10 +70,10 @@ pub trait File: 'static {
     /// error; after any error the bytes of that range are unknown.
     async fn write_at(&self, buffer: Self::Buffer, position: u64) -> io::Result<()>;
 
-    /// Writes zeros over `[position, position + len)`, block-aligned both, and makes them and the
-    /// file's new size durable. Works in the background, off the shard's core where it can.
-    /// `StorageFull` leaves the file usable, possibly longer than before.
-    async fn write_zeros(&self, position: u64, len: u64) -> io::Result<()>;
+    /// Makes space for `[position, position + len)`, block-aligned both and not written before,
+    /// that reads as zeros, and makes the file's new size durable. Works in the background, off the
+    /// shard's core where it can. `StorageFull` leaves the file usable, possibly longer than before.
+    async fn prepare(&self, position: u64, len: u64, how: Preparation) -> io::Result<()>;
 
     /// Reads up to `len` bytes at any `position`, fewer only where the file ends.
     async fn read_at(&self, position: u64, len: usize) -> io::Result<Bytes>;

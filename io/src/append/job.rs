@@ -4,7 +4,7 @@
 //! a borrow of its `AppendFile`; it never changes that state itself. A job that is dropped
 //! unperformed leaves its file waiting for ever: whoever takes one performs it.
 
-use crate::storage::File;
+use crate::storage::{File, Preparation};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
@@ -121,28 +121,35 @@ async fn write_concurrently<F: File>(
     outcome
 }
 
-/// Zeroing of the next chunk of a file.
+/// Space for the next chunk of a file, that reads as zeros.
 #[must_use = "the file waits for it"]
 pub struct ZeroJob<F: File> {
     file: Rc<F>,
     from: u64,
     to: u64,
+    preparation: Preparation,
 }
 
 impl<F: File> ZeroJob<F> {
-    pub(super) fn new(file: Rc<F>, from: u64, to: u64) -> ZeroJob<F> {
-        ZeroJob { file, from, to }
+    pub(super) fn new(file: Rc<F>, from: u64, to: u64, preparation: Preparation) -> ZeroJob<F> {
+        ZeroJob {
+            file,
+            from,
+            to,
+            preparation,
+        }
     }
 
-    /// Bytes this job will write.
+    /// Bytes this job makes space for.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.to - self.from
     }
 
-    /// Writes the zeros and makes the new size durable.
+    /// Makes the space and makes the new size durable.
     pub async fn perform(self) -> JobResult {
-        let outcome = self.file.write_zeros(self.from, self.to - self.from).await;
+        let bytes = self.to - self.from;
+        let outcome = self.file.prepare(self.from, bytes, self.preparation).await;
         JobResult::Zero {
             end: self.to,
             outcome,

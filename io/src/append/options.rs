@@ -42,6 +42,8 @@ pub struct AppendOptions {
     /// Nothing is zeroed ahead beyond this position (a segment's size), except on demand by
     /// [`super::AppendFile::reserve`].
     pub zero_until: u64,
+    /// Mean size of a file's writes from which its space is allocated and not zeroed.
+    pub allocate_from_write_bytes: u64,
     /// Bytes that may wait while a write is in flight. A single append larger than this is taken
     /// when nothing waits.
     pub pending_bytes_max: u64,
@@ -60,6 +62,7 @@ impl Default for AppendOptions {
             zero_ahead_bytes_min: 64 << 10,
             zero_ahead_bytes_max: 16 << 20,
             zero_until: u64::MAX,
+            allocate_from_write_bytes: 64 << 10,
             pending_bytes_max: 8 << 20,
             buffer_bytes_min: 16 << 10,
             buffer_bytes_max: 512 << 10,

@@ -2,7 +2,7 @@
 
 use crate::behaviour_tests as behaviour;
 use crate::executor::{ExecutorOptions, ShardSeat, run};
-use crate::storage::{BlockBuffer, File};
+use crate::storage::{BlockBuffer, File, Preparation};
 use crate::world::{OpenMode, OpenOptions, World};
 use crate::{DirectWorld, Remote};
 use std::future::Future;
@@ -54,7 +54,9 @@ fn zeroing_extends_by_zeros_and_keeps_the_rest() {
             let mut buffer = file.buffer(8_192);
             buffer.as_mut_slice().fill(7);
             file.write_at(buffer, 0).await.unwrap();
-            file.write_zeros(4_096, 3 << 20).await.unwrap();
+            file.prepare(4_096, 3 << 20, Preparation::ZeroNow)
+                .await
+                .unwrap();
             assert_eq!(file.len(), 4_096 + (3 << 20));
             let read = file.read_at(0, usize::MAX).await.unwrap();
             assert!(read[..4_096].iter().all(|byte| *byte == 7));
@@ -80,7 +82,9 @@ fn an_open_file_outlives_its_name() {
         buffer.as_mut_slice().fill(9);
         file.write_at(buffer, 0).await.unwrap();
         file.set_len(100).await.unwrap();
-        file.write_zeros(4_096, 4_096).await.unwrap();
+        file.prepare(4_096, 4_096, Preparation::ZeroNow)
+            .await
+            .unwrap();
         assert_eq!(file.read_at(0, 100).await.unwrap(), vec![9; 100]);
         assert_eq!(std::fs::read(&old).unwrap(), b"another file");
         assert_eq!(std::fs::metadata(&new).unwrap().len(), 8_192);

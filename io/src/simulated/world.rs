@@ -8,7 +8,7 @@ use super::disk::{Change, Disk, Node};
 use super::executor::Sleep;
 use super::fault::{Fault, Operation};
 use super::mapping::SimulatedMapping;
-use crate::storage::{BLOCK_BYTES, BlockBuffer, File, block_ceiling};
+use crate::storage::{BLOCK_BYTES, BlockBuffer, File, Preparation, block_ceiling};
 use crate::world::{DirEntry, OpenMode, OpenOptions, World};
 use bytes::Bytes;
 use std::future::Future;
@@ -235,7 +235,10 @@ impl World for SimulatedWorld {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let file = self.open_file(path, OpenMode::ReadWriteCreate).await?;
-        if let Err(error) = file.write_zeros(0, block_ceiling(len as u64)).await {
+        if let Err(error) = file
+            .prepare(0, block_ceiling(len as u64), Preparation::ZeroNow)
+            .await
+        {
             self.remove_file(path).await?;
             return Err(error);
         }
@@ -355,7 +358,7 @@ impl File for SimulatedFile {
         .await
     }
 
-    async fn write_zeros(&self, position: u64, len: u64) -> io::Result<()> {
+    async fn prepare(&self, position: u64, len: u64, _how: Preparation) -> io::Result<()> {
         let zeros = vec![0; usize::try_from(len).map_err(io::Error::other)?];
         self.write(zeros, position, Operation::Zero, false).await?;
         self.sync_data().await
