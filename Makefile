@@ -7,7 +7,7 @@ CHRONIK := target/release/chronik
 PORT ?= 9092
 DATA ?= ./data
 
-.PHONY: help need run build test check static deny fuzz crash idle quick bench-kafka perf-matrix clean
+.PHONY: help need run build test check static deny fuzz crash idle quick overload micro bench-kafka perf-matrix clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,13 @@ idle: build ## processor time of an idle broker over 20 s: 4 shards, 100 topics,
 
 quick: build ## the quick benchmark: twenty loads in about three minutes (ARGS="--only 'closed 100'" for some)
 	$(CARGO) run --release --locked -p chronik-bench -- quick --spawn $(CHRONIK) $(ARGS)
+
+overload: build ## a minute of far too much load: memory, fairness, errors (ARGS="--override key=value")
+	$(CARGO) run --release --locked -p chronik-bench -- overload --spawn $(CHRONIK) $(ARGS)
+
+micro: need ## micro-benchmarks of the hot path, then its instructions
+	$(CARGO) bench --locked -p chronik-protocol -p chronik-io --bench wire --bench append --bench mesh
+	$(CARGO) bench --locked -p chronik-protocol --bench instructions
 
 bench-kafka: build ## Chronik beside Apache Kafka, 5 pairs: target/bench-kafka (ARGS="--quick --only closed/" for some)
 	tests/clients/install java kcat
