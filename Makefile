@@ -58,7 +58,7 @@ overload: build ## a minute of far too much load: memory, fairness, errors (ARGS
 	$(CARGO) run --release --locked -p chronik-bench -- overload --spawn $(CHRONIK) $(ARGS)
 
 micro: need ## micro-benchmarks of the hot path, then its instructions
-	$(CARGO) bench --locked -p chronik-protocol -p chronik-io --bench wire --bench append --bench mesh
+	$(CARGO) bench --locked -p chronik-protocol -p chronik-io -p chronik-shards --bench wire --bench append --bench mesh --bench shard
 	$(CARGO) bench --locked -p chronik-protocol --bench instructions
 
 bench-kafka: build ## Chronik beside Apache Kafka, 5 pairs: target/bench-kafka (ARGS="--quick --only closed/" for some)
