@@ -19,7 +19,7 @@ use crate::catalog::Image;
 const PATTERN_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of a compiled pattern, and of what matching it may cache.
 const PROGRAM_BYTES_MAX: usize = 512 * 1024;
-/// Pairs of pattern and topic that one slice matches, some 100 ns each.
+/// Topics that one slice matches, some 100 ns each.
 const MATCHES_PER_SLICE: usize = 512;
 
 /// What a pattern matches, at one moment.
@@ -117,47 +117,93 @@ fn unquoted(pattern: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The patterns of a group on their way over the topics of one image, slice by slice.
+/// The patterns of a group on their way over the topics of one image, slice by slice. One of them is
+/// compiled at a time: a group may have as many as it has members.
 #[derive(Clone, Debug)]
 pub(crate) struct Resolution {
     image: Arc<Image>,
     started_ms: i64,
+    waiting: Vec<Str>,
+    current: Option<Matching>,
+    done: BTreeMap<Str, Resolved>,
+}
+
+/// A pattern on its way.
+#[derive(Clone, Debug)]
+struct Matching {
+    pattern: Str,
+    regex: Regex,
     /// First topic that has not been looked at.
     next: Str,
-    patterns: Vec<(Str, Option<Regex>, BTreeSet<Str>)>,
+    matched: BTreeSet<Str>,
 }
 
 impl Resolution {
-    /// Begins. A pattern that cannot be compiled (it was checked when it came, perhaps by another
-    /// version of this broker) matches nothing.
+    /// Begins.
     pub(crate) fn new(patterns: Vec<Str>, image: Arc<Image>, now_ms: i64) -> Resolution {
-        let compiled = patterns.into_iter().map(|pattern| {
-            let regex = compile(&pattern).inspect_err(|reason| {
-                tracing::error!(%pattern, %reason, "a subscription cannot be read; it matches nothing");
-            });
-            (pattern, regex.ok(), BTreeSet::new())
-        });
         Resolution {
             image,
             started_ms: now_ms,
-            next: Str::default(),
-            patterns: compiled.collect(),
+            waiting: patterns,
+            current: None,
+            done: BTreeMap::new(),
         }
     }
 
-    /// Does one slice. `true` when all topics have been looked at.
+    /// Does one slice: at most one pattern compiled, some topics matched. `true` when all is done.
     pub(crate) fn advance(&mut self) -> bool {
-        let most = (MATCHES_PER_SLICE / self.patterns.len().max(1)).max(1);
+        if let Some(mut matching) = self.current.take().or_else(|| self.begin_next()) {
+            if matching.advance(&self.image) {
+                self.settle(matching.pattern, matching.matched);
+            } else {
+                self.current = Some(matching);
+            }
+        }
+        self.current.is_none() && self.waiting.is_empty()
+    }
+
+    /// The next pattern. One that cannot be compiled (it was checked when it came, perhaps by another
+    /// version of this broker) matches nothing.
+    fn begin_next(&mut self) -> Option<Matching> {
+        let pattern = self.waiting.pop()?;
+        match compile(&pattern) {
+            Ok(regex) => Some(Matching {
+                pattern,
+                regex,
+                next: Str::default(),
+                matched: BTreeSet::new(),
+            }),
+            Err(reason) => {
+                tracing::error!(%pattern, %reason, "a subscription cannot be read; it matches nothing");
+                self.settle(pattern, BTreeSet::new());
+                None
+            }
+        }
+    }
+
+    fn settle(&mut self, pattern: Str, topics: BTreeSet<Str>) {
+        let resolved = Resolved {
+            topics,
+            version: self.image.offset,
+            timestamp_ms: self.started_ms,
+        };
+        self.done.insert(pattern, resolved);
+    }
+
+    /// What each pattern matches.
+    pub(crate) fn finish(self) -> BTreeMap<Str, Resolved> {
+        self.done
+    }
+}
+
+impl Matching {
+    /// Looks at some topics. `true` when it was the last of them.
+    fn advance(&mut self, image: &Image) -> bool {
         let first = self.next.clone();
-        let mut topics = self.image.topics_from(&first);
-        for topic in topics.by_ref().take(most) {
-            for (_, regex, matched) in &mut self.patterns {
-                if regex
-                    .as_ref()
-                    .is_some_and(|r| r.is_match(topic.name.as_bytes()))
-                {
-                    matched.insert(topic.name.clone());
-                }
+        let mut topics = image.topics_from(&first);
+        for topic in topics.by_ref().take(MATCHES_PER_SLICE) {
+            if self.regex.is_match(topic.name.as_bytes()) {
+                self.matched.insert(topic.name.clone());
             }
         }
         match topics.next() {
@@ -167,20 +213,6 @@ impl Resolution {
             }
             None => true,
         }
-    }
-
-    /// What each pattern matches.
-    pub(crate) fn finish(self) -> BTreeMap<Str, Resolved> {
-        let (version, timestamp_ms) = (self.image.offset, self.started_ms);
-        let resolved = |(pattern, _, topics)| {
-            let resolved = Resolved {
-                topics,
-                version,
-                timestamp_ms,
-            };
-            (pattern, resolved)
-        };
-        self.patterns.into_iter().map(resolved).collect()
     }
 }
 
