@@ -28,6 +28,7 @@ use std::io;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Why an [`AppendFile`] refuses to go on.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -96,6 +97,8 @@ pub struct AppendFile<F: File> {
     writing: Option<u64>,
     /// Where the zeroing in flight ends, if there is one.
     zeroing: Option<u64>,
+    /// Tells it that somebody waits.
+    hurry: Arc<AtomicBool>,
     syncing: bool,
     /// The end that callers have asked room for.
     reserved: u64,
@@ -175,6 +178,7 @@ impl<F: File> AppendFile<F> {
             pending: VecDeque::new(),
             writing: None,
             zeroing: None,
+            hurry: Arc::default(),
             syncing: false,
             reserved: valid_len,
             space_refused: false,
@@ -263,6 +267,7 @@ impl<F: File> AppendFile<F> {
     pub fn reserve(&mut self, bytes: u64) {
         self.reserved = self.reserved.max(self.end.saturating_add(bytes));
         self.space_refused = false;
+        self.hurry.store(true, Ordering::Relaxed);
     }
 
     /// The size of the next zeroed chunk: as much as the file has already, within the options.
@@ -305,8 +310,9 @@ impl<F: File> AppendFile<F> {
         let preparation = match self.writes.take_mean_bytes() {
             mean if mean >= self.options.allocate_from_write_bytes => Preparation::Allocate,
             _ if self.reserved > self.zeroed => Preparation::ZeroNow,
-            _ => Preparation::ZeroGently,
+            _ => Preparation::ZeroGently(Arc::clone(&self.hurry)),
         };
+        self.hurry.store(false, Ordering::Relaxed);
         Some(ZeroJob::new(
             Rc::clone(&self.file),
             block_ceiling(self.zeroed),

@@ -31,6 +31,7 @@ use std::path::Path;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tasks::Tasks;
@@ -57,6 +58,8 @@ pub(crate) struct Inner {
     space: Helper,
     /// Zeroing ahead that takes its time.
     zeros: Helper,
+    /// Files whose space is being made or waits for that.
+    preparing: Arc<AtomicUsize>,
     /// Devices for which glommio has been shown a file that makes it judge polling rightly.
     devices: RefCell<BTreeMap<u64, Judgement>>,
     work: ShardWork,
@@ -83,6 +86,7 @@ impl DirectWorld {
                 names: Helper::new(format!("names-{shard}")),
                 space: Helper::new(format!("space-{shard}")),
                 zeros: Helper::new(format!("zeros-{shard}")),
+                preparing: Arc::default(),
                 devices: RefCell::new(BTreeMap::new()),
                 work: Watchdog::shard(watchdog, shard),
                 tasks: Tasks::default(),

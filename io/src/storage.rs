@@ -8,6 +8,8 @@
 
 use bytes::Bytes;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// Unit of alignment for positions, lengths and memory of direct I/O, in bytes. 4096 fits every
 /// disk in use; devices with 512-byte sectors accept it as well.
@@ -45,13 +47,14 @@ pub trait BlockBuffer: 'static {
 }
 
 /// How space ahead of the writes is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Preparation {
     /// Zeros are written, as fast as it goes: somebody waits.
     ZeroNow,
     /// Zeros are written a little at a time: at once they would stand in the way of small writes
-    /// and of their syncs for as long as 10 ms.
-    ZeroGently,
+    /// and of their syncs for as long as 10 ms. From when somebody waits after all, and says so
+    /// here, it goes as fast as it can; also while another file's space waits behind this one.
+    ZeroGently(Arc<AtomicBool>),
     /// Blocks are allocated without being written.
     Allocate,
 }

@@ -16,7 +16,8 @@ use std::cell::Cell;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Zeros written by one system call, in bytes.
@@ -120,10 +121,18 @@ impl File for DirectFile {
         let descriptor = self.duplicate()?;
         let write_through = self.write_through;
         let _io = self.world.begin_io();
-        let job = move || prepare(descriptor, write_through, position..position + len, how);
+        let inner = &self.world.inner;
         let helper = match how {
-            Preparation::ZeroGently => &self.world.inner.zeros,
-            Preparation::ZeroNow | Preparation::Allocate => &self.world.inner.space,
+            Preparation::ZeroGently(_) => &inner.zeros,
+            Preparation::ZeroNow | Preparation::Allocate => &inner.space,
+        };
+        let queued = Arc::clone(&inner.preparing);
+        queued.fetch_add(1, Ordering::Relaxed);
+        let job = move || {
+            let range = position..position + len;
+            let prepared = prepare(descriptor, write_through, range, &how, &queued);
+            queued.fetch_sub(1, Ordering::Relaxed);
+            prepared
         };
         let prepared = helper.run(job).await;
         if prepared.is_ok() {
@@ -182,7 +191,8 @@ fn prepare(
     descriptor: OwnedFd,
     write_through: bool,
     range: Range<u64>,
-    how: Preparation,
+    how: &Preparation,
+    queued: &AtomicUsize,
 ) -> io::Result<()> {
     let plain = if write_through {
         let path = names::descriptor_path(descriptor.as_raw_fd());
@@ -198,27 +208,27 @@ fn prepare(
             match rustix::fs::fallocate(&plain, none, range.start, range.end - range.start) {
                 Ok(()) => {}
                 // Not every file system can.
-                Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
-                    write_zeros(&plain, range, ZERO_PIECE_BYTES, Duration::ZERO)?;
-                }
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(&plain, range, || false)?,
                 Err(error) => return Err(error.into()),
             }
         }
-        Preparation::ZeroNow => write_zeros(&plain, range, ZERO_PIECE_BYTES, Duration::ZERO)?,
-        Preparation::ZeroGently => write_zeros(&plain, range, GENTLE_PIECE_BYTES, GENTLE_REST)?,
+        Preparation::ZeroNow => write_zeros(&plain, range, || false)?,
+        Preparation::ZeroGently(hurry) => write_zeros(&plain, range, || {
+            !hurry.load(Ordering::Relaxed) && queued.load(Ordering::Relaxed) <= 1
+        })?,
     }
     rustix::fs::fdatasync(&plain)?;
     Ok(())
 }
 
-fn write_zeros(
-    file: &OwnedFd,
-    range: Range<u64>,
-    piece_bytes: usize,
-    rest: Duration,
-) -> io::Result<()> {
+fn write_zeros(file: &OwnedFd, range: Range<u64>, is_gentle: impl Fn() -> bool) -> io::Result<()> {
     let mut at = range.start;
     while at < range.end {
+        let gentle = is_gentle();
+        let piece_bytes = match gentle {
+            true => GENTLE_PIECE_BYTES,
+            false => ZERO_PIECE_BYTES,
+        };
         let piece = usize::try_from(range.end - at)
             .unwrap_or(usize::MAX)
             .min(piece_bytes);
@@ -229,8 +239,8 @@ fn write_zeros(
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        if at < range.end && !rest.is_zero() {
-            std::thread::sleep(rest);
+        if gentle && at < range.end {
+            std::thread::sleep(GENTLE_REST);
         }
     }
     Ok(())
