@@ -36,7 +36,7 @@ impl Effort {
     /// Of one load.
     pub(crate) fn limits(self) -> Limits {
         Limits {
-            warm_up: Duration::from_millis(self.choose(50, 500, 2_000)),
+            warm_up: Duration::from_millis(self.choose(50, 1_500, 3_000)),
             measured: Duration::from_millis(self.choose(200, 2_000, 5_000)),
             bytes_max: self.choose(20_000_000, 4_000_000_000, 4_000_000_000),
         }
