@@ -189,6 +189,11 @@ impl Broker {
         self.address().to_string()
     }
 
+    /// What it was started with.
+    pub fn options(&self) -> &BrokerOptions {
+        &self.options
+    }
+
     /// Its data directory.
     pub fn data(&self) -> &Path {
         &self.options.data

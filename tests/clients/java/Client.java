@@ -25,7 +25,7 @@ import org.apache.kafka.common.header.internals.RecordHeader;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
 
-/** Apache Kafka's own client as producer and consumer: see ../README.md. */
+/** Apache Kafka's own client as producer and consumer, and by Member in a group: see ../README.md. */
 final class Client {
     private static final long TIMESTAMP_MS_BASE = 1_600_000_000_000L;
 
@@ -43,8 +43,9 @@ final class Client {
         switch (arguments.length == 0 ? "" : arguments[0]) {
             case "produce" -> produce(options);
             case "consume" -> consume(options);
+            case "join" -> Member.join(options);
             default -> {
-                System.err.println("usage: java Client produce|consume --bootstrap HOST:PORT …");
+                System.err.println("usage: java Client produce|consume|join --bootstrap HOST:PORT …");
                 System.exit(2);
             }
         }

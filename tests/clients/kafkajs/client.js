@@ -1,4 +1,4 @@
-// KafkaJS as producer and consumer.
+// KafkaJS as producer, consumer and member of a group.
 //
 // It cannot write a header whose value is null: that header is left out.
 // It has no public way to read a partition without a consumer group, so the consumer here sends
@@ -118,8 +118,39 @@ async function consume(options) {
   await cluster.disconnect()
 }
 
+async function join(options) {
+  const { topic } = options
+  const consumer = connection(options).consumer({
+    groupId: options.group,
+    sessionTimeout: options.sessionMs,
+    heartbeatInterval: 500,
+    maxWaitTimeInMs: 100,
+    retry: { maxRetryTime: 1_000, retries: 100 },
+  })
+  const print = (...words) => fs.writeSync(1, `${words.join(' ')}\n`)
+  consumer.on(consumer.events.GROUP_JOIN, ({ payload }) =>
+    print('assigned', (payload.memberAssignment[topic] ?? []).sort((a, b) => a - b).join(','))
+  )
+  consumer.on(consumer.events.REBALANCING, () => print('assigned', ''))
+  await consumer.connect()
+  await consumer.subscribe({ topics: [topic], fromBeginning: true })
+  await consumer.run({
+    autoCommit: false,
+    eachBatch: async ({ batch, heartbeat, isRunning, isStale }) => {
+      if (!isRunning() || isStale()) return
+      for (const message of batch.messages) print('record', batch.partition, message.offset)
+      const offset = String(Number(batch.lastOffset()) + 1)
+      await consumer.commitOffsets([{ topic, partition: batch.partition, offset }])
+      print('committed', batch.partition, offset)
+      await heartbeat()
+    },
+  })
+  // Connections of a time before the broker was killed may keep the process alive.
+  process.once('SIGTERM', () => consumer.disconnect().then(() => process.exit(0)))
+}
+
 const options = parse()
-const run = options.action === 'produce' ? produce : consume
+const run = { produce, consume, join }[options.action]
 run(options).catch(error => {
   console.error(`kafkajs: ${error.stack}`)
   process.exit(1)

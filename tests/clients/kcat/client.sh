@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# kcat (librdkafka) as producer and consumer.
+# kcat (librdkafka) as producer, consumer and member of a group.
 #
 # It sets no timestamps, its headers are the same for all records, and with -Z (needed for null
 # keys and values) it writes every empty value as null.
 set -euo pipefail
 export LC_ALL=C # lines are bytes
 
-action=${1:?produce or consume}
+action=${1:?produce, consume or join}
 shift
-topic='' partition=0 codec=none acks=all bootstrap='' input='' output=''
+topic='' partition=0 codec=none acks=all bootstrap='' input='' output='' group='' session_ms=30000
 while [ $# -ge 2 ]; do
   case $1 in
     --bootstrap) bootstrap=$2 ;;
@@ -18,6 +18,8 @@ while [ $# -ge 2 ]; do
     --acks) acks=$2 ;;
     --input) input=$2 ;;
     --output) output=$2 ;;
+    --group) group=$2 ;;
+    --session-ms) session_ms=$2 ;;
     *) echo "kcat: unknown option $1" >&2; exit 2 ;;
   esac
   shift 2
@@ -37,5 +39,16 @@ case $action in
     "$kcat" -C -q -e -b "$bootstrap" -t "$topic" -p "$partition" -o beginning \
       -X fetch.wait.max.ms=100 -f '%o\t%T\t%K\t%k\t%h\t%S\t%s\n' > "$output"
     ;;
-  *) echo "kcat: $action is neither produce nor consume" >&2; exit 2 ;;
+  join)
+    # "% Group g rebalanced (memberid m): assigned: t [0], t [1]" on standard error becomes
+    # "assigned 0,1" on standard output. Commits are the library's own and are not told.
+    exec "$kcat" -G "$group" "$topic" -u -b "$bootstrap" -X auto.offset.reset=earliest \
+      -X session.timeout.ms="$session_ms" -X heartbeat.interval.ms=500 -X fetch.wait.max.ms=100 \
+      -X auto.commit.interval.ms=100 -X partition.assignment.strategy=range \
+      -f 'record %p %o\n' 2> >(exec sed -un \
+        -e '/: revoked: /{s/.*/assigned /p;d}' \
+        -e '/: assigned: /{s/.*: assigned: //;s/[^ ]* \[\([0-9]*\)\]/\1/g;s/ //g;s/^/assigned /p;d}' \
+        -e 'w /dev/stderr')
+    ;;
+  *) echo "kcat: $action is not produce, consume or join" >&2; exit 2 ;;
 esac

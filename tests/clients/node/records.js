@@ -22,6 +22,8 @@ function parse() {
       acks: { type: 'string', default: 'all' },
       input: { type: 'string' },
       output: { type: 'string' },
+      group: { type: 'string' },
+      'session-ms': { type: 'string', default: '30000' },
     },
   })
   return {
@@ -29,6 +31,7 @@ function parse() {
     action: positionals[0],
     partition: Number(values.partition),
     acks: values.acks === 'all' ? -1 : Number(values.acks),
+    sessionMs: Number(values['session-ms']),
   }
 }
 

@@ -1,10 +1,19 @@
-"""aiokafka as producer and consumer."""
+"""aiokafka as producer, consumer and member of a group."""
 
 import asyncio
 import sys
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import (
+    AIOKafkaConsumer,
+    AIOKafkaProducer,
+    ConsumerRebalanceListener,
+    TopicPartition,
+)
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.errors import KafkaError
 
+from membership import POLL_SECONDS, Membership
 from records import SILENCE_SECONDS, arguments, canonical, records
 
 
@@ -72,6 +81,68 @@ async def consume(options):
         await consumer.stop()
 
 
+ASSIGNORS = {"range": RangePartitionAssignor, "roundrobin": RoundRobinPartitionAssignor}
+
+
+class Listener(ConsumerRebalanceListener):
+    """Commits before partitions go, and tells what came and went."""
+
+    def __init__(self, member, commit):
+        self.member = member
+        self.commit = commit
+
+    async def on_partitions_assigned(self, assigned):
+        self.member.assigned([partition.partition for partition in assigned])
+
+    async def on_partitions_revoked(self, revoked):
+        await self.commit()
+        self.member.revoked([partition.partition for partition in revoked])
+
+
+async def join(options):
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=options.bootstrap,
+        group_id=options.group,
+        group_instance_id=options.instance_id,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        session_timeout_ms=options.session_ms,
+        heartbeat_interval_ms=500,
+        fetch_max_wait_ms=100,
+        partition_assignment_strategy=[ASSIGNORS[options.assignor or "range"]],
+    )
+    member = Membership()
+    # The partitions may be taken away while a commit of the loop below is on its way.
+    committing = asyncio.Lock()
+
+    async def commit():
+        async with committing:
+            offsets = {
+                TopicPartition(options.topic, partition): offset
+                for partition, offset in member.offsets().items()
+            }
+            if not offsets:
+                return
+            try:
+                await consumer.commit(offsets)
+            except KafkaError as error:
+                member.refused(repr(error))
+            else:
+                member.committed()
+
+    consumer.subscribe([options.topic], listener=Listener(member, commit))
+    await consumer.start()
+    try:
+        while not member.leaving:
+            batches = await consumer.getmany(timeout_ms=int(POLL_SECONDS * 1000), max_records=100)
+            for messages in batches.values():
+                for message in messages:
+                    member.read(message.partition, message.offset)
+            await commit()
+    finally:
+        await consumer.stop()
+
+
 if __name__ == "__main__":
     chosen = arguments()
-    asyncio.run(produce(chosen) if chosen.action == "produce" else consume(chosen))
+    asyncio.run({"produce": produce, "consume": consume, "join": join}[chosen.action](chosen))

@@ -1,9 +1,10 @@
-"""confluent-kafka (librdkafka) as producer and consumer."""
+"""confluent-kafka (librdkafka) as producer, consumer and member of a group."""
 
 import sys
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
 
+from membership import POLL_SECONDS, Membership
 from records import SILENCE_SECONDS, arguments, canonical, records
 
 
@@ -82,6 +83,62 @@ def consume(options):
     consumer.close()
 
 
+def join(options):
+    settings = {
+        "bootstrap.servers": options.bootstrap,
+        "group.id": options.group,
+        "group.protocol": options.protocol,
+        "auto.offset.reset": "earliest",
+        "enable.auto.commit": False,
+        "fetch.wait.max.ms": 100,
+        "reconnect.backoff.max.ms": 1_000,
+    }
+    if options.protocol == "classic":
+        settings["session.timeout.ms"] = options.session_ms
+        settings["heartbeat.interval.ms"] = 500
+        settings["partition.assignment.strategy"] = options.assignor or "range"
+    elif options.assignor:
+        settings["group.remote.assignor"] = options.assignor
+    if options.instance_id:
+        settings["group.instance.id"] = options.instance_id
+    consumer = Consumer(settings)
+    member = Membership()
+
+    def commit():
+        if not member.uncommitted:
+            return
+        offsets = [
+            TopicPartition(options.topic, partition, offset)
+            for partition, offset in member.offsets().items()
+        ]
+        try:
+            done = consumer.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as error:
+            member.refused(error)
+            return
+        errors = [partition.error for partition in done if partition.error]
+        member.refused(errors) if errors else member.committed()
+
+    def revoked(_consumer, partitions):
+        commit()
+        member.revoked([partition.partition for partition in partitions])
+
+    consumer.subscribe(
+        [options.topic],
+        on_assign=lambda _, partitions: member.assigned([p.partition for p in partitions]),
+        on_revoke=revoked,
+        on_lost=lambda _, partitions: member.revoked([p.partition for p in partitions]),
+    )
+    while not member.leaving:
+        for message in consumer.consume(num_messages=100, timeout=POLL_SECONDS):
+            if message.error():
+                print(f"confluent: {message.error()}", file=sys.stderr)
+            else:
+                member.read(message.partition(), message.offset())
+        commit()
+    consumer.close()
+
+
 if __name__ == "__main__":
     chosen = arguments()
-    produce(chosen) if chosen.action == "produce" else consume(chosen)
+    {"produce": produce, "consume": consume, "join": join}[chosen.action](chosen)

@@ -1,9 +1,18 @@
-"""kafka-python as producer and consumer. It cannot write a header whose value is null."""
+"""kafka-python as producer, consumer and member of a group.
+
+It cannot write a header whose value is null.
+"""
 
 import sys
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.coordinator.assignors.range import RangePartitionAssignor
+from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from kafka.errors import KafkaError
+from kafka.structs import OffsetAndMetadata
 
+from membership import POLL_SECONDS, Membership
 from records import SILENCE_SECONDS, arguments, canonical, records
 
 
@@ -63,6 +72,74 @@ def consume(options):
     consumer.close()
 
 
+ASSIGNORS = {
+    "range": RangePartitionAssignor,
+    "roundrobin": RoundRobinPartitionAssignor,
+    "cooperative-sticky": CooperativeStickyAssignor,
+}
+
+
+class Listener(ConsumerRebalanceListener):
+    """Commits before partitions go, and tells what came and went."""
+
+    def __init__(self, member, commit):
+        self.member = member
+        self.commit = commit
+
+    def on_partitions_assigned(self, assigned):
+        self.member.assigned([partition.partition for partition in assigned])
+
+    def on_partitions_revoked(self, revoked):
+        self.commit()
+        self.member.revoked([partition.partition for partition in revoked])
+
+    def on_partitions_lost(self, lost):
+        self.member.revoked([partition.partition for partition in lost])
+
+
+def join(options):
+    settings = {}
+    if options.api_version:
+        settings["api_version"] = tuple(map(int, options.api_version.split(".")))
+    if options.instance_id:
+        settings["group_instance_id"] = options.instance_id
+    consumer = KafkaConsumer(
+        bootstrap_servers=options.bootstrap,
+        group_id=options.group,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        session_timeout_ms=options.session_ms,
+        heartbeat_interval_ms=500,
+        fetch_max_wait_ms=100,
+        partition_assignment_strategy=[ASSIGNORS[options.assignor or "range"]],
+        **settings,
+    )
+    member = Membership()
+
+    def commit():
+        if not member.uncommitted:
+            return
+        offsets = {
+            TopicPartition(options.topic, partition): OffsetAndMetadata(offset, "", -1)
+            for partition, offset in member.offsets().items()
+        }
+        try:
+            consumer.commit(offsets)
+        except KafkaError as error:
+            member.refused(repr(error))
+        else:
+            member.committed()
+
+    consumer.subscribe([options.topic], listener=Listener(member, commit))
+    while not member.leaving:
+        batches = consumer.poll(timeout_ms=int(POLL_SECONDS * 1000), max_records=100)
+        for messages in batches.values():
+            for message in messages:
+                member.read(message.partition, message.offset)
+        commit()
+    consumer.close(autocommit=False)
+
+
 if __name__ == "__main__":
     chosen = arguments()
-    produce(chosen) if chosen.action == "produce" else consume(chosen)
+    {"produce": produce, "consume": consume, "join": join}[chosen.action](chosen)

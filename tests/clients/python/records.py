@@ -16,7 +16,7 @@ Record = collections.namedtuple("Record", "key value headers timestamp_ms")
 def arguments():
     """The one command line of all clients; see ../README.md."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("action", choices=["produce", "consume"])
+    parser.add_argument("action", choices=["produce", "consume", "join"])
     parser.add_argument("--bootstrap", required=True)
     parser.add_argument("--topic", required=True)
     parser.add_argument("--partition", type=int, default=0)
@@ -24,6 +24,12 @@ def arguments():
     parser.add_argument("--acks", default="all", choices=["all", "1", "0"])
     parser.add_argument("--input")
     parser.add_argument("--output")
+    parser.add_argument("--group")
+    parser.add_argument("--protocol", default="classic", choices=["classic", "consumer"])
+    parser.add_argument("--assignor")
+    parser.add_argument("--instance-id")
+    parser.add_argument("--session-ms", type=int, default=30_000)
+    parser.add_argument("--api-version")
     return parser.parse_args()
 
 

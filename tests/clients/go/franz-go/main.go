@@ -1,4 +1,4 @@
-// franz-go as producer and consumer.
+// franz-go as producer, consumer and member of a group.
 package main
 
 import (
@@ -17,7 +17,7 @@ import (
 )
 
 func main() {
-	records.Main("franz-go", produce, consume)
+	records.Main("franz-go", produce, consume, join)
 }
 
 var codecs = map[string]kgo.CompressionCodec{

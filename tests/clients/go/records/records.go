@@ -36,12 +36,14 @@ type Record struct {
 type Options struct {
 	Action, Bootstrap, Topic, Codec, Acks, Input, Output string
 	Partition                                            int32
+	Group, Protocol, Assignor, InstanceID                string
+	SessionMs                                            int
 }
 
 // Main parses the command line, runs what it asks for and ends the process.
-func Main(client string, produce, consume func(Options) error) {
+func Main(client string, produce, consume, join func(Options) error) {
 	if len(os.Args) < 2 {
-		fmt.Fprintf(os.Stderr, "usage: %s produce|consume --bootstrap HOST:PORT …\n", client)
+		fmt.Fprintf(os.Stderr, "usage: %s produce|consume|join --bootstrap HOST:PORT …\n", client)
 		os.Exit(2)
 	}
 	options := Options{Action: os.Args[1]}
@@ -53,11 +55,17 @@ func Main(client string, produce, consume func(Options) error) {
 	flags.StringVar(&options.Acks, "acks", "all", "all, 1 or 0")
 	flags.StringVar(&options.Input, "input", "", "file to produce")
 	flags.StringVar(&options.Output, "output", "", "file to write consumed records to")
+	flags.StringVar(&options.Group, "group", "", "group")
+	flags.StringVar(&options.Protocol, "protocol", "classic", "classic or consumer")
+	flags.StringVar(&options.Assignor, "assignor", "", "the client's or, with protocol consumer, the broker's")
+	flags.StringVar(&options.InstanceID, "instance-id", "", "identity of a static member")
+	flags.IntVar(&options.SessionMs, "session-ms", 30_000, "session timeout of the classic protocol")
 	_ = flags.Parse(os.Args[2:]) // ExitOnError: it does not return one
 	options.Partition = int32(*partition)
-	run := consume
-	if options.Action == "produce" {
-		run = produce
+	run := map[string]func(Options) error{"produce": produce, "consume": consume, "join": join}[options.Action]
+	if run == nil {
+		fmt.Fprintf(os.Stderr, "%s: no action %q\n", client, options.Action)
+		os.Exit(2)
 	}
 	if err := run(options); err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", client, err)

@@ -1,4 +1,4 @@
-// Sarama as producer and consumer.
+// Sarama as producer, consumer and member of a group.
 package main
 
 import (
@@ -13,7 +13,7 @@ import (
 )
 
 func main() {
-	records.Main("sarama", produce, consume)
+	records.Main("sarama", produce, consume, join)
 }
 
 var codecs = map[string]sarama.CompressionCodec{
