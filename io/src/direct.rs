@@ -373,12 +373,9 @@ impl World for DirectWorld {
 
     async fn create_mapping(&self, path: &Path, len: usize) -> io::Result<DirectMapping> {
         let path = path.to_owned();
-        let file = {
-            let _io = self.begin_io();
-            let create = move || mapping::create(&path, len);
-            self.inner.space.run(create).await?
-        };
-        DirectMapping::over(&file, len)
+        let _io = self.begin_io();
+        let create = move || DirectMapping::create(&path, len);
+        self.inner.space.run(create).await
     }
 
     async fn boot_id(&self) -> io::Result<u128> {

@@ -18,13 +18,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Zeros written by one system call, in bytes.
 const ZERO_PIECE_BYTES: usize = 256 << 10;
 
+/// Bytes at the front that are brought into memory at once.
+const FRONT_BYTES: usize = 2 << 20;
+
 /// File systems that overwrite a written block where it is (`statfs(2)`): ext2 to ext4, xfs, tmpfs.
 /// Others (btrfs, zfs, f2fs, overlays over them) look for a new block at each write and can find none.
 const IN_PLACE: [u64; 3] = [0xef53, 0x5846_5342, 0x0102_1994];
 
 /// Makes `path`, which must not exist, with `len` written zeros, durable with its entry. On a helper
 /// thread. Leaves nothing behind when it fails.
-pub(super) fn create(path: &Path, len: usize) -> io::Result<OwnedFd> {
+fn create(path: &Path, len: usize) -> io::Result<OwnedFd> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
     let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?;
     let filled = fill(&file, len).and_then(|()| super::names::sync_parent(path));
@@ -59,15 +62,26 @@ fn fill(file: &OwnedFd, len: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// A file mapped by [`crate::World::create_mapping`]. Belongs to one shard: it cannot be sent.
+/// A file mapped by [`crate::World::create_mapping`].
 pub struct DirectMapping {
     start: NonNull<u8>,
     len: usize,
 }
 
+// SAFETY: the memory belongs to this value alone, and the kernel does not mind which thread uses it.
+unsafe impl Send for DirectMapping {}
+
 impl DirectMapping {
-    /// Maps the `len` bytes of a file made by [`create`].
-    pub(super) fn over(file: &OwnedFd, len: usize) -> io::Result<DirectMapping> {
+    /// Makes `path` with `len` zeros and maps it. On a helper thread, which also takes the first
+    /// faults of the front: each may wait for the file system's journal.
+    pub(super) fn create(path: &Path, len: usize) -> io::Result<DirectMapping> {
+        let file = create(path, len)?;
+        let mut mapping = DirectMapping::over(&file, len)?;
+        mapping.prepare(0, len.min(FRONT_BYTES))?;
+        Ok(mapping)
+    }
+
+    fn over(file: &OwnedFd, len: usize) -> io::Result<DirectMapping> {
         let access = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: the kernel chooses the place, so no memory of this program is replaced.
         let start = unsafe {

@@ -23,7 +23,7 @@ use super::entry::{
 use crate::request::PartitionId;
 
 /// With this much free at the front, and twice of what is live, a lap ends early.
-const EARLY_LAP_BYTES: usize = 1 << 20;
+const EARLY_LAP_BYTES: usize = 256 << 10;
 /// Bytes brought into memory at a time, ahead of the stores.
 const PREPARED_BYTES: usize = 128 << 10;
 
