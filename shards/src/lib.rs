@@ -8,6 +8,7 @@
 pub mod cache;
 pub mod catalog;
 mod driver;
+mod group_lag;
 pub mod groups;
 mod internal;
 pub mod limits;
@@ -21,6 +22,7 @@ mod shard;
 mod start;
 mod write_behind;
 
+pub use group_lag::{GroupLag, PartitionLag, group_lag};
 pub use internal::{InternalReply, InternalRequest};
 pub use placement::{COORDINATOR_SHARD, shard_of};
 pub use request::*;

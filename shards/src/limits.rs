@@ -96,5 +96,8 @@ pub const GROUPS_PER_SLICE: usize = 32;
 /// Bytes of a partition of `__consumer_offsets` read at once when its groups are loaded.
 pub const GROUP_LOAD_READ_BYTES: usize = 1024 * 1024;
 
+/// Partitions of one page of lag whose next record is read for its time.
+pub const LAG_READS_MAX: usize = 256;
+
 /// Records of `__consumer_offsets` that one slice of loading replays.
 pub const GROUP_RECORDS_PER_SLICE: usize = 64;

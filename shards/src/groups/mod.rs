@@ -11,11 +11,11 @@
 mod admin;
 mod classic;
 mod commit;
+mod committed;
 pub(crate) mod consumer;
 mod coordinator;
 mod deadlines;
 mod fetch;
-mod lag;
 mod load;
 mod offsets;
 mod partition;

@@ -191,7 +191,7 @@ impl GroupPartition {
             | GroupRequest::List { .. }
             | GroupRequest::Delete(_)
             | GroupRequest::FetchOffsets { .. }
-            | GroupRequest::Lag(_)
+            | GroupRequest::Committed(_)
             | GroupRequest::Stop => {
                 unreachable!("requests over several groups are taken apart by the coordinator")
             }

@@ -34,7 +34,7 @@ impl GroupRequest {
             | GroupRequest::List { .. }
             | GroupRequest::Delete(_)
             | GroupRequest::FetchOffsets { .. }
-            | GroupRequest::Lag(_)
+            | GroupRequest::Committed(_)
             | GroupRequest::Stop => None,
         }
     }
@@ -87,7 +87,7 @@ impl GroupRequest {
                 error_code: error.as_i16(),
                 ..OffsetDeleteResponse::default()
             }),
-            GroupRequest::Lag(_) => GroupReply::Lag(Err(error)),
+            GroupRequest::Committed(_) => GroupReply::Committed(Err(error)),
             GroupRequest::Stop => GroupReply::Stopped,
         }
     }
@@ -155,7 +155,7 @@ impl GroupReply {
                 error_code: code,
                 ..OffsetDeleteResponse::default()
             }),
-            GroupReply::Lag(_) => GroupReply::Lag(Err(error)),
+            GroupReply::Committed(_) => GroupReply::Committed(Err(error)),
             GroupReply::Stopped => GroupReply::Stopped,
         }
     }

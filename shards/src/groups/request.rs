@@ -88,8 +88,8 @@ pub enum GroupRequest {
     },
     /// OffsetDelete; topics and partitions exist.
     DeleteOffsets(OffsetDeleteRequest),
-    /// How far groups are behind; for operators, not for a client.
-    Lag(LagQuery),
+    /// What groups have committed, a page of it; for [`crate::group_lag`], not for a client.
+    Committed(CommittedQuery),
     /// The broker stops: everybody who is parked is told to look for another coordinator, and so
     /// is everybody who comes later.
     Stop,
@@ -122,24 +122,24 @@ pub enum GroupReply {
     FetchOffsets(Vec<OffsetFetchResponseGroup>),
     /// See [`GroupRequest::DeleteOffsets`].
     DeleteOffsets(OffsetDeleteResponse),
-    /// See [`GroupRequest::Lag`].
-    Lag(Result<Vec<GroupLag>, ErrorCode>),
+    /// See [`GroupRequest::Committed`].
+    Committed(Result<Vec<GroupCommitted>, ErrorCode>),
     /// See [`GroupRequest::Stop`].
     Stopped,
 }
 
-/// Which groups' lag is asked for.
+/// Which groups' offsets are asked for.
 #[derive(Clone, Debug, Default)]
-pub struct LagQuery {
-    /// The group that comes after the last one already known, by name; `None` from the first.
+pub struct CommittedQuery {
+    /// The last group of the page before; `None` for the first page.
     pub after: Option<Str>,
     /// Most groups in the answer.
     pub groups_max: usize,
 }
 
-/// Offsets a group has committed, for whoever compares them with the ends of the logs.
+/// What one group has committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GroupLag {
+pub struct GroupCommitted {
     /// The group.
     pub group: Str,
     /// Its state by Kafka's name, `Stable` for example.

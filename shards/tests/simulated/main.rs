@@ -3,5 +3,6 @@
 
 mod catalogue;
 mod cluster;
+mod groups;
 mod history;
 mod serving;

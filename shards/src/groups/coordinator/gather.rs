@@ -10,7 +10,7 @@ use chronik_protocol::{ErrorCode, Str};
 use super::super::admin::{Filter, deleted, not_described};
 use super::super::consumer::not_described as not_described_consumer;
 use super::super::fetch::fetch_refused;
-use super::super::request::{GroupReply, GroupRequest, LagQuery};
+use super::super::request::{CommittedQuery, GroupReply, GroupRequest};
 use super::super::step::{Outcome, Token};
 use super::writes::After;
 use super::{Coordinator, Env, Status};
@@ -76,9 +76,9 @@ impl<R> Coordinator<R> {
                 GroupReply::List(self.list(&Filter::of(&states), &Filter::of(&types)))
             }
             GroupRequest::Delete(groups) => self.delete(env, &groups, &mut partitions),
-            GroupRequest::Lag(query) => {
+            GroupRequest::Committed(query) => {
                 partitions.extend(self.entries.keys());
-                self.lag(&query)
+                self.committed(&query)
             }
             single => single.refused(ErrorCode::UnknownServerError),
         };
@@ -151,7 +151,7 @@ impl<R> Coordinator<R> {
         })
     }
 
-    fn lag(&self, query: &LagQuery) -> GroupReply {
+    fn committed(&self, query: &CommittedQuery) -> GroupReply {
         let first = query
             .after
             .as_ref()
@@ -162,14 +162,14 @@ impl<R> Coordinator<R> {
                 Status::Active => {}
                 Status::Failed => continue,
                 Status::Loading | Status::Draining => {
-                    return GroupReply::Lag(Err(ErrorCode::CoordinatorLoadInProgress));
+                    return GroupReply::Committed(Err(ErrorCode::CoordinatorLoadInProgress));
                 }
             }
             let after = query.after.as_deref().filter(|_| *partition == first);
             let room = query.groups_max.saturating_sub(groups.len());
             groups.extend(entry.state.committed(after, room));
         }
-        GroupReply::Lag(Ok(groups))
+        GroupReply::Committed(Ok(groups))
     }
 
     /// Answers when the last write of each partition so far is committed.

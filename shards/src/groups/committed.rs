@@ -1,23 +1,22 @@
-//! How far groups have come, for whoever compares it with the ends of the logs.
-//!
-//! The ends are on other shards; this side only knows what was committed.
+//! How far groups have come, for whoever compares it with the ends of the logs (`crate::group_lag`),
+//! which are on other shards.
 
 use chronik_protocol::Str;
 
 use super::offsets::GroupOffsets;
 use super::partition::GroupPartition;
-use super::request::{CommittedPartition, GroupLag};
+use super::request::{CommittedPartition, GroupCommitted};
 
 impl GroupPartition {
     /// Offsets of the groups after `after` by name, at most `groups_max` of them.
-    pub(crate) fn committed(&self, after: Option<&str>, groups_max: usize) -> Vec<GroupLag> {
+    pub(crate) fn committed(&self, after: Option<&str>, groups_max: usize) -> Vec<GroupCommitted> {
         let groups = self.offsets.groups_after(after).take(groups_max);
         groups
-            .map(|(id, offsets)| self.lag_of(id, offsets))
+            .map(|(id, offsets)| self.committed_of(id, offsets))
             .collect()
     }
 
-    fn lag_of(&self, id: &Str, offsets: &GroupOffsets) -> GroupLag {
+    fn committed_of(&self, id: &Str, offsets: &GroupOffsets) -> GroupCommitted {
         let group = self.groups.get(id);
         let mut partitions = Vec::new();
         for (topic, committed) in offsets {
@@ -31,7 +30,7 @@ impl GroupPartition {
                 });
             }
         }
-        GroupLag {
+        GroupCommitted {
             group: id.clone(),
             state: Str::from_static(group.map_or("Empty", super::partition::Group::state_name)),
             members: group.map_or(0, super::partition::Group::member_count),
