@@ -139,3 +139,93 @@ impl Load {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use chronik_protocol::record::{BatchBuilder, EndTransactionMarker, NewRecord};
+    use chronik_protocol::records_of::{encode_key, encode_value};
+    use chronik_protocol::{Str, Uuid};
+
+    use super::*;
+    use crate::groups::offsets::CommittedOffset;
+
+    fn commit(group: &'static str, offset: i64) -> GroupRecord {
+        let committed = CommittedOffset {
+            offset,
+            leader_epoch: -1,
+            metadata: Str::default(),
+            commit_timestamp_ms: 1,
+            expire_timestamp_ms: None,
+            topic_id: Uuid::ZERO,
+        };
+        committed.record(&Str::from_static(group), &Str::from_static("t"), 0)
+    }
+
+    fn transactional(at: i64, producer: i64, record: &GroupRecord) -> Bytes {
+        let key = encode_key(&record.key).expect("a key");
+        let (value, version) = record.value.as_ref().expect("a value");
+        let value = encode_value(value, *version).expect("a value");
+        let mut builder = BatchBuilder::new(at)
+            .producer(producer, 0, 0)
+            .transactional();
+        let record = NewRecord {
+            timestamp: 1,
+            key: Some(&key),
+            value: Some(&value),
+            ..NewRecord::default()
+        };
+        builder.push(&record).expect("it fits");
+        builder.build().expect("a batch").bytes
+    }
+
+    fn marker(at: i64, producer: i64, commit: bool) -> Bytes {
+        let marker = EndTransactionMarker {
+            commit,
+            coordinator_epoch: 0,
+        };
+        let mut builder = BatchBuilder::new(at)
+            .producer(producer, 0, -1)
+            .transactional()
+            .control();
+        builder
+            .push_control(1, &marker.to_record())
+            .expect("it fits");
+        builder.build().expect("a batch").bytes
+    }
+
+    #[test]
+    fn offsets_of_transactions_count_when_they_were_committed() {
+        // As Kafka leaves them: two transactions, one of which was aborted, and one without an end.
+        let log = [
+            transactional(0, 1, &commit("kept", 5)),
+            transactional(1, 2, &commit("dropped", 6)),
+            marker(2, 2, false),
+            marker(3, 1, true),
+            transactional(4, 3, &commit("open", 7)),
+        ];
+        let mut load = Load::new(0, 0, 5);
+        load.feed(Bytes::from(log.concat()));
+        let state = loop {
+            match load.slice(1) {
+                Progress::More => {}
+                Progress::Done(state) => break state,
+                Progress::Read => panic!("all was given"),
+                Progress::Failed(why) => panic!("{why}"),
+            }
+        };
+        let found = |group| state.offsets.get(group, "t", 0).map(|found| found.offset);
+        assert_eq!(
+            (found("kept"), found("dropped"), found("open")),
+            (Some(5), None, None)
+        );
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_read_is_not_half_taken() {
+        let mut bytes = transactional(0, 1, &commit("g", 5)).to_vec();
+        bytes[80] ^= 1;
+        let mut load = Load::new(0, 0, 1);
+        load.feed(Bytes::from(bytes));
+        assert!(matches!(load.slice(1), Progress::Failed(_)));
+    }
+}
