@@ -303,18 +303,15 @@ fn life(kind: Kind, most: usize) {
     }
     stage.quiet();
 
-    let victim = stage.group.join(&["--session-ms", SHORT_SESSION_MS]);
-    stage.group.settle();
     if kind.words == CONSUMER {
+        // The broker's side decides; a member's next heartbeat makes it count.
         let name = "consumer.session.timeout.ms";
-        let (code, why) = configure(
-            &mut stage.producer,
-            &stage.group.name,
-            name,
-            SHORT_SESSION_MS,
-        );
+        let group = &stage.group.name;
+        let (code, why) = configure(&mut stage.producer, group, name, SHORT_SESSION_MS);
         assert_eq!(code, ErrorCode::None, "{why}");
     }
+    let victim = stage.group.join(&["--session-ms", SHORT_SESSION_MS]);
+    stage.group.settle();
     stage.group.produce(&mut stage.producer, MANY);
     stage.group.wait_for_record(Some(victim));
     stage.group.kill(victim);
