@@ -10,6 +10,7 @@ use chronik_protocol::{ErrorCode, Str, Uuid};
 use super::super::assignor::Partitions;
 use super::super::group::{ConsumerGroup, GroupState};
 use super::super::testing::{add_topic, grow_topic, image_of, remove_topic};
+use super::classic_client::ClassicClient;
 use super::rig::{Rig, assigned, heartbeat, joining, reported};
 use crate::groups::partition::{Group, GroupPartition};
 
@@ -135,6 +136,8 @@ struct History {
     rig: Rig,
     seeded: Seeded,
     clients: Vec<Client>,
+    /// Members of the classic protocol; only beside others, or they would make a classic group.
+    classic: Vec<ClassicClient>,
     members_so_far: usize,
     epoch: i32,
     next_topic: u128,
@@ -145,13 +148,16 @@ impl History {
         let image = image_of(&[("a1", 301, 3), ("b1", 302, 2)]);
         let mut rig = Rig::new(image);
         let mut seeded = Seeded(seed);
-        if seeded.one_in(2) {
-            rig.configure(&[("group.consumer.assignment.interval.ms", "0")]);
-        }
+        let interval_ms = ["0", "1000"][seeded.below(2)];
+        rig.configure(&[
+            ("group.consumer.assignment.interval.ms", interval_ms),
+            ("group.consumer.migration.policy", "upgrade"),
+        ]);
         History {
             rig,
             seeded,
             clients: Vec::new(),
+            classic: Vec::new(),
             members_so_far: 0,
             epoch: 0,
             next_topic: 400,
@@ -177,6 +183,7 @@ impl History {
                 self.clients[at].subscribe(&mut self.seeded);
             }
             5 => self.rig.restart(),
+            10..=12 => self.classic_event(),
             6 => self.rig.failing = true,
             7..=9 => {
                 let ms = [100, 1_000, 6_000, 20_000][self.seeded.below(4)];
@@ -204,6 +211,33 @@ impl History {
         let mut client = Client::new(self.members_so_far, instance, &mut self.seeded);
         client.beat(&mut self.rig, false, false);
         self.clients.push(client);
+    }
+
+    /// A classic member comes, goes silent, or says something.
+    fn classic_event(&mut self) {
+        let has_members = self
+            .rig
+            .group()
+            .is_some_and(|group| !group.members.is_empty());
+        if !has_members {
+            return;
+        }
+        if self.classic.len() < 3 && self.seeded.one_in(4) {
+            let names = TOPICS
+                .into_iter()
+                .filter(|_| self.seeded.one_in(2))
+                .collect();
+            self.classic.push(ClassicClient::new(names));
+        }
+        if !self.classic.is_empty() {
+            let at = self.seeded.below(self.classic.len());
+            if self.seeded.one_in(12) {
+                self.classic.remove(at);
+            } else {
+                let deaf = self.seeded.one_in(8);
+                self.classic[at].beat(&mut self.rig, deaf);
+            }
+        }
     }
 
     fn change_topics(&mut self) {
@@ -249,20 +283,33 @@ impl History {
                 }
             }
         }
+        for client in &mut self.classic {
+            client.is_fenced |= !group.members.contains_key(&client.id);
+        }
         // What a client works on is its own in the group, as long as the group knows it.
-        for client in &self.clients {
-            let Some(member) = group.members.get(client.id.as_str()) else {
+        let new = self
+            .clients
+            .iter()
+            .map(|c| (c.id.as_str(), c.epoch, &c.owned));
+        let classic = self.classic.iter().filter(|c| !c.is_fenced);
+        let classic = classic.map(|c| (c.id.as_str(), c.generation, &c.owned));
+        for (id, epoch, owned) in new.chain(classic) {
+            let Some(member) = group.members.get(id) else {
                 continue;
             };
-            if client.epoch != member.epoch && client.epoch != member.previous_epoch {
+            if epoch != member.epoch && epoch != member.previous_epoch {
                 continue;
             }
-            for (topic, partitions) in &client.owned {
+            // Nobody can be told of a topic that is gone by its name.
+            let there = owned
+                .iter()
+                .filter(|(id, _)| self.rig.image.topic_by_id(**id).is_some());
+            for (topic, partitions) in there {
                 for partition in partitions {
+                    let right = member.epoch_of(*topic, *partition);
                     assert!(
-                        member.epoch_of(*topic, *partition).is_some(),
-                        "{} works on {topic}-{partition} without right",
-                        client.id
+                        right.is_some(),
+                        "{id} works on {topic}-{partition} without right"
                     );
                 }
             }
@@ -282,6 +329,9 @@ impl History {
     /// Nothing happens any more but heartbeats.
     fn converge(&mut self) {
         self.rig.failing = false;
+        if self.clients.is_empty() && !self.classic.is_empty() {
+            self.join();
+        }
         let mut quiet = 0;
         for _ in 0..70 {
             let written = self.rig.log.len();
@@ -289,11 +339,14 @@ impl History {
             for client in &mut self.clients {
                 client.beat(&mut self.rig, false, false);
             }
+            for client in &mut self.classic {
+                client.beat(&mut self.rig, false);
+            }
             self.check();
             let settled = self.rig.group().is_some_and(|group| {
                 let members = group.members.len();
                 let state = group.state();
-                members == self.clients.len()
+                members == self.clients.len() + self.classic.len()
                     && matches!(state, GroupState::Stable | GroupState::Empty)
             });
             let is_quiet = settled && written == self.rig.log.len();
@@ -312,7 +365,7 @@ impl History {
             return;
         }
         assert_eq!(state, GroupState::Stable, "{group:#?}");
-        assert_eq!(group.members.len(), self.clients.len());
+        assert_eq!(group.members.len(), self.clients.len() + self.classic.len());
         let mut wanted = BTreeSet::new();
         let mut owned = BTreeSet::new();
         for client in &self.clients {
@@ -324,6 +377,16 @@ impl History {
                     .as_ref()
                     .is_some_and(|regex| regex.is_match(&topic.name));
                 if matches || client.names.iter().any(|name| topic.name == *name) {
+                    wanted.extend((0..topic.partitions.len() as i32).map(|p| (topic.id, p)));
+                }
+            }
+            let pairs = client.owned.iter();
+            owned.extend(pairs.flat_map(|(id, of)| of.iter().map(|p| (*id, *p))));
+            assert_eq!(client.owned, *group.target_of(&client.id));
+        }
+        for client in &self.classic {
+            for name in &client.names {
+                if let Some(topic) = self.rig.image.topic(name) {
                     wanted.extend((0..topic.partitions.len() as i32).map(|p| (topic.id, p)));
                 }
             }
