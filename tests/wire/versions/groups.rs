@@ -1,15 +1,17 @@
 //! The APIs of groups and their offsets, in every version.
 
 use chronik_protocol::messages::{
-    DeleteGroupsRequest, DescribeGroupsRequest, FindCoordinatorRequest, HeartbeatRequest,
-    JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest, OffsetDeleteRequest,
-    OffsetFetchRequest, leave_group_request, offset_delete_request, offset_fetch_request,
+    ConsumerGroupDescribeRequest, DeleteGroupsRequest, DescribeGroupsRequest,
+    FindCoordinatorRequest, HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest,
+    ListConfigResourcesRequest, ListGroupsRequest, OffsetDeleteRequest, OffsetFetchRequest,
+    leave_group_request, offset_delete_request, offset_fetch_request,
 };
 use chronik_protocol::{ErrorCode, Str};
 
 use super::Scene;
 use crate::subject::unused_name;
 use crate::support::calls::text;
+use crate::support::consumer_groups::{accepted, joining};
 use crate::support::groups::{
     commit, commit_request, find_coordinator, join_request, new_member, stable_group, sync_request,
 };
@@ -22,6 +24,7 @@ pub(super) fn group_apis(scene: &mut Scene) {
     offset_apis(scene);
     fetching(scene);
     operator_apis(scene);
+    consumer_group_apis(scene);
 }
 
 fn coordinator_apis(scene: &mut Scene) {
@@ -249,5 +252,39 @@ fn operator_apis(scene: &mut Scene) {
             }
         },
         |response| response.results.iter().map(|r| r.error_code).collect(),
+    );
+}
+
+fn consumer_group_apis(scene: &mut Scene) {
+    scene.every(
+        |scene, _| joining(&unused_name(), "member", &[&scene.topic]),
+        |response| vec![response.error_code, (response.member_epoch < 1).into()],
+    );
+    let group = unused_name();
+    accepted(
+        &mut scene.client,
+        &joining(&group, "member", &[&scene.topic]),
+    );
+    scene.every(
+        |_, _| ConsumerGroupDescribeRequest {
+            group_ids: vec![text(&group)],
+            ..Default::default()
+        },
+        |response| {
+            let members = response
+                .groups
+                .iter()
+                .map(|g| g.members.len())
+                .sum::<usize>();
+            vec![response.groups[0].error_code, (members != 1).into()]
+        },
+    );
+    scene.every(
+        |_, version| ListConfigResourcesRequest {
+            // Topics; version 0 knows client metrics only and names no type.
+            resource_types: if version < 1 { Vec::new() } else { vec![2] },
+            ..Default::default()
+        },
+        |response| vec![response.error_code],
     );
 }
