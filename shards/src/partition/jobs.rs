@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use chronik_io::{
     AppendError, AppendFile, AppendOptions, JobResult, SyncJob, World, WriteJob, ZeroJob,
 };
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use super::{Closing, Now, Partition, PartitionEvent, SealingSegment, Shared};
 use crate::catalog::{Durability, TopicConfig};
@@ -365,17 +365,24 @@ impl<W: World> Partition<W> {
                 _ => None,
             })
         };
+        let makes_space = matches!(&result, JobResult::Zero { .. });
         match segment
             .expect("a segment outlives its jobs")
             .complete(result)
         {
+            Ok(()) if makes_space && std::mem::take(&mut self.disk_full) => {
+                info!(partition = self.name(), "there is space again");
+            }
             Ok(()) => {}
             Err(AppendError::NoSpace(source)) => {
                 // What still fits is appended; the rest is refused, and the log stays healthy: the
                 // next append asks for space again.
                 self.admit(shared);
                 if !self.admission.is_empty() {
-                    warn!(partition = self.name(), %source, "disk full; refusing appends");
+                    // Said once: producers try again and again.
+                    if !std::mem::replace(&mut self.disk_full, true) {
+                        warn!(partition = self.name(), %source, "disk full; refusing appends");
+                    }
                     let why = format!("the disk is full: {source}");
                     self.refuse_admission(&why, shared.events);
                 }

@@ -95,6 +95,7 @@ impl<W: World> Partition<W> {
             removing: false,
             jobs_in_flight: 0,
             dirty: !report.clean && report.scanned_bytes > 0,
+            disk_full: false,
             failure: None,
         };
         if report.scanned_bytes > 0 && !report.clean {

@@ -191,6 +191,8 @@ pub struct Partition<W: World> {
     jobs_in_flight: usize,
     /// Something was appended or scanned since the files were last as a clean stop leaves them.
     dirty: bool,
+    /// The last space asked for was not there, and the log has said so.
+    disk_full: bool,
     failure: Option<Str>,
 }
 
