@@ -136,26 +136,7 @@ impl BatchBuilder {
             .base_offset
             .checked_add(i64::from(offset_delta))
             .ok_or_else(too_large)?;
-        let length = record_length(record, timestamp_delta, offset_delta).ok_or_else(too_large)?;
-        let size = (length as usize)
-            .checked_add(varint::len_i32(length))
-            .ok_or_else(too_large)?;
-        batch_length(self.records.len().checked_add(size).ok_or_else(too_large)?)?;
-
-        self.records.reserve(size);
-        let out = &mut self.records;
-        varint::put_i32(out, length);
-        out.push(0);
-        varint::put_i64(out, timestamp_delta);
-        varint::put_i32(out, offset_delta);
-        put_nullable(out, record.key);
-        put_nullable(out, record.value);
-        // `record_length` has seen that the count and every length fit.
-        varint::put_i32(out, record.headers.len() as i32);
-        for (key, value) in record.headers {
-            put_nullable(out, Some(key));
-            put_nullable(out, *value);
-        }
+        put_record(&mut self.records, record, timestamp_delta, offset_delta)?;
 
         self.header.base_timestamp = base;
         self.header.max_timestamp = self.header.max_timestamp.max(record.timestamp);
@@ -212,6 +193,39 @@ impl BatchBuilder {
         header.batch_length = batch_length(records.len())?;
         Ok(CheckedBatch::assemble(header, &records))
     }
+}
+
+/// Appends a record to those of a batch.
+///
+/// # Errors
+/// [`BatchError::TooLarge`] when a length or the batch would pass what the format can hold; `out` is
+/// then as it was.
+pub(super) fn put_record(
+    out: &mut Vec<u8>,
+    record: &NewRecord<'_>,
+    timestamp_delta: i64,
+    offset_delta: i32,
+) -> Result<(), BatchError> {
+    let too_large = || BatchError::TooLarge;
+    let length = record_length(record, timestamp_delta, offset_delta).ok_or_else(too_large)?;
+    let size = (length as usize)
+        .checked_add(varint::len_i32(length))
+        .ok_or_else(too_large)?;
+    batch_length(out.len().checked_add(size).ok_or_else(too_large)?)?;
+    out.reserve(size);
+    varint::put_i32(out, length);
+    out.push(0);
+    varint::put_i64(out, timestamp_delta);
+    varint::put_i32(out, offset_delta);
+    put_nullable(out, record.key);
+    put_nullable(out, record.value);
+    // `record_length` has seen that the count and every length fit.
+    varint::put_i32(out, record.headers.len() as i32);
+    for (key, value) in record.headers {
+        put_nullable(out, Some(key));
+        put_nullable(out, *value);
+    }
+    Ok(())
 }
 
 /// What the record's length field says, if all of it fits the format.

@@ -101,11 +101,23 @@ impl RecordIter {
     fn decode(&mut self) -> Result<Record, RecordFault> {
         let mut fields = Fields(std::mem::take(&mut self.rest));
         let length = i64::from(fields.i32()?);
-        let mut record = match usize::try_from(length) {
+        let record = match usize::try_from(length) {
             Ok(length) if length <= fields.0.len() => Fields(fields.0.split_to(length)),
             _ => return Err(RecordFault::Length(length)),
         };
         self.rest = fields.0;
+        self.decode_fields(record)
+    }
+
+    /// The record whose bytes after the length are `bytes`; the next in order.
+    pub(super) fn decode_next(&mut self, bytes: Bytes) -> Result<Record, BatchError> {
+        let index = self.found;
+        let record = self.decode_fields(Fields(bytes));
+        self.found = self.found.saturating_add(1);
+        record.map_err(|fault| BatchError::Record { index, fault })
+    }
+
+    fn decode_fields(&mut self, mut record: Fields) -> Result<Record, RecordFault> {
         // No attribute of a record has a meaning yet.
         record
             .0

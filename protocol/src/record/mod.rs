@@ -1,7 +1,7 @@
 //! Record batches: the one thing that is stored, replicated and fetched as it was received.
 //!
 //! Owns the format of magic 2 (Kafka 0.11 and later): headers, CRC, records, codecs, control
-//! records, recovery scanning. Knows messages neither of the protocol nor of the coordinators, does
+//! records, recovery scanning; and in `legacy` the way to and from the formats before it. Knows messages neither of the protocol nor of the coordinators, does
 //! no I/O, and allocates no more than its input's bytes justify or its caller's limits allow.
 
 mod attributes;
@@ -12,6 +12,7 @@ mod control;
 mod error;
 mod header;
 mod iterate;
+pub mod legacy;
 mod scan;
 mod validate;
 mod varint;

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use super::compression::Decompressor;
+use super::compression::{Decompressor, HeaderChecksum};
 use super::walk::{RecordFacts, Walk};
 use super::{
     BatchError, BatchHeader, CheckedBatch, Compression, NO_TIMESTAMP, RecordFault, TimestampType,
@@ -112,6 +112,7 @@ impl RecordsValidator {
                 codec,
                 records,
                 limits.decompressed_bytes_max,
+                HeaderChecksum::Checked,
             )?)),
         };
         let summary = RecordsSummary {

@@ -22,7 +22,7 @@ const LIMITS: RecordLimits = RecordLimits {
     timestamp_ms_max: i64::MAX,
 };
 
-fn fuzz_time() -> Duration {
+pub(super) fn fuzz_time() -> Duration {
     let seconds = std::env::var("CHRONIK_FUZZ_SECONDS")
         .ok()
         .and_then(|it| it.parse().ok());

@@ -6,4 +6,5 @@ mod differential;
 mod fuzz;
 mod golden;
 mod hostile;
+mod message_sets;
 mod round_trip;

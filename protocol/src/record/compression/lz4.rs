@@ -10,9 +10,11 @@ use bytes::{Buf, Bytes};
 use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
 use twox_hash::XxHash32;
 
-use super::stream::Fault;
+use super::stream::{Fault, HeaderChecksum};
 
 const MAGIC: u32 = 0x184D_2204;
+/// Magic, flags and block descriptor of a frame that says no content size.
+const HEADER_BYTES: usize = 6;
 /// Set in a block's length when the block is stored as it is.
 const STORED: u32 = 0x8000_0000;
 /// What a compressed byte can become at most: one more 255 in a match's length.
@@ -36,7 +38,7 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    pub(super) fn new(mut input: Bytes) -> Result<Self, Fault> {
+    pub(super) fn new(mut input: Bytes, checksum: HeaderChecksum) -> Result<Self, Fault> {
         if input.try_get_u32_le() != Ok(MAGIC) {
             return Err(Fault::from("no LZ4 frame"));
         }
@@ -67,8 +69,8 @@ impl Blocks {
             return Err(Fault::from("the frame's header is incomplete"));
         }
         let descriptor = input.split_to(descriptor_bytes);
-        let [_, _, checksum, _] = XxHash32::oneshot(0, &descriptor).to_be_bytes();
-        if input.get_u8() != checksum {
+        let wrong = input.get_u8() != header_checksum(&descriptor);
+        if wrong && checksum == HeaderChecksum::Checked {
             return Err(Fault::from("the frame header's checksum is wrong"));
         }
         Ok(Self {
@@ -149,12 +151,30 @@ impl Blocks {
     }
 }
 
+fn header_checksum(bytes: &[u8]) -> u8 {
+    let [_, _, checksum, _] = XxHash32::oneshot(0, bytes).to_be_bytes();
+    checksum
+}
+
+/// Gives a frame made here the header checksum of Kafka before 0.10, which covers the magic number
+/// too: clients of that age take no other for messages of format 0 (KAFKA-3160).
+pub(in crate::record) fn spoil_header_checksum(frame: &mut [u8]) {
+    if let Some((header, [checksum, ..])) = frame.split_at_mut_checked(HEADER_BYTES) {
+        *checksum = header_checksum(header);
+    }
+}
+
 /// `input` as one frame of independent 64 KiB blocks without checksums, as the Java client writes.
 pub(super) fn compress(input: &[u8]) -> io::Result<Vec<u8>> {
+    let mut encoder = encoder(Vec::with_capacity(input.len() / 2));
+    encoder.write_all(input)?;
+    Ok(encoder.finish()?)
+}
+
+/// Writes such a frame to the end of `output`.
+pub(super) fn encoder(output: Vec<u8>) -> FrameEncoder<Vec<u8>> {
     let frame = FrameInfo::new()
         .block_size(BlockSize::Max64KB)
         .block_mode(BlockMode::Independent);
-    let mut encoder = FrameEncoder::with_frame_info(frame, Vec::with_capacity(input.len() / 2));
-    encoder.write_all(input)?;
-    Ok(encoder.finish()?)
+    FrameEncoder::with_frame_info(frame, output)
 }

@@ -3,6 +3,7 @@
 //! Owns codec ids and names, compression, and decompression in pieces. Never trusts a size that the
 //! compressed data claims, and never produces more than the caller allowed.
 
+mod compressor;
 mod lz4;
 mod snappy;
 mod stream;
@@ -10,7 +11,9 @@ mod stream;
 use std::fmt;
 use std::io::{self, Write};
 
-pub(super) use stream::Decompressor;
+pub(super) use compressor::Compressor;
+pub(super) use lz4::spoil_header_checksum;
+pub(super) use stream::{Decompressor, HeaderChecksum};
 
 use super::CompressionError;
 
@@ -80,11 +83,7 @@ impl Compression {
             Self::Gzip => gzip(level, input),
             Self::Snappy => snappy::compress(input).map_err(io::Error::other),
             Self::Lz4 => lz4::compress(input),
-            Self::Zstd => {
-                let range = zstd::compression_level_range();
-                let level = level.unwrap_or(zstd::DEFAULT_COMPRESSION_LEVEL);
-                zstd::bulk::compress(input, level.clamp(*range.start(), *range.end()))
-            }
+            Self::Zstd => zstd::bulk::compress(input, zstd_level(level)),
         }
         .map_err(|error| self.malformed(error))
     }
@@ -111,7 +110,8 @@ impl Compression {
                 false => Ok(input.clone()),
             };
         }
-        let mut decompressor = Decompressor::new(self, input.clone(), bytes_max)?;
+        let checked = HeaderChecksum::Checked;
+        let mut decompressor = Decompressor::new(self, input.clone(), bytes_max, checked)?;
         let mut output = Vec::with_capacity(input.len().min(bytes_max));
         loop {
             let chunk = decompressor.next_chunk()?;
@@ -137,11 +137,20 @@ impl fmt::Display for Compression {
 }
 
 fn gzip(level: Option<i32>, input: &[u8]) -> io::Result<Vec<u8>> {
-    let level = match level {
-        Some(level) if level >= 0 => flate2::Compression::new(level.min(9).unsigned_abs()),
-        _ => flate2::Compression::default(),
-    };
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), gzip_level(level));
     encoder.write_all(input)?;
     encoder.finish()
+}
+
+fn gzip_level(level: Option<i32>) -> flate2::Compression {
+    match level {
+        Some(level) if level >= 0 => flate2::Compression::new(level.min(9).unsigned_abs()),
+        _ => flate2::Compression::default(),
+    }
+}
+
+fn zstd_level(level: Option<i32>) -> i32 {
+    let range = zstd::compression_level_range();
+    let level = level.unwrap_or(zstd::DEFAULT_COMPRESSION_LEVEL);
+    level.clamp(*range.start(), *range.end())
 }

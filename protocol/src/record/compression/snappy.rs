@@ -82,16 +82,75 @@ fn malformed(error: snap::Error) -> Fault {
 
 /// `input` in the Java library's framing.
 pub(super) fn compress(input: &[u8]) -> Result<Vec<u8>, snap::Error> {
-    let mut output = Vec::with_capacity(HEADER_BYTES + input.len() / 2);
-    output.extend_from_slice(&MAGIC);
-    output.extend_from_slice(&1_i32.to_be_bytes());
-    output.extend_from_slice(&1_i32.to_be_bytes());
-    let mut encoder = snap::raw::Encoder::new();
-    for block in input.chunks(BLOCK_BYTES) {
-        let compressed = encoder.compress_vec(block)?;
-        // A block of 32 KiB compresses to less than 40 KiB.
-        output.extend_from_slice(&(compressed.len() as i32).to_be_bytes());
-        output.extend_from_slice(&compressed);
+    let mut writer = BlockWriter::new();
+    writer.output.reserve(input.len() / 2);
+    writer.write(input)?;
+    writer.finish()
+}
+
+/// The Java library's framing, written piece by piece.
+pub(super) struct BlockWriter {
+    encoder: snap::raw::Encoder,
+    /// Input that does not fill a block yet.
+    pending: Vec<u8>,
+    output: Vec<u8>,
+}
+
+impl BlockWriter {
+    /// A stream without blocks.
+    pub(super) fn new() -> Self {
+        let mut output = Vec::with_capacity(HEADER_BYTES);
+        output.extend_from_slice(&MAGIC);
+        output.extend_from_slice(&1_i32.to_be_bytes());
+        output.extend_from_slice(&1_i32.to_be_bytes());
+        Self {
+            encoder: snap::raw::Encoder::new(),
+            pending: Vec::new(),
+            output,
+        }
     }
-    Ok(output)
+
+    /// Takes the next piece of input.
+    pub(super) fn write(&mut self, mut piece: &[u8]) -> Result<(), snap::Error> {
+        while !piece.is_empty() {
+            if self.pending.is_empty() && piece.len() >= BLOCK_BYTES {
+                let (block, rest) = piece.split_at(BLOCK_BYTES);
+                self.put_block(block)?;
+                piece = rest;
+                continue;
+            }
+            let taken = piece.len().min(BLOCK_BYTES - self.pending.len());
+            let (taken, rest) = piece.split_at(taken);
+            self.pending.extend_from_slice(taken);
+            piece = rest;
+            if self.pending.len() == BLOCK_BYTES {
+                let block = std::mem::take(&mut self.pending);
+                self.put_block(&block)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of output so far.
+    pub(super) fn output_bytes(&self) -> usize {
+        self.output.len()
+    }
+
+    /// Ends the stream and gives all of it.
+    pub(super) fn finish(mut self) -> Result<Vec<u8>, snap::Error> {
+        if !self.pending.is_empty() {
+            let block = std::mem::take(&mut self.pending);
+            self.put_block(&block)?;
+        }
+        Ok(self.output)
+    }
+
+    fn put_block(&mut self, block: &[u8]) -> Result<(), snap::Error> {
+        let compressed = self.encoder.compress_vec(block)?;
+        // A block of 32 KiB compresses to less than 40 KiB.
+        let length = compressed.len() as i32;
+        self.output.extend_from_slice(&length.to_be_bytes());
+        self.output.extend_from_slice(&compressed);
+        Ok(())
+    }
 }

@@ -32,6 +32,15 @@ enum Source {
     Zstd(Box<ZstdFrames>),
 }
 
+/// What is done about the checksum in the header of an LZ4 frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::record) enum HeaderChecksum {
+    /// It must be right.
+    Checked,
+    /// It may be wrong, as in messages of format 0 (KAFKA-3160).
+    Ignored,
+}
+
 /// Why a codec could not go on; [`Decompressor`] adds which codec and which limit.
 pub(super) enum Fault {
     /// The next piece alone passes what is left of the limit.
@@ -62,12 +71,13 @@ impl Decompressor {
         codec: Compression,
         input: Bytes,
         limit_bytes: usize,
+        lz4_checksum: HeaderChecksum,
     ) -> Result<Self, CompressionError> {
         let source = match codec {
             Compression::None => return Err(codec.malformed("nothing to decompress")),
             Compression::Gzip => Ok(Source::Gzip(Box::new(MultiGzDecoder::new(input.reader())))),
             Compression::Snappy => Ok(Source::Snappy(snappy::Blocks::new(input))),
-            Compression::Lz4 => lz4::Blocks::new(input).map(Source::Lz4),
+            Compression::Lz4 => lz4::Blocks::new(input, lz4_checksum).map(Source::Lz4),
             Compression::Zstd => ZstdFrames::new(input).map(|it| Source::Zstd(Box::new(it))),
         };
         let mut this = Self {

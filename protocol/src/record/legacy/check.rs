@@ -1,0 +1,123 @@
+//! The first look at a message set: where its messages end, that none is too large, their CRCs.
+//!
+//! Owns the rules of `UnifiedLog#analyzeAndValidateRecords` for magic 0 and 1. Never decompresses.
+
+use bytes::Bytes;
+
+use super::super::Compression;
+use super::message;
+use super::{MessageError, MessageFormat};
+
+/// The messages of a producer, each of which is whole and as its CRC says.
+///
+/// At least one message, all of one format; either none is compressed or there is but one.
+#[derive(Clone, Debug)]
+pub struct MessageSet {
+    pub(super) messages: Bytes,
+    pub(super) format: MessageFormat,
+    pub(super) codec: Compression,
+}
+
+impl MessageSet {
+    /// The codec of the wrapper; none when there is no wrapper.
+    pub fn compression(&self) -> Compression {
+        self.codec
+    }
+
+    /// The format of all messages.
+    pub fn format(&self) -> MessageFormat {
+        self.format
+    }
+}
+
+/// What a step came to.
+#[derive(Clone, Debug)]
+pub enum SetProgress {
+    /// There are more messages.
+    More,
+    /// Every message was looked at; `None` when there is none, which is no error: an incomplete
+    /// message at the end is passed over, as Kafka does it.
+    Done(Option<MessageSet>),
+}
+
+/// The check of one set, resumable.
+#[derive(Debug)]
+pub struct MessageSetCheck {
+    all: Bytes,
+    /// Bytes of `all` that were checked.
+    checked_bytes: usize,
+    message_bytes_max: usize,
+    messages: usize,
+    format: Option<MessageFormat>,
+    mixed: bool,
+    codec: u8,
+}
+
+impl MessageSetCheck {
+    /// Over `bytes`, whose messages may have `message_bytes_max` bytes each, prefix included.
+    pub fn new(bytes: Bytes, message_bytes_max: usize) -> Self {
+        Self {
+            all: bytes,
+            checked_bytes: 0,
+            message_bytes_max,
+            messages: 0,
+            format: None,
+            mixed: false,
+            codec: 0,
+        }
+    }
+
+    /// Looks at the messages of the next `bytes_budget` bytes, at least at one.
+    ///
+    /// # Errors
+    /// [`MessageError::Size`], [`MessageError::Magic`], [`MessageError::TooLarge`],
+    /// [`MessageError::CrcMismatch`], [`MessageError::Fields`]; at the end
+    /// [`MessageError::MixedFormats`], [`MessageError::WrapperNotAlone`], [`MessageError::Codec`].
+    pub fn step(&mut self, bytes_budget: usize) -> Result<SetProgress, MessageError> {
+        let mut spent = 0_usize;
+        while spent < bytes_budget.max(1) {
+            let rest = self.all.slice(self.checked_bytes..);
+            let whole = message::front(&rest)?.filter(|front| front.size_bytes <= rest.len());
+            let Some(front) = whole else {
+                return self.finish().map(SetProgress::Done);
+            };
+            if front.size_bytes > self.message_bytes_max {
+                return Err(MessageError::TooLarge {
+                    limit_bytes: self.message_bytes_max,
+                });
+            }
+            let message = rest.slice(..front.size_bytes);
+            message::check_crc(&message)?;
+            let codec = message::codec(&message);
+            self.codec = if codec == 0 { self.codec } else { codec };
+            self.mixed |= self.format.is_some_and(|format| format != front.format);
+            self.format.get_or_insert(front.format);
+            // The messages are in memory, so their number and their bytes are far from overflow.
+            self.messages += 1;
+            self.checked_bytes += front.size_bytes;
+            spent = spent.saturating_add(front.size_bytes);
+        }
+        Ok(SetProgress::More)
+    }
+
+    fn finish(&self) -> Result<Option<MessageSet>, MessageError> {
+        let Some(format) = self.format else {
+            return Ok(None);
+        };
+        // Formats 0 and 1 have no zstd (KIP-110).
+        let codec = Compression::from_id(self.codec)
+            .filter(|codec| *codec != Compression::Zstd)
+            .ok_or(MessageError::Codec(self.codec))?;
+        if codec != Compression::None && self.messages > 1 {
+            return Err(MessageError::WrapperNotAlone);
+        }
+        if self.mixed {
+            return Err(MessageError::MixedFormats);
+        }
+        Ok(Some(MessageSet {
+            messages: self.all.slice(..self.checked_bytes),
+            format,
+            codec,
+        }))
+    }
+}

@@ -1,0 +1,70 @@
+//! Bytes of records or messages, as they are or decompressed piece by piece.
+//!
+//! Owns the buffer between a codec and whoever cuts whole records out of its output. Holds what is
+//! not cut yet: a record under way and one piece.
+
+use bytes::{Bytes, BytesMut};
+
+use super::super::compression::{Decompressor, HeaderChecksum};
+use super::super::{Compression, CompressionError};
+
+/// Where records or messages come from.
+pub(super) enum Feed {
+    /// Everything is at hand.
+    Plain(Bytes),
+    /// More comes from the codec.
+    Compressed {
+        decompressor: Box<Decompressor>,
+        pending: BytesMut,
+    },
+}
+
+impl Feed {
+    /// Over `input`, of which at most `bytes_max` come out.
+    pub(super) fn new(
+        codec: Compression,
+        input: Bytes,
+        bytes_max: usize,
+        lz4_checksum: HeaderChecksum,
+    ) -> Result<Self, CompressionError> {
+        match codec {
+            Compression::None => Ok(Self::Plain(codec.decompress_bounded(&input, bytes_max)?)),
+            codec => Ok(Self::Compressed {
+                decompressor: Box::new(Decompressor::new(codec, input, bytes_max, lz4_checksum)?),
+                pending: BytesMut::new(),
+            }),
+        }
+    }
+
+    /// What is at hand.
+    pub(super) fn front(&self) -> &[u8] {
+        match self {
+            Self::Plain(bytes) => bytes,
+            Self::Compressed { pending, .. } => pending,
+        }
+    }
+
+    /// Cuts `count` bytes off the front, or what is there of them.
+    pub(super) fn take(&mut self, count: usize) -> Bytes {
+        let count = count.min(self.front().len());
+        match self {
+            Self::Plain(bytes) => bytes.split_to(count),
+            Self::Compressed { pending, .. } => pending.split_to(count).freeze(),
+        }
+    }
+
+    /// Gets one more piece to the end of the front; its length, 0 at the end.
+    pub(super) fn grow(&mut self) -> Result<usize, CompressionError> {
+        match self {
+            Self::Plain(_) => Ok(0),
+            Self::Compressed {
+                decompressor,
+                pending,
+            } => {
+                let piece = decompressor.next_chunk()?;
+                pending.extend_from_slice(piece);
+                Ok(piece.len())
+            }
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Message sets: the formats of magic 0 and 1, which clients before Kafka 0.11 send and read.
+//!
+//! Owns their layout (`LegacyRecord`, `AbstractLegacyRecordBatch`) and the way from them to one
+//! batch of magic 2 and back. Everything runs in steps, so that the core that calls is never held
+//! for long; holds one message and the codecs' buffers besides what it makes. Never stores a message
+//! set: the log knows batches only.
+
+mod check;
+mod down;
+mod error;
+mod feed;
+mod message;
+mod up;
+mod writer;
+
+pub use check::{MessageSet, MessageSetCheck, SetProgress};
+pub use down::{Converted, DownConversion, DownProgress};
+pub use error::MessageError;
+pub use up::{UpConversion, UpProgress, UpRules};
+
+/// A message format from before record batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MessageFormat {
+    /// Magic 0 (before Kafka 0.10): no timestamps; absolute offsets inside of wrappers.
+    V0,
+    /// Magic 1 (Kafka 0.10): timestamps (KIP-32); relative offsets inside of wrappers (KIP-31).
+    V1,
+}
+
+impl MessageFormat {
+    /// The format with this magic number.
+    fn from_magic(magic: i8) -> Option<Self> {
+        match magic {
+            0 => Some(Self::V0),
+            1 => Some(Self::V1),
+            _ => None,
+        }
+    }
+
+    fn magic(self) -> u8 {
+        match self {
+            Self::V0 => 0,
+            Self::V1 => 1,
+        }
+    }
+}

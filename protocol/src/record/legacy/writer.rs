@@ -1,0 +1,56 @@
+//! Bytes on their way into a codec, a piece at a time.
+//!
+//! Owns the pacing and the bound of the output. Never holds more input than one record.
+
+use super::super::compression::Compressor;
+use super::super::{Compression, CompressionError};
+
+/// Bytes that a codec is given at a time: what gzip, the slowest, compresses in well below 1 ms.
+const PIECE_BYTES: usize = 4 * 1024;
+
+/// A compressor and the record that it is being given.
+pub(super) struct PacedWriter {
+    compressor: Compressor,
+    record: Vec<u8>,
+    written_bytes: usize,
+}
+
+impl PacedWriter {
+    /// Nothing written yet; `level` as for [`Compression::compress`].
+    pub(super) fn new(codec: Compression, level: Option<i32>) -> Result<Self, CompressionError> {
+        Ok(Self {
+            compressor: Compressor::new(codec, level)?,
+            record: Vec::new(),
+            written_bytes: 0,
+        })
+    }
+
+    /// The buffer for the next record, empty; only when nothing [is pending](Self::pump).
+    pub(super) fn next_record(&mut self) -> &mut Vec<u8> {
+        self.record.clear();
+        self.written_bytes = 0;
+        &mut self.record
+    }
+
+    /// Gives the codec one more piece of the record; the bytes given, 0 when it has all of it.
+    pub(super) fn pump(&mut self) -> Result<usize, CompressionError> {
+        let rest = self.record.get(self.written_bytes..).unwrap_or_default();
+        let piece = rest.get(..PIECE_BYTES).unwrap_or(rest);
+        if !piece.is_empty() {
+            self.compressor.write(piece)?;
+            self.written_bytes += piece.len();
+        }
+        Ok(piece.len())
+    }
+
+    /// Bytes of output so far.
+    pub(super) fn output_bytes(&self) -> usize {
+        self.compressor.output_bytes()
+    }
+
+    /// All of the output; an empty writer without a codec is left.
+    pub(super) fn take(&mut self) -> Result<Vec<u8>, CompressionError> {
+        let empty = Self::new(Compression::None, None)?;
+        std::mem::replace(self, empty).compressor.finish()
+    }
+}
