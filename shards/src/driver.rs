@@ -177,6 +177,10 @@ impl<W: World> Driver<W> {
                 driver.inner.world.pause().await;
                 driver.done(Done::Rested);
             }),
+            Effect::RestFromChores => self.spawn(|driver| async move {
+                driver.inner.world.pause().await;
+                driver.done(Done::RestedFromChores);
+            }),
             Effect::GroupRead(job) => self.spawn(|driver| async move {
                 let done = job.perform().await;
                 driver.done(Done::GroupRead(done));
@@ -374,6 +378,11 @@ impl<W: World> Driver<W> {
             })
             .await;
             self.step(State::on_timer);
+            let next_ns = inner.state.borrow().next_timer_ns();
+            if next_ns.is_some_and(|next_ns| next_ns <= inner.world.monotonic_ns()) {
+                // More is due than one slice may do.
+                inner.world.pause().await;
+            }
         }
     }
 

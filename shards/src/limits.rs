@@ -32,6 +32,15 @@ pub const CONTROL_QUEUE_LEN_MAX: usize = 4096;
 /// Partitions one shard opens, closes or deletes at a time.
 pub const PARTITION_TASKS_MAX: usize = 32;
 
+/// Partitions whose old segments one shard works on at a time.
+pub const CHORES_MAX: usize = 4;
+
+/// Partitions that one slice looks at for old segments.
+pub const CHORES_PER_SLICE: usize = 32;
+
+/// Timers that one slice serves.
+pub const TIMERS_PER_SLICE: usize = 64;
+
 /// Bytes being read from disk for one shard at a time.
 pub const DISK_READ_BYTES_MAX: usize = 64 * 1024 * 1024;
 

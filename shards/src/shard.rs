@@ -8,6 +8,7 @@ mod appends;
 mod apply;
 mod behind;
 mod checkpoints;
+mod chores;
 mod control;
 mod groups;
 mod jobs;
@@ -15,7 +16,7 @@ mod reads;
 mod stop;
 pub(crate) mod timers;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,13 +28,13 @@ use crate::cache::{BatchCache, CacheLimits};
 use crate::catalog::{Image, SnapshotError, SnapshotId};
 use crate::groups::{Coordinator, GroupSettings};
 use crate::internal::{Boot, Internal, InternalAnswer, InternalReply, OffsetNote};
-use crate::limits::{CACHE_COLD_BYTES, CACHE_INDEX_BYTES, CACHE_TAIL_BYTES};
+use crate::limits::{CACHE_COLD_BYTES, CACHE_INDEX_BYTES, CACHE_TAIL_BYTES, TIMERS_PER_SLICE};
 use crate::log::LogError;
 use crate::log::checkpoint::OffsetCheckpoint;
 use crate::metrics::Counters;
 use crate::partition::{
-    CloseReport, Job, JobDone, Now, OffsetDone, OffsetJob, Partition, PartitionEvent, ReadDone,
-    ReadJob,
+    CheckTimes, CloseReport, Job, JobDone, Now, OffsetDone, OffsetJob, Partition, PartitionEvent,
+    ReadDone, ReadJob,
 };
 use crate::placement::shard_of;
 use crate::purgatory::{Purgatory, Watch};
@@ -46,6 +47,7 @@ use appends::PendingAppend;
 use apply::Applying;
 pub(crate) use apply::OpenTask;
 use checkpoints::{Checkpoints, Notes};
+use chores::Chores;
 use control::Control;
 use groups::Groups;
 use reads::{PendingOffsets, PendingRead, UnwrittenQueries};
@@ -91,6 +93,8 @@ pub(crate) enum Effect<W: World, R> {
     },
     /// Lets other tasks of the shard run, then comes back.
     Rest,
+    /// As `Rest`, for work on old segments.
+    RestFromChores,
     /// Reads a partition of `__consumer_offsets` for the group coordinator.
     GroupRead(ReadJob<W>),
     /// As `Rest`, for the group coordinator.
@@ -134,6 +138,7 @@ pub(crate) enum Done<W: World> {
     CheckpointsWritten(std::io::Result<()>),
     RingMade(std::io::Result<Ring<W::Mapping>>),
     Rested,
+    RestedFromChores,
     GroupRead(ReadDone<W>),
     GroupRested,
 }
@@ -156,6 +161,7 @@ pub(crate) struct Shard<W: World, R> {
     index: usize,
     count: usize,
     producer_expiration_ms: i64,
+    check_times: CheckTimes,
     image: Arc<Image>,
     /// The data directory; empty before the first image.
     data: PathBuf,
@@ -178,7 +184,8 @@ pub(crate) struct Shard<W: World, R> {
     resting: bool,
     timers: Timers,
     /// Partitions that have a timer.
-    timed_partitions: BTreeSet<PartitionId>,
+    timed_partitions: BTreeMap<PartitionId, TimerKey>,
+    chores: Chores,
     /// A timer is set that forgets silent producers.
     producers_timed: bool,
     applying: Applying<R>,
@@ -203,6 +210,8 @@ pub(crate) struct ShardOptions {
     pub(crate) count: usize,
     /// `producer.id.expiration.ms`.
     pub(crate) producer_expiration_ms: i64,
+    /// `log.retention.check.interval.ms`.
+    pub(crate) retention_check_ms: u64,
     /// `chronik.writebehind.bytes`.
     pub(crate) write_behind_bytes: usize,
 }
@@ -210,11 +219,16 @@ pub(crate) struct ShardOptions {
 impl<W: World, R> Shard<W, R> {
     /// A shard without partitions, before its first image.
     pub(crate) fn new(world: W, options: &ShardOptions, empty: Arc<Image>) -> Self {
+        let check_times = CheckTimes {
+            origin_ns: world.monotonic_ns(),
+            interval_ms: options.retention_check_ms,
+        };
         Shard {
             world,
             index: options.index,
             count: options.count,
             producer_expiration_ms: options.producer_expiration_ms,
+            check_times,
             image: empty,
             data: PathBuf::new(),
             boot: None,
@@ -235,7 +249,8 @@ impl<W: World, R> Shard<W, R> {
             woken: VecDeque::new(),
             resting: false,
             timers: Timers::default(),
-            timed_partitions: BTreeSet::new(),
+            timed_partitions: BTreeMap::new(),
+            chores: Chores::default(),
             producers_timed: false,
             applying: Applying::default(),
             notes: Notes::default(),
@@ -362,15 +377,19 @@ impl<W: World, R> Shard<W, R> {
             Done::CheckpointsWritten(result) => self.checkpoints_written(result),
             Done::RingMade(result) => self.ring_made(result),
             Done::Rested => self.rested(),
+            Done::RestedFromChores => self.rested_from_chores(),
             Done::GroupRead(done) => self.group_read(done),
             Done::GroupRested => self.with_groups(Coordinator::rested),
         }
     }
 
-    /// Does what is due.
+    /// Does what is due, or a part of it: [`Shard::next_timer_ns`] tells whether there is more.
     pub(crate) fn on_timer(&mut self) {
         let now = self.now();
-        while let Some(timer) = self.timers.pop(now.mono_ns) {
+        for _ in 0..TIMERS_PER_SLICE {
+            let Some(timer) = self.timers.pop(now.mono_ns) else {
+                return;
+            };
             match timer {
                 Timer::Append(key) => self.append_expired(key),
                 Timer::Parked(key) => self.end_parked(key, crate::request::Wake::Deadline),
@@ -381,6 +400,7 @@ impl<W: World, R> Shard<W, R> {
                     }
                     self.collect_jobs(id);
                 }
+                Timer::Chore(id) => self.chore_due(id),
                 Timer::WriteBehind => self.write_what_lingers(),
                 Timer::ExpireProducers => self.expire_producers(now),
                 Timer::Groups => self.groups_due(),
@@ -477,7 +497,6 @@ impl<W: World, R> Shard<W, R> {
                 self.on_event(id, event);
             }
             self.collect_jobs(id);
-            self.wake_readers(id);
         }
         if moved {
             self.reply_after_notes(responder, results);

@@ -36,6 +36,9 @@ use crate::write_behind::LeftBehind;
 /// `producer.id.expiration.ms`'s default: a day.
 const PRODUCER_EXPIRATION_MS: i64 = 86_400_000;
 
+/// `log.retention.check.interval.ms`'s default: five minutes.
+const RETENTION_CHECK_MS: u64 = 300_000;
+
 /// What the shards need to know of the broker; the same on every shard.
 #[derive(Clone, Debug)]
 pub struct StartOptions {
@@ -143,6 +146,11 @@ pub async fn start<W: World>(
             .get("producer.id.expiration.ms")
             .and_then(|value| value.trim().parse().ok())
             .unwrap_or(PRODUCER_EXPIRATION_MS),
+        retention_check_ms: options
+            .static_configs
+            .get("log.retention.check.interval.ms")
+            .and_then(|value| value.trim().parse().ok())
+            .unwrap_or(RETENTION_CHECK_MS),
         write_behind_bytes: options.write_behind_bytes,
     };
     let state = Shard::new(world.clone(), &shard, Arc::new(empty.clone()));

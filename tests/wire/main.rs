@@ -19,6 +19,7 @@ mod metadata;
 mod neighbours;
 mod offsets;
 mod pipelining;
+mod retention;
 mod sessions;
 mod subject;
 mod topics;

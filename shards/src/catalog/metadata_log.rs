@@ -28,7 +28,8 @@ use crate::cache::BatchCache;
 use crate::limits::{METADATA_BATCH_BYTES_MAX, METADATA_READ_BYTES, METADATA_SEGMENT_BYTES};
 use crate::log::LogError;
 use crate::partition::{
-    AppendOutcome, Now, Partition, PartitionEvent, PartitionOptions, ReadPlan, RecoveryHint, Shared,
+    AppendOutcome, CheckTimes, Now, Partition, PartitionEvent, PartitionOptions, ReadPlan,
+    RecoveryHint, Shared,
 };
 use crate::request::{Acks, AppendPart, Isolation, ReadPart, ReadResult};
 use crate::write_behind::WriteBehind;
@@ -148,6 +149,11 @@ pub(crate) async fn open<W: World>(
             log_start_offset: start,
         },
         left_behind: Vec::new(),
+        // Nothing of it expires.
+        check_times: CheckTimes {
+            origin_ns: 0,
+            interval_ms: u64::MAX,
+        },
     };
     let (partition, report) = Partition::open(world, &directory, options).await?;
     if report.cut_bytes > 0 {

@@ -90,6 +90,9 @@ pub struct TopicConfig {
     pub min_cleanable_dirty_ratio: f64,
     /// `compression.type`.
     pub compression: TopicCompression,
+    /// The level of that codec, as `Compression::compress` takes it (`compression.gzip.level`,
+    /// `compression.zstd.level`); `None` where it has none.
+    pub compression_level: Option<i32>,
     /// `min.insync.replicas`.
     pub min_insync_replicas: u32,
     /// `flush.messages`.
@@ -129,6 +132,7 @@ impl Default for TopicConfig {
             max_compaction_lag_ms: i64::MAX as u64,
             min_cleanable_dirty_ratio: 0.5,
             compression: TopicCompression::Producer,
+            compression_level: None,
             min_insync_replicas: 1,
             flush_messages: None,
             flush_ms: None,
@@ -391,10 +395,21 @@ impl Settings<'_> {
 }
 
 impl TopicConfig {
+    /// A segment goes on being appended to for this long, ms: `segment.ms`, and where the topic is
+    /// compacted at most `max.compaction.lag.ms`, for the active segment cannot be
+    /// (`LogConfig#maxSegmentMs`).
+    pub fn roll_ms(&self) -> u64 {
+        match self.cleanup_policy.compact && self.max_compaction_lag_ms > 0 {
+            true => self.segment_ms.min(self.max_compaction_lag_ms),
+            false => self.segment_ms,
+        }
+    }
+
     /// Parses what `layers` say; defaults stand in for what they do not.
     pub fn effective(layers: &ConfigLayers<'_>) -> TopicConfig {
         let base = TopicConfig::default();
         let settings = Settings(layers);
+        let compression = compression(layers.effective("compression.type").as_deref());
         TopicConfig {
             segment_bytes: settings.parsed("segment.bytes", base.segment_bytes),
             segment_ms: settings.parsed("segment.ms", base.segment_ms),
@@ -425,7 +440,13 @@ impl TopicConfig {
                 .parsed("max.compaction.lag.ms", base.max_compaction_lag_ms),
             min_cleanable_dirty_ratio: settings
                 .parsed("min.cleanable.dirty.ratio", base.min_cleanable_dirty_ratio),
-            compression: compression(layers.effective("compression.type").as_deref()),
+            compression,
+            compression_level: match compression {
+                TopicCompression::Gzip => Some(settings.parsed("compression.gzip.level", -1)),
+                TopicCompression::Zstd => Some(settings.parsed("compression.zstd.level", 3)),
+                // Snappy has no levels, and `lz4_flex` has one.
+                _ => None,
+            },
             min_insync_replicas: settings.parsed("min.insync.replicas", base.min_insync_replicas),
             flush_messages: settings.flush("flush.messages"),
             flush_ms: settings.flush("flush.ms"),
@@ -498,6 +519,36 @@ mod tests {
         );
         layers.static_broker = &none;
         assert_eq!(TopicConfig::effective(&layers), TopicConfig::default());
+    }
+
+    #[test]
+    fn a_level_goes_with_its_codec() {
+        let none = map(&[]);
+        let level = |pairs: &[(&'static str, &'static str)]| {
+            let topic = map(pairs);
+            let layers = ConfigLayers {
+                topic: &topic,
+                dynamic_broker: &none,
+                dynamic_default: &none,
+                static_broker: &none,
+            };
+            TopicConfig::effective(&layers).compression_level
+        };
+        let levels = [
+            ("compression.gzip.level", "9"),
+            ("compression.zstd.level", "-7"),
+        ];
+        assert_eq!(
+            level(&[("compression.type", "gzip"), levels[0], levels[1]]),
+            Some(9)
+        );
+        assert_eq!(
+            level(&[("compression.type", "zstd"), levels[0], levels[1]]),
+            Some(-7)
+        );
+        assert_eq!(level(&[("compression.type", "zstd")]), Some(3));
+        assert_eq!(level(&[("compression.type", "lz4"), levels[0]]), None);
+        assert_eq!(level(&levels), None);
     }
 
     #[test]

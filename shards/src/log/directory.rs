@@ -127,6 +127,17 @@ impl FileKind {
     }
 }
 
+impl Leftover {
+    /// The suffix behind the extension.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::Deleted => ".deleted",
+            Self::Cleaned => ".cleaned",
+            Self::Swap => ".swap",
+        }
+    }
+}
+
 /// What is left of an unfinished change to a segment file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leftover {
@@ -152,14 +163,10 @@ pub struct SegmentFile {
 impl SegmentFile {
     /// Reads a file's name; `None` for anything that is not part of a segment.
     pub fn parse(name: &str) -> Option<SegmentFile> {
-        let (name, leftover) = [
-            (".deleted", Leftover::Deleted),
-            (".cleaned", Leftover::Cleaned),
-            (".swap", Leftover::Swap),
-        ]
-        .into_iter()
-        .find_map(|(suffix, leftover)| Some((name.strip_suffix(suffix)?, Some(leftover))))
-        .unwrap_or((name, None));
+        let (name, leftover) = [Leftover::Deleted, Leftover::Cleaned, Leftover::Swap]
+            .into_iter()
+            .find_map(|leftover| Some((name.strip_suffix(leftover.suffix())?, Some(leftover))))
+            .unwrap_or((name, None));
         let (offset, extension) = name.split_once('.')?;
         if offset.len() != 20 || !offset.bytes().all(|b| b.is_ascii_digit()) {
             return None;
@@ -176,6 +183,12 @@ impl SegmentFile {
 /// `<dir>/<20-digit offset><extension>`.
 pub fn segment_path(dir: &Path, offset: i64, kind: FileKind) -> PathBuf {
     dir.join(format!("{offset:020}{}", kind.extension()))
+}
+
+/// `<dir>/<20-digit offset><extension><suffix>`.
+pub fn leftover_path(dir: &Path, offset: i64, kind: FileKind, leftover: Leftover) -> PathBuf {
+    let extension = kind.extension();
+    dir.join(format!("{offset:020}{extension}{}", leftover.suffix()))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::LogError;
 use super::checkpoint::read_if_present;
-use super::directory::{FileKind, Leftover, SegmentFile, segment_path};
+use super::directory::{FileKind, Leftover, SegmentFile, leftover_path, segment_path};
 use super::index::{OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES};
 use super::recovery::SIDE_FILE_BYTES_MAX;
 use super::scan::{LogScan, ScanStep};
@@ -98,6 +98,11 @@ impl Inventory {
         self.snapshots.contains(&offset)
     }
 
+    /// A producer snapshot of everything below `offset` was written.
+    pub(crate) fn note_snapshot(&mut self, offset: i64) {
+        self.snapshots.insert(offset);
+    }
+
     /// The newest readable producer snapshot at or below `offset_max`, and its offset.
     pub(crate) async fn newest_snapshot<W: World>(
         &self,
@@ -171,6 +176,48 @@ pub(crate) async fn remove_segment_files<W: World>(
     }
     Ok(())
 }
+
+/// Gives all files of a segment that is not part of the log any more the suffix `.deleted`. The log
+/// first: once it is gone by that name, a start removes what stands beside it.
+pub(crate) async fn mark_segment_files<W: World>(
+    world: &W,
+    dir: &Path,
+    base_offset: i64,
+) -> Result<(), LogError> {
+    for kind in SEGMENT_FILES {
+        let from = segment_path(dir, base_offset, kind);
+        let to = leftover_path(dir, base_offset, kind, Leftover::Deleted);
+        match world.rename(&from, &to).await {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(LogError::io("renaming", &from)(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Removes the files that [`mark_segment_files`] has renamed.
+pub(crate) async fn discard_segment_files<W: World>(
+    world: &W,
+    dir: &Path,
+    base_offset: i64,
+) -> Result<(), LogError> {
+    for kind in SEGMENT_FILES {
+        let path = leftover_path(dir, base_offset, kind, Leftover::Deleted);
+        remove(world, &path).await?;
+    }
+    Ok(())
+}
+
+/// The files of a segment and the snapshot at its base.
+const SEGMENT_FILES: [FileKind; 5] = [
+    FileKind::Log,
+    FileKind::Index,
+    FileKind::TimeIndex,
+    FileKind::TransactionIndex,
+    FileKind::Snapshot,
+];
 
 struct Listed {
     name: String,

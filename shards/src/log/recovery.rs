@@ -31,7 +31,7 @@ use crate::catalog::TopicConfig;
 use crate::partition::ProducerStates;
 
 use reindex::indexed;
-pub(crate) use reindex::rebuild_indexes;
+pub(crate) use reindex::{max_timestamp, rebuild_indexes};
 
 /// Largest index, snapshot or epoch file that is read: `segment.index.bytes` is an i32 in Kafka,
 /// but no index of a 2 GiB segment is longer than this.
@@ -178,6 +178,8 @@ impl<W: World> Recovery<'_, W> {
                 next_offset: next,
                 size_bytes: segment.log_bytes,
                 max_timestamp: None,
+                since_ms: self.now_ms,
+                unsaved_snapshot: None,
                 file: None,
             });
         }
@@ -461,8 +463,27 @@ impl<W: World> Recovery<'_, W> {
             next_offset,
             size_bytes: walked.valid_bytes,
             max_timestamp: Some(walked.index.max_timestamp()),
+            since_ms: self.now_ms,
+            unsaved_snapshot: self.save_producers(next_offset).await,
             file: None,
         })
+    }
+
+    /// Writes the snapshot that belongs behind a segment which was just scanned: it may be removed
+    /// before the next start. Gives back what could not be written.
+    async fn save_producers(&mut self, offset: i64) -> Option<Vec<u8>> {
+        let path = segment_path(self.dir, offset, FileKind::Snapshot);
+        let bytes = self.producers.to_snapshot();
+        match self.world.write_file_atomic(&path, &bytes).await {
+            Ok(()) => {
+                self.inventory.note_snapshot(offset);
+                None
+            }
+            Err(error) => {
+                warn!(file = %path.display(), %error, "producer snapshot not written");
+                Some(bytes)
+            }
+        }
     }
 
     async fn drop_behind(&mut self, segments: &[SegmentEntry]) -> Result<(), LogError> {

@@ -71,7 +71,7 @@ pub(crate) fn append_options(config: &TopicConfig) -> AppendOptions {
 /// At most this much is taken off `segment.ms`, at random (`LogConfig#randomSegmentJitter`).
 pub(crate) fn jitter_ms(config: &TopicConfig, random: u64) -> u64 {
     random
-        .checked_rem(config.segment_jitter_ms.min(config.segment_ms))
+        .checked_rem(config.segment_jitter_ms.min(config.roll_ms()))
         .unwrap_or(0)
 }
 
@@ -142,6 +142,11 @@ impl<W: World> ActiveSegment<W> {
         self.file.file()
     }
 
+    /// Wall clock of its creation, or of its opening.
+    pub(crate) fn created_ms(&self) -> i64 {
+        self.created_ms
+    }
+
     /// Whether nothing was appended to it yet.
     pub(crate) fn is_empty(&self) -> bool {
         self.file.end() == 0
@@ -172,7 +177,7 @@ impl<W: World> ActiveSegment<W> {
             Some(first) => batch.max_timestamp.saturating_sub(first),
             None => now_ms.saturating_sub(self.created_ms),
         };
-        let limit_ms = config.segment_ms.saturating_sub(self.jitter_ms);
+        let limit_ms = config.roll_ms().saturating_sub(self.jitter_ms);
         let old = u64::try_from(waited_ms).is_ok_and(|waited| waited > limit_ms);
         let far = batch.last_offset.saturating_sub(self.base_offset) > i64::from(i32::MAX);
         full || old || far || self.index.is_full(config.segment_index_bytes)
@@ -349,6 +354,8 @@ impl<W: World> SealJob<W> {
             next_offset: self.next_offset,
             size_bytes: file.len(),
             max_timestamp: Some(self.max_timestamp),
+            since_ms: world.now_ms(),
+            unsaved_snapshot: None,
             file: Some(file),
         };
         Ok(Sealed { segment, indexes })
@@ -379,6 +386,73 @@ pub(crate) struct SealedSegment<W: World> {
     pub(crate) size_bytes: u64,
     /// Greatest timestamp in it, ms; `None` until somebody asked its time index.
     pub(crate) max_timestamp: Option<i64>,
+    /// Wall clock when it was sealed or found: its age counts from here when no record has a
+    /// timestamp.
+    pub(crate) since_ms: i64,
+    /// The producer snapshot that belongs at [`SealedSegment::next_offset`], where it could not be
+    /// written: what this segment says of producers is nowhere else.
+    pub(crate) unsaved_snapshot: Option<Vec<u8>>,
     /// The open file, while it is being read.
     pub(crate) file: Option<Rc<W::File>>,
+}
+
+/// The sealed segments of a log, in order, and how many bytes they are.
+pub(crate) struct SealedSegments<W: World> {
+    segments: VecDeque<SealedSegment<W>>,
+    bytes: u64,
+}
+
+impl<W: World> SealedSegments<W> {
+    /// Bytes of all of them.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Adds the newest.
+    pub(crate) fn push_back(&mut self, segment: SealedSegment<W>) {
+        self.bytes = self.bytes.saturating_add(segment.size_bytes);
+        self.segments.push_back(segment);
+    }
+
+    /// Takes the oldest out.
+    pub(crate) fn pop_front(&mut self) -> Option<SealedSegment<W>> {
+        let segment = self.segments.pop_front()?;
+        self.bytes = self.bytes.saturating_sub(segment.size_bytes);
+        Some(segment)
+    }
+
+    /// To note what was learned of one; its size and offsets stay.
+    pub(crate) fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut SealedSegment<W>> {
+        self.segments.iter_mut()
+    }
+}
+
+impl<W: World> std::ops::Deref for SealedSegments<W> {
+    type Target = VecDeque<SealedSegment<W>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.segments
+    }
+}
+
+impl<'a, W: World> IntoIterator for &'a SealedSegments<W> {
+    type Item = &'a SealedSegment<W>;
+    type IntoIter = std::collections::vec_deque::Iter<'a, SealedSegment<W>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.segments.iter()
+    }
+}
+
+impl<W: World> FromIterator<SealedSegment<W>> for SealedSegments<W> {
+    fn from_iter<I: IntoIterator<Item = SealedSegment<W>>>(segments: I) -> Self {
+        let mut sealed = Self {
+            segments: VecDeque::new(),
+            bytes: 0,
+        };
+        for segment in segments {
+            sealed.push_back(segment);
+        }
+        sealed
+    }
 }

@@ -223,6 +223,7 @@ impl<W: World> Partition<W> {
         let epoch = header.partition_leader_epoch;
         self.epochs_to_save |= self.epochs.assign(epoch, facts.base_offset);
         self.producers.note(header, now.wall_ms);
+        self.watch_growth(now);
         Ok(())
     }
 

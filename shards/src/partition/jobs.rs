@@ -4,20 +4,23 @@
 //! touches. At most one write per segment is on its way while the next one forms (group commit);
 //! a roll creates the next segment while the old one still drains, and sealing it holds up nobody.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use chronik_io::{
     AppendError, AppendFile, AppendOptions, JobResult, SyncJob, World, WriteJob, ZeroJob,
 };
 use tracing::{error, info, warn};
 
+use super::removal::RemovalStep;
 use super::{Closing, Now, Partition, PartitionEvent, SealingSegment, Shared};
 use crate::catalog::{Durability, TopicConfig};
 use crate::log::LogError;
 use crate::log::checkpoint::LEADER_EPOCH_FILE;
 use crate::log::directory::{FileKind, segment_path};
 use crate::log::index::IndexBuilder;
-use crate::log::inventory::remove_segment_files;
+use crate::log::inventory::{discard_segment_files, mark_segment_files};
+use crate::log::recovery::{max_timestamp, rebuild_indexes};
 use crate::log::segment::{
     ActiveSegment, SealJob, Sealed, SealedSegment, SegmentStart, append_options, jitter_ms,
 };
@@ -110,11 +113,20 @@ enum Work<W: World> {
         path: PathBuf,
         bytes: Vec<u8>,
     },
+    Learn(Box<Learn<W>>),
     Remove {
         world: W,
         dir: PathBuf,
-        bases: Vec<i64>,
+        step: RemovalStep,
     },
+}
+
+/// Reads the greatest timestamp of a sealed segment.
+struct Learn<W: World> {
+    world: W,
+    dir: PathBuf,
+    base_offset: i64,
+    config: Arc<TopicConfig>,
 }
 
 /// Creates the next segment's file, with room for what waits.
@@ -135,6 +147,9 @@ struct Seal<W: World> {
     epochs: (PathBuf, Vec<u8>),
 }
 
+/// Whether the files beside a sealed segment were written; if not, the snapshot that belongs behind it.
+type Beside = Result<(), (std::io::Error, Vec<u8>)>;
+
 /// The result of a job.
 #[must_use = "the partition waits for it"]
 pub struct JobDone<W: World> {
@@ -145,12 +160,11 @@ pub struct JobDone<W: World> {
 enum Done<W: World> {
     File(i64, JobResult),
     Created(i64, std::io::Result<AppendFile<W::File>>),
-    Sealed(
-        i64,
-        Result<(SealedSegment<W>, std::io::Result<()>), AppendError>,
-    ),
+    Sealed(i64, Result<(SealedSegment<W>, Beside), AppendError>),
     EpochsSaved(std::io::Result<()>),
-    Removed(Result<(), LogError>),
+    Learned(i64, Result<i64, LogError>),
+    Marked(Vec<i64>, Result<(), LogError>),
+    Discarded(Result<(), LogError>),
 }
 
 impl<W: World> Job<W> {
@@ -170,16 +184,8 @@ impl<W: World> Job<W> {
             Work::SaveEpochs { world, path, bytes } => {
                 Done::EpochsSaved(world.write_file_atomic(&path, &bytes).await)
             }
-            Work::Remove { world, dir, bases } => {
-                let mut removed = Ok(());
-                // The oldest first, so that a crash on the way leaves no gap.
-                for base in bases {
-                    if removed.is_ok() {
-                        removed = remove_segment_files(&world, &dir, base).await;
-                    }
-                }
-                Done::Removed(removed)
-            }
+            Work::Learn(learn) => Done::Learned(learn.base_offset, learn.perform().await),
+            Work::Remove { world, dir, step } => step.perform(&world, &dir).await,
         };
         JobDone {
             partition: self.partition,
@@ -192,6 +198,57 @@ impl<W: World> JobDone<W> {
     /// Whose job it was.
     pub fn partition(&self) -> PartitionId {
         self.partition
+    }
+}
+
+impl<W: World> Learn<W> {
+    async fn perform(&self) -> Result<i64, LogError> {
+        let learned = max_timestamp(&self.world, &self.dir, self.base_offset).await?;
+        match learned {
+            Some(timestamp) => Ok(timestamp),
+            None => {
+                let (dir, base) = (self.dir.display(), self.base_offset);
+                warn!(%dir, base, "the time index is missing or garbled; rebuilding it");
+                let config = &self.config;
+                rebuild_indexes(&self.world, &self.dir, base, config)
+                    .await
+                    .map(|rebuilt| rebuilt.max_timestamp())
+            }
+        }
+    }
+}
+
+impl RemovalStep {
+    async fn perform<W: World>(self, world: &W, dir: &Path) -> Done<W> {
+        let mut result = Ok(());
+        // The oldest first, so that a crash on the way leaves no gap.
+        match self {
+            Self::Mark { bases, snapshot } => {
+                if let Some((offset, bytes)) = snapshot {
+                    let path = segment_path(dir, offset, FileKind::Snapshot);
+                    result = match world.write_file_atomic(&path, &bytes).await {
+                        // Space is what the removal is to make; what a start does not learn of
+                        // producers costs one of them an error at worst.
+                        Err(error) if error.kind() == std::io::ErrorKind::StorageFull => Ok(()),
+                        written => written.map_err(LogError::io("writing", &path)),
+                    };
+                }
+                for base in &bases {
+                    if result.is_ok() {
+                        result = mark_segment_files(world, dir, *base).await;
+                    }
+                }
+                Done::Marked(bases, result)
+            }
+            Self::Discard(bases) => {
+                for base in bases {
+                    if result.is_ok() {
+                        result = discard_segment_files(world, dir, base).await;
+                    }
+                }
+                Done::Discarded(result)
+            }
+        }
     }
 }
 
@@ -211,7 +268,7 @@ impl<W: World> Create<W> {
 }
 
 impl<W: World> Seal<W> {
-    async fn perform(self) -> Result<(SealedSegment<W>, std::io::Result<()>), AppendError> {
+    async fn perform(self) -> Result<(SealedSegment<W>, Beside), AppendError> {
         let Seal {
             world,
             job,
@@ -221,12 +278,12 @@ impl<W: World> Seal<W> {
         } = self;
         let Sealed { segment, indexes } = job.perform(&world).await?;
         let mut beside = indexes;
-        for (path, bytes) in [snapshot, epochs] {
+        for (path, bytes) in [&snapshot, &epochs] {
             if beside.is_ok() {
-                beside = world.write_file_atomic(&path, &bytes).await;
+                beside = world.write_file_atomic(path, bytes).await;
             }
         }
-        Ok((segment, beside))
+        Ok((segment, beside.map_err(|error| (error, snapshot.1))))
     }
 }
 
@@ -260,12 +317,17 @@ impl<W: World> Partition<W> {
                 bytes: self.epochs.to_bytes(),
             });
         }
-        if !self.segments_to_remove.is_empty() && !self.removing {
-            // One after the other: removals that overtake each other could leave a gap.
-            self.removing = true;
+        if let Some(step) = self.take_removal() {
             let (world, dir) = (self.world.clone(), self.dir.clone());
-            let bases = std::mem::take(&mut self.segments_to_remove);
-            push(Work::Remove { world, dir, bases });
+            push(Work::Remove { world, dir, step });
+        }
+        if let Some(base_offset) = self.to_learn.take() {
+            push(Work::Learn(Box::new(Learn {
+                world: self.world.clone(),
+                dir: self.dir.clone(),
+                base_offset,
+                config: Arc::clone(&self.config),
+            })));
         }
         self.jobs_in_flight += out.len() - before;
     }
@@ -306,6 +368,8 @@ impl<W: World> Partition<W> {
             next_offset,
             size_bytes: segment.size_bytes(),
             max_timestamp: Some(segment.max_timestamp()),
+            since_ms: self.world.now_ms(),
+            unsaved_snapshot: None,
             file: Some(segment.file().clone()),
         };
         let job = segment.seal(&self.dir);
@@ -334,19 +398,23 @@ impl<W: World> Partition<W> {
         match done.result {
             Done::File(base, result) => self.file_done(shared, base, result),
             Done::Created(base, file) => self.created(base, file, now, shared.events),
-            Done::Sealed(base, sealed) => self.sealed(base, sealed, shared.events),
+            Done::Sealed(base, sealed) => {
+                self.sealed(base, sealed, shared.events);
+                self.retain_sealed(now, shared.events);
+            }
             Done::EpochsSaved(Err(error)) => {
                 // The next seal or the close writes it again, and until then a crash rebuilds it.
                 warn!(partition = self.name(), %error, "leader epochs not saved");
             }
             Done::EpochsSaved(Ok(())) => {}
-            Done::Removed(removed) => {
-                self.removing = false;
-                if let Err(error) = removed {
-                    // They lie below the log start: the next start removes them.
-                    warn!(partition = self.name(), %error, "old segment files not removed");
+            Done::Learned(base, learned) => {
+                if let Err(error) = &learned {
+                    warn!(partition = self.name(), base, %error, "the age of a segment is not known");
                 }
+                self.learned(base, learned.ok(), now, shared.events);
             }
+            Done::Marked(bases, result) => self.marked(bases, result, now),
+            Done::Discarded(result) => self.discarded(result),
         }
         self.flush.reached(self.durable_offset());
         self.let_go(shared.write_behind);
@@ -405,6 +473,7 @@ impl<W: World> Partition<W> {
                 // Nothing of the log is touched by that; the next append tries again.
                 error!(partition = self.name(), base_offset, %source, "no new segment; refusing appends");
                 let why = format!("no new segment could be created: {source}");
+                self.retention_roll_failed(now);
                 return self.refuse_admission(&why, events);
             }
         };
@@ -430,14 +499,14 @@ impl<W: World> Partition<W> {
     fn sealed(
         &mut self,
         base: i64,
-        sealed: Result<(SealedSegment<W>, std::io::Result<()>), AppendError>,
+        sealed: Result<(SealedSegment<W>, Beside), AppendError>,
         events: &mut Vec<PartitionEvent>,
     ) {
         let Some(Closing::Sealing(sealing)) = self.closing.pop_front() else {
             panic!("a seal that was not taken");
         };
         assert_eq!(sealing.segment.base_offset, base, "seals come in order");
-        let (segment, beside) = match sealed {
+        let (mut segment, beside) = match sealed {
             Ok(sealed) => sealed,
             Err(failed) => {
                 // Not as it should be, but what was acknowledged in it can still be read.
@@ -446,6 +515,11 @@ impl<W: World> Partition<W> {
             }
         };
         let next_offset = segment.next_offset;
+        let (beside, unsaved) = match beside {
+            Ok(()) => (Ok(()), None),
+            Err((error, snapshot)) => (Err(error), Some(snapshot)),
+        };
+        segment.unsaved_snapshot = unsaved;
         self.sealed.push_back(segment);
         self.close_surplus_files();
         self.remove_below_log_start();
@@ -463,9 +537,11 @@ impl<W: World> Partition<W> {
         }
     }
 
-    /// When [`Partition::on_timer`] has something to do (`flush.ms`), on the monotonic clock, ns.
+    /// When [`Partition::on_timer`] has something to do (`flush.ms`, `file.delete.delay.ms`), on
+    /// the monotonic clock, ns.
     pub fn next_timer_ns(&self) -> Option<u64> {
-        self.flush.due_ns.filter(|_| self.failure.is_none())
+        let due = self.flush.due_ns.into_iter().chain(self.removal.next_ns());
+        due.min().filter(|_| self.failure.is_none())
     }
 
     /// To be called at that time; then [`Partition::take_jobs`].
@@ -473,6 +549,7 @@ impl<W: World> Partition<W> {
         if self.flush.due_ns.is_some_and(|due| due <= now.mono_ns) {
             self.flush.begin(self.active.next_offset());
         }
+        self.removal.on_timer(now);
     }
 }
 

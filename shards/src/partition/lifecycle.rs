@@ -14,7 +14,9 @@ use tracing::{info, warn};
 
 use super::behind::Behind;
 use super::jobs::{Flush, Rolling};
+use super::removal::Removal;
 use super::replay::first_offset;
+use super::retention::Retention;
 use super::{CloseReport, Partition, PartitionOptions, RecoveryHint};
 use crate::log::checkpoint::{
     LEADER_EPOCH_FILE, PARTITION_METADATA_FILE, parse_partition_metadata, partition_metadata_bytes,
@@ -76,7 +78,7 @@ impl<W: World> Partition<W> {
             topic: options.topic.clone(),
             config: Arc::clone(&options.config),
             leader_epoch: options.leader_epoch,
-            sealed: VecDeque::from(recovered.sealed),
+            sealed: recovered.sealed.into_iter().collect(),
             closing: VecDeque::new(),
             active: recovered.active,
             rolling: Rolling::No,
@@ -91,8 +93,9 @@ impl<W: World> Partition<W> {
             behind: Behind::new(report.log_end),
             admission: super::append::Admission::default(),
             flush: Flush::default(),
-            segments_to_remove: Vec::new(),
-            removing: false,
+            retention: Retention::new(options.check_times),
+            to_learn: None,
+            removal: Removal::default(),
             jobs_in_flight: 0,
             dirty: !report.clean && report.scanned_bytes > 0,
             disk_full: false,

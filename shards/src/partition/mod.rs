@@ -18,7 +18,9 @@ mod lifecycle;
 mod offsets;
 mod producer_state;
 mod read_job;
+mod removal;
 mod replay;
+mod retention;
 mod timestamps;
 
 #[cfg(test)]
@@ -37,6 +39,7 @@ pub use fetch::ReadPlan;
 pub use jobs::{Job, JobDone};
 pub use producer_state::{ProducerStates, Verdict};
 pub use read_job::{ReadDone, ReadJob};
+pub use retention::CheckTimes;
 pub use timestamps::{OffsetDone, OffsetJob, OffsetPlan};
 
 use crate::cache::BatchCache;
@@ -45,7 +48,7 @@ use crate::log::LogError;
 use crate::log::epochs::LeaderEpochs;
 use crate::log::index::IndexBuilder;
 pub use crate::log::recovery::{RecoveryHint, RecoveryReport};
-use crate::log::segment::{ActiveSegment, SealedSegment};
+use crate::log::segment::{ActiveSegment, SealedSegment, SealedSegments};
 use crate::request::{AppendResult, LogDescription, PartitionId};
 use crate::write_behind::WriteBehind;
 
@@ -83,6 +86,8 @@ pub struct PartitionOptions {
     pub recovery: RecoveryHint,
     /// Batches an earlier process had acknowledged and not written yet, with their offsets, ascending.
     pub left_behind: Vec<Bytes>,
+    /// When retention looks at the log.
+    pub check_times: CheckTimes,
 }
 
 /// What becomes of an append.
@@ -169,7 +174,7 @@ pub struct Partition<W: World> {
     topic: Str,
     config: Arc<TopicConfig>,
     leader_epoch: i32,
-    sealed: VecDeque<SealedSegment<W>>,
+    sealed: SealedSegments<W>,
     closing: VecDeque<Closing<W>>,
     active: ActiveSegment<W>,
     rolling: jobs::Rolling,
@@ -186,8 +191,10 @@ pub struct Partition<W: World> {
     behind: behind::Behind,
     admission: append::Admission,
     flush: jobs::Flush,
-    segments_to_remove: Vec<i64>,
-    removing: bool,
+    retention: retention::Retention,
+    /// The greatest timestamp of this segment is to be read.
+    to_learn: Option<i64>,
+    removal: removal::Removal,
     jobs_in_flight: usize,
     /// Something was appended or scanned since the files were last as a clean stop leaves them.
     dirty: bool,
@@ -255,15 +262,18 @@ impl<W: World> Partition<W> {
 
     /// Size and state, for DescribeLogDirs.
     pub fn describe(&self) -> LogDescription {
-        let sealed: u64 = self.sealed.iter().map(|segment| segment.size_bytes).sum();
-        let closing: u64 = self.closing.iter().map(Closing::size_bytes).sum();
-        let size = sealed + closing + self.active.size_bytes();
         LogDescription {
             partition: self.id,
-            size_bytes: i64::try_from(size).unwrap_or(i64::MAX),
+            size_bytes: i64::try_from(self.size_bytes()).unwrap_or(i64::MAX),
             offset_lag: 0,
             online: self.is_online(),
         }
+    }
+
+    /// Bytes of all segments.
+    fn size_bytes(&self) -> u64 {
+        let closing: u64 = self.closing.iter().map(Closing::size_bytes).sum();
+        self.sealed.bytes() + closing + self.active.size_bytes()
     }
 
     /// New settings of the topic. What concerns the open file (its sync mode) holds from the next

@@ -64,15 +64,23 @@ impl<W: World> Partition<W> {
             };
         }
         if offset > self.log_start {
-            self.log_start = offset;
-            self.epochs_to_save |= self.epochs.truncate_from_start(offset);
-            self.remove_below_log_start();
-            events.push(PartitionEvent::LogStart(offset));
+            self.move_log_start(offset, events);
         }
         DeleteRecordsResult {
             error,
             low_watermark: self.log_start,
         }
+    }
+
+    /// Moves the log's start forward, whoever wanted it.
+    pub(super) fn move_log_start(&mut self, offset: i64, events: &mut Vec<PartitionEvent>) {
+        if offset <= self.log_start {
+            return;
+        }
+        self.log_start = offset;
+        self.epochs_to_save |= self.epochs.truncate_from_start(offset);
+        self.remove_below_log_start();
+        events.push(PartitionEvent::LogStart(offset));
     }
 
     pub(super) fn remove_below_log_start(&mut self) {
@@ -82,7 +90,7 @@ impl<W: World> Partition<W> {
             .is_some_and(|segment| segment.next_offset <= self.log_start)
         {
             if let Some(segment) = self.sealed.pop_front() {
-                self.segments_to_remove.push(segment.base_offset);
+                self.removal.add(segment);
             }
         }
     }

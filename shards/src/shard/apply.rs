@@ -17,7 +17,7 @@ use crate::internal::{Boot, InternalAnswer};
 use crate::limits::PARTITION_TASKS_MAX;
 use crate::log::LogError;
 use crate::log::directory::PartitionDir;
-use crate::partition::{Partition, PartitionOptions, RecoveryHint};
+use crate::partition::{Now, Partition, PartitionOptions, RecoveryHint};
 use crate::request::{PartitionId, Reply};
 
 /// A partition to be opened; the driver clears its directory of another topic's log first.
@@ -105,6 +105,7 @@ impl<W: World, R> Shard<W, R> {
     /// What changed between two images, on this shard.
     fn plan_tasks(&mut self, old: &Image) {
         let image = Arc::clone(&self.image);
+        let now = self.now();
         let mut gone = BTreeSet::new();
         let mut changes = TopicChanges::default();
         // Nearly every topic is the same allocation in both images.
@@ -114,7 +115,7 @@ impl<W: World, R> Shard<W, R> {
                 before => {
                     changes.created |= before.is_none();
                     changes.names.insert(topic.name.clone());
-                    self.plan_topic(&image, topic);
+                    self.plan_topic(&image, topic, now);
                 }
             }
         }
@@ -131,7 +132,7 @@ impl<W: World, R> Shard<W, R> {
         self.groups_see_image(&changes);
     }
 
-    fn plan_topic(&mut self, image: &Image, topic: &Topic) {
+    fn plan_topic(&mut self, image: &Image, topic: &Topic, now: Now) {
         for (index, info) in topic.partitions.iter().enumerate() {
             let Ok(index) = i32::try_from(index) else {
                 continue;
@@ -147,6 +148,7 @@ impl<W: World, R> Shard<W, R> {
                 Some(Slot::Online(partition)) => {
                     let before = partition.leader_epoch();
                     partition.set_config(Arc::clone(&topic.config));
+                    partition.plan_retention(now);
                     partition.set_leader_epoch(info.leader_epoch);
                     let moved = partition.leader_epoch() != before;
                     self.collect_jobs(id);
@@ -180,6 +182,7 @@ impl<W: World, R> Shard<W, R> {
                 config: Arc::clone(&topic.config),
                 recovery,
                 left_behind,
+                check_times: self.check_times,
             },
         }
     }
@@ -241,7 +244,10 @@ impl<W: World, R> Shard<W, R> {
 
     pub(super) fn opened(&mut self, id: PartitionId, result: Result<Box<Partition<W>>, LogError>) {
         let slot = match result {
-            Ok(partition) => Slot::Online(partition),
+            Ok(mut partition) => {
+                partition.plan_retention(self.now());
+                Slot::Online(partition)
+            }
             Err(error) => {
                 self.counters.logs_failed += 1;
                 tracing::error!(topic = %id.topic_id, partition = id.index, %error, "log offline");
@@ -259,6 +265,7 @@ impl<W: World, R> Shard<W, R> {
     fn remove(&mut self, id: PartitionId, topic: Str) {
         let directory = self.data.join(PartitionDir::name(&topic, id.index));
         self.note_removed(topic, id.index);
+        self.time_chore(id, None);
         self.cache.forget(id);
         match self.partitions.remove(&id) {
             Some(Slot::Online(mut partition)) => {
@@ -300,6 +307,7 @@ impl<W: World, R> Shard<W, R> {
             tracing::error!(topic = %id.topic_id, partition = id.index, %error, "not removed");
         }
         self.partitions.remove(&id);
+        self.chores_done(id);
         self.task_done();
     }
 }

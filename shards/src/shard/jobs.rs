@@ -20,16 +20,25 @@ impl<W: World, R> Shard<W, R> {
         self.counters.jobs += self.jobs.len() as u64;
         self.effects.extend(self.jobs.drain(..).map(Effect::Job));
         let lingers = partition.begins_to_linger();
-        // A partition's timer is set when it first wants one and again whenever it fires; an early
-        // call does nothing.
-        if let Some(deadline_ns) = partition.next_timer_ns()
-            && self.timed_partitions.insert(id)
-        {
-            self.timers.add(deadline_ns, Timer::Partition(id));
-        }
+        let (due_ns, chore_ns) = (partition.next_timer_ns(), partition.next_retention_ns());
+        self.time_partition(id, due_ns);
+        self.time_chore(id, chore_ns);
         if lingers {
             self.linger(id);
         }
+    }
+
+    /// A partition's timer is moved when it is wanted sooner, and set again whenever it fires; an
+    /// early call does nothing.
+    fn time_partition(&mut self, id: PartitionId, due_ns: Option<u64>) {
+        let Some(due_ns) = due_ns else { return };
+        match self.timed_partitions.get(&id) {
+            Some(set) if set.deadline_ns() <= due_ns => return,
+            Some(set) => self.timers.cancel(*set),
+            None => {}
+        }
+        let key = self.timers.add(due_ns, Timer::Partition(id));
+        self.timed_partitions.insert(id, key);
     }
 
     pub(super) fn job_done(&mut self, done: JobDone<W>) {
@@ -49,6 +58,7 @@ impl<W: World, R> Shard<W, R> {
                 self.events = events;
                 self.collect_jobs(id);
                 self.search_what_is_written(id);
+                self.chores_done(id);
                 self.flush_notes();
                 self.close_when_idle();
             }
@@ -75,6 +85,7 @@ impl<W: World, R> Shard<W, R> {
             }
             PartitionEvent::LogStart(offset) => {
                 self.note(id, crate::internal::OffsetChange::LogStart(offset));
+                self.wake_readers(id);
             }
             PartitionEvent::Failed { error } => {
                 self.counters.logs_failed += 1;

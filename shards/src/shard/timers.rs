@@ -15,6 +15,8 @@ pub(crate) enum Timer {
     Parked(usize),
     /// A partition wants its [`crate::partition::Partition::on_timer`].
     Partition(PartitionId),
+    /// A partition may have old segments to let go.
+    Chore(PartitionId),
     /// Writes that waited for more have to start.
     WriteBehind,
     /// Producers that were silent for long may be forgotten.
@@ -28,6 +30,13 @@ pub(crate) enum Timer {
 pub(crate) struct TimerKey {
     deadline_ns: u64,
     sequence: u64,
+}
+
+impl TimerKey {
+    /// When it is due.
+    pub(crate) fn deadline_ns(self) -> u64 {
+        self.deadline_ns
+    }
 }
 
 /// See the module's text.

@@ -38,7 +38,8 @@ pub(crate) fn options() -> StartOptions {
         }],
         rack: None,
         write_behind_bytes: 64 << 10,
-        static_configs: BTreeMap::new(),
+        // The records are as old as time itself.
+        static_configs: BTreeMap::from([(Str::from("log.retention.ms"), Str::from("-1"))]),
     }
 }
 

@@ -195,7 +195,7 @@ fn finish(
     };
     let batch = match wanted == batch.header.compression() {
         true => batch,
-        false => batch.recompressed(wanted, None, limits)?,
+        false => batch.recompressed(wanted, config.compression_level, limits)?,
     };
     Ok(match config.timestamp_kind {
         TimestampKind::LogAppendTime => batch.with_log_append_time(now_ms),

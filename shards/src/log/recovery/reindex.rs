@@ -12,7 +12,7 @@ use tracing::warn;
 use crate::catalog::TopicConfig;
 use crate::log::LogError;
 use crate::log::directory::{FileKind, segment_path};
-use crate::log::index::{IndexBuilder, IndexedBatch};
+use crate::log::index::{IndexBuilder, IndexedBatch, NO_TIMESTAMP, TIME_ENTRY_BYTES, TimeIndex};
 use crate::log::scan::{LogScan, ScanEnd, ScanStep};
 use crate::log::segment::write_indexes;
 
@@ -24,6 +24,34 @@ pub(super) fn indexed(header: &BatchHeader, position: u64) -> IndexedBatch {
         position: u32::try_from(position).unwrap_or(u32::MAX),
         size_bytes: u32::try_from(header.size_bytes()).unwrap_or(u32::MAX),
     }
+}
+
+/// The greatest timestamp of a sealed segment, −1 when it has none: the last entry of its time
+/// index. `None` when the file is missing or cannot be one.
+pub(crate) async fn max_timestamp<W: World>(
+    world: &W,
+    dir: &Path,
+    base_offset: i64,
+) -> Result<Option<i64>, LogError> {
+    let path = segment_path(dir, base_offset, FileKind::TimeIndex);
+    let file = match world.open_file(&path, OpenMode::Read).await {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(LogError::io("opening", &path)(error)),
+    };
+    let entry = TIME_ENTRY_BYTES as u64;
+    if file.len() == 0 {
+        return Ok(Some(NO_TIMESTAMP));
+    }
+    if !file.len().is_multiple_of(entry) {
+        return Ok(None);
+    }
+    // Two, for one alone cannot be told from zeros that were never written over.
+    let at = file.len().saturating_sub(2 * entry);
+    let bytes = file.read_at(at, 2 * TIME_ENTRY_BYTES).await;
+    let bytes = bytes.map_err(LogError::io("reading", &path))?;
+    let times = TimeIndex::parse(base_offset, &bytes).ok();
+    Ok(times.and_then(|times| times.last().map(|last| last.0)))
 }
 
 /// Builds both indexes of a sealed segment from its batches and writes their files. Returns

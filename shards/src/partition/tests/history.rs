@@ -9,12 +9,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
+use chronik_io::World;
 use chronik_io::simulated::{Operation, Random, SimulatedWorld, Simulation};
 use chronik_protocol::ErrorCode;
 use chronik_protocol::record::CheckedBatch;
 
 use super::rig::{Rig, produced_batch, small_config};
 use crate::catalog::{Durability, TopicConfig};
+use crate::log::directory::{FileKind, Leftover, SegmentFile};
 use crate::partition::RecoveryHint;
 use crate::request::Acks;
 
@@ -51,6 +53,8 @@ struct History {
     forgotten: Vec<CheckedBatch>,
     consumer_at: i64,
     hint: RecoveryHint,
+    /// No record at or behind this one may be gone.
+    log_start_max: i64,
     epoch: i32,
     /// Writes and syncs fail now and then.
     faulty: bool,
@@ -60,6 +64,16 @@ struct History {
 
 impl History {
     fn new(seed: u64, durability: Durability) -> History {
+        let mut random = Random::new(seed ^ 0x5eed);
+        // Half of the logs are bounded, to about three segments.
+        let bounded = random.below(2) == 0;
+        let config = TopicConfig {
+            retention_bytes: bounded.then_some(50 << 10),
+            // The records are older than any limit: now and then all of them are due.
+            retention_ms: (bounded && random.below(4) == 0).then_some(1),
+            file_delete_delay_ms: random.below(10),
+            ..small_config(durability)
+        };
         let producer = |id| Producer {
             id,
             epoch: 0,
@@ -68,8 +82,8 @@ impl History {
             resent: 0,
         };
         History {
-            random: Random::new(seed ^ 0x5eed),
-            config: small_config(durability),
+            random,
+            config,
             producers: (0..3).map(producer).collect(),
             batches_sent: 0,
             acknowledged: BTreeMap::new(),
@@ -81,6 +95,7 @@ impl History {
                 recovery_point: 0,
                 log_start_offset: 0,
             },
+            log_start_max: 0,
             epoch: 0,
             faulty: false,
             refused: false,
@@ -92,7 +107,13 @@ impl History {
         let opened = Rig::open(&world, Path::new(DIR), &self.config, self.hint, self.epoch);
         let (rig, report) = simulation.run(opened).expect("opens");
         assert_eq!(report.clean, self.hint.clean);
+        assert!(
+            report.log_start <= self.log_start_max,
+            "retention took too much"
+        );
+        self.log_start_max = report.log_start;
         simulation.run(self.check_everything(&rig));
+        simulation.run(check_files(&world, &rig));
         self.refused = false;
         if self.faulty {
             for operation in [Operation::Write, Operation::Sync, Operation::Zero] {
@@ -109,6 +130,7 @@ impl History {
             self.step(&mut simulation, &rig);
         }
         self.collect(&rig);
+        self.log_start_max = rig.with(|partition, _| partition.log_start());
         self.end(simulation, rig, ending)
     }
 
@@ -122,6 +144,7 @@ impl History {
             7 => {
                 let far = self.random.below(20_000);
                 simulation.advance(Duration::from_micros(far));
+                rig.tend();
             }
             8 => {
                 simulation.run_steps(self.random.below(30) as usize);
@@ -194,7 +217,7 @@ impl History {
             return;
         }
         assert_eq!((result.error, result.low_watermark), (ErrorCode::None, to));
-        self.hint.log_start_offset = to;
+        self.hint.log_start_offset = self.hint.log_start_offset.max(to);
     }
 
     /// Takes in the answers that have come.
@@ -234,6 +257,10 @@ impl History {
         if let Some(offset) = rig.recovery_point().filter(|_| self.random.below(2) == 0) {
             self.hint.recovery_point = offset;
         }
+        // So may the log's start that retention has moved.
+        if let Some(offset) = rig.log_start_told().filter(|_| self.random.below(2) == 0) {
+            self.hint.log_start_offset = self.hint.log_start_offset.max(offset);
+        }
         self.hint.clean = ending == Ending::Clean;
         match ending {
             Ending::Clean => {
@@ -243,6 +270,7 @@ impl History {
                     rig.close().await
                 });
                 self.hint = super::rig::clean(&report.expect("closes"));
+                self.log_start_max = self.log_start_max.max(self.hint.log_start_offset);
                 self.restart_after(simulation, Simulation::kill)
             }
             Ending::Kill => self.restart_after(simulation, Simulation::kill),
@@ -323,6 +351,33 @@ impl History {
                 assert_eq!(header.base_sequence, before + 1, "producer {key:?}");
             }
         }
+    }
+}
+
+/// After a start every file belongs to a segment of the log, or was renamed since because the log
+/// begins behind it.
+async fn check_files(world: &SimulatedWorld, rig: &Rig<SimulatedWorld>) {
+    rig.quiet().await;
+    let entries = world.list_dir(Path::new(DIR)).await.expect("lists");
+    let bases: Vec<i64> = rig.with(|partition, _| {
+        let sealed = partition.sealed.iter().map(|segment| segment.base_offset);
+        sealed.chain([partition.active.base_offset()]).collect()
+    });
+    for entry in entries {
+        let name = entry.name.to_str().expect("UTF-8");
+        let Some(file) = SegmentFile::parse(name) else {
+            continue;
+        };
+        if file.leftover == Some(Leftover::Deleted) {
+            assert!(file.offset < bases[0], "{name} is left over");
+            continue;
+        }
+        let snapshot = file.kind == FileKind::Snapshot;
+        assert!(
+            snapshot || bases.contains(&file.offset),
+            "{name} belongs to no segment"
+        );
+        assert_eq!(file.leftover, None, "{name} is left over");
     }
 }
 

@@ -6,4 +6,5 @@ mod golden;
 mod history;
 mod queries;
 mod real_disk;
+mod retention;
 mod rig;

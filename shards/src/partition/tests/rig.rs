@@ -19,8 +19,8 @@ use crate::catalog::{Durability, TopicConfig};
 use crate::limits::WRITE_BEHIND_LINGER_MS_MAX;
 use crate::log::LogError;
 use crate::partition::{
-    AppendOutcome, CloseReport, Job, Now, OffsetPlan, Partition, PartitionEvent, PartitionOptions,
-    ReadPlan, RecoveryHint, RecoveryReport, Shared,
+    AppendOutcome, CheckTimes, CloseReport, Job, Now, OffsetPlan, Partition, PartitionEvent,
+    PartitionOptions, ReadPlan, RecoveryHint, RecoveryReport, Shared,
 };
 use crate::request::{
     Acks, AppendPart, AppendResult, DeleteRecordsPart, DeleteRecordsResult, Isolation,
@@ -29,6 +29,8 @@ use crate::request::{
 
 use crate::write_behind::{self, LeftBehind, WriteBehind};
 
+/// As `log.retention.check.interval.ms`.
+pub(super) const RETENTION_CHECK_MS: u64 = 100;
 /// Small, so that it is full often.
 const RING_BYTES: usize = 36 << 10;
 /// As the shard's timer would.
@@ -88,6 +90,7 @@ struct State<W: World> {
     results: BTreeMap<u64, AppendResult>,
     next_tag: u64,
     recovery_point: Option<i64>,
+    log_start: Option<i64>,
     failed: Option<Str>,
     wakers: Vec<Waker>,
 }
@@ -127,6 +130,10 @@ impl<W: World> Rig<W> {
             config: Arc::new(config.clone()),
             recovery,
             left_behind: left_behind.of(ID),
+            check_times: CheckTimes {
+                origin_ns: 0,
+                interval_ms: RETENTION_CHECK_MS,
+            },
         };
         let (partition, report) = Partition::open(world, dir, options).await?;
         let removed = left_behind.remove(world, &BTreeSet::new()).await;
@@ -146,6 +153,7 @@ impl<W: World> Rig<W> {
             results: BTreeMap::new(),
             next_tag: 0,
             recovery_point: None,
+            log_start: None,
             failed: None,
             wakers: Vec::new(),
         };
@@ -155,6 +163,8 @@ impl<W: World> Rig<W> {
             dir: dir.to_owned(),
             state,
         };
+        let now = rig.now();
+        rig.with(|partition, _| partition.plan_retention(now));
         rig.start_jobs();
         Ok((rig, report))
     }
@@ -233,7 +243,10 @@ impl<W: World> Rig<W> {
                     state.recovery_point = Some(offset);
                 }
                 PartitionEvent::HighWatermark { old, new } => assert!(old < new),
-                PartitionEvent::LogStart(_) => {}
+                PartitionEvent::LogStart(offset) => {
+                    assert!(state.log_start.is_none_or(|before| before < offset));
+                    state.log_start = Some(offset);
+                }
                 PartitionEvent::Failed { error } => state.failed = Some(error),
             }
         }
@@ -383,6 +396,37 @@ impl<W: World> Rig<W> {
         };
         self.with(|partition, _| partition.on_timer(now));
         self.start_jobs();
+    }
+
+    /// Does what the shard does when a look at old segments or the partition's timer is due by now,
+    /// and says whether one was.
+    pub(super) fn tend(&self) -> bool {
+        let now = self.now();
+        let is_due = |due_ns: Option<u64>| due_ns.is_some_and(|due_ns| due_ns <= now.mono_ns);
+        let (timer, look) =
+            self.with(|p, _| (is_due(p.next_timer_ns()), is_due(p.next_retention_ns())));
+        if timer {
+            self.at(now.mono_ns);
+        }
+        if look {
+            self.change(|partition, shared| partition.retain(now, shared.events));
+            self.start_jobs();
+        }
+        timer || look
+    }
+
+    /// New settings while it runs.
+    pub(super) fn configure(&self, config: &TopicConfig) {
+        let now = self.now();
+        self.with(|partition, _| {
+            partition.set_config(Arc::new(config.clone()));
+            partition.plan_retention(now);
+        });
+    }
+
+    /// The newest log start that was told of.
+    pub(super) fn log_start_told(&self) -> Option<i64> {
+        self.state.borrow().log_start
     }
 
     pub(super) fn recovery_point(&self) -> Option<i64> {

@@ -1,0 +1,100 @@
+//! Work on old segments that nobody waits for: retention, a few partitions at a time.
+//!
+//! State only. Owns when a partition is looked at and how many are at once, so that thousands that
+//! are due together neither open thousands of files nor keep requests waiting. Never polls: a
+//! partition says when it has something to do.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use chronik_io::World;
+
+use super::timers::{Timer, TimerKey};
+use super::{Effect, Shard, Slot};
+use crate::limits::{CHORES_MAX, CHORES_PER_SLICE};
+use crate::request::PartitionId;
+
+/// See the module's text.
+#[derive(Default)]
+pub(super) struct Chores {
+    timed: BTreeMap<PartitionId, TimerKey>,
+    waiting: VecDeque<PartitionId>,
+    /// What they asked for is on its way.
+    under_way: BTreeSet<PartitionId>,
+    resting: bool,
+}
+
+impl<W: World, R> Shard<W, R> {
+    /// Sets or moves a partition's next look.
+    pub(super) fn time_chore(&mut self, id: PartitionId, due_ns: Option<u64>) {
+        let known = self.chores.timed.get(&id).copied();
+        if known.map(TimerKey::deadline_ns) == due_ns {
+            return;
+        }
+        if let Some(key) = known {
+            self.timers.cancel(key);
+            self.chores.timed.remove(&id);
+        }
+        if let Some(due_ns) = due_ns {
+            let key = self.timers.add(due_ns, Timer::Chore(id));
+            self.chores.timed.insert(id, key);
+        }
+    }
+
+    /// A partition's time has come.
+    pub(super) fn chore_due(&mut self, id: PartitionId) {
+        self.chores.timed.remove(&id);
+        self.chores.waiting.push_back(id);
+        self.run_chores();
+    }
+
+    /// Looks at the partitions that are due, as far as may be at once.
+    fn run_chores(&mut self) {
+        if self.chores.resting || self.stopping.is_some() {
+            return;
+        }
+        let now = self.now();
+        for _ in 0..CHORES_PER_SLICE {
+            if self.chores.under_way.len() >= CHORES_MAX {
+                return;
+            }
+            let Some(id) = self.chores.waiting.pop_front() else {
+                return;
+            };
+            let Some(Slot::Online(partition)) = self.partitions.get_mut(&id) else {
+                continue;
+            };
+            let mut events = std::mem::take(&mut self.events);
+            partition.retain(now, &mut events);
+            if partition.has_chores() {
+                self.chores.under_way.insert(id);
+            }
+            for event in events.drain(..) {
+                self.on_event(id, event);
+            }
+            self.events = events;
+            self.collect_jobs(id);
+            self.flush_notes();
+        }
+        if !self.chores.waiting.is_empty() {
+            self.chores.resting = true;
+            self.effects.push(Effect::RestFromChores);
+        }
+    }
+
+    /// Other tasks had their turn.
+    pub(super) fn rested_from_chores(&mut self) {
+        self.chores.resting = false;
+        self.run_chores();
+    }
+
+    /// A job of a partition has come back, or the partition is gone: another may have its turn.
+    pub(super) fn chores_done(&mut self, id: PartitionId) {
+        let busy = match self.partitions.get(&id) {
+            Some(Slot::Online(partition)) => partition.has_chores(),
+            _ => false,
+        };
+        if !busy && self.chores.under_way.remove(&id) {
+            self.run_chores();
+        }
+    }
+}
