@@ -7,7 +7,7 @@ CHRONIK := target/release/chronik
 PORT ?= 9092
 DATA ?= ./data
 
-.PHONY: help need run build test check static deny fuzz crash idle quick overload micro bench-kafka perf-matrix clean
+.PHONY: help need run build test check static deny fuzz crash client-suites idle quick overload micro bench-kafka perf-matrix clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,9 @@ fuzz: need ## every fuzz target for SECONDS=60 each
 
 crash: need ## the kill -9 loop, ROUNDS=500
 	CHRONIK_CRASH_ROUNDS=$(or $(ROUNDS),500) $(CARGO) test --locked --test crash -- --nocapture
+
+client-suites: build ## the tests of franz-go, kafka-python and node-rdkafka, beside Apache Kafka (SUITES=franz-go for one)
+	tests/clients/suites/run $(CHRONIK) $(SUITES)
 
 idle: build ## processor time of an idle broker over 20 s: 4 shards, 100 topics, 50 connections
 	CHRONIK_TEST_BINARY=$(abspath $(CHRONIK)) CHRONIK_IDLE_SECONDS=20 $(CARGO) test --locked --test idle -- --nocapture

@@ -126,14 +126,11 @@ pub fn is_dynamic(name: &str) -> bool {
 }
 
 /// Settings that each broker has its own of: listeners and their security
-/// (`DynamicBrokerConfig#PER_BROKER_CONFIGS`).
+/// (`DynamicBrokerConfig#PER_BROKER_CONFIGS`; `advertised.listeners` is fixed since Kafka 4.0).
 fn is_per_broker(name: &str) -> bool {
     name.starts_with("listener.name.")
         || name.starts_with("ssl.")
-        || matches!(
-            name,
-            "listeners" | "advertised.listeners" | "listener.security.protocol.map"
-        )
+        || matches!(name, "listeners" | "listener.security.protocol.map")
 }
 
 /// Checks what is about to be set on one broker, or on all (`broker_id` is then `None`).
@@ -182,4 +179,17 @@ pub(super) fn check_broker_configs(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As Kafka 4.3.1 answers DescribeConfigs of a broker and refuses to alter it.
+    #[test]
+    fn listeners_change_at_run_time_and_what_is_advertised_does_not() {
+        assert!(is_dynamic("listeners"));
+        assert!(is_dynamic("listener.security.protocol.map"));
+        assert!(!is_dynamic("advertised.listeners"));
+    }
 }
