@@ -26,6 +26,7 @@ mod offset_for_leader_epoch;
 mod operations;
 mod partitions;
 mod produce;
+mod slice;
 #[cfg(test)]
 mod tests;
 

@@ -13,7 +13,7 @@ use chronik_shards::{
     Acks, AppendPart, AppendRequest, AppendResult, AwaitRequest, COORDINATOR_SHARD,
     DeleteRecordsPart, DeleteRecordsResult, EpochAnswer, EpochQuery, Isolation, LogDescription,
     LogScope, OffsetAnswer, OffsetQuery, PartitionId, ReadPart, ReadRequest, ReadResult, Reply,
-    Request, ShardHandle, Wait,
+    Request, SegmentOffsets, SegmentOffsetsQuery, ShardHandle, Wait,
 };
 
 /// The way to all shards, from one of them.
@@ -163,6 +163,19 @@ impl Router {
             _ => None,
         };
         self.scatter(parts, |part| part.partition, Request::ListOffsets, take)
+            .await
+    }
+
+    /// Looks up where segments begin.
+    pub(crate) async fn segment_offsets(
+        &self,
+        parts: Vec<SegmentOffsetsQuery>,
+    ) -> Gather<SegmentOffsets> {
+        let take = |reply| match reply {
+            Reply::SegmentOffsets(answers) => Some(answers),
+            _ => None,
+        };
+        self.scatter(parts, |part| part.partition, Request::SegmentOffsets, take)
             .await
     }
 

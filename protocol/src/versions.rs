@@ -5,46 +5,36 @@
 
 use crate::keys::ApiKey;
 
-/// One row: what is advertised, and from where it is really served.
+/// One row: what is advertised and served.
+///
+/// The least versions are those of Kafka 3.9, the last one that serves clients from before 0.11; the
+/// greatest are Kafka 4's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ApiRange {
     /// The API.
     pub key: ApiKey,
-    /// The least version advertised.
+    /// The least version.
     pub min: i16,
-    /// The greatest version advertised and served.
+    /// The greatest version.
     pub max: i16,
-    /// The least version served. Above `min` only for Produce: librdkafka up to 2.11.0 turns
-    /// compression off without a word when Produce does not start at 0, so Kafka 4 advertises
-    /// 0 and refuses what is below 3 (KAFKA-18659).
-    pub served_min: i16,
 }
 
 impl ApiRange {
     const fn new(key: ApiKey, min: i16, max: i16) -> ApiRange {
-        ApiRange {
-            key,
-            min,
-            max,
-            served_min: min,
-        }
-    }
-
-    const fn served_from(self, served_min: i16) -> ApiRange {
-        ApiRange { served_min, ..self }
+        ApiRange { key, min, max }
     }
 
     /// Whether requests of this version are answered with more than an error.
     pub fn serves(&self, version: i16) -> bool {
-        (self.served_min..=self.max).contains(&version)
+        (self.min..=self.max).contains(&version)
     }
 }
 
 /// Every API the broker advertises, ascending by key.
 pub const ADVERTISED: [ApiRange; 31] = [
-    ApiRange::new(ApiKey::Produce, 0, 13).served_from(3),
-    ApiRange::new(ApiKey::Fetch, 4, 18),
-    ApiRange::new(ApiKey::ListOffsets, 1, 11),
+    ApiRange::new(ApiKey::Produce, 0, 13),
+    ApiRange::new(ApiKey::Fetch, 0, 18),
+    ApiRange::new(ApiKey::ListOffsets, 0, 11),
     ApiRange::new(ApiKey::Metadata, 0, 13),
     ApiRange::new(ApiKey::OffsetCommit, 0, 10),
     ApiRange::new(ApiKey::OffsetFetch, 0, 10),
@@ -56,14 +46,14 @@ pub const ADVERTISED: [ApiRange; 31] = [
     ApiRange::new(ApiKey::DescribeGroups, 0, 6),
     ApiRange::new(ApiKey::ListGroups, 0, 5),
     ApiRange::new(ApiKey::ApiVersions, 0, 4),
-    ApiRange::new(ApiKey::CreateTopics, 2, 7),
-    ApiRange::new(ApiKey::DeleteTopics, 1, 6),
+    ApiRange::new(ApiKey::CreateTopics, 0, 7),
+    ApiRange::new(ApiKey::DeleteTopics, 0, 6),
     ApiRange::new(ApiKey::DeleteRecords, 0, 2),
     ApiRange::new(ApiKey::InitProducerId, 0, 5),
-    ApiRange::new(ApiKey::OffsetForLeaderEpoch, 2, 4),
-    ApiRange::new(ApiKey::DescribeConfigs, 1, 4),
+    ApiRange::new(ApiKey::OffsetForLeaderEpoch, 0, 4),
+    ApiRange::new(ApiKey::DescribeConfigs, 0, 4),
     ApiRange::new(ApiKey::AlterConfigs, 0, 2),
-    ApiRange::new(ApiKey::DescribeLogDirs, 1, 5),
+    ApiRange::new(ApiKey::DescribeLogDirs, 0, 5),
     ApiRange::new(ApiKey::CreatePartitions, 0, 3),
     ApiRange::new(ApiKey::DeleteGroups, 0, 2),
     ApiRange::new(ApiKey::IncrementalAlterConfigs, 0, 1),
@@ -93,10 +83,7 @@ mod tests {
                 schema.contains(&row.min) && schema.contains(&row.max),
                 "{row:?}"
             );
-            assert!(
-                row.min <= row.served_min && row.served_min <= row.max,
-                "{row:?}"
-            );
+            assert!(row.min <= row.max, "{row:?}");
             assert!(row.key.on_broker_listener(), "{row:?}");
         }
     }

@@ -36,6 +36,8 @@ pub enum Request {
     Cancel(ParkToken),
     /// Offsets by timestamp or position.
     ListOffsets(Vec<OffsetQuery>),
+    /// Where segments begin, for version 0 of ListOffsets.
+    SegmentOffsets(Vec<SegmentOffsetsQuery>),
     /// Where leader epochs end (KIP-101, KIP-320).
     EpochEnds(Vec<EpochQuery>),
     /// Moves log start offsets forward (KIP-107).
@@ -66,6 +68,8 @@ pub enum Reply {
     Await(Wake),
     /// One answer for each query.
     ListOffsets(Vec<OffsetAnswer>),
+    /// One answer for each query.
+    SegmentOffsets(Vec<SegmentOffsets>),
     /// One answer for each query.
     EpochEnds(Vec<EpochAnswer>),
     /// One result for each part.
@@ -316,6 +320,49 @@ impl OffsetAnswer {
             timestamp_ms: -1,
             offset: -1,
             leader_epoch: -1,
+        }
+    }
+}
+
+/// From where on segments are listed, towards older ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SegmentsBefore {
+    /// The high watermark.
+    End,
+    /// Log start offset: nothing is older.
+    Start,
+    /// The newest segment that was not written to after this time, ms since the epoch.
+    Time(i64),
+}
+
+/// One question of ListOffsets 0.
+#[derive(Clone, Debug)]
+pub struct SegmentOffsetsQuery {
+    /// Where.
+    pub partition: PartitionId,
+    /// What for.
+    pub before: SegmentsBefore,
+    /// Most offsets wanted.
+    pub count_max: usize,
+    /// The present time, ms since the epoch: that of the end of a log.
+    pub now_ms: i64,
+}
+
+/// The answer to a [`SegmentOffsetsQuery`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentOffsets {
+    /// `None`, also when nothing was found.
+    pub error: ErrorCode,
+    /// Descending; the high watermark stands for what is beyond it.
+    pub offsets: Vec<i64>,
+}
+
+impl SegmentOffsets {
+    /// A refusal.
+    pub fn failed(error: ErrorCode) -> SegmentOffsets {
+        SegmentOffsets {
+            error,
+            offsets: Vec::new(),
         }
     }
 }

@@ -333,6 +333,11 @@ impl<W: World, R> Shard<W, R> {
                 self.reply(responder, Reply::Done);
             }
             Request::ListOffsets(queries) => self.list_offsets(queries, responder),
+            Request::SegmentOffsets(queries) => {
+                let answers = queries.iter().map(|query| self.segment_offsets(query));
+                let answers = answers.collect();
+                self.reply(responder, Reply::SegmentOffsets(answers));
+            }
             Request::EpochEnds(queries) => {
                 let answers = queries.iter().map(|query| self.epoch_end(query)).collect();
                 self.reply(responder, Reply::EpochEnds(answers));

@@ -1,7 +1,8 @@
 //! Fetch (key 1): from a request, or the session it continues, to batches as they lie in memory.
 //!
 //! Stage one finds out which partitions are meant and sends the first read to their owners; stage
-//! two waits (for data, not for time), merges and encodes. Records are never copied here.
+//! two waits (for data, not for time), merges and encodes. Records are never copied here, except
+//! to convert them for clients before Kafka 0.11.
 
 mod legacy;
 mod parked;
@@ -67,9 +68,13 @@ pub(super) async fn admit<W: World>(context: Rc<Context<W>>, call: Call, body: R
     };
     let (parts, errors) = plan(&context.image(), &call, &request, &opened);
     let reading = Reading::new(&context, &request, parts, isolation(&request));
+    let old = legacy::message_format(call.version).map(|format| reading.in_messages(format));
     let sent = read::begin(&context, reading).await;
     let answer = async move {
-        let results = read::finish(&context, sent).await;
+        let mut results = read::finish(&context, sent).await;
+        if let Some(old) = old {
+            results = old.convert(&context, results).await;
+        }
         let outcome = respond::Outcome {
             opened,
             errors,

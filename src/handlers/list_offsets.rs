@@ -1,5 +1,7 @@
 //! ListOffsets (key 2): offsets by timestamp, and the ends of logs.
 
+mod segments;
+
 use std::collections::HashSet;
 use std::rc::Rc;
 
@@ -22,6 +24,9 @@ pub(super) async fn handle<W: World>(
     call: Rc<Call>,
     request: ListOffsetsRequest,
 ) -> ListOffsetsResponse {
+    if call.version == 0 {
+        return segments::handle(&context, &request).await;
+    }
     let isolation = match request.isolation_level {
         0 => Isolation::ReadUncommitted,
         _ => Isolation::ReadCommitted,

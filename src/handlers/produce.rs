@@ -2,9 +2,11 @@
 //!
 //! Stage one runs in the order of the connection: it decodes to slices of the frame, checks every
 //! batch, and hands the batches to the shards that own their partitions. Stage two waits for the
-//! acknowledgements and encodes. Never copies records, except to rewrite a timestamp or a codec.
+//! acknowledgements and encodes. Never copies records, except to rewrite a timestamp, a codec or a
+//! format of old clients.
 
 mod check;
+mod messages;
 mod respond;
 
 use std::rc::Rc;
@@ -19,6 +21,7 @@ use chronik_shards::{Acks, AppendPart};
 use super::call::Call;
 use super::context::Context;
 use super::partitions;
+use super::slice::Slice;
 use crate::server::service::{Admitted, Answer, Pace, Reply};
 use check::{Refusal, Rules};
 
@@ -76,7 +79,7 @@ async fn check_all<W: World>(
     request: &ProduceRequest,
 ) -> (Vec<AppendPart>, Vec<Option<Refusal>>) {
     let image = context.image();
-    let mut slice = check::Slice::begin(&context.world);
+    let mut slice = Slice::begin(&context.world);
     let count = request
         .topic_data
         .iter()
@@ -97,9 +100,12 @@ async fn check_all<W: World>(
                     let transactional = request.transactional_id.is_some();
                     let rules = Rules::new(call.version, topic, id.index, transactional);
                     let batch = check::batch(&context.world, &mut slice, &rules, records).await;
-                    batch.map(|batch| AppendPart {
-                        partition: id,
-                        batch,
+                    batch.and_then(|batch| {
+                        let batch = batch.ok_or_else(Refusal::nothing)?;
+                        Ok(AppendPart {
+                            partition: id,
+                            batch,
+                        })
                     })
                 }
                 Err(error) => Err(Refusal::of(error)),

@@ -27,6 +27,7 @@ pub mod client;
 pub mod consumer_groups;
 mod corpus;
 pub mod groups;
+pub mod message;
 mod program;
 mod scratch;
 mod target;

@@ -18,6 +18,7 @@ mod lifecycle;
 mod metadata;
 mod neighbours;
 mod offsets;
+mod old_clients;
 mod pipelining;
 mod retention;
 mod sessions;

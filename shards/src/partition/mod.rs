@@ -21,6 +21,7 @@ mod read_job;
 mod removal;
 mod replay;
 mod retention;
+mod segment_offsets;
 mod timestamps;
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::partition::{OffsetDone, OffsetPlan, ReadDone, ReadJob, ReadPlan};
 use crate::purgatory::Parked;
 use crate::request::{
     AwaitRequest, OffsetAnswer, OffsetQuery, PartitionId, ReadPart, ReadRequest, ReadResult, Reply,
-    Wake,
+    SegmentOffsets, SegmentOffsetsQuery, Wake,
 };
 
 /// A read some of whose parts come from disk.
@@ -356,6 +356,13 @@ impl<W: World, R> Shard<W, R> {
                 }
                 self.read(request, entry.responder);
             }
+        }
+    }
+
+    pub(super) fn segment_offsets(&mut self, query: &SegmentOffsetsQuery) -> SegmentOffsets {
+        match self.online(query.partition) {
+            Ok(partition) => partition.segment_offsets(query),
+            Err(error) => SegmentOffsets::failed(error),
         }
     }
 

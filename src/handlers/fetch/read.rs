@@ -9,11 +9,13 @@ use std::rc::Rc;
 
 use chronik_io::{Lost, World};
 use chronik_protocol::messages::fetch_request::FetchRequest;
+use chronik_protocol::record::legacy::MessageFormat;
 use chronik_protocol::{ErrorCode, Records};
 use chronik_shards::{AwaitRequest, Isolation, ReadPart, ReadResult, Reply, Wait, Wake};
 use futures_util::future::select_all;
 
 use super::WAIT_MS_MAX;
+use super::legacy::Old;
 use super::parked::Waiting;
 use crate::handlers::context::Context;
 use crate::router::Gather;
@@ -59,6 +61,16 @@ impl Reading {
             max_bytes,
             min_bytes,
             deadline_ns,
+        }
+    }
+
+    /// What a client that reads messages of `format` needs of this.
+    pub(super) fn in_messages(&self, format: MessageFormat) -> Old {
+        Old {
+            format,
+            parts: self.parts.clone(),
+            isolation: self.isolation,
+            bytes_max: self.max_bytes,
         }
     }
 }

@@ -36,7 +36,7 @@ impl Outcome {
         } = self;
         let mut results: Vec<ReadResult> =
             partitions::merge(errors, results, ReadResult::failed).collect();
-        if version < legacy::ZSTD_VERSION {
+        if legacy::WITHOUT_ZSTD.contains(&version) {
             results.iter_mut().for_each(legacy::refuse_zstd);
         }
         let had_records: Vec<bool> = results

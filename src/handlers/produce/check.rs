@@ -12,8 +12,9 @@ use chronik_protocol::record::{
 use chronik_protocol::{ErrorCode, Records, Str};
 use chronik_shards::catalog::{TimestampKind, Topic, TopicCompression, TopicConfig};
 
-/// Longest stretch of checking before other tasks have their turn, ns.
-const SLICE_NS_MAX: u64 = 80_000;
+use super::messages;
+use crate::handlers::slice::Slice;
+
 /// From this version on batches may be compressed by zstd (KIP-110).
 const ZSTD_VERSION: i16 = 7;
 
@@ -38,7 +39,13 @@ impl Refusal {
         }
     }
 
-    fn saying(error: ErrorCode, message: impl Into<String>) -> Self {
+    /// No error: there is nothing to append, so no offset is given either.
+    pub(super) fn nothing() -> Self {
+        Self::of(ErrorCode::None)
+    }
+
+    /// A code and a sentence.
+    pub(super) fn saying(error: ErrorCode, message: impl Into<String>) -> Self {
         Self {
             error,
             message: Some(Str::from(message.into())),
@@ -66,33 +73,14 @@ impl<'a> Rules<'a> {
         }
     }
 
-    fn config(&self) -> &TopicConfig {
+    /// The topic's settings.
+    pub(super) fn config(&self) -> &TopicConfig {
         &self.topic.config
     }
 }
 
-/// A stretch of work that is cut before it lasts too long.
-pub(super) struct Slice {
-    began_ns: u64,
-}
-
-impl Slice {
-    /// A stretch that begins now.
-    pub(super) fn begin(world: &impl World) -> Self {
-        Self {
-            began_ns: world.monotonic_ns(),
-        }
-    }
-
-    async fn breathe(&mut self, world: &impl World) {
-        if world.monotonic_ns().saturating_sub(self.began_ns) >= SLICE_NS_MAX {
-            world.pause().await;
-            self.began_ns = world.monotonic_ns();
-        }
-    }
-}
-
-/// The one batch of a partition, checked to the last record and ready to be appended.
+/// The one batch of a partition, checked to the last record and ready to be appended; `None` when
+/// there is nothing to append, which only versions before 3 allow.
 ///
 /// # Errors
 /// Why the producer gets an error for this partition.
@@ -101,10 +89,14 @@ pub(super) async fn batch<W: World>(
     slice: &mut Slice,
     rules: &Rules<'_>,
     records: Option<&Records>,
-) -> Result<CheckedBatch, Refusal> {
-    let bytes = records
-        .and_then(|records| records.parts().first().cloned())
-        .unwrap_or_default();
+) -> Result<Option<CheckedBatch>, Refusal> {
+    let bytes = records.and_then(|records| records.parts().first().cloned());
+    if let Some(bytes) = &bytes
+        && messages::are_messages(rules.version, bytes)
+    {
+        return messages::batch(world, slice, rules, bytes.clone()).await;
+    }
+    let bytes = bytes.unwrap_or_default();
     if bytes.is_empty() {
         return Err(Refusal::saying(
             ErrorCode::InvalidRecord,
@@ -129,6 +121,7 @@ pub(super) async fn batch<W: World>(
         }
     };
     finish(batch, &summary, rules.config(), now_ms, &limits)
+        .map(Some)
         .map_err(|error| refusal(&error, rules, &limits))
 }
 
@@ -161,7 +154,8 @@ fn check_header(header: &BatchHeader, rules: &Rules<'_>) -> Result<(), Refusal> 
     Ok(())
 }
 
-fn limits(config: &TopicConfig, now_ms: i64) -> RecordLimits {
+/// The topic's rules for records, now.
+pub(super) fn limits(config: &TopicConfig, now_ms: i64) -> RecordLimits {
     let (timestamp_ms_min, timestamp_ms_max) = match config.timestamp_kind {
         TimestampKind::CreateTime => (
             now_ms.saturating_sub(config.timestamp_before_max_ms),
@@ -185,14 +179,7 @@ fn finish(
     now_ms: i64,
     limits: &RecordLimits,
 ) -> Result<CheckedBatch, BatchError> {
-    let wanted = match config.compression {
-        TopicCompression::Producer => batch.header.compression(),
-        TopicCompression::Uncompressed => Compression::None,
-        TopicCompression::Gzip => Compression::Gzip,
-        TopicCompression::Snappy => Compression::Snappy,
-        TopicCompression::Lz4 => Compression::Lz4,
-        TopicCompression::Zstd => Compression::Zstd,
-    };
+    let wanted = target_codec(config, batch.header.compression());
     let batch = match wanted == batch.header.compression() {
         true => batch,
         false => batch.recompressed(wanted, config.compression_level, limits)?,
@@ -207,7 +194,20 @@ fn finish(
     })
 }
 
-fn refusal(error: &BatchError, rules: &Rules<'_>, limits: &RecordLimits) -> Refusal {
+/// The codec that the topic asks for, of what came with codec `source`.
+pub(super) fn target_codec(config: &TopicConfig, source: Compression) -> Compression {
+    match config.compression {
+        TopicCompression::Producer => source,
+        TopicCompression::Uncompressed => Compression::None,
+        TopicCompression::Gzip => Compression::Gzip,
+        TopicCompression::Snappy => Compression::Snappy,
+        TopicCompression::Lz4 => Compression::Lz4,
+        TopicCompression::Zstd => Compression::Zstd,
+    }
+}
+
+/// The code and the sentence of what is wrong with a batch.
+pub(super) fn refusal(error: &BatchError, rules: &Rules<'_>, limits: &RecordLimits) -> Refusal {
     let code = match error {
         BatchError::CrcMismatch { .. }
         | BatchError::InvalidLength { .. }

@@ -1,0 +1,71 @@
+//! Version 0 of ListOffsets: several offsets for each partition, newest first, which are those where
+//! segments begin and where the log ends.
+
+use std::rc::Rc;
+
+use chronik_io::World;
+use chronik_protocol::ErrorCode;
+use chronik_protocol::messages::list_offsets_response::{
+    ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
+};
+use chronik_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
+use chronik_shards::{SegmentOffsets, SegmentOffsetsQuery, SegmentsBefore};
+
+use crate::handlers::context::Context;
+use crate::handlers::partitions;
+
+/// Answers.
+pub(super) async fn handle<W: World>(
+    context: &Rc<Context<W>>,
+    request: &ListOffsetsRequest,
+) -> ListOffsetsResponse {
+    let image = context.image();
+    let now_ms = context.world.now_ms();
+    let (mut queries, mut errors) = (Vec::new(), Vec::new());
+    for topic in &request.topics {
+        for asked in &topic.partitions {
+            let planned = partitions::by_name(&image, &topic.name, asked.partition_index)
+                .and_then(|id| Ok((id, before(asked.timestamp)?)));
+            errors.push(planned.err());
+            if let Ok((partition, before)) = planned {
+                queries.push(SegmentOffsetsQuery {
+                    partition,
+                    before,
+                    count_max: usize::try_from(asked.max_num_offsets).unwrap_or(0),
+                    now_ms,
+                });
+            }
+        }
+    }
+    let gather = context.router.segment_offsets(queries).await;
+    let answers = gather.collect().await.unwrap_or_default();
+    let mut answers = partitions::merge(errors, answers, SegmentOffsets::failed);
+    let topics = request.topics.iter().map(|topic| ListOffsetsTopicResponse {
+        name: topic.name.clone(),
+        partitions: topic
+            .partitions
+            .iter()
+            .zip(&mut answers)
+            .map(|(asked, answer)| ListOffsetsPartitionResponse {
+                partition_index: asked.partition_index,
+                error_code: answer.error.as_i16(),
+                old_style_offsets: answer.offsets,
+                ..ListOffsetsPartitionResponse::default()
+            })
+            .collect(),
+        ..ListOffsetsTopicResponse::default()
+    });
+    ListOffsetsResponse {
+        topics: topics.collect(),
+        ..ListOffsetsResponse::default()
+    }
+}
+
+fn before(timestamp: i64) -> Result<SegmentsBefore, ErrorCode> {
+    match timestamp {
+        -1 => Ok(SegmentsBefore::End),
+        -2 => Ok(SegmentsBefore::Start),
+        0.. => Ok(SegmentsBefore::Time(timestamp)),
+        _ => Err(ErrorCode::UnsupportedVersion),
+    }
+}
