@@ -365,7 +365,9 @@ mod tests {
         let config = config(&[]).expect("valid");
         assert_eq!(
             config.listeners[0].bind,
-            "127.0.0.1:9092".parse().expect("an address")
+            "127.0.0.1:9092"
+                .parse::<std::net::SocketAddr>()
+                .expect("an address")
         );
         assert!(config.data_dir.is_absolute() && config.data_dir.ends_with("data"));
         assert_eq!(

@@ -104,6 +104,9 @@ pub struct AppendFile<F: File> {
     reserved: u64,
     /// The last zeroing found no space, and nobody has asked again.
     space_refused: bool,
+    /// Nothing was done with the file yet: what lies behind its end is not cut off, and its last
+    /// incomplete block is not in `tail`.
+    resting: bool,
     /// The end at opening.
     opened: u64,
     next_capacity: usize,
@@ -154,27 +157,33 @@ impl<F: File> AppendFile<F> {
             // must build on them before they are.
             file.sync_data().await?;
         }
-        let tail_start = block_floor(valid_len);
-        // Less than a block, so the cast keeps the value.
-        let tail_len = (valid_len - tail_start) as usize;
-        let tail = match tail_len {
-            0 => Vec::new(),
-            len => file.read_at(tail_start, len).await?.to_vec(),
-        };
-        if tail.len() != tail_len {
-            return Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "the last block is missing",
-            ));
-        }
-        Ok(AppendFile {
+        let tail = job::last_block(&file, valid_len).await?;
+        let mut append = AppendFile::resting(file, valid_len, options);
+        (append.tail, append.resting) = (tail, false);
+        Ok(append)
+    }
+
+    /// Behind the first `valid_len` bytes of a file that may be a [`World::resting_file`] and has at
+    /// least as many, all of them durable. Nothing is done before the first append asks for room:
+    /// then it is opened, cut where it is longer, and its last block is read.
+    ///
+    /// # Panics
+    /// If the file is shorter.
+    #[must_use]
+    pub fn resting(file: F, valid_len: u64, options: AppendOptions) -> AppendFile<F> {
+        options.assert_sound();
+        assert!(
+            file.len() >= valid_len,
+            "the file is shorter than its valid bytes"
+        );
+        AppendFile {
             file: Rc::new(file),
             end: valid_len,
             written: valid_len,
             durable: valid_len,
             zeroed: valid_len,
             writes: WriteSizes::default(),
-            tail,
+            tail: Vec::new(),
             pending: VecDeque::new(),
             writing: None,
             zeroing: None,
@@ -182,11 +191,12 @@ impl<F: File> AppendFile<F> {
             syncing: false,
             reserved: valid_len,
             space_refused: false,
+            resting: true,
             opened: valid_len,
             next_capacity: options.buffer_bytes_min,
             failed: None,
             options,
-        })
+        }
     }
 
     /// The file itself, for reading below [`AppendFile::written`].
@@ -318,6 +328,7 @@ impl<F: File> AppendFile<F> {
             block_ceiling(self.zeroed),
             target,
             preparation,
+            self.resting.then_some(self.end),
         ))
     }
 
@@ -456,12 +467,15 @@ impl<F: File> AppendFile<F> {
                     self.durable = self.durable.max(end);
                 }
             }
-            JobResult::Zero { end, outcome } => {
+            JobResult::Zero { end, outcome, tail } => {
                 assert_eq!(
                     self.zeroing.take(),
                     Some(end),
                     "a zeroing that was not handed out"
                 );
+                if let Some(tail) = tail {
+                    (self.tail, self.resting) = (tail, false);
+                }
                 match outcome {
                     Err(error) if is_no_space(&error) => {
                         self.space_refused = true; // No job is due again before somebody asks.

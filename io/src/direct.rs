@@ -20,6 +20,7 @@ use crate::watchdog::{ShardWork, Watchdog};
 use crate::world::{DirEntry, OpenMode, OpenOptions, World};
 use blocking::Helper;
 use bytes::Bytes;
+use glommio::io::DmaFile;
 use glommio::timer::Timer;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -118,6 +119,31 @@ impl DirectWorld {
     ) -> io::Result<T> {
         let _io = self.begin_io();
         self.inner.names.run(work).await
+    }
+
+    /// Opens a file for direct I/O; gives its length as well.
+    async fn open_dma(&self, path: &Path, options: OpenOptions) -> io::Result<(DmaFile, u64)> {
+        let owned = path.to_owned();
+        let (descriptor, len, device) =
+            self.on_helper(move || names::open(&owned, options)).await?;
+        if let Some(dir) = path.parent() {
+            self.judge_device(device, dir).await;
+        }
+        let mut how = glommio::io::OpenOptions::new();
+        how.read(true).write(options.mode != OpenMode::Read);
+        if options.write_through {
+            how.custom_flags(rustix::fs::OFlags::DSYNC.bits().cast_signed());
+        }
+        // Through the descriptor, not the path: glommio looks the path up three times, and a
+        // rename in between would give it another file or a panic.
+        let opened = {
+            let _io = self.begin_io();
+            how.dma_open(names::descriptor_path(descriptor.as_raw_fd()))
+                .await
+        };
+        let file = opened.map_err(io::Error::from)?;
+        drop(descriptor);
+        Ok((file, len))
     }
 
     fn random_bytes<const N: usize>(&self) -> [u8; N] {
@@ -337,38 +363,23 @@ impl World for DirectWorld {
         self.on_helper(move || names::sync_dir(&path)).await
     }
 
+    async fn sync_file_system(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_owned();
+        self.on_helper(move || names::sync_file_system(&path)).await
+    }
+
+    fn resting_file(&self, path: &Path, options: impl Into<OpenOptions>, len: u64) -> DirectFile {
+        DirectFile::resting(self.clone(), path.to_owned(), options.into(), len)
+    }
+
     async fn open_file(
         &self,
         path: &Path,
         options: impl Into<OpenOptions>,
     ) -> io::Result<DirectFile> {
         let options = options.into();
-        let owned = path.to_owned();
-        let (descriptor, len, device) =
-            self.on_helper(move || names::open(&owned, options)).await?;
-        if let Some(dir) = path.parent() {
-            self.judge_device(device, dir).await;
-        }
-        let mut how = glommio::io::OpenOptions::new();
-        how.read(true).write(options.mode != OpenMode::Read);
-        if options.write_through {
-            how.custom_flags(rustix::fs::OFlags::DSYNC.bits().cast_signed());
-        }
-        // Through the descriptor, not the path: glommio looks the path up three times, and a
-        // rename in between would give it another file or a panic.
-        let opened = {
-            let _io = self.begin_io();
-            how.dma_open(names::descriptor_path(descriptor.as_raw_fd()))
-                .await
-        };
-        let file = opened.map_err(io::Error::from)?;
-        drop(descriptor);
-        Ok(DirectFile::new(
-            self.clone(),
-            file,
-            len,
-            options.write_through,
-        ))
+        let (file, len) = self.open_dma(path, options).await?;
+        Ok(DirectFile::new(self.clone(), file, len, options))
     }
 
     async fn create_mapping(&self, path: &Path, len: usize) -> io::Result<DirectMapping> {

@@ -67,6 +67,9 @@ pub trait File: 'static {
 
     /// A buffer of `capacity` bytes rounded up to whole blocks (at least one), from the executor's
     /// registered memory while that lasts. Its content is undefined.
+    ///
+    /// # Panics
+    /// For a [`crate::World::resting_file`] that has not been used before.
     fn buffer(&self, capacity: usize) -> Self::Buffer;
 
     /// Writes the whole buffer at `position`, a multiple of [`BLOCK_BYTES`]. A short write is an

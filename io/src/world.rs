@@ -83,6 +83,9 @@ pub struct DirEntry {
     pub is_dir: bool,
     /// Length in bytes; 0 for directories.
     pub len: u64,
+    /// When its content last changed, ns since the epoch; no clock to measure with, but another value
+    /// means another content.
+    pub modified_ns: i64,
 }
 
 /// Storage, clocks and randomness of one shard. Cheap to clone; all clones are the same world.
@@ -150,6 +153,15 @@ pub trait World: Clone + 'static {
     /// Makes the entries of a directory durable; only needed after
     /// [`OpenOptions::without_entry_sync`].
     async fn sync_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes everything durable that was written so far to the file system that holds `path`,
+    /// whoever wrote it: one call after the end of a process, instead of one for each of its files.
+    async fn sync_file_system(&self, path: &Path) -> io::Result<()>;
+
+    /// The file at `path`, which exists and has `len` bytes as its directory said; opened by its
+    /// first use, so that a file nobody uses costs neither time nor a descriptor. Where it was
+    /// changed in between, that first use fails.
+    fn resting_file(&self, path: &Path, options: impl Into<OpenOptions>, len: u64) -> Self::File;
 
     /// Opens a file for block-aligned direct I/O.
     async fn open_file(

@@ -30,7 +30,7 @@ use crate::partition::{OffsetJob, Partition, ReadJob};
 use crate::placement::COORDINATOR_SHARD;
 use crate::request::{Reply, Request};
 use crate::shard::{Done, Effect, OpenTask, Shard};
-use crate::write_behind;
+use crate::{remembered_logs, write_behind};
 
 type State<W> = Shard<W, Responder<Reply>>;
 
@@ -181,6 +181,14 @@ impl<W: World> Driver<W> {
                 driver.inner.world.pause().await;
                 driver.done(Done::RestedFromChores);
             }),
+            Effect::RememberRest => self.spawn(|driver| async move {
+                driver.inner.world.pause().await;
+                driver.done(Done::RememberRested);
+            }),
+            Effect::WriteRemembered { path, bytes } => self.spawn(move |driver| async move {
+                let result = driver.inner.world.write_file_atomic(&path, &bytes).await;
+                driver.done(Done::RememberedWritten(result));
+            }),
             Effect::GroupRead(job) => self.spawn(|driver| async move {
                 let done = job.perform().await;
                 driver.done(Done::GroupRead(done));
@@ -324,6 +332,7 @@ impl<W: World> Driver<W> {
         if clean {
             // Every log was closed whole: what the rings hold is in them.
             write_behind::remove_all(world, &data).await?;
+            remembered_logs::remove_older(world, &data, image.broker_epoch).await?;
             let marker = CleanShutdown {
                 broker_epoch: image.broker_epoch,
             };
@@ -428,13 +437,6 @@ async fn write_offsets<W: World>(
 /// Opens a partition. A directory of the same name that belongs to another topic is removed when
 /// that topic is known to be deleted, and else renamed as Kafka renames strays.
 async fn open<W: World>(world: &W, task: OpenTask) -> Result<Box<Partition<W>>, LogError> {
-    if task.had_records
-        && let Err(error) = world.list_dir(&task.directory).await
-        && error.kind() == io::ErrorKind::NotFound
-    {
-        let directory = task.directory.display();
-        tracing::error!(%directory, "the directory of a partition with records is gone; begun anew");
-    }
     let found = match Partition::open(world, &task.directory, task.options.clone()).await {
         Err(LogError::TopicIdMismatch { found, .. }) => found,
         // What recovery did is logged there.

@@ -10,6 +10,7 @@ use chronik_protocol::{Str, Uuid};
 
 use crate::catalog::Image;
 use crate::partition::{CloseReport, RecoveryHint};
+use crate::remembered_logs::{Remembered, RememberedLogs};
 use crate::request::PartitionId;
 use crate::write_behind::LeftBehind;
 
@@ -53,8 +54,14 @@ pub(crate) struct Boot {
     pub(crate) data: PathBuf,
     /// From the checkpoints of the last run, by topic name and index.
     pub(crate) hints: BTreeMap<(Str, i32), RecoveryHint>,
-    /// The last run stopped cleanly.
-    pub(crate) clean: bool,
+    /// The last run stopped cleanly, and this was its broker epoch.
+    pub(crate) clean: Option<i64>,
+    /// Everything in the data directory is durable.
+    pub(crate) durable: bool,
+    /// What the checkpoints say of logs.
+    pub(crate) remembered: RememberedLogs,
+    /// The machine's start.
+    pub(crate) boot_id: u128,
     /// What the last run had acknowledged and not written.
     pub(crate) left_behind: LeftBehind,
     /// Topics whose directories may be removed without asking.
@@ -65,14 +72,25 @@ impl Boot {
     /// What is known of a partition's directory.
     pub(crate) fn hint(&self, topic: &Str, index: i32) -> RecoveryHint {
         let unknown = RecoveryHint {
-            clean: self.clean,
+            clean: self.clean.is_some(),
             recovery_point: 0,
             log_start_offset: 0,
+            durable: self.durable,
         };
         self.hints
             .get(&(topic.clone(), index))
             .cloned()
             .unwrap_or(unknown)
+    }
+
+    /// What a checkpoint says of a log. After a clean stop only what that stop said counts: another
+    /// one was before, and a real Kafka may have run since.
+    pub(crate) fn remembered(&self, id: PartitionId) -> Option<(Remembered, u128)> {
+        let told = self.remembered.of(id)?;
+        let counts = |epoch| told.writer.broker_epoch == epoch;
+        self.clean
+            .is_none_or(counts)
+            .then(|| (told.clone(), self.boot_id))
     }
 }
 

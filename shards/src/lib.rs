@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod partition;
 mod placement;
 mod purgatory;
+mod remembered_logs;
 mod request;
 mod shard;
 mod start;

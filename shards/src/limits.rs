@@ -78,6 +78,16 @@ pub const WRITE_BEHIND_WRITE_BYTES: u64 = 256 * 1024;
 /// After a write-behind ring could not be made, the next try comes this much later, ms.
 pub const WRITE_BEHIND_RETRY_MS: u64 = 10_000;
 
+/// Bytes one shard appends before it makes a checkpoint of its logs: what the next start scans at
+/// most besides, after a kill. About a tenth of a second of reading.
+pub const REMEMBER_AFTER_BYTES: u64 = 128 * 1024 * 1024;
+
+/// A checkpoint is made after so many times its own size was appended at least.
+pub const REMEMBER_SHARE: u64 = 16;
+
+/// Logs that one slice of a checkpoint tells of: some microseconds each.
+pub const REMEMBERED_PER_SLICE: usize = 16;
+
 /// Bytes of a checkpoint file or of another small file of the data directory that is read.
 pub const SMALL_FILE_BYTES_MAX: usize = 64 * 1024 * 1024;
 

@@ -13,6 +13,7 @@ mod control;
 mod groups;
 mod jobs;
 mod reads;
+mod remembering;
 mod stop;
 pub(crate) mod timers;
 
@@ -33,7 +34,7 @@ use crate::log::LogError;
 use crate::log::checkpoint::OffsetCheckpoint;
 use crate::metrics::Counters;
 use crate::partition::{
-    CheckTimes, CloseReport, Job, JobDone, Now, OffsetDone, OffsetJob, Partition, PartitionEvent,
+    CheckTimes, Closed, Job, JobDone, Now, OffsetDone, OffsetJob, Partition, PartitionEvent,
     ReadDone, ReadJob,
 };
 use crate::placement::shard_of;
@@ -51,6 +52,7 @@ use chores::Chores;
 use control::Control;
 use groups::Groups;
 use reads::{PendingOffsets, PendingRead, UnwrittenQueries};
+use remembering::Remembering;
 use stop::Stopping;
 use timers::{Timer, TimerKey, Timers};
 
@@ -95,6 +97,13 @@ pub(crate) enum Effect<W: World, R> {
     Rest,
     /// As `Rest`, for work on old segments.
     RestFromChores,
+    /// As `Rest`, for the checkpoint of the logs.
+    RememberRest,
+    /// Writes the checkpoint of this shard's logs.
+    WriteRemembered {
+        path: PathBuf,
+        bytes: Vec<u8>,
+    },
     /// Reads a partition of `__consumer_offsets` for the group coordinator.
     GroupRead(ReadJob<W>),
     /// As `Rest`, for the group coordinator.
@@ -126,7 +135,7 @@ pub(crate) enum Done<W: World> {
     },
     Closed {
         id: PartitionId,
-        result: Result<CloseReport, LogError>,
+        result: Result<Closed, LogError>,
     },
     /// Every shard has applied the image.
     Published,
@@ -139,6 +148,8 @@ pub(crate) enum Done<W: World> {
     RingMade(std::io::Result<Ring<W::Mapping>>),
     Rested,
     RestedFromChores,
+    RememberRested,
+    RememberedWritten(std::io::Result<()>),
     GroupRead(ReadDone<W>),
     GroupRested,
 }
@@ -189,6 +200,7 @@ pub(crate) struct Shard<W: World, R> {
     /// A timer is set that forgets silent producers.
     producers_timed: bool,
     applying: Applying<R>,
+    remembering: Remembering,
     notes: Notes<R>,
     /// On the designated shard only.
     checkpoints: Option<Checkpoints<R>>,
@@ -253,6 +265,7 @@ impl<W: World, R> Shard<W, R> {
             chores: Chores::default(),
             producers_timed: false,
             applying: Applying::default(),
+            remembering: Remembering::default(),
             notes: Notes::default(),
             checkpoints: None,
             control: None,
@@ -383,6 +396,8 @@ impl<W: World, R> Shard<W, R> {
             Done::RingMade(result) => self.ring_made(result),
             Done::Rested => self.rested(),
             Done::RestedFromChores => self.rested_from_chores(),
+            Done::RememberRested => self.remember_some(),
+            Done::RememberedWritten(result) => self.remembered_written(result),
             Done::GroupRead(done) => self.group_read(done),
             Done::GroupRested => self.with_groups(Coordinator::rested),
         }

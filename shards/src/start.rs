@@ -10,31 +10,34 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use chronik_io::{Lost, World};
+use chronik_io::{DirEntry, Lost, World};
 use chronik_protocol::{Str, Uuid};
 
 use crate::cache::{BatchCache, CacheLimits};
 use crate::catalog::{
     CatalogueError, DirectoryIdentity, Endpoint, IdentityError, Image, METADATA_TOPIC,
-    Registration, open_catalogue,
+    OpenedCatalogue, Registration, open_catalogue,
 };
 use crate::driver::{Driver, set_aside};
 use crate::internal::{Boot, Internal, InternalAnswer, InternalReply, InternalRequest};
 use crate::log::LogError;
 use crate::log::checkpoint::{
-    CLEAN_SHUTDOWN_FILE, LOG_START_FILE, OffsetCheckpoint, PARTITION_METADATA_FILE,
-    RECOVERY_POINT_FILE, parse_partition_metadata,
+    CLEAN_SHUTDOWN_FILE, CleanShutdown, LOG_START_FILE, OffsetCheckpoint, PARTITION_METADATA_FILE,
+    RECOVERY_POINT_FILE, parse_partition_metadata, read_small,
 };
 use crate::log::directory::{PartitionDir, PartitionDirState};
 use crate::metrics::Counters;
 use crate::partition::{Partition, RecoveryHint};
 use crate::placement::{COORDINATOR_SHARD, shard_of};
+use crate::remembered_logs::RememberedLogs;
 use crate::request::{PartitionId, Reply, Request};
 use crate::shard::{Shard, ShardOptions};
 use crate::write_behind::LeftBehind;
 
 /// `producer.id.expiration.ms`'s default: a day.
 const PRODUCER_EXPIRATION_MS: i64 = 86_400_000;
+/// Entries of the data directory looked at before other tasks get their turn.
+const ENTRIES_PER_SLICE: usize = 64;
 
 /// `log.retention.check.interval.ms`'s default: five minutes.
 const RETENTION_CHECK_MS: u64 = 300_000;
@@ -196,12 +199,22 @@ async fn boot<W: World>(
     empty.cluster_id = identity.cluster_id.clone();
     // Gone before anything changes: a crash from here on is an unclean stop.
     let clean = consume(world, &data.join(CLEAN_SHUTDOWN_FILE)).await?;
+    let entries = world.list_dir(data).await.map_err(about(data))?;
+    let remembered = RememberedLogs::find(world, data, &entries).await;
+    let remembered = remembered.map_err(about(data))?;
+    // What a killed process, or another program, has written may be in memory only: nobody must build
+    // on it before it is durable. What our own clean stop left is.
+    let durable = !clean.is_some_and(|epoch| remembered.are_of_run(epoch));
+    if durable {
+        world.sync_file_system(data).await.map_err(about(data))?;
+    }
     let recovery_points = read_offsets(world, &data.join(RECOVERY_POINT_FILE)).await?;
     let log_starts = read_offsets(world, &data.join(LOG_START_FILE)).await?;
 
     // The shard's own cache is in use by nobody yet, but lives behind a cell.
     let mut cache = BatchCache::new(CacheLimits::default());
-    let mut opened = open_catalogue(world, &mut cache, data, empty, clean).await?;
+    let how = (clean.is_some(), durable);
+    let mut opened = open_catalogue(world, &mut cache, data, empty, how).await?;
     let registration = Registration {
         endpoints: options.endpoints.clone(),
         rack: options.rack.clone(),
@@ -210,8 +223,9 @@ async fn boot<W: World>(
     opened
         .begin_epoch(world, &mut cache, data, &registration)
         .await?;
-    sweep(world, data, &opened.image, &opened.removed).await?;
-    let mut left_behind = LeftBehind::find(world, data).await.map_err(about(data))?;
+    sweep(world, data, &entries, &opened).await?;
+    let left_behind = LeftBehind::find(world, data, &entries).await;
+    let mut left_behind = left_behind.map_err(about(data))?;
     left_behind.retain_known(|id| {
         let topic = opened.image.topic_by_id(id.topic_id);
         let partitions = topic.map_or(0, |topic| topic.partitions.len());
@@ -220,8 +234,11 @@ async fn boot<W: World>(
     let boot = Arc::new(Boot {
         image: Arc::new(opened.image),
         data: data.clone(),
-        hints: hints(&recovery_points, &log_starts, clean),
+        hints: hints(&recovery_points, &log_starts, (clean.is_some(), durable)),
         clean,
+        durable,
+        remembered,
+        boot_id: world.boot_id().await.map_err(about(data))?,
         left_behind,
         removed: opened.removed,
     });
@@ -262,13 +279,14 @@ fn about(path: &Path) -> impl FnOnce(io::Error) -> StartError {
     move |source| StartError::Data { path, source }
 }
 
-/// Removes a file; says whether it was there.
-async fn consume<W: World>(world: &W, path: &Path) -> Result<bool, StartError> {
-    match world.remove_file(path).await {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(about(path)(error)),
-    }
+/// Removes the marker of a clean stop; gives the broker epoch it held, if it was there.
+async fn consume<W: World>(world: &W, path: &Path) -> Result<Option<i64>, StartError> {
+    let bytes = read_small(world, path).await.map_err(about(path))?;
+    let Some(bytes) = bytes else {
+        return Ok(None);
+    };
+    world.remove_file(path).await.map_err(about(path))?;
+    Ok(Some(CleanShutdown::parse(&bytes).broker_epoch))
 }
 
 async fn read_offsets<W: World>(world: &W, path: &Path) -> Result<OffsetCheckpoint, StartError> {
@@ -288,7 +306,7 @@ async fn read_offsets<W: World>(world: &W, path: &Path) -> Result<OffsetCheckpoi
 fn hints(
     recovery_points: &OffsetCheckpoint,
     log_starts: &OffsetCheckpoint,
-    clean: bool,
+    (clean, durable): (bool, bool),
 ) -> BTreeMap<(Str, i32), RecoveryHint> {
     let known: BTreeSet<_> = recovery_points
         .0
@@ -300,6 +318,7 @@ fn hints(
         clean,
         recovery_point: offset(recovery_points, key),
         log_start_offset: offset(log_starts, key),
+        durable,
     };
     known
         .into_iter()
@@ -312,10 +331,13 @@ fn hints(
 async fn sweep<W: World>(
     world: &W,
     data: &Path,
-    image: &Image,
-    removed: &BTreeSet<Uuid>,
+    entries: &[DirEntry],
+    OpenedCatalogue { image, removed, .. }: &OpenedCatalogue<W>,
 ) -> Result<(), StartError> {
-    for entry in world.list_dir(data).await.map_err(about(data))? {
+    for (at, entry) in entries.iter().enumerate() {
+        if at.is_multiple_of(ENTRIES_PER_SLICE) {
+            world.pause().await;
+        }
         let Some(name) = entry.name.to_str().filter(|_| entry.is_dir) else {
             continue;
         };
@@ -338,7 +360,6 @@ async fn sweep<W: World>(
             }
             _ => {}
         }
-        world.pause().await;
     }
     Ok(())
 }

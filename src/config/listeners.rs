@@ -297,7 +297,7 @@ mod tests {
         let (listeners, warnings) = resolve(&keys(DEFAULT_LISTENERS)).expect("valid");
         assert_eq!(
             listeners[0].bind,
-            "127.0.0.1:9092".parse().expect("address")
+            "127.0.0.1:9092".parse::<SocketAddr>().expect("address")
         );
         assert_eq!(listeners[0].advertised_host, "127.0.0.1");
         assert_eq!(listeners[0].advertised_port, 9092);

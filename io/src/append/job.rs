@@ -4,7 +4,7 @@
 //! a borrow of its `AppendFile`; it never changes that state itself. A job that is dropped
 //! unperformed leaves its file waiting for ever: whoever takes one performs it.
 
-use crate::storage::{File, Preparation};
+use crate::storage::{File, Preparation, block_floor};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
@@ -28,6 +28,8 @@ pub enum JobResult {
         end: u64,
         /// `StorageFull` is not a failure of the file.
         outcome: io::Result<()>,
+        /// The last incomplete block of a file that rested until now.
+        tail: Option<Vec<u8>>,
     },
     /// A sync of everything that was written below `end`.
     Sync {
@@ -128,15 +130,24 @@ pub struct ZeroJob<F: File> {
     from: u64,
     to: u64,
     preparation: Preparation,
+    /// Where the valid bytes of a file end that rested until now.
+    wakes_at: Option<u64>,
 }
 
 impl<F: File> ZeroJob<F> {
-    pub(super) fn new(file: Rc<F>, from: u64, to: u64, preparation: Preparation) -> ZeroJob<F> {
+    pub(super) fn new(
+        file: Rc<F>,
+        from: u64,
+        to: u64,
+        preparation: Preparation,
+        wakes_at: Option<u64>,
+    ) -> ZeroJob<F> {
         ZeroJob {
             file,
             from,
             to,
             preparation,
+            wakes_at,
         }
     }
 
@@ -149,12 +160,48 @@ impl<F: File> ZeroJob<F> {
     /// Makes the space and makes the new size durable.
     pub async fn perform(self) -> JobResult {
         let bytes = self.to - self.from;
-        let outcome = self.file.prepare(self.from, bytes, self.preparation).await;
+        let tail = match self.wakes_at {
+            Some(valid_len) => wake(&*self.file, valid_len).await.map(Some),
+            None => Ok(None),
+        };
+        let (outcome, tail) = match tail {
+            Ok(tail) => (
+                self.file.prepare(self.from, bytes, self.preparation).await,
+                tail,
+            ),
+            Err(error) => (Err(error), None),
+        };
         JobResult::Zero {
             end: self.to,
             outcome,
+            tail,
         }
     }
+}
+
+/// Cuts off what lies behind the valid bytes, so that no stale byte can ever be taken for a written
+/// one, and gives those of the last incomplete block.
+async fn wake<F: File>(file: &F, valid_len: u64) -> io::Result<Vec<u8>> {
+    if file.len() > valid_len {
+        file.set_len(valid_len).await?;
+    }
+    last_block(file, valid_len).await
+}
+
+/// The bytes of the last, incomplete block below `valid_len`.
+pub(super) async fn last_block<F: File>(file: &F, valid_len: u64) -> io::Result<Vec<u8>> {
+    let start = block_floor(valid_len);
+    // Less than a block, so the cast keeps the value.
+    let len = (valid_len - start) as usize;
+    if len == 0 {
+        return Ok(Vec::new());
+    }
+    let tail = file.read_at(start, len).await?.to_vec();
+    if tail.len() != len {
+        let what = "the last block is missing";
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
+    }
+    Ok(tail)
 }
 
 /// A sync of what is written already.

@@ -1,6 +1,6 @@
 //! `DirectFile`: an open file for block-aligned direct I/O through io_uring.
 //!
-//! Owns one glommio `DmaFile` and the file's length. Lives on the shard that opened it. Reads are
+//! Owns one glommio `DmaFile` (from its first use on) and the file's length. Lives on the shard that opened it. Reads are
 //! split into bounded pieces and clamped to the known length, because glommio returns too much at
 //! an unaligned end and hangs in very long reads. Cutting and zeroing run on the helper threads.
 
@@ -8,14 +8,16 @@ use super::{DirectWorld, names};
 use crate::storage::{
     BLOCK_BYTES, BlockBuffer, File, Preparation, READ_PIECE_BYTES_MAX, block_ceiling, block_floor,
 };
+use crate::world::OpenOptions;
 use bytes::{BufMut, Bytes, BytesMut};
 use glommio::io::{DmaBuffer, DmaFile};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -35,12 +37,14 @@ fn zeros() -> &'static [u8] {
     &memory[skip..skip + ZERO_PIECE_BYTES]
 }
 
-/// An open file of a [`DirectWorld`].
+/// An open file of a [`DirectWorld`], or one that its first use opens.
 pub struct DirectFile {
     world: DirectWorld,
-    file: DmaFile,
+    opened: OnceCell<DmaFile>,
+    /// Where to find it, while it is not open.
+    resting: Option<PathBuf>,
+    options: OpenOptions,
     len: Cell<u64>,
-    write_through: bool,
 }
 
 impl DirectFile {
@@ -48,20 +52,57 @@ impl DirectFile {
         world: DirectWorld,
         file: DmaFile,
         len: u64,
-        write_through: bool,
+        options: OpenOptions,
     ) -> DirectFile {
         DirectFile {
             world,
-            file,
+            opened: OnceCell::from(file),
+            resting: None,
+            options,
             len: Cell::new(len),
-            write_through,
         }
     }
 
+    pub(super) fn resting(
+        world: DirectWorld,
+        path: PathBuf,
+        options: OpenOptions,
+        len: u64,
+    ) -> DirectFile {
+        DirectFile {
+            world,
+            opened: OnceCell::new(),
+            resting: Some(path),
+            options,
+            len: Cell::new(len),
+        }
+    }
+
+    /// The file, opened if it is not yet.
+    async fn file(&self) -> io::Result<&DmaFile> {
+        if let Some(file) = self.opened.get() {
+            return Ok(file);
+        }
+        let path = self.resting.as_deref().ok_or(io::ErrorKind::NotFound)?;
+        let (file, len) = self.world.open_dma(path, self.options).await?;
+        let expected = self.len.get();
+        if len != expected {
+            drop(file.close().await);
+            let what = format!("{} has {len} bytes, not {expected}", path.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
+        if let Err(second) = self.opened.set(file) {
+            // Another use was faster.
+            second.close().await.map_err(io::Error::from)?;
+        }
+        self.opened.get().ok_or(io::ErrorKind::NotFound.into())
+    }
+
     /// A descriptor of its own for a helper thread, which may outlive this file.
-    fn duplicate(&self) -> io::Result<OwnedFd> {
-        // SAFETY: the descriptor is open as long as `self.file`, which outlives this statement.
-        let borrowed = unsafe { BorrowedFd::borrow_raw(self.file.as_raw_fd()) };
+    async fn duplicate(&self) -> io::Result<OwnedFd> {
+        let file = self.file().await?;
+        // SAFETY: the descriptor is open as long as `file`, which outlives this statement.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(file.as_raw_fd()) };
         borrowed.try_clone_to_owned()
     }
 
@@ -72,7 +113,8 @@ impl DirectFile {
         let stop = block_ceiling(end).min(start + READ_PIECE_BYTES_MAX as u64);
         let _io = self.world.begin_io();
         let piece = self
-            .file
+            .file()
+            .await?
             .read_at_aligned(start, (stop - start) as usize)
             .await;
         let piece = piece.map_err(io::Error::from)?;
@@ -89,8 +131,9 @@ impl File for DirectFile {
     type Buffer = DirectBuffer;
 
     fn buffer(&self, capacity: usize) -> DirectBuffer {
+        let file = self.opened.get();
         DirectBuffer(
-            self.file
+            file.expect("a resting file is used before it is written to")
                 .alloc_dma_buffer(capacity.max(1).next_multiple_of(BLOCK_BYTES)),
         )
     }
@@ -102,7 +145,8 @@ impl File for DirectFile {
         );
         let _io = self.world.begin_io();
         let written = self
-            .file
+            .file()
+            .await?
             .write_at(buffer.0, position)
             .await
             .map_err(io::Error::from)?;
@@ -118,8 +162,8 @@ impl File for DirectFile {
         debug_assert!(
             position.is_multiple_of(BLOCK_BYTES as u64) && len.is_multiple_of(BLOCK_BYTES as u64)
         );
-        let descriptor = self.duplicate()?;
-        let write_through = self.write_through;
+        let descriptor = self.duplicate().await?;
+        let write_through = self.options.write_through;
         let _io = self.world.begin_io();
         let inner = &self.world.inner;
         let helper = match how {
@@ -161,11 +205,12 @@ impl File for DirectFile {
 
     async fn sync_data(&self) -> io::Result<()> {
         let _io = self.world.begin_io();
-        self.file.fdatasync().await.map_err(io::Error::from)
+        let file = self.file().await?;
+        file.fdatasync().await.map_err(io::Error::from)
     }
 
     async fn set_len(&self, len: u64) -> io::Result<()> {
-        let file = std::fs::File::from(self.duplicate()?);
+        let file = std::fs::File::from(self.duplicate().await?);
         let cut = self.world.on_helper(move || {
             file.set_len(len)?;
             file.sync_all()
@@ -181,7 +226,10 @@ impl File for DirectFile {
 
     async fn close(self) -> io::Result<()> {
         let _io = self.world.begin_io();
-        self.file.close().await.map_err(io::Error::from)
+        match self.opened.into_inner() {
+            Some(file) => file.close().await.map_err(io::Error::from),
+            None => Ok(()),
+        }
     }
 }
 

@@ -20,6 +20,13 @@ pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
+/// Also flushes the device where the file system had nothing to write and would not: a written file
+/// of its own is synced behind it.
+pub(super) fn sync_file_system(path: &Path) -> io::Result<()> {
+    rustix::fs::syncfs(&File::open(path)?)?;
+    written_probe(path).map(drop)
+}
+
 pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), sync_dir)
 }
@@ -70,6 +77,10 @@ pub(super) fn list_dir(path: &Path) -> io::Result<Vec<DirEntry>> {
             name: entry.file_name(),
             is_dir,
             len,
+            modified_ns: metadata
+                .mtime()
+                .saturating_mul(1_000_000_000)
+                .saturating_add(metadata.mtime_nsec()),
         });
     }
     entries.sort_by(|one, other| one.name.cmp(&other.name));

@@ -152,6 +152,17 @@ impl Disk {
             .retain(|change| !change.touches(dir) || !apply(durable_names, change));
     }
 
+    /// Makes everything durable.
+    pub(super) fn sync_all(&mut self) {
+        for change in std::mem::take(&mut self.unsynced) {
+            apply(&mut self.durable_names, &change);
+        }
+        for inode in self.inodes.values_mut() {
+            let now = inode.now();
+            inode.sync(now);
+        }
+    }
+
     pub(super) fn list(&mut self, dir: &Path) -> io::Result<Vec<DirEntry>> {
         match self.lookup(dir) {
             Some(Node::Dir) => {}
@@ -163,15 +174,16 @@ impl Disk {
             if path.parent() == Some(dir)
                 && let Some(name) = path.file_name()
             {
-                let len = match node {
-                    Node::File(inode) => self.inodes.get(inode).map_or(0, Inode::len),
-                    Node::Dir => 0,
+                let inode = match node {
+                    Node::File(inode) => self.inodes.get(inode),
+                    Node::Dir => None,
                 };
                 let is_dir = *node == Node::Dir;
                 entries.push(DirEntry {
                     name: name.to_owned(),
                     is_dir,
-                    len,
+                    len: inode.map_or(0, Inode::len),
+                    modified_ns: inode.map_or(0, Inode::modified_ns),
                 });
             }
         }

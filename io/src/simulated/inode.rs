@@ -40,6 +40,11 @@ impl Inode {
         self.current.len() as u64
     }
 
+    /// Another value after every change.
+    pub(super) fn modified_ns(&self) -> i64 {
+        i64::try_from(self.changes).unwrap_or(i64::MAX)
+    }
+
     pub(super) fn now(&self) -> Moment {
         Moment(self.changes)
     }
@@ -158,6 +163,8 @@ impl Inode {
 
     /// The power is gone: each unsynced sector is in any of its versions, the length in any of its.
     pub(super) fn after_power_cut(mut self, random: &mut Random) -> Inode {
+        let lost = !self.unsynced.is_empty() || !self.unsynced_lens.is_empty();
+        let changes = self.changes + u64::from(lost);
         for (number, versions) in std::mem::take(&mut self.unsynced) {
             let pick = random.index(versions.len() + 1);
             if let Some((_, sector)) = pick.checked_sub(1).and_then(|at| versions.get(at)) {
@@ -174,6 +181,7 @@ impl Inode {
             current: self.durable.clone(),
             durable: self.durable,
             durable_len: len,
+            changes,
             ..Inode::default()
         }
     }

@@ -11,6 +11,7 @@ use super::mapping::SimulatedMapping;
 use crate::storage::{BLOCK_BYTES, BlockBuffer, File, Preparation, block_ceiling};
 use crate::world::{DirEntry, OpenMode, OpenOptions, World};
 use bytes::Bytes;
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -205,6 +206,30 @@ impl World for SimulatedWorld {
         Ok(())
     }
 
+    async fn sync_file_system(&self, path: &Path) -> io::Result<()> {
+        self.latency().await;
+        if let Some(fault) = self.fault(Operation::Sync, path) {
+            return Err(fault.error());
+        }
+        self.disk(Disk::sync_all);
+        Ok(())
+    }
+
+    fn resting_file(
+        &self,
+        path: &Path,
+        options: impl Into<OpenOptions>,
+        len: u64,
+    ) -> SimulatedFile {
+        SimulatedFile {
+            world: self.clone(),
+            opened: Cell::new(None),
+            resting_len: len,
+            path: path.to_owned(),
+            options: options.into(),
+        }
+    }
+
     async fn open_file(
         &self,
         path: &Path,
@@ -224,7 +249,8 @@ impl World for SimulatedWorld {
         }
         Ok(SimulatedFile {
             world: self.clone(),
-            inode,
+            opened: Cell::new(Some(inode)),
+            resting_len: 0,
             path: path.to_owned(),
             options,
         })
@@ -244,7 +270,7 @@ impl World for SimulatedWorld {
         }
         Ok(SimulatedMapping {
             world: self.clone(),
-            inode: file.inode,
+            inode: file.inode().await?,
             path: path.to_owned(),
             len,
         })
@@ -266,7 +292,9 @@ impl World for SimulatedWorld {
 /// An open file of a [`SimulatedWorld`].
 pub struct SimulatedFile {
     world: SimulatedWorld,
-    inode: u64,
+    /// `None` for one that rests.
+    opened: Cell<Option<u64>>,
+    resting_len: u64,
     path: PathBuf,
     options: OpenOptions,
 }
@@ -296,6 +324,25 @@ impl SimulatedFile {
         }
     }
 
+    /// The inode, found by the first use.
+    async fn inode(&self) -> io::Result<u64> {
+        if let Some(inode) = self.opened.get() {
+            return Ok(inode);
+        }
+        self.world.begin(Operation::Open, &self.path).await?;
+        let inode = self.world.disk(|disk| disk.file(&self.path))?;
+        let (len, expected) = (
+            self.world.disk(|disk| disk.inode(inode).len()),
+            self.resting_len,
+        );
+        if self.opened.get().is_none() && len != expected {
+            let what = format!("{} has {len} bytes, not {expected}", self.path.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
+        self.opened.set(Some(inode));
+        Ok(inode)
+    }
+
     async fn write(
         &self,
         data: Vec<u8>,
@@ -308,14 +355,15 @@ impl SimulatedFile {
             position.is_multiple_of(BLOCK_BYTES as u64) && data.len().is_multiple_of(BLOCK_BYTES)
         );
         let len = data.len();
+        let inode = self.inode().await?;
         let under_way = UnderWay {
             world: &self.world,
             id: self
                 .world
-                .disk(|disk| disk.begin_write(self.inode, position, data)),
+                .disk(|disk| disk.begin_write(inode, position, data)),
         };
         self.world.latency().await;
-        let fault = match self.world.space_for(self.inode, position + len as u64) {
+        let fault = match self.world.space_for(inode, position + len as u64) {
             Some(free) => Some((
                 Fault::NoSpace,
                 len.min(usize::try_from(free).unwrap_or(len)),
@@ -332,7 +380,7 @@ impl SimulatedFile {
         self.world.disk(|disk| {
             disk.finish_write(under_way.id, done);
             if write_through && done > 0 {
-                disk.inode(self.inode).sync_range(position, done as u64);
+                disk.inode(inode).sync_range(position, done as u64);
             }
         });
         fault.map_or(Ok(()), |(fault, _)| Err(fault.error()))
@@ -343,6 +391,8 @@ impl File for SimulatedFile {
     type Buffer = SimulatedBuffer;
 
     fn buffer(&self, capacity: usize) -> SimulatedBuffer {
+        let used = self.opened.get().is_some();
+        assert!(used, "a resting file is used before it is written to");
         let len = capacity.max(1).next_multiple_of(BLOCK_BYTES);
         // Not zeros: whoever forgets to clear the padding is to be found out.
         SimulatedBuffer(vec![0xa5; len])
@@ -365,24 +415,26 @@ impl File for SimulatedFile {
     }
 
     async fn read_at(&self, position: u64, len: usize) -> io::Result<Bytes> {
+        let inode = self.inode().await?;
         self.world.begin(Operation::Read, &self.path).await?;
         Ok(self
             .world
-            .disk(|disk| Bytes::copy_from_slice(disk.inode(self.inode).read(position, len))))
+            .disk(|disk| Bytes::copy_from_slice(disk.inode(inode).read(position, len))))
     }
 
     async fn sync_data(&self) -> io::Result<()> {
-        let moment = self.world.disk(|disk| disk.inode(self.inode).now());
+        let inode = self.inode().await?;
+        let moment = self.world.disk(|disk| disk.inode(inode).now());
         self.world.latency().await;
         match self.world.fault(Operation::Sync, &self.path) {
             None => {
-                self.world.disk(|disk| disk.inode(self.inode).sync(moment));
+                self.world.disk(|disk| disk.inode(inode).sync(moment));
                 Ok(())
             }
             Some(fault) => {
                 let mut random = self.world.core.random.borrow_mut();
                 self.world
-                    .disk(|disk| disk.inode(self.inode).lose(moment, &mut random));
+                    .disk(|disk| disk.inode(inode).lose(moment, &mut random));
                 Err(fault.error())
             }
         }
@@ -390,14 +442,18 @@ impl File for SimulatedFile {
 
     async fn set_len(&self, len: u64) -> io::Result<()> {
         self.writable()?;
+        let inode = self.inode().await?;
         self.world.begin(Operation::SetLen, &self.path).await?;
-        self.world.disk(|disk| disk.inode(self.inode).set_len(len));
+        self.world.disk(|disk| disk.inode(inode).set_len(len));
         self.world.latency().await;
         Ok(())
     }
 
     fn len(&self) -> u64 {
-        self.world.disk(|disk| disk.inode(self.inode).len())
+        match self.opened.get() {
+            Some(inode) => self.world.disk(|disk| disk.inode(inode).len()),
+            None => self.resting_len,
+        }
     }
 
     async fn close(self) -> io::Result<()> {

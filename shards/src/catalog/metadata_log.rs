@@ -130,7 +130,7 @@ pub(crate) async fn open<W: World>(
     cache: &mut BatchCache,
     data: &Path,
     empty: Image,
-    clean: bool,
+    (clean, durable): (bool, bool),
 ) -> Result<OpenedCatalogue<W>, CatalogueError> {
     let directory = metadata_directory(data);
     world.create_dir_all(&directory).await?;
@@ -147,7 +147,9 @@ pub(crate) async fn open<W: World>(
             clean,
             recovery_point: 0,
             log_start_offset: start,
+            durable,
         },
+        remembered: None,
         left_behind: Vec::new(),
         // Nothing of it expires.
         check_times: CheckTimes {

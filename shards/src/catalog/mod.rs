@@ -48,7 +48,9 @@ pub use topic_name::{TOPIC_NAME_CHARS_MAX, check_topic_name};
 
 pub(crate) use batches::atomic_batch as metadata_batch;
 pub(crate) use controller::Controller;
-pub(crate) use metadata_log::{Registration, metadata_directory, open as open_catalogue};
+pub(crate) use metadata_log::{
+    OpenedCatalogue, Registration, metadata_directory, open as open_catalogue,
+};
 pub(crate) use snapshot::{
     SnapshotId, remove_older as remove_older_snapshots, write as write_snapshot,
 };

@@ -42,6 +42,25 @@ impl LeaderEpochs {
         Ok(epochs)
     }
 
+    /// The epochs with their start offsets, for a checkpoint.
+    pub(crate) fn remember(&self) -> Vec<(i32, i64)> {
+        self.entries.clone()
+    }
+
+    /// The reverse; `None` if they do not ascend.
+    pub(crate) fn remembered(entries: &[(i32, i64)]) -> Option<Self> {
+        let mut last = (-1, 0);
+        for entry in entries {
+            if entry.0 <= last.0 || entry.1 < last.1 {
+                return None;
+            }
+            last = *entry;
+        }
+        Some(Self {
+            entries: entries.to_vec(),
+        })
+    }
+
     /// The file's bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut text = format!("0\n{}\n", self.entries.len());

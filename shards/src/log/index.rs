@@ -6,6 +6,10 @@
 //! for nothing. Sealed segments' entries are looked up in the file's bytes as they are.
 //! Formats: Kafka's `OffsetIndex` and `TimeIndex`. Nothing here does I/O.
 
+use super::remembered::RememberedIndex;
+
+/// Least distance of two entries in a checkpoint, bytes of log.
+const REMEMBERED_INTERVAL_BYTES: u32 = 64 << 10;
 /// Bytes of an offset index entry: relative offset and position, four each.
 pub const OFFSET_ENTRY_BYTES: usize = 8;
 /// Bytes of a time index entry: timestamp eight, relative offset four.
@@ -331,6 +335,81 @@ impl IndexBuilder {
             max_timestamp,
             offset_of_max_timestamp,
         }
+    }
+
+    /// What a checkpoint remembers: entries at least [`REMEMBERED_INTERVAL_BYTES`] apart, for a read
+    /// takes more than that at once.
+    pub(crate) fn remember(&self) -> RememberedIndex {
+        let mut offsets: Vec<(i32, u32)> = Vec::new();
+        for entry in &self.offsets.entries {
+            let next = offsets.last().map_or(0, |last| last.1);
+            if entry.1.saturating_sub(next) >= REMEMBERED_INTERVAL_BYTES {
+                offsets.push(*entry);
+            }
+        }
+        let mut times: Vec<(i64, i32)> = Vec::new();
+        let mut below = offsets.iter().map(|entry| entry.0).peekable();
+        for entry in &self.times.entries {
+            // The last one of each stretch between two offset entries.
+            let mut begins = times.is_empty();
+            while below.next_if(|below| *below < entry.1).is_some() {
+                begins = true;
+            }
+            match times.last_mut() {
+                Some(last) if !begins => *last = *entry,
+                _ => times.push(*entry),
+            }
+        }
+        RememberedIndex {
+            offsets,
+            times,
+            bytes_since_entry: self.bytes_since_entry,
+            max_timestamp: self.max_timestamp,
+            offset_of_max_timestamp: self.offset_of_max_timestamp,
+        }
+    }
+
+    /// The reverse, for a segment of `end` bytes and offsets below `base_offset + records`; `None` if
+    /// an entry is out of order or points outside.
+    pub(crate) fn remembered(
+        base_offset: i64,
+        from: &RememberedIndex,
+        records: i64,
+        end: u64,
+    ) -> Option<Self> {
+        let inside = |relative: i32| relative >= 0 && i64::from(relative) < records;
+        let offsets = from.offsets.windows(2).all(|pair| match pair {
+            [one, next] => one.0 < next.0 && one.1 < next.1,
+            _ => true,
+        });
+        let times = from.times.windows(2).all(|pair| match pair {
+            [one, next] => one.0 < next.0 && one.1 <= next.1,
+            _ => true,
+        });
+        let mut positions = from.offsets.iter();
+        let sound = offsets
+            && times
+            && positions.all(|entry| inside(entry.0) && u64::from(entry.1) < end)
+            && from.times.iter().all(|entry| inside(entry.1))
+            && from
+                .times
+                .last()
+                .is_none_or(|last| last.0 <= from.max_timestamp)
+            && from.offset_of_max_timestamp >= base_offset
+            && from.offset_of_max_timestamp <= base_offset.saturating_add(records);
+        sound.then(|| Self {
+            offsets: OffsetIndex {
+                base_offset,
+                entries: from.offsets.clone(),
+            },
+            times: TimeIndex {
+                base_offset,
+                entries: from.times.clone(),
+            },
+            bytes_since_entry: from.bytes_since_entry,
+            max_timestamp: from.max_timestamp,
+            offset_of_max_timestamp: from.offset_of_max_timestamp,
+        })
     }
 
     /// Takes note of an appended batch at `position`.

@@ -7,11 +7,11 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use chronik_io::{File, OpenMode, World};
+use chronik_io::{DirEntry, File, OpenMode, World};
 use tracing::{info, warn};
 
 use super::LogError;
-use super::checkpoint::read_if_present;
+use super::checkpoint::{PARTITION_METADATA_FILE, read_if_present};
 use super::directory::{FileKind, Leftover, SegmentFile, leftover_path, segment_path};
 use super::index::{OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES};
 use super::recovery::SIDE_FILE_BYTES_MAX;
@@ -23,6 +23,7 @@ use crate::partition::ProducerStates;
 pub(crate) struct SegmentEntry {
     pub(crate) base_offset: i64,
     pub(crate) log_bytes: u64,
+    pub(crate) modified_ns: i64,
     pub(crate) index_bytes: Option<u64>,
     pub(crate) time_index_bytes: Option<u64>,
 }
@@ -47,14 +48,93 @@ pub(crate) struct Inventory {
     snapshots: BTreeSet<i64>,
 }
 
-impl Inventory {
-    /// Lists the directory, after leftovers were dealt with.
-    pub(crate) async fn take<W: World>(world: &W, dir: &Path) -> Result<Inventory, LogError> {
-        let mut files = list(world, dir).await?;
-        if files.iter().any(|listed| listed.file.leftover.is_some()) {
-            settle_leftovers(world, dir, &files).await?;
-            files = list(world, dir).await?;
+/// The directory as it was found, before anything in it is touched.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    files: Vec<Listed>,
+    /// Halves of atomic replacements that did not happen.
+    unfinished: Vec<String>,
+    /// It says which topic it belongs to.
+    pub(crate) has_metadata: bool,
+}
+
+impl Listing {
+    /// Lists the directory; `None` if there is none.
+    pub(crate) async fn take<W: World>(world: &W, dir: &Path) -> Result<Option<Listing>, LogError> {
+        match world.list_dir(dir).await {
+            Ok(entries) => Ok(Some(Listing::of(entries))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(LogError::io("listing", dir)(error)),
         }
+    }
+
+    fn of(entries: Vec<DirEntry>) -> Listing {
+        let mut listing = Listing::default();
+        for entry in entries.into_iter().filter(|entry| !entry.is_dir) {
+            let Some(name) = entry.name.to_str() else {
+                continue;
+            };
+            if name.ends_with(".tmp") {
+                listing.unfinished.push(name.to_owned());
+            } else if name == PARTITION_METADATA_FILE {
+                listing.has_metadata = true;
+            } else if let Some(file) = SegmentFile::parse(name) {
+                listing.files.push(Listed {
+                    name: name.to_owned(),
+                    file,
+                    bytes: entry.len,
+                    modified_ns: entry.modified_ns,
+                });
+            }
+        }
+        listing
+    }
+
+    fn has_leftovers(&self) -> bool {
+        self.files
+            .iter()
+            .any(|listed| listed.file.leftover.is_some())
+    }
+
+    /// The segments, if nothing was left half done.
+    pub(crate) fn segments(&self) -> Option<Vec<SegmentEntry>> {
+        (!self.has_leftovers()).then(|| Inventory::of(&self.files).segments)
+    }
+}
+
+impl Inventory {
+    /// What the directory holds after leftovers were dealt with.
+    pub(crate) async fn settle<W: World>(
+        world: &W,
+        dir: &Path,
+        mut listing: Listing,
+    ) -> Result<Inventory, LogError> {
+        for name in std::mem::take(&mut listing.unfinished) {
+            remove(world, &dir.join(name)).await?;
+        }
+        if listing.has_leftovers() {
+            settle_leftovers(world, dir, &listing.files).await?;
+            listing = Listing::take(world, dir).await?.unwrap_or_default();
+        }
+        let inventory = Inventory::of(&listing.files);
+        for listed in &listing.files {
+            let SegmentFile { offset, kind, .. } = listed.file;
+            let of_segment = !matches!(kind, FileKind::Log | FileKind::Snapshot);
+            if of_segment && !inventory.has_segment(offset) {
+                // `LogLoader#loadSegmentFiles`: an index without its log.
+                remove(world, &segment_path(dir, offset, kind)).await?;
+            }
+        }
+        Ok(inventory)
+    }
+
+    fn has_segment(&self, base_offset: i64) -> bool {
+        self.segments
+            .binary_search_by_key(&base_offset, |segment| segment.base_offset)
+            .is_ok()
+    }
+
+    fn of(files: &[Listed]) -> Inventory {
         let mut inventory = Inventory::default();
         let length = |offset, kind| {
             let wanted = SegmentFile {
@@ -67,30 +147,26 @@ impl Inventory {
                 .find(|listed| listed.file == wanted)
                 .map(|listed| listed.bytes)
         };
-        for listed in &files {
+        for listed in files {
             let offset = listed.file.offset;
             match listed.file.kind {
                 FileKind::Log => inventory.segments.push(SegmentEntry {
                     base_offset: offset,
                     log_bytes: listed.bytes,
+                    modified_ns: listed.modified_ns,
                     index_bytes: length(offset, FileKind::Index),
                     time_index_bytes: length(offset, FileKind::TimeIndex),
                 }),
                 FileKind::Snapshot => {
                     inventory.snapshots.insert(offset);
                 }
-                FileKind::Index | FileKind::TimeIndex | FileKind::TransactionIndex => {
-                    if length(offset, FileKind::Log).is_none() {
-                        // `LogLoader#loadSegmentFiles`: an index without its log.
-                        remove(world, &segment_path(dir, offset, listed.file.kind)).await?;
-                    }
-                }
+                FileKind::Index | FileKind::TimeIndex | FileKind::TransactionIndex => {}
             }
         }
         inventory
             .segments
             .sort_by_key(|segment| segment.base_offset);
-        Ok(inventory)
+        inventory
     }
 
     /// Whether there is a producer snapshot of everything below `offset`.
@@ -219,34 +295,12 @@ const SEGMENT_FILES: [FileKind; 5] = [
     FileKind::Snapshot,
 ];
 
+#[derive(Debug)]
 struct Listed {
     name: String,
     file: SegmentFile,
     bytes: u64,
-}
-
-async fn list<W: World>(world: &W, dir: &Path) -> Result<Vec<Listed>, LogError> {
-    let entries = world
-        .list_dir(dir)
-        .await
-        .map_err(LogError::io("listing", dir))?;
-    let mut files = Vec::with_capacity(entries.len());
-    for entry in entries.into_iter().filter(|entry| !entry.is_dir) {
-        let Some(name) = entry.name.to_str() else {
-            continue;
-        };
-        if name.ends_with(".tmp") {
-            // Half of an atomic replacement that did not happen.
-            remove(world, &dir.join(name)).await?;
-        } else if let Some(file) = SegmentFile::parse(name) {
-            files.push(Listed {
-                name: name.to_owned(),
-                file,
-                bytes: entry.len,
-            });
-        }
-    }
-    Ok(files)
+    modified_ns: i64,
 }
 
 async fn remove<W: World>(world: &W, path: &Path) -> Result<(), LogError> {

@@ -9,6 +9,7 @@ pub mod epochs;
 pub mod index;
 pub(crate) mod inventory;
 pub(crate) mod recovery;
+pub(crate) mod remembered;
 pub(crate) mod scan;
 pub(crate) mod segment;
 

@@ -7,6 +7,7 @@
 //! synced, so that nothing served afterwards can be taken back by a power cut. Never guesses: what
 //! is cut was never acknowledged as durable, and what cannot be rebuilt from batches is an error.
 
+mod recall;
 mod reindex;
 mod trusted;
 
@@ -23,6 +24,7 @@ use super::directory::{FileKind, segment_path};
 use super::epochs::LeaderEpochs;
 use super::index::IndexBuilder;
 use super::inventory::{Inventory, SegmentEntry};
+use super::remembered::{LastBatch, RememberedLog};
 use super::scan::{LogScan, ScanEnd, ScanStep};
 use super::segment::{
     ActiveSegment, SealedSegment, SegmentStart, append_options, jitter_ms, write_indexes,
@@ -46,6 +48,8 @@ pub struct RecoveryHint {
     pub recovery_point: i64,
     /// First offset that may be read.
     pub log_start_offset: i64,
+    /// Everything the files hold is durable: the file system was synced at this start.
+    pub durable: bool,
 }
 
 /// What opening a log found and did.
@@ -53,6 +57,8 @@ pub struct RecoveryHint {
 pub struct RecoveryReport {
     /// The log was opened as cleanly closed.
     pub clean: bool,
+    /// A checkpoint was believed: nothing that it tells of was read.
+    pub remembered: bool,
     /// Bytes of batches that were read and checked.
     pub scanned_bytes: u64,
     /// Bytes behind the last valid batch that held something else than zeros, and were cut.
@@ -91,10 +97,10 @@ pub(crate) async fn recover<W: World>(
     world: &W,
     dir: &Path,
     config: &TopicConfig,
-    hint: RecoveryHint,
+    (hint, remembered): (RecoveryHint, Option<RememberedLog>),
+    inventory: Inventory,
 ) -> Result<Recovered<W>, LogError> {
     let started_ns = world.monotonic_ns();
-    let inventory = Inventory::take(world, dir).await?;
     let mut recovery = Recovery {
         world,
         dir,
@@ -108,6 +114,8 @@ pub(crate) async fn recover<W: World>(
         producers_from: i64::MAX,
         epochs: LeaderEpochs::default(),
         epochs_from: i64::MAX,
+        epochs_saved: None,
+        remembered,
         now_ms: world.now_ms(),
     };
     let mut opened = recovery.run(hint).await?;
@@ -127,6 +135,9 @@ struct Recovery<'a, W: World> {
     epochs: LeaderEpochs,
     /// Batches from here on are not in `epochs` yet.
     epochs_from: i64,
+    /// What their file says.
+    epochs_saved: Option<LeaderEpochs>,
+    remembered: Option<RememberedLog>,
     now_ms: i64,
 }
 
@@ -138,6 +149,7 @@ struct Walked<F> {
     valid_bytes: u64,
     next_offset: i64,
     first_timestamp: Option<i64>,
+    last_batch: Option<LastBatch>,
 }
 
 impl<W: World> Recovery<'_, W> {
@@ -147,51 +159,39 @@ impl<W: World> Recovery<'_, W> {
         let Some(last) = segments.last().copied() else {
             return self.begin(hint).await;
         };
-        let tail = if hint.clean {
-            self.trusted_tail(&last).await?
-        } else {
-            None
-        };
-        let (scan_from, tail) = match tail {
-            Some(tail) => (segments.len() - 1, Some(tail)),
-            None => {
-                self.report.clean = false;
-                let above = segments.partition_point(|s| s.base_offset <= hint.recovery_point);
-                (above.saturating_sub(1), None)
+        let mut tail = None;
+        if hint.clean {
+            tail = self.closed_tail(&segments);
+            if tail.is_none() {
+                tail = self.trusted_tail(&last).await?;
             }
-        };
-        let trusted_end = match &tail {
-            Some(tail) => tail.next_offset,
-            None => segments
-                .get(scan_from)
-                .map_or(0, |segment| segment.base_offset),
-        };
-        self.load_state(&segments, trusted_end).await?;
-        let mut sealed = Vec::with_capacity(segments.len());
-        for (at, segment) in segments.iter().take(scan_from).enumerate() {
-            self.mend_indexes(segment).await?;
-            let next = segments
-                .get(at + 1)
-                .map_or(segment.base_offset, |next| next.base_offset);
-            sealed.push(SealedSegment {
-                base_offset: segment.base_offset,
-                next_offset: next,
-                size_bytes: segment.log_bytes,
-                max_timestamp: None,
-                since_ms: self.now_ms,
-                unsaved_snapshot: None,
-                file: None,
-            });
         }
+        let (mut scan_from, mut resumed) = (segments.len() - 1, None);
+        if tail.is_none() {
+            self.report.clean = false;
+            let above = segments.partition_point(|s| s.base_offset <= hint.recovery_point);
+            scan_from = above.saturating_sub(1);
+            if let Some((at, walked)) = self.resumed_tail(&segments, scan_from).await? {
+                (scan_from, resumed) = (at, Some(walked));
+            }
+        }
+        if !self.report.remembered {
+            let trusted_end = match (&tail, segments.get(scan_from)) {
+                (Some(tail), _) => tail.next_offset,
+                (None, segment) => segment.map_or(0, |segment| segment.base_offset),
+            };
+            self.load_state(&segments, trusted_end).await?;
+        }
+        let mut sealed = self.trust_segments(&segments, scan_from).await?;
         let (base_offset, tail) = match tail {
             Some(tail) => (last.base_offset, tail),
             None => {
-                self.scan_segments(&segments, scan_from, &mut sealed)
+                self.scan_segments(&segments, (scan_from, resumed), &mut sealed)
                     .await?
             }
         };
         if tail.next_offset < hint.log_start_offset {
-            return self.restart_at(hint.log_start_offset).await;
+            return self.restart_at(hint).await;
         }
         self.finish(hint, base_offset, sealed, tail).await
     }
@@ -217,7 +217,12 @@ impl<W: World> Recovery<'_, W> {
         self.epochs_from = 0;
         let base_offset = hint.log_start_offset.max(0);
         let path = segment_path(self.dir, base_offset, FileKind::Log);
-        let file = self.open_for_append(&path, true).await?;
+        let create = OpenOptions {
+            mode: OpenMode::ReadWriteCreate,
+            ..self.append_mode()
+        };
+        let file = self.world.open_file(&path, create).await;
+        let file = file.map_err(LogError::io("creating", &path))?;
         let index = IndexBuilder::new(base_offset);
         let tail = Walked {
             file,
@@ -226,13 +231,15 @@ impl<W: World> Recovery<'_, W> {
             valid_bytes: 0,
             next_offset: base_offset,
             first_timestamp: None,
+            last_batch: None,
         };
         self.finish(hint, base_offset, Vec::new(), tail).await
     }
 
     /// The log ends before the offset that may be read first: all of it was deleted by
     /// DeleteRecords, and what said so outlived it (`LogLoader#load`).
-    async fn restart_at(&mut self, log_start: i64) -> Result<Recovered<W>, LogError> {
+    async fn restart_at(&mut self, hint: RecoveryHint) -> Result<Recovered<W>, LogError> {
+        let log_start = hint.log_start_offset;
         warn!(
             dir = %self.dir.display(), log_start,
             "the log ends before its start offset; it begins anew there"
@@ -245,26 +252,15 @@ impl<W: World> Recovery<'_, W> {
         }
         self.producers = ProducerStates::default();
         self.epochs = LeaderEpochs::default();
+        self.remembered = None;
+        self.report.remembered = false;
         let hint = RecoveryHint {
             clean: false,
             recovery_point: 0,
             log_start_offset: log_start,
+            durable: hint.durable,
         };
         self.begin(hint).await
-    }
-
-    async fn open_for_append(&self, path: &Path, create: bool) -> Result<W::File, LogError> {
-        let mode = if create {
-            OpenMode::ReadWriteCreate
-        } else {
-            OpenMode::ReadWrite
-        };
-        let mut options = OpenOptions::from(mode);
-        options.write_through = append_options(self.config).writes_through();
-        self.world
-            .open_file(path, options)
-            .await
-            .map_err(LogError::io("opening", path))
     }
 
     /// Producer state and leader epochs of everything below `trusted_end`; what the files do not
@@ -308,20 +304,26 @@ impl<W: World> Recovery<'_, W> {
     }
 
     async fn load_epochs(&mut self, trusted_end: i64, first: i64) -> Result<(), LogError> {
+        self.load_saved_epochs().await?;
+        self.epochs_from = first;
+        if let Some(saved) = &self.epochs_saved {
+            self.epochs = saved.clone();
+            self.epochs.truncate_from_end(trusted_end);
+            self.epochs_from = trusted_end;
+        }
+        Ok(())
+    }
+
+    async fn load_saved_epochs(&mut self) -> Result<(), LogError> {
         let path = self.dir.join(LEADER_EPOCH_FILE);
         let bytes = read_if_present(self.world, &path, SIDE_FILE_BYTES_MAX).await;
         let bytes = bytes.map_err(LogError::io("reading", &path))?;
-        self.epochs_from = match bytes.map(|bytes| LeaderEpochs::parse(&bytes)) {
-            Some(Ok(mut epochs)) => {
-                epochs.truncate_from_end(trusted_end);
-                self.epochs = epochs;
-                trusted_end
-            }
+        self.epochs_saved = match bytes.map(|bytes| LeaderEpochs::parse(&bytes)) {
             Some(Err(error)) => {
                 warn!(file = %path.display(), %error, "garbled; rebuilding it from the log");
-                first
+                None
             }
-            None => first,
+            parsed => parsed.and_then(Result::ok),
         };
         Ok(())
     }
@@ -346,30 +348,14 @@ impl<W: World> Recovery<'_, W> {
     ) -> Result<Walked<W::File>, LogError> {
         let base = segment.base_offset;
         let path = segment_path(self.dir, base, FileKind::Log);
-        let file = self.open_for_append(&path, false).await?;
+        let mode = self.append_mode();
+        let file = self.world.resting_file(&path, mode, segment.log_bytes);
         let mut index = IndexBuilder::new(base);
-        let mut first_timestamp = None;
+        let (mut first_timestamp, mut last_batch) = (None, None);
         let mut scan = LogScan::new(self.world, &file, base, (0, segment.log_bytes), base);
-        let end = loop {
-            match scan.step().await.map_err(LogError::io("reading", &path))? {
-                ScanStep::Batch { header, .. } if header.base_offset >= until => {
-                    break ScanEnd::Exact;
-                }
-                ScanStep::Batch {
-                    header, position, ..
-                } => {
-                    if position == 0 && header.max_timestamp >= 0 {
-                        first_timestamp = Some(header.max_timestamp);
-                    }
-                    index.append(
-                        &indexed(&header, position),
-                        self.config.index_interval_bytes,
-                    );
-                    self.note(&header);
-                }
-                ScanStep::End(end) => break end,
-            }
-        };
+        let into = (&mut index, &mut first_timestamp, &mut last_batch);
+        let end = self.walk_on(&mut scan, into, until).await;
+        let end = end.map_err(LogError::io("reading", &path))?;
         let (valid_bytes, next_offset) = (scan.position(), scan.next_offset());
         Ok(Walked {
             file,
@@ -378,7 +364,42 @@ impl<W: World> Recovery<'_, W> {
             valid_bytes,
             next_offset,
             first_timestamp,
+            last_batch,
         })
+    }
+
+    async fn walk_on(
+        &mut self,
+        scan: &mut LogScan<'_, W>,
+        (index, first_timestamp, last_batch): (
+            &mut IndexBuilder,
+            &mut Option<i64>,
+            &mut Option<LastBatch>,
+        ),
+        until: i64,
+    ) -> std::io::Result<ScanEnd> {
+        loop {
+            match scan.step().await? {
+                ScanStep::Batch { header, .. } if header.base_offset >= until => {
+                    return Ok(ScanEnd::Exact);
+                }
+                ScanStep::Batch {
+                    header, position, ..
+                } => {
+                    if position == 0 && header.max_timestamp >= 0 {
+                        *first_timestamp = Some(header.max_timestamp);
+                    }
+                    index.append(
+                        &indexed(&header, position),
+                        self.config.index_interval_bytes,
+                    );
+                    let crc = header.crc;
+                    *last_batch = Some(LastBatch { position, crc });
+                    self.note(&header);
+                }
+                ScanStep::End(end) => return Ok(end),
+            }
+        }
     }
 
     /// Scans the segments from the recovery point on. The last one that stays becomes the active
@@ -387,12 +408,16 @@ impl<W: World> Recovery<'_, W> {
     async fn scan_segments(
         &mut self,
         segments: &[SegmentEntry],
-        scan_from: usize,
+        (scan_from, mut resumed): (usize, Option<Walked<W::File>>),
         sealed: &mut Vec<SealedSegment<W>>,
     ) -> Result<(i64, Walked<W::File>), LogError> {
         let mut last: Option<(i64, Walked<W::File>)> = None;
         for (at, segment) in segments.iter().enumerate().skip(scan_from) {
-            let walked = self.scan_one(segment).await?;
+            let walked = match resumed.take() {
+                Some(walked) => walked,
+                None => self.scan_one(segment).await?,
+            };
+            self.tell_torn(segment, &walked);
             let next_base = segments.get(at + 1).map(|next| next.base_offset);
             let follows = next_base == Some(walked.next_offset);
             let whole = match &walked.end {
@@ -420,6 +445,10 @@ impl<W: World> Recovery<'_, W> {
     async fn scan_one(&mut self, segment: &SegmentEntry) -> Result<Walked<W::File>, LogError> {
         let walked = self.walk(segment, i64::MAX).await?;
         self.report.scanned_bytes += walked.valid_bytes;
+        Ok(walked)
+    }
+
+    fn tell_torn(&mut self, segment: &SegmentEntry, walked: &Walked<W::File>) {
         if let ScanEnd::Torn(why) = &walked.end {
             let cut = segment.log_bytes.saturating_sub(walked.valid_bytes);
             self.report.cut_bytes += cut;
@@ -428,7 +457,6 @@ impl<W: World> Recovery<'_, W> {
                 cut, why, "cutting the segment behind its last valid batch"
             );
         }
-        Ok(walked)
     }
 
     async fn seal_scanned(
@@ -509,7 +537,7 @@ impl<W: World> Recovery<'_, W> {
         tail: Walked<W::File>,
     ) -> Result<Recovered<W>, LogError> {
         let path = segment_path(self.dir, base_offset, FileKind::Log);
-        if !self.report.clean && tail.valid_bytes > 0 {
+        if !self.report.clean && tail.valid_bytes > 0 && !hint.durable {
             // What a killed process wrote may sit in the device's cache: consumers may read it
             // from now on, so it has to be where a power cut cannot take it back.
             tail.file
@@ -518,7 +546,12 @@ impl<W: World> Recovery<'_, W> {
                 .map_err(LogError::io("syncing", &path))?;
         }
         let log_end = tail.next_offset;
-        let file = AppendFile::over(tail.file, tail.valid_bytes, append_options(self.config)).await;
+        let options = append_options(self.config);
+        let closed = self.report.clean && self.report.remembered;
+        let file = match closed || hint.durable {
+            true => Ok(AppendFile::resting(tail.file, tail.valid_bytes, options)),
+            false => AppendFile::over(tail.file, tail.valid_bytes, options).await,
+        };
         let file = file.map_err(LogError::io("cutting", &path))?;
         self.inventory
             .remove_stray_snapshots(self.world, self.dir, log_end)
@@ -527,16 +560,17 @@ impl<W: World> Recovery<'_, W> {
             .first()
             .map_or(base_offset, |segment| segment.base_offset);
         let log_start = hint.log_start_offset.max(first).min(log_end);
-        let mut epochs_changed = self.report.rebuilt_epochs || !self.report.clean;
-        epochs_changed |= self.epochs.truncate_from_end(log_end);
-        epochs_changed |= self.epochs.truncate_from_start(log_start);
-        epochs_changed &= !self.epochs.is_empty();
+        self.epochs.truncate_from_end(log_end);
+        self.epochs.truncate_from_start(log_start);
+        let epochs_changed =
+            !self.epochs.is_empty() && self.epochs_saved.as_ref() != Some(&self.epochs);
         let start = SegmentStart {
             base_offset,
             next_offset: log_end,
             rolling_timestamp: tail.first_timestamp,
             created_ms: self.now_ms,
             jitter_ms: jitter_ms(self.config, self.world.random_u64()),
+            last_batch: tail.last_batch,
         };
         let mut report = std::mem::take(&mut self.report);
         (report.log_start, report.log_end) = (log_start, log_end);

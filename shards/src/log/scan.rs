@@ -12,6 +12,8 @@ use chronik_protocol::record::{BatchError, BatchHeader, LOG_OVERHEAD_BYTES, Scan
 
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 512 << 10;
+/// The same at first: there may be little behind the place where a walk begins.
+const FIRST_CHUNK_BYTES: usize = 16 << 10;
 /// Bytes checked before other tasks get their turn: about 50 µs of CRC.
 const SLICE_BYTES: u64 = 256 << 10;
 /// Longest batch that is believed without regard to the topic's settings, which may have been
@@ -53,6 +55,8 @@ pub(crate) struct LogScan<'a, W: World> {
     end: u64,
     /// Bytes of the file from `position` on, as far as they were read.
     chunk: Bytes,
+    /// Bytes of the next read.
+    chunk_bytes: usize,
     slice_left: u64,
     next_offset: i64,
     max_offset: i64,
@@ -74,6 +78,7 @@ impl<'a, W: World> LogScan<'a, W> {
             position,
             end: end.min(file.len()),
             chunk: Bytes::new(),
+            chunk_bytes: FIRST_CHUNK_BYTES,
             slice_left: SLICE_BYTES,
             next_offset,
             max_offset: base_offset.saturating_add(i64::from(i32::MAX)),
@@ -126,7 +131,8 @@ impl<'a, W: World> LogScan<'a, W> {
         let left = self.end.saturating_sub(self.position);
         let length = usize::try_from(left)
             .unwrap_or(usize::MAX)
-            .min(wanted.max(CHUNK_BYTES));
+            .min(wanted.max(self.chunk_bytes));
+        self.chunk_bytes = CHUNK_BYTES;
         self.chunk = self.file.read_at(self.position, length).await?;
         if self.chunk.len() < wanted {
             let what = format!(

@@ -16,6 +16,7 @@ use chronik_io::{File, World};
 
 use super::directory::{FileKind, segment_path};
 use super::index::{IndexBuilder, IndexedBatch};
+use super::remembered::{LastBatch, RememberedActive, RememberedSegment};
 use crate::catalog::{Durability, TopicConfig};
 
 /// What the log needs to know of a batch besides its bytes; offsets are the assigned ones.
@@ -29,6 +30,8 @@ pub(crate) struct BatchFacts {
     pub(crate) max_timestamp: i64,
     /// Its whole length.
     pub(crate) size_bytes: u32,
+    /// Its checksum.
+    pub(crate) crc: u32,
 }
 
 /// A batch that was appended and is not yet written.
@@ -54,6 +57,7 @@ pub(crate) struct ActiveSegment<W: World> {
     durable_offset: i64,
     /// The place a sync in flight will make durable.
     syncing: Option<Mark>,
+    last_batch: Option<LastBatch>,
 }
 
 /// How a segment's file is opened under a topic's settings.
@@ -94,6 +98,7 @@ impl<W: World> ActiveSegment<W> {
             written,
             durable_offset: start.next_offset,
             syncing: None,
+            last_batch: start.last_batch,
         }
     }
 
@@ -207,6 +212,10 @@ impl<W: World> ActiveSegment<W> {
         if position == 0 && batch.max_timestamp >= 0 {
             self.rolling_timestamp = Some(batch.max_timestamp);
         }
+        self.last_batch = Some(LastBatch {
+            position: u64::from(position),
+            crc: batch.crc,
+        });
         self.next_offset = batch.last_offset + 1;
         self.unwritten.push_back(Mark {
             end,
@@ -282,6 +291,19 @@ impl<W: World> ActiveSegment<W> {
         u64::from(self.index.offsets.lookup(offset))
     }
 
+    /// What a checkpoint remembers of it, appended batches included.
+    pub(crate) fn remember(&self) -> RememberedActive {
+        RememberedActive {
+            base_offset: self.base_offset,
+            end: self.file.end(),
+            next_offset: self.next_offset,
+            modified_ns: 0,
+            rolling_timestamp: self.rolling_timestamp,
+            last_batch: self.last_batch,
+            index: self.index.remember(),
+        }
+    }
+
     /// Ends appending: what is left is to cut the file and to write the indexes beside it.
     ///
     /// # Panics
@@ -313,6 +335,8 @@ pub(crate) struct SegmentStart {
     pub(crate) created_ms: i64,
     /// From [`jitter_ms`].
     pub(crate) jitter_ms: u64,
+    /// Its last batch, if it has one.
+    pub(crate) last_batch: Option<LastBatch>,
 }
 
 /// Cuts a segment's file to its exact length and writes its indexes.
@@ -454,5 +478,17 @@ impl<W: World> FromIterator<SealedSegment<W>> for SealedSegments<W> {
             sealed.push_back(segment);
         }
         sealed
+    }
+}
+
+impl<W: World> SealedSegment<W> {
+    /// What a checkpoint remembers of it.
+    pub(crate) fn remember(&self) -> RememberedSegment {
+        RememberedSegment {
+            base_offset: self.base_offset,
+            size_bytes: self.size_bytes,
+            modified_ns: 0,
+            max_timestamp: self.max_timestamp,
+        }
     }
 }

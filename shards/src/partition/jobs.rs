@@ -483,6 +483,7 @@ impl<W: World> Partition<W> {
             rolling_timestamp: None,
             created_ms: now.wall_ms,
             jitter_ms: jitter_ms(&self.config, self.world.random_u64()),
+            last_batch: None,
         };
         let next = ActiveSegment::new(file, IndexBuilder::new(base_offset), start);
         let segment = Box::new(std::mem::replace(&mut self.active, next));

@@ -10,20 +10,24 @@ use std::sync::Arc;
 
 use chronik_io::{File, World};
 use chronik_protocol::Uuid;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::behind::Behind;
 use super::jobs::{Flush, Rolling};
 use super::removal::Removal;
 use super::replay::first_offset;
 use super::retention::Retention;
-use super::{CloseReport, Partition, PartitionOptions, RecoveryHint};
+use super::{CloseReport, Closed, Partition, PartitionOptions, RecoveryHint};
+use crate::catalog::Durability;
 use crate::log::checkpoint::{
     LEADER_EPOCH_FILE, PARTITION_METADATA_FILE, parse_partition_metadata, partition_metadata_bytes,
     read_small,
 };
 use crate::log::directory::{FileKind, segment_path};
-use crate::log::recovery::{RecoveryReport, recover};
+use crate::log::inventory::{Inventory, Listing};
+use crate::log::recovery::{Recovered, RecoveryReport, recover};
+use crate::log::remembered::RememberedLog;
+use crate::log::segment::SealedSegment;
 use crate::log::{LogError, PartitionDir, PartitionDirState};
 
 impl<W: World> Partition<W> {
@@ -39,11 +43,26 @@ impl<W: World> Partition<W> {
         dir: &Path,
         options: PartitionOptions,
     ) -> Result<(Self, RecoveryReport), LogError> {
-        world
-            .create_dir_all(dir)
-            .await
-            .map_err(LogError::io("creating", dir))?;
-        claim(world, dir, options.id.topic_id).await?;
+        let remembered = options
+            .remembered
+            .as_ref()
+            .and_then(|(told, boot_id)| told.read(*boot_id));
+        let listing = match Listing::take(world, dir).await? {
+            Some(listing) => listing,
+            None => {
+                create(world, dir, &options.recovery).await?;
+                Listing::default()
+            }
+        };
+        let vouched_for = options.recovery.clean
+            && listing.has_metadata
+            && remembered
+                .as_ref()
+                .zip(listing.segments())
+                .is_some_and(|(log, segments)| log.is_as_closed(&segments));
+        if !vouched_for {
+            claim(world, dir, options.id.topic_id).await?;
+        }
         let log_start = options.recovery.log_start_offset;
         let left_behind = options.left_behind.clone();
         let mut hint = options.recovery;
@@ -51,11 +70,17 @@ impl<W: World> Partition<W> {
             // Batches that are still to be put back may lie below the log's start.
             hint.log_start_offset = log_start.min(first);
         }
-        let (mut partition, mut report) = Self::recovered(world, dir, &options, hint).await?;
+        let inventory = Inventory::settle(world, dir, listing).await?;
+        let recovered = recover(world, dir, &options.config, (hint, remembered), inventory).await?;
+        let (mut partition, mut report) = Self::recovered(world, dir, &options, recovered);
         report.put_back_batches = partition.replay(&left_behind).await?;
         if partition.log_end() < log_start && log_start > hint.log_start_offset {
             drop(partition);
-            return Self::recovered(world, dir, &options, options.recovery).await;
+            let listing = Listing::take(world, dir).await?.unwrap_or_default();
+            let inventory = Inventory::settle(world, dir, listing).await?;
+            let how = (options.recovery, None);
+            let recovered = recover(world, dir, &options.config, how, inventory).await?;
+            return Ok(Self::recovered(world, dir, &options, recovered));
         }
         partition.raise_log_start(log_start);
         (report.log_start, report.log_end) = (partition.log_start, partition.log_end());
@@ -63,13 +88,12 @@ impl<W: World> Partition<W> {
     }
 
     /// The partition as its files say.
-    async fn recovered(
+    fn recovered(
         world: &W,
         dir: &Path,
         options: &PartitionOptions,
-        hint: RecoveryHint,
-    ) -> Result<(Self, RecoveryReport), LogError> {
-        let recovered = recover(world, dir, &options.config, hint).await?;
+        recovered: Recovered<W>,
+    ) -> (Self, RecoveryReport) {
         let report = recovered.report.clone();
         let mut partition = Self {
             world: world.clone(),
@@ -114,10 +138,11 @@ impl<W: World> Partition<W> {
             );
         }
         partition.remove_below_log_start();
-        Ok((partition, report))
+        (partition, report)
     }
 
-    /// Leaves the files as a clean stop has them: exact length, indexes, snapshot, epochs.
+    /// Leaves the files as a clean stop has them: exact length, indexes, snapshot, epochs. Also gives
+    /// what a checkpoint of the logs is to remember; nothing if the directory cannot be listed.
     ///
     /// # Errors
     /// [`LogError::Failed`] for a log that is offline: its next start must not trust it;
@@ -125,12 +150,11 @@ impl<W: World> Partition<W> {
     ///
     /// # Panics
     /// If a job is still in flight or due: the driver performs them first.
-    pub async fn close(self) -> Result<CloseReport, LogError> {
+    pub async fn close(self) -> Result<Closed, LogError> {
         assert_eq!(self.jobs_in_flight, 0, "closed with jobs in flight");
-        let dir = self.dir;
         if let Some(error) = self.failure {
             return Err(LogError::Failed {
-                dir,
+                dir: self.dir,
                 why: error.to_string(),
             });
         }
@@ -143,10 +167,13 @@ impl<W: World> Partition<W> {
             high_watermark: log_end,
         };
         let exact = self.active.file().len() == self.active.size_bytes();
+        let remembered = self.remember();
         if !self.dirty && exact {
             // The files are as the last clean stop left them.
-            return Ok(report);
+            let remembered = as_closed(&self.world, &self.dir, remembered).await;
+            return Ok(Closed { report, remembered });
         }
+        let dir = self.dir;
         let sealed = self
             .active
             .seal(&dir)
@@ -171,7 +198,25 @@ impl<W: World> Partition<W> {
             .write_file_atomic(&epochs, &self.epochs.to_bytes())
             .await;
         written.map_err(LogError::io("writing", &epochs))?;
-        Ok(report)
+        let remembered = as_closed(&self.world, &dir, remembered).await;
+        Ok(Closed { report, remembered })
+    }
+
+    /// What a checkpoint is to remember: everything appended so far, true once
+    /// [`Partition::holds`] its end. `None` while a segment is being closed.
+    pub(crate) fn remember(&self) -> Option<RememberedLog> {
+        if !self.closing.is_empty() {
+            return None;
+        }
+        let is_durable = self.durable_offset() == self.log_end();
+        Some(RememberedLog {
+            closed: false,
+            durable: is_durable || self.config.durability == Durability::Disk,
+            sealed: self.sealed.iter().map(SealedSegment::remember).collect(),
+            active: self.active.remember(),
+            producers: self.producers.remember(),
+            epochs: self.epochs.remember(),
+        })
     }
 
     /// Removes a partition's directory: renamed first, so that a crash on the way leaves something
@@ -197,6 +242,34 @@ impl<W: World> Partition<W> {
         }
         ignoring_missing(world.remove_dir_all(&marked).await, &marked).map(|_| ())
     }
+}
+
+/// What a checkpoint remembers of a log that was closed: also when its files were changed last.
+async fn as_closed<W: World>(world: &W, dir: &Path, log: Option<RememberedLog>) -> Option<Vec<u8>> {
+    let mut log = log?;
+    let segments = Listing::take(world, dir).await.ok()??.segments()?;
+    let modified_ns = |base_offset: i64| {
+        let found = segments
+            .iter()
+            .find(|found| found.base_offset == base_offset);
+        found.map_or(0, |found| found.modified_ns)
+    };
+    (log.closed, log.durable) = (true, true);
+    log.active.modified_ns = modified_ns(log.active.base_offset);
+    for segment in &mut log.sealed {
+        segment.modified_ns = modified_ns(segment.base_offset);
+    }
+    Some(log.to_bytes())
+}
+
+/// Makes a directory that is missing.
+async fn create<W: World>(world: &W, dir: &Path, hint: &RecoveryHint) -> Result<(), LogError> {
+    if hint.recovery_point > 0 || hint.log_start_offset > 0 {
+        let directory = dir.display();
+        error!(%directory, "the directory of a partition with records is gone; begun anew");
+    }
+    let created = world.create_dir_all(dir).await;
+    created.map_err(LogError::io("creating", dir))
 }
 
 /// Whether there was something.

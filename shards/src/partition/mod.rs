@@ -50,6 +50,7 @@ use crate::log::epochs::LeaderEpochs;
 use crate::log::index::IndexBuilder;
 pub use crate::log::recovery::{RecoveryHint, RecoveryReport};
 use crate::log::segment::{ActiveSegment, SealedSegment, SealedSegments};
+use crate::remembered_logs::Remembered;
 use crate::request::{AppendResult, LogDescription, PartitionId};
 use crate::write_behind::WriteBehind;
 
@@ -85,6 +86,9 @@ pub struct PartitionOptions {
     pub config: Arc<TopicConfig>,
     /// From the data directory's checkpoints.
     pub recovery: RecoveryHint,
+    /// What a checkpoint remembers of the log, to be held against its files, and the machine's
+    /// start in which it is read.
+    pub(crate) remembered: Option<(Remembered, u128)>,
     /// Batches an earlier process had acknowledged and not written yet, with their offsets, ascending.
     pub left_behind: Vec<Bytes>,
     /// When retention looks at the log.
@@ -137,6 +141,15 @@ pub struct CloseReport {
     pub log_start: i64,
     /// Equal to the log end, for there is no other replica.
     pub high_watermark: i64,
+}
+
+/// A cleanly closed partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// Where it stands.
+    pub report: CloseReport,
+    /// What a checkpoint of the logs is to remember of it, if its directory could be listed.
+    pub(crate) remembered: Option<Vec<u8>>,
 }
 
 /// An append that waits for an offset to be reached.
@@ -322,6 +335,15 @@ impl<W: World> Partition<W> {
             Durability::Disk => self.durable_offset(),
             Durability::Process => self.surviving_offset(),
         }
+    }
+
+    /// Whether everything below is where it survives what the topic's promise covers, the ring aside.
+    pub(crate) fn holds(&self, offset: i64) -> bool {
+        offset
+            <= match self.config.durability {
+                Durability::Disk => self.durable_offset(),
+                Durability::Process => self.written_offset(),
+            }
     }
 
     /// `<topic>-<index>`, as messages name it.

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 
+use crate::log::remembered::RememberedProducer;
 use chronik_protocol::ErrorCode;
 use chronik_protocol::record::{BatchHeader, NO_PRODUCER_EPOCH, NO_SEQUENCE, crc32c};
 
@@ -339,6 +340,56 @@ impl ProducerStates {
     /// Whether no producer is remembered.
     pub fn is_empty(&self) -> bool {
         self.producers.is_empty()
+    }
+
+    /// Everything, for a checkpoint; in no order.
+    pub(crate) fn remember(&self) -> Vec<RememberedProducer> {
+        let one = |(id, producer): (&i64, &Producer)| RememberedProducer {
+            id: *id,
+            epoch: producer.epoch,
+            coordinator_epoch: producer.coordinator_epoch,
+            last_timestamp: producer.last_timestamp,
+            transaction_first_offset: producer.transaction_first_offset,
+            seen_ms: producer.seen_ms,
+            batches: producer
+                .batches()
+                .iter()
+                .map(|b| (b.last_sequence, b.last_offset, b.offset_delta, b.timestamp))
+                .collect(),
+        };
+        self.producers.iter().map(one).collect()
+    }
+
+    /// The reverse; `None` for more than there can be.
+    pub(crate) fn remembered(from: &[RememberedProducer]) -> Option<Self> {
+        if from.len() > PRODUCERS_MAX {
+            return None;
+        }
+        let mut states = Self::default();
+        for known in from {
+            if known.batches.len() > BATCHES_KEPT {
+                return None;
+            }
+            let mut producer = Producer::new(known.epoch, known.seen_ms);
+            for (last_sequence, last_offset, offset_delta, timestamp) in
+                known.batches.iter().copied()
+            {
+                if last_sequence < 0 || last_offset < 0 || offset_delta < 0 {
+                    return None;
+                }
+                producer.push(ProducedBatch {
+                    last_sequence,
+                    last_offset,
+                    offset_delta,
+                    timestamp,
+                });
+            }
+            producer.coordinator_epoch = known.coordinator_epoch;
+            producer.last_timestamp = known.last_timestamp;
+            producer.transaction_first_offset = known.transaction_first_offset;
+            states.producers.insert(known.id, producer);
+        }
+        Some(states)
     }
 
     /// The bytes of a `.snapshot` file: state of everything appended so far. Sorted by producer id

@@ -92,6 +92,7 @@ impl<W: World> Partition<W> {
             last_offset: header.last_offset(),
             max_timestamp: header.max_timestamp,
             size_bytes: u32::try_from(batch.len()).unwrap_or(u32::MAX),
+            crc: header.crc,
         };
         if self.active.should_roll(&facts, &self.config, now.wall_ms) {
             self.rolling.begin(facts.base_offset);

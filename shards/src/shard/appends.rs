@@ -137,6 +137,7 @@ impl<W: World, R> Shard<W, R> {
             _ => {
                 self.counters.batches_appended += 1;
                 self.counters.bytes_appended += bytes;
+                self.appended(bytes);
             }
         }
     }

@@ -18,14 +18,13 @@ use crate::limits::PARTITION_TASKS_MAX;
 use crate::log::LogError;
 use crate::log::directory::PartitionDir;
 use crate::partition::{Now, Partition, PartitionOptions, RecoveryHint};
+use crate::remembered_logs::Writer;
 use crate::request::{PartitionId, Reply};
 
 /// A partition to be opened; the driver clears its directory of another topic's log first.
 pub(crate) struct OpenTask {
     pub(crate) directory: PathBuf,
     pub(crate) options: PartitionOptions,
-    /// The last run had records here: if the directory is gone, somebody should know.
-    pub(crate) had_records: bool,
     /// What the last run left; `None` for partitions of new topics.
     pub(crate) boot: Option<Arc<Boot>>,
 }
@@ -73,6 +72,10 @@ impl<W: World, R> Shard<W, R> {
     pub(super) fn load(&mut self, boot: Arc<Boot>, responder: R) {
         self.data = boot.data.clone();
         let image = Arc::clone(&boot.image);
+        self.remembering.begin_run(Writer {
+            broker_epoch: image.broker_epoch,
+            boot_id: boot.boot_id,
+        });
         self.boot = Some(boot);
         self.applying
             .images
@@ -170,10 +173,10 @@ impl<W: World, R> Shard<W, R> {
         let recovery = boot.map_or_else(RecoveryHint::default, |boot| {
             boot.hint(&topic.name, id.index)
         });
+        let remembered = boot.and_then(|boot| boot.remembered(id));
         let left_behind = boot.map_or_else(Vec::new, |boot| boot.left_behind.of(id));
         OpenTask {
             directory: self.data.join(PartitionDir::name(&topic.name, id.index)),
-            had_records: recovery.recovery_point > 0 || recovery.log_start_offset > 0,
             boot: self.boot.clone(),
             options: PartitionOptions {
                 id,
@@ -181,6 +184,7 @@ impl<W: World, R> Shard<W, R> {
                 leader_epoch,
                 config: Arc::clone(&topic.config),
                 recovery,
+                remembered,
                 left_behind,
                 check_times: self.check_times,
             },

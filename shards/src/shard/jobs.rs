@@ -59,6 +59,7 @@ impl<W: World, R> Shard<W, R> {
                 self.collect_jobs(id);
                 self.search_what_is_written(id);
                 self.chores_done(id);
+                self.remember_progress(id);
                 self.flush_notes();
                 self.close_when_idle();
             }

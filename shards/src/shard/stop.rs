@@ -9,10 +9,11 @@ use std::collections::VecDeque;
 use chronik_io::World;
 
 use super::{Effect, Shard, Slot};
+use crate::catalog::METADATA_PARTITION;
 use crate::internal::{ClosedPartition, InternalAnswer};
 use crate::limits::PARTITION_TASKS_MAX;
 use crate::log::LogError;
-use crate::partition::CloseReport;
+use crate::partition::Closed;
 use crate::request::{PartitionId, Wake};
 
 /// A stop under way. From its beginning on nothing new is accepted.
@@ -23,6 +24,9 @@ pub(super) struct Stopping<R> {
     in_flight: usize,
     closed: Vec<ClosedPartition>,
     names: std::collections::BTreeMap<PartitionId, chronik_protocol::Str>,
+    /// What a checkpoint is to remember of the closed logs.
+    remembered: Vec<(PartitionId, Vec<u8>)>,
+    is_remembered: bool,
     done: bool,
 }
 
@@ -38,6 +42,8 @@ impl<W: World, R> Shard<W, R> {
                     in_flight: 0,
                     closed: Vec::new(),
                     names: std::collections::BTreeMap::new(),
+                    remembered: Vec::new(),
+                    is_remembered: false,
                     done: false,
                 });
                 for key in self.purgatory.keys() {
@@ -82,6 +88,7 @@ impl<W: World, R> Shard<W, R> {
             && self.unwritten_queries.is_empty()
             && !self.write_behind.is_coming()
             && self.applying.is_idle()
+            && !self.remembering.is_writing()
             && self.notes_are_out()
             && self.partitions.values().all(quiet)
     }
@@ -118,7 +125,7 @@ impl<W: World, R> Shard<W, R> {
         }
     }
 
-    pub(super) fn closed(&mut self, id: PartitionId, result: Result<CloseReport, LogError>) {
+    pub(super) fn closed(&mut self, id: PartitionId, result: Result<Closed, LogError>) {
         if let Err(error) = &result {
             tracing::error!(topic = %id.topic_id, partition = id.index, %error, "not closed");
         }
@@ -128,11 +135,17 @@ impl<W: World, R> Shard<W, R> {
         };
         stopping.in_flight -= 1;
         let topic = stopping.names.remove(&id).unwrap_or_default();
+        let closed = result.ok();
+        let report = closed.as_ref().map(|closed| closed.report);
         stopping.closed.push(ClosedPartition {
             topic,
             index: id.index,
-            report: result.ok(),
+            report,
         });
+        let log = closed.and_then(|closed| closed.remembered);
+        if let (Some(log), true) = (log, id != METADATA_PARTITION) {
+            stopping.remembered.push((id, log));
+        }
         self.close_some();
         self.answer_closed();
     }
@@ -145,6 +158,17 @@ impl<W: World, R> Shard<W, R> {
         if !finished || stopping.in_flight > 0 {
             return;
         }
+        if !std::mem::replace(&mut stopping.is_remembered, true) {
+            let logs = std::mem::take(&mut stopping.remembered);
+            self.remember_closed(&logs);
+        }
+        let Some(stopping) = self
+            .stopping
+            .as_mut()
+            .filter(|_| !self.remembering.is_writing())
+        else {
+            return;
+        };
         let first = !std::mem::replace(&mut stopping.done, true);
         let mut closed = if first {
             std::mem::take(&mut stopping.closed)

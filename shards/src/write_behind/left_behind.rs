@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use chronik_io::World;
+use chronik_io::{DirEntry, World};
 use chronik_protocol::record::{Scan, scan};
 
 use super::entry::{
@@ -38,9 +38,13 @@ impl LeftBehind {
     ///
     /// # Errors
     /// When the directory or a ring cannot be read.
-    pub(crate) async fn find<W: World>(world: &W, data: &Path) -> io::Result<LeftBehind> {
+    pub(crate) async fn find<W: World>(
+        world: &W,
+        data: &Path,
+        entries: &[DirEntry],
+    ) -> io::Result<LeftBehind> {
         let mut found = LeftBehind::default();
-        let paths = rings(world, data).await?;
+        let paths = rings(data, entries);
         if paths.is_empty() {
             return Ok(found);
         }
@@ -124,19 +128,18 @@ impl LeftBehind {
 /// # Errors
 /// When the directory does not let go of one.
 pub(crate) async fn remove_all<W: World>(world: &W, data: &Path) -> io::Result<()> {
-    for path in rings(world, data).await? {
+    for path in rings(data, &world.list_dir(data).await?) {
         world.remove_file(&path).await?;
     }
     Ok(())
 }
 
-async fn rings<W: World>(world: &W, data: &Path) -> io::Result<Vec<PathBuf>> {
-    let entries = world.list_dir(data).await?.into_iter();
-    let ours = entries.filter(|entry| {
+fn rings(data: &Path, entries: &[DirEntry]) -> Vec<PathBuf> {
+    let ours = entries.iter().filter(|entry| {
         let name = entry.name.to_str().unwrap_or_default();
         !entry.is_dir && name.starts_with(NAME_START) && name.ends_with(NAME_END)
     });
-    Ok(ours.map(|entry| data.join(entry.name)).collect())
+    ours.map(|entry| data.join(&entry.name)).collect()
 }
 
 fn passed_over(path: &Path, partitions: &BTreeMap<PartitionId, usize>, why: &str) {

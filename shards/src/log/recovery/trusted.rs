@@ -16,6 +16,7 @@ use crate::log::checkpoint::read_if_present;
 use crate::log::directory::{FileKind, segment_path};
 use crate::log::index::{IndexBuilder, OffsetIndex, TimeIndex};
 use crate::log::inventory::SegmentEntry;
+use crate::log::remembered::LastBatch;
 use crate::log::scan::{LogScan, ScanEnd, ScanStep};
 
 impl<W: World> Recovery<'_, W> {
@@ -28,7 +29,8 @@ impl<W: World> Recovery<'_, W> {
         let Some((offsets, times)) = self.read_indexes(segment).await? else {
             return Ok(None);
         };
-        let file = self.open_for_append(&path, false).await?;
+        let mode = self.append_mode();
+        let file = self.world.resting_file(&path, mode, segment.log_bytes);
         let (last_indexed, from) = offsets
             .last()
             .unwrap_or((segment.base_offset.saturating_sub(1), 0));
@@ -39,6 +41,7 @@ impl<W: World> Recovery<'_, W> {
             valid_bytes: u64::from(from),
             next_offset: last_indexed.saturating_add(1),
             first_timestamp: None,
+            last_batch: None,
         };
         let range = (u64::from(from), segment.log_bytes);
         let failed = LogError::io("reading", &path);
@@ -56,6 +59,8 @@ impl<W: World> Recovery<'_, W> {
                         header, position, ..
                     } => {
                         walked.index.resume(&indexed(&header, position));
+                        let crc = header.crc;
+                        walked.last_batch = Some(LastBatch { position, crc });
                         walked.next_offset = walked.next_offset.max(header.next_offset());
                     }
                     ScanStep::End(end) => break std::io::Result::Ok(end),

@@ -104,6 +104,7 @@ fn a_directory_that_kafka_closed_is_trusted_and_left_as_it_is() {
             clean: true,
             recovery_point: END,
             log_start_offset: 0,
+            durable: false,
         };
         let opened = Rig::open(&world, Path::new(DIR), &config(), hint, 1).await;
         let (rig, report) = opened.expect("opens");

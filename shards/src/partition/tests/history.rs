@@ -94,6 +94,7 @@ impl History {
                 clean: false,
                 recovery_point: 0,
                 log_start_offset: 0,
+                durable: false,
             },
             log_start_max: 0,
             epoch: 0,

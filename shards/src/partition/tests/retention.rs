@@ -296,6 +296,7 @@ fn a_rename_that_fails_is_finished_by_the_next_start() {
         clean: false,
         recovery_point: bases[2],
         log_start_offset: 0,
+        durable: false,
     };
     let (rig, _) = simulation
         .run(Rig::open(&world, Path::new(DIR), &config(), hint, 0))

@@ -122,13 +122,16 @@ impl<W: World> Rig<W> {
     ) -> Result<(Rig<W>, RecoveryReport), LogError> {
         let data = dir.parent().expect("a data directory");
         world.create_dir_all(data).await.expect("a data directory");
-        let left_behind = LeftBehind::find(world, data).await.expect("readable");
+        let entries = world.list_dir(data).await.expect("readable");
+        let left_behind = LeftBehind::find(world, data, &entries).await;
+        let left_behind = left_behind.expect("readable");
         let options = PartitionOptions {
             id: ID,
             topic: Str::from("orders"),
             leader_epoch,
             config: Arc::new(config.clone()),
             recovery,
+            remembered: None,
             left_behind: left_behind.of(ID),
             check_times: CheckTimes {
                 origin_ns: 0,
@@ -444,7 +447,7 @@ impl<W: World> Rig<W> {
     pub(super) async fn close(self) -> Result<CloseReport, LogError> {
         self.quiet().await;
         let partition = self.state.borrow_mut().partition.take().expect("open");
-        let closed = partition.close().await;
+        let closed = partition.close().await.map(|closed| closed.report);
         if closed.is_ok() {
             let data = self.dir.parent().expect("a data directory");
             let removed = write_behind::remove_all(&self.world, data).await;
@@ -467,5 +470,6 @@ pub(super) fn clean(report: &CloseReport) -> RecoveryHint {
         clean: true,
         recovery_point: report.recovery_point,
         log_start_offset: report.log_start,
+        durable: false,
     }
 }
