@@ -9,7 +9,7 @@ use chronik_protocol::messages::{
     IncrementalAlterConfigsRequest, consumer_group_describe_response::DescribedGroup,
     consumer_group_heartbeat_request::TopicPartitions, incremental_alter_configs_request,
 };
-use chronik_protocol::record::{CheckedBatch, RecordLimits};
+use chronik_protocol::record::{BatchHeader, CheckedBatch, RecordLimits};
 use chronik_protocol::records_of::{GroupKey, GroupValue, RecordSet, decode_key, decode_value};
 use chronik_protocol::{ErrorCode, Uuid};
 
@@ -165,11 +165,24 @@ fn partition_of(group: &str) -> i32 {
     hash.checked_abs().unwrap_or(0) % OFFSETS_PARTITIONS
 }
 
-/// What a group has written, in order; of records about offsets and other groups nothing.
+/// A record of a group as its log has it.
+#[derive(Debug)]
+pub struct LoggedRecord {
+    /// Its batch, all records of which have the same.
+    pub batch: BatchHeader,
+    /// What the key says.
+    pub key: GroupKey,
+    /// The key's bytes.
+    pub key_bytes: Bytes,
+    /// The value's bytes; `None` for a tombstone.
+    pub value_bytes: Option<Bytes>,
+}
+
+/// Everything a group has written, its offsets too, in order.
 ///
 /// # Panics
 /// When the log holds a record nobody knows.
-pub fn written(client: &mut Client, group: &str) -> Vec<(GroupKey, Option<GroupValue>)> {
+pub fn logged(client: &mut Client, group: &str) -> Vec<LoggedRecord> {
     let partition = partition_of(group);
     let mut records = Vec::new();
     let mut offset = 0;
@@ -178,7 +191,7 @@ pub fn written(client: &mut Client, group: &str) -> Vec<(GroupKey, Option<GroupV
         assert_eq!(code(data.error_code), ErrorCode::None, "at {offset}");
         let mut rest = Bytes::from(fetched_bytes(&data));
         if rest.is_empty() {
-            break;
+            return records;
         }
         while !rest.is_empty() {
             let (batch, after) = CheckedBatch::parse_first(rest).expect("a batch");
@@ -186,18 +199,36 @@ pub fn written(client: &mut Client, group: &str) -> Vec<(GroupKey, Option<GroupV
             offset = batch.header.next_offset();
             for record in batch.records(&RecordLimits::default()).expect("records") {
                 let record = record.expect("a record");
-                let key: GroupKey = decode_key(record.key.expect("a key")).expect("a known key");
-                let value = record.value.map(|value| {
-                    let value = decode_value::<GroupValue>(key.record_type(), value);
-                    value.expect("a known value").0
-                });
+                let key_bytes = record.key.expect("a key");
+                let key: GroupKey = decode_key(key_bytes.clone()).expect("a known key");
                 if is_of(&key, group) {
-                    records.push((key, value));
+                    records.push(LoggedRecord {
+                        batch: batch.header,
+                        key,
+                        key_bytes,
+                        value_bytes: record.value,
+                    });
                 }
             }
         }
     }
-    records
+}
+
+/// What a group has written, in order; of records about offsets nothing.
+///
+/// # Panics
+/// When the log holds a record nobody knows.
+pub fn written(client: &mut Client, group: &str) -> Vec<(GroupKey, Option<GroupValue>)> {
+    let mut records = logged(client, group);
+    records.retain(|record| !matches!(record.key, GroupKey::OffsetCommit(_)));
+    let decoded = |record: LoggedRecord| {
+        let value = record.value_bytes.map(|value| {
+            let value = decode_value::<GroupValue>(record.key.record_type(), value);
+            value.expect("a known value").0
+        });
+        (record.key, value)
+    };
+    records.into_iter().map(decoded).collect()
 }
 
 fn is_of(key: &GroupKey, group: &str) -> bool {
@@ -210,6 +241,7 @@ fn is_of(key: &GroupKey, group: &str) -> bool {
         GroupKey::ConsumerGroupCurrentMemberAssignment(key) => &key.group_id,
         GroupKey::ConsumerGroupRegularExpression(key) => &key.group_id,
         GroupKey::GroupMetadata(key) => &key.group,
+        GroupKey::OffsetCommit(key) => &key.group,
         _ => return false,
     };
     *own == group

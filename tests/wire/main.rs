@@ -12,6 +12,7 @@ mod bad_frames;
 mod configs;
 mod consumer_groups;
 mod fetching;
+mod group_bytes;
 mod groups;
 mod idempotence;
 mod lifecycle;

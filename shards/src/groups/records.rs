@@ -6,7 +6,9 @@
 use bytes::Bytes;
 use chronik_protocol::codec::EncodeError;
 use chronik_protocol::messages::{GroupMetadataKey, OffsetCommitKey};
-use chronik_protocol::record::{BatchBuilder, BatchError, CheckedBatch, NewRecord};
+use chronik_protocol::record::{
+    BatchBuilder, BatchError, CheckedBatch, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NewRecord,
+};
 use chronik_protocol::records_of::{
     GroupKey, GroupValue, RecordSet, decode_key, decode_value, encode_key, encode_value,
 };
@@ -75,8 +77,10 @@ pub(crate) fn pack(
     max_bytes: usize,
     now_ms: i64,
 ) -> Result<Vec<CheckedBatch>, PackError> {
+    // Kafka's coordinator counts from sequence 0 although no producer is named.
+    let new_batch = || BatchBuilder::new(0).producer(NO_PRODUCER_ID, NO_PRODUCER_EPOCH, 0);
     let mut batches = Vec::new();
-    let mut builder = BatchBuilder::new(0);
+    let mut builder = new_batch();
     for record in records {
         let key = encode_key(&record.key)?;
         let value = match &record.value {
@@ -93,7 +97,7 @@ pub(crate) fn pack(
                     max_bytes,
                 });
             }
-            let next = std::mem::replace(&mut builder, BatchBuilder::new(0));
+            let next = std::mem::replace(&mut builder, new_batch());
             batches.push(next.build()?);
         }
         builder.push(&NewRecord {
