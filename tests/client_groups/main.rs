@@ -44,6 +44,8 @@ const JAVA_CONSUMER: Kind = classic("java", CONSUMER);
 const CONFLUENT: Kind = classic("confluent-kafka", &[]);
 const CONFLUENT_COOPERATIVE: Kind = classic("confluent-kafka", COOPERATIVE);
 const CONFLUENT_CONSUMER: Kind = classic("confluent-newest", CONSUMER);
+const CONFLUENT_0_9: Kind = classic("confluent-kafka", &["--api-version", "0.9.0"]);
+const JAVA_0_10_2: Kind = classic("java-0.10.2", &[]);
 const KAFKA_PYTHON: Kind = classic("kafka-python", &[]);
 const KAFKA_PYTHON_0_10: Kind = classic("kafka-python", &["--api-version", "0.10"]);
 const KAFKA_PYTHON_0_11: Kind = classic("kafka-python", &["--api-version", "0.11"]);
@@ -92,25 +94,19 @@ fn kafka_python_as_if_the_broker_were_0_11() {
     life(KAFKA_PYTHON_0_11, 2);
 }
 
-/// Such a client wants versions of ListOffsets and Fetch that Kafka 4 has given up too: it can
-/// share partitions, but read nothing.
 #[test]
 fn kafka_python_as_if_the_broker_were_0_10() {
-    let Some(mut stage) = Stage::set(KAFKA_PYTHON_0_10, "old") else {
-        return;
-    };
-    let first = stage.group.join(&[]);
-    stage.group.settle();
-    let second = stage.group.join(&["--session-ms", SHORT_SESSION_MS]);
-    stage.group.settle();
-    let third = stage.group.join(&[]);
-    stage.group.settle();
-    stage.group.leave(third);
-    stage.group.settle();
-    stage.group.kill(second);
-    stage.group.settle();
-    stage.group.leave(first);
-    stage.stop();
+    life(KAFKA_PYTHON_0_10, 2);
+}
+
+#[test]
+fn confluent_kafka_as_if_the_broker_were_0_9() {
+    life(CONFLUENT_0_9, 2);
+}
+
+#[test]
+fn java_of_2017() {
+    life(JAVA_0_10_2, 2);
 }
 
 #[test]

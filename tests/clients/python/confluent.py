@@ -2,10 +2,29 @@
 
 import sys
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    TIMESTAMP_NOT_AVAILABLE,
+    Consumer,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
 
 from membership import POLL_SECONDS, Membership
 from records import SILENCE_SECONDS, arguments, canonical, records
+
+
+def version_settings(options):
+    """What makes the client take the broker for one that tells no versions of its APIs."""
+    if not options.api_version:
+        return {}
+    # Both are deprecated, which the client says at length.
+    return {
+        "api.version.request": False,
+        "broker.version.fallback": options.api_version,
+        "log_level": 3,
+    }
 
 
 def produce(options):
@@ -20,9 +39,10 @@ def produce(options):
             "bootstrap.servers": options.bootstrap,
             "compression.codec": options.codec,
             "acks": options.acks,
-            "enable.idempotence": options.acks == "all",
+            "enable.idempotence": options.acks == "all" and not options.api_version,
             "linger.ms": 10,
             "message.timeout.ms": 60_000,
+            **version_settings(options),
         }
     )
     for record in records(options.input):
@@ -32,7 +52,7 @@ def produce(options):
                     options.topic,
                     key=record.key,
                     value=record.value,
-                    headers=record.headers,
+                    headers=None if options.api_version else record.headers,
                     timestamp=record.timestamp_ms,
                     partition=options.partition,
                     on_delivery=delivered,
@@ -53,6 +73,7 @@ def consume(options):
             "group.id": "unused: the partition is assigned by hand",
             "enable.auto.commit": False,
             "fetch.wait.max.ms": 100,
+            **version_settings(options),
         }
     )
     partition = TopicPartition(options.topic, options.partition, OFFSET_BEGINNING)
@@ -69,11 +90,11 @@ def consume(options):
             for message in messages:
                 if message.error():
                     sys.exit(f"confluent: {message.error()}")
-                _kind, timestamp_ms = message.timestamp()
+                kind, timestamp_ms = message.timestamp()
                 output.write(
                     canonical(
                         message.offset(),
-                        timestamp_ms,
+                        None if kind == TIMESTAMP_NOT_AVAILABLE else timestamp_ms,
                         message.key(),
                         message.headers(),
                         message.value(),
@@ -92,6 +113,7 @@ def join(options):
         "enable.auto.commit": False,
         "fetch.wait.max.ms": 100,
         "reconnect.backoff.max.ms": 1_000,
+        **version_settings(options),
     }
     if options.protocol == "classic":
         settings["session.timeout.ms"] = options.session_ms

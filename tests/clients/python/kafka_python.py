@@ -16,21 +16,34 @@ from membership import POLL_SECONDS, Membership
 from records import SILENCE_SECONDS, arguments, canonical, records
 
 
+def broker_version(options):
+    """What the broker is taken for, when that is said."""
+    return tuple(map(int, options.api_version.split("."))) if options.api_version else None
+
+
+def version_settings(options):
+    version = broker_version(options)
+    return {"api_version": version} if version else {}
+
+
 def produce(options):
+    # Such brokers know neither headers nor idempotence, nor times before 0.10.
+    old = options.api_version is not None and broker_version(options) < (0, 11)
     producer = KafkaProducer(
         bootstrap_servers=options.bootstrap,
         compression_type=None if options.codec == "none" else options.codec,
         acks="all" if options.acks == "all" else int(options.acks),
-        enable_idempotence=options.acks == "all",
+        enable_idempotence=options.acks == "all" and not old,
         linger_ms=10,
         batch_size=65_536,
+        **version_settings(options),
     )
     futures = [
         producer.send(
             options.topic,
             key=record.key,
             value=record.value,
-            headers=record.headers,
+            headers=None if old else record.headers,
             timestamp_ms=record.timestamp_ms,
             partition=options.partition,
         )
@@ -49,6 +62,7 @@ def consume(options):
         group_id=None,
         enable_auto_commit=False,
         fetch_max_wait_ms=100,
+        **version_settings(options),
     )
     partition = TopicPartition(options.topic, options.partition)
     consumer.assign([partition])
@@ -98,9 +112,7 @@ class Listener(ConsumerRebalanceListener):
 
 
 def join(options):
-    settings = {}
-    if options.api_version:
-        settings["api_version"] = tuple(map(int, options.api_version.split(".")))
+    settings = version_settings(options)
     if options.instance_id:
         settings["group_instance_id"] = options.instance_id
     consumer = KafkaConsumer(

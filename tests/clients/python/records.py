@@ -57,7 +57,7 @@ def canonical(offset, timestamp_ms, key, headers, value):
     )
     return b"%d\t%d\t%d\t%b\t%b\t%d\t%b\n" % (
         offset,
-        timestamp_ms,
+        -1 if timestamp_ms is None else timestamp_ms,
         -1 if key is None else len(key),
         key or b"",
         shown,
