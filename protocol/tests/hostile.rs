@@ -30,14 +30,20 @@ fn allowed(frame_bytes: usize) -> usize {
     frame_bytes * HEAP_BYTES_PER_BYTE + HEAP_BYTES_BASE + 4096
 }
 
-/// Decodes and says what it allocated in all.
+/// Decodes and says what it allocated in all: the least of three times, for the threads of the test
+/// harness allocate now and then.
 fn decode<M: Message>(version: i16, bytes: &[u8]) -> (Result<M, DecodeError>, usize) {
-    let bytes = Bytes::copy_from_slice(bytes);
-    let region = Region::new(ALLOCATOR);
-    let mut reader = Reader::new(bytes);
-    let message = M::decode(&mut reader, version);
-    let finished = message.and_then(|message| reader.finish().map(|()| message));
-    (finished, region.change().bytes_allocated)
+    let once = || {
+        let bytes = Bytes::copy_from_slice(bytes);
+        let region = Region::new(ALLOCATOR);
+        let mut reader = Reader::new(bytes);
+        let message = M::decode(&mut reader, version);
+        let finished = message.and_then(|message| reader.finish().map(|()| message));
+        (finished, region.change().bytes_allocated)
+    };
+    let times = [once(), once(), once()];
+    let least = times.into_iter().min_by_key(|(_, allocated)| *allocated);
+    least.expect("three times")
 }
 
 fn refused<M: Message>(version: i16, bytes: &[u8]) -> DecodeError {
