@@ -3,12 +3,13 @@
 //!
 //! Owns the running limit and the buffers. Never blocks: all input is at hand.
 
+use std::cell::RefCell;
 use std::io::{self, Read};
 
 use bytes::Bytes;
 use bytes::buf::{Buf, Reader};
 use flate2::bufread::MultiGzDecoder;
-use zstd::stream::raw::Operation;
+use zstd::zstd_safe::{self, DCtx, InBuffer, OutBuffer, ResetDirective};
 
 use super::{Compression, CompressionError, lz4, snappy};
 
@@ -135,7 +136,7 @@ fn fill(
 
 /// One or more zstd frames, skippable ones too.
 struct ZstdFrames {
-    decoder: zstd::stream::raw::Decoder<'static>,
+    context: IdleContext,
     input: Bytes,
     /// Whether the input so far ends where a frame does.
     between_frames: bool,
@@ -145,9 +146,8 @@ impl ZstdFrames {
     /// The largest window is zstd's own default limit, 128 MiB: the Java client's levels 20 and
     /// above need it. It is address space; only what output fills of it becomes memory.
     fn new(input: Bytes) -> Result<Self, Fault> {
-        let decoder = zstd::stream::raw::Decoder::new()?;
         Ok(Self {
-            decoder,
+            context: IdleContext::take()?,
             input,
             between_frames: false,
         })
@@ -158,15 +158,70 @@ impl ZstdFrames {
             if self.input.is_empty() && self.between_frames {
                 return Ok(0);
             }
-            let status = self.decoder.run_on_buffers(&self.input, out)?;
-            self.input.advance(status.bytes_read);
-            self.between_frames = status.remaining == 0;
-            if status.bytes_written > 0 {
-                return Ok(status.bytes_written);
+            let mut source = InBuffer::around(&self.input);
+            let mut target = OutBuffer::around(&mut *out);
+            let hint = self
+                .context
+                .get()
+                .decompress_stream(&mut target, &mut source);
+            let (read, written) = (source.pos(), target.pos());
+            let hint = hint.map_err(|code| Fault::from(zstd_safe::get_error_name(code)))?;
+            self.input.advance(read);
+            self.between_frames = hint == 0;
+            if written > 0 {
+                return Ok(written);
             }
             if self.input.is_empty() && !self.between_frames {
                 return Err(Fault::from("the last frame is incomplete"));
             }
         }
+    }
+}
+
+/// Contexts that one thread keeps for its next zstd batches.
+const CONTEXTS_KEPT: usize = 2;
+
+/// Most memory of a context that is kept, bytes: those that met a large window are let go.
+const CONTEXT_BYTES_KEPT: usize = 1 << 20;
+
+thread_local! {
+    static CONTEXTS: RefCell<Vec<DCtx<'static>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A decompression context, given back to its thread when dropped: making one takes longer than
+/// decompressing a small batch.
+struct IdleContext(Option<DCtx<'static>>);
+
+impl IdleContext {
+    fn take() -> Result<Self, Fault> {
+        let kept = CONTEXTS.with_borrow_mut(Vec::pop);
+        let context = kept.or_else(DCtx::try_create);
+        match context {
+            Some(context) => Ok(Self(Some(context))),
+            None => Err(Fault::from("no memory for zstd")),
+        }
+    }
+
+    fn get(&mut self) -> &mut DCtx<'static> {
+        self.0.as_mut().expect("only given up when dropped")
+    }
+}
+
+impl Drop for IdleContext {
+    fn drop(&mut self) {
+        let Some(mut context) = self.0.take() else {
+            return;
+        };
+        let usable = context.reset(ResetDirective::SessionOnly).is_ok();
+        if !usable || context.sizeof() > CONTEXT_BYTES_KEPT {
+            return;
+        }
+        // The thread may be ending, with its contexts gone already.
+        let _ = CONTEXTS.try_with(|contexts| {
+            let mut contexts = contexts.borrow_mut();
+            if contexts.len() < CONTEXTS_KEPT {
+                contexts.push(context);
+            }
+        });
     }
 }
