@@ -42,8 +42,9 @@ pub(crate) fn of(outcome: &Outcome) -> Figures {
         put("produce_requests_per_s", outcome.requests as f64 / seconds);
         put("produce_records_per_s", outcome.records as f64 / seconds);
         put("produce_mb_per_s", outcome.bytes as f64 / 1e6 / seconds);
-        put("served_per_connection_min", outcome.served_min_max.0 as f64);
-        put("served_per_connection_max", outcome.served_min_max.1 as f64);
+        let served = |end: Option<&u64>| end.copied().unwrap_or_default() as f64;
+        put("served_per_connection_min", served(outcome.served.first()));
+        put("served_per_connection_max", served(outcome.served.last()));
     }
     if outcome.fetches > 0 {
         put("fetch_requests_per_s", outcome.fetches as f64 / seconds);

@@ -143,11 +143,8 @@ impl<'a> Generator<'a> {
         self.run_window()?;
         self.drain()?;
         self.progress.finish();
-        let served = || self.served.iter().copied();
-        self.outcome.served_min_max = (
-            served().min().unwrap_or_default(),
-            served().max().unwrap_or_default(),
-        );
+        self.served.sort_unstable();
+        self.outcome.served = self.served;
         Ok(self.outcome)
     }
 

@@ -90,8 +90,8 @@ pub(crate) struct Outcome {
     pub(crate) unanswered: u64,
     /// Batches that were acknowledged and never consumed, or the other way round.
     pub(crate) unpaired: u64,
-    /// Requests answered inside the window on the connection that had the fewest, and the most.
-    pub(crate) served_min_max: (u64, u64),
+    /// Requests answered inside the window on each connection, ascending.
+    pub(crate) served: Vec<u64>,
 }
 
 impl Outcome {
@@ -122,7 +122,7 @@ impl Outcome {
             resident_bytes_max: 0,
             unanswered: 0,
             unpaired: 0,
-            served_min_max: (0, 0),
+            served: Vec::new(),
         })
     }
 

@@ -132,7 +132,18 @@ impl OverloadOptions {
     fn judge(&self, outcome: &Outcome) -> bool {
         let seconds = outcome.elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        let (least, most) = outcome.served_min_max;
+        let tenths: Vec<u64> = (0..=10)
+            .filter_map(|tenth| {
+                outcome
+                    .served
+                    .get(outcome.served.len().saturating_sub(1) * tenth / 10)
+            })
+            .copied()
+            .collect();
+        let (least, most) = (
+            tenths.first().copied().unwrap_or_default(),
+            tenths.last().copied().unwrap_or_default(),
+        );
         let unfairness = most as f64 / least.max(1) as f64;
         println!(
             "{} connections x {} in flight, {} slow readers, {seconds:.1} s: {:.0} requests/s, {:.1} MB/s",
@@ -148,6 +159,7 @@ impl OverloadOptions {
             mib(outcome.resident_bytes_max)
         );
         println!("served: least {least}, most {most} requests of a connection: {unfairness:.2} x");
+        println!("requests served on each tenth of the connections, up to: {tenths:?}");
         println!(
             "replies with errors {} (first code {:?}), not answered within 10 s of the end {}",
             outcome.failures, outcome.first_error, outcome.unanswered
