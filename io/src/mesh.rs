@@ -35,6 +35,10 @@ const SLICE_NS_MAX: u64 = 100_000;
 /// Requests taken from one lane before the next lane has its turn.
 const TURN_REQUESTS_MAX: usize = 16;
 
+/// Requests taken from each lane for one call of the shard to itself. One is fair among shards: a
+/// shard with many busy connections asks itself so often that its pump has hardly a turn.
+const RELIEF_REQUESTS_MAX: usize = 1;
+
 /// The shard that was asked has ended, or dropped the request without a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the shard that was asked is gone")]
@@ -123,6 +127,9 @@ impl<Request: Send + 'static, Reply: Send + 'static> Mesh<Request, Reply> {
                 }),
                 handler: RefCell::new(None),
                 local: RefCell::new(VecDeque::new()),
+                taken: (0..self.shared.count())
+                    .map(|_| RefCell::default())
+                    .collect(),
                 shared: Arc::clone(&self.shared),
             }),
         }
@@ -236,7 +243,12 @@ struct Inner<Request, Reply> {
     handler: RefCell<Option<Handler<Request, Reply>>>,
     /// Calls of this shard to itself that came before or inside the handler.
     local: RefCell<VecDeque<(Request, SlotId)>>,
+    /// Requests taken over from each lane and not handled yet; their credits are still out, so a
+    /// lane and its entry here together hold no more than the lane's capacity.
+    taken: Vec<RefCell<Taken<Request>>>,
 }
+
+type Taken<Request> = VecDeque<(SlotId, Request)>;
 
 /// One shard's end of the mesh. Cheap to clone; stays on its shard.
 pub struct Endpoint<Request, Reply> {
@@ -378,6 +390,7 @@ impl<Request, Reply> Inner<Request, Reply> {
         if destination == self.index {
             self.local.borrow_mut().push_back((request, slot));
             self.run_local();
+            self.relieve();
         } else {
             let lane = &self.shared.requests(self.index, destination).lane;
             match lane.push((slot, request)) {
@@ -392,6 +405,45 @@ impl<Request, Reply> Inner<Request, Reply> {
             port: Rc::clone(&self.port),
             slot: Some(slot),
         }
+    }
+
+    /// Lets every other shard have its turn beside a call of this shard to itself.
+    fn relieve(&self) {
+        for source in 0..self.taken.len() {
+            if source != self.index {
+                self.turn(source, RELIEF_REQUESTS_MAX);
+            }
+        }
+    }
+
+    /// Hands up to `count_max` requests of one lane to the handler; how many there were. None
+    /// inside the handler, or before there is one.
+    fn turn(&self, source: usize, count_max: usize) -> usize {
+        let Ok(mut handler) = self.handler.try_borrow_mut() else {
+            return 0;
+        };
+        let Some(handler) = handler.as_mut() else {
+            return 0;
+        };
+        let mut count = 0;
+        while count < count_max {
+            let Some((slot, request)) = self.next_of(source) else {
+                break;
+            };
+            handler(request, self.responder(Home::Shard(source, slot)));
+            count += 1;
+        }
+        self.return_credits(source, count);
+        count
+    }
+
+    fn next_of(&self, source: usize) -> Option<(SlotId, Request)> {
+        let lane = &self.shared.requests(source, self.index).lane;
+        let mut taken = self.taken[source].borrow_mut();
+        if taken.is_empty() && lane.is_ready() {
+            lane.take(&mut taken);
+        }
+        taken.pop_front()
     }
 
     /// Hands calls of this shard to itself straight to its handler; inside the handler or before

@@ -21,6 +21,12 @@ use super::service::{Admitted, Answer, Pace, Reply, Service};
 /// Bytes of an unfinished frame that a connection may hold without asking the shard's budget.
 const UNFINISHED_BYTES_FREE: usize = 64 << 10;
 
+/// Bytes of requests that one connection brings in before the others have their turn.
+const TURN_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes that every request costs besides its own: its place in the queues and its answer's future.
+const REQUEST_BYTES_EXTRA: usize = 512;
+
 /// What all connections of a shard share.
 pub(crate) struct Server<W, H> {
     /// The shard's world.
@@ -60,6 +66,7 @@ async fn read_requests<W: World, H: Service, S: Stream>(
     let mut reader = Reader {
         frames: FrameBuffer::new(server.frame_bytes_max),
         unfinished: None,
+        turn_bytes: 0,
         server: &server,
         link: &link,
     };
@@ -84,6 +91,8 @@ struct Reader<'a, W, H> {
     frames: FrameBuffer,
     /// Held for a frame that is too large to be free and has not come whole.
     unfinished: Option<Grant>,
+    /// Bytes of requests since the others had their turn.
+    turn_bytes: usize,
     server: &'a Rc<Server<W, H>>,
     link: &'a Rc<Link>,
 }
@@ -96,6 +105,11 @@ impl<W: World, H: Service> Reader<'_, W, H> {
     /// Admits one request and queues its answer. `None` ends the reader.
     async fn take(&mut self, session: &mut H::Session, frame: Bytes) -> Option<()> {
         self.link.unfinished_since_ns.set(None);
+        self.turn_bytes += frame.len();
+        if self.turn_bytes > TURN_BYTES_MAX {
+            self.turn_bytes = 0;
+            self.link.reading(self.server.world.pause()).await?;
+        }
         self.link.room(frame.len()).await?;
         if H::is_fetch(&frame) {
             self.link.no_fetch().await?;
@@ -103,9 +117,8 @@ impl<W: World, H: Service> Reader<'_, W, H> {
         let grant = match self.unfinished.take() {
             Some(grant) => grant,
             None => {
-                self.link
-                    .reading(self.server.budget.take(frame.len()))
-                    .await?
+                let bytes = frame.len() + REQUEST_BYTES_EXTRA;
+                self.link.reading(self.server.budget.take(bytes)).await?
             }
         };
         let admit = AssertUnwindSafe(self.server.service.admit(session, frame)).catch_unwind();

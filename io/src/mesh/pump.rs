@@ -16,9 +16,6 @@ type Outside<Request, Reply> = (Request, Arc<remote::Cell<Reply>>);
 /// Working memory of a shard's pump.
 pub(super) struct Pump<Request, Reply> {
     inner: Rc<Inner<Request, Reply>>,
-    /// Requests taken over from each lane and not handled yet; their credits are still out, so a
-    /// lane and its entry here together hold no more than the lane's capacity.
-    taken: Vec<VecDeque<(SlotId, Request)>>,
     outside: VecDeque<Outside<Request, Reply>>,
     replies: VecDeque<(SlotId, Result<Reply, Lost>)>,
     /// Whose turn is next.
@@ -27,10 +24,8 @@ pub(super) struct Pump<Request, Reply> {
 
 impl<Request, Reply> Pump<Request, Reply> {
     pub(super) fn new(inner: Rc<Inner<Request, Reply>>) -> Self {
-        let count = inner.shared.count();
         inner.run_local();
         Pump {
-            taken: (0..count).map(|_| VecDeque::new()).collect(),
             outside: VecDeque::new(),
             replies: VecDeque::new(),
             next: 0,
@@ -69,7 +64,7 @@ impl<Request, Reply> Pump<Request, Reply> {
     }
 
     fn drain_replies(&mut self) {
-        for other in 0..self.taken.len() {
+        for other in 0..self.inner.taken.len() {
             let lane = self.inner.shared.replies.lane(other, self.inner.index);
             if lane.is_ready() {
                 lane.take(&mut self.replies);
@@ -91,7 +86,7 @@ impl<Request, Reply> Pump<Request, Reply> {
 
     /// One turn for every lane and the outside inbox; whether anything was handled.
     fn turns(&mut self, slice_is_over: impl Fn() -> bool) -> bool {
-        let sources = self.taken.len() + 1;
+        let sources = self.inner.taken.len() + 1;
         let mut worked = false;
         for _ in 0..sources {
             let source = self.next;
@@ -99,7 +94,7 @@ impl<Request, Reply> Pump<Request, Reply> {
             let handled = if source + 1 == sources {
                 self.turn_outside()
             } else if source != self.inner.index {
-                self.turn(source)
+                self.inner.turn(source, TURN_REQUESTS_MAX)
             } else {
                 0
             };
@@ -113,26 +108,6 @@ impl<Request, Reply> Pump<Request, Reply> {
             }
         }
         worked
-    }
-
-    fn turn(&mut self, source: usize) -> usize {
-        let inner = &*self.inner;
-        let requests = inner.shared.requests(source, inner.index);
-        let taken = &mut self.taken[source];
-        if taken.is_empty() && requests.lane.is_ready() {
-            requests.lane.take(taken);
-        }
-        let count = taken.len().min(TURN_REQUESTS_MAX);
-        if count == 0 {
-            return 0;
-        }
-        let mut handler = inner.handler.borrow_mut();
-        let handler = handler.as_mut().expect("a serving shard has a handler");
-        for (slot, request) in taken.drain(..count) {
-            handler(request, inner.responder(Home::Shard(source, slot)));
-        }
-        inner.return_credits(source, count);
-        count
     }
 
     fn turn_outside(&mut self) -> usize {
@@ -157,8 +132,8 @@ impl<Request, Reply> Pump<Request, Reply> {
     fn anything_ready(&self) -> bool {
         let inner = &*self.inner;
         let (shared, index) = (&inner.shared, inner.index);
-        let from_shards = (0..self.taken.len()).any(|other| {
-            !self.taken[other].is_empty()
+        let from_shards = (0..inner.taken.len()).any(|other| {
+            !inner.taken[other].borrow().is_empty()
                 || shared.replies.lane(other, index).is_ready()
                 || shared.requests(other, index).lane.is_ready()
                 || (inner.lanes[other].has_waiters() && shared.requests(index, other).has_credits())
@@ -170,9 +145,10 @@ impl<Request, Reply> Pump<Request, Reply> {
 impl<Request, Reply> Drop for Pump<Request, Reply> {
     /// The shard stops serving: requests taken over but not handled are lost, and said to be.
     fn drop(&mut self) {
-        for (source, taken) in self.taken.iter_mut().enumerate() {
+        for (source, taken) in self.inner.taken.iter().enumerate() {
+            let taken = taken.take();
             let count = taken.len();
-            for (slot, request) in taken.drain(..) {
+            for (slot, request) in taken {
                 drop(request);
                 drop(self.inner.responder(Home::Shard(source, slot)));
             }

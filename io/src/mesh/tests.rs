@@ -400,3 +400,35 @@ fn waiters_that_give_up_pass_their_turn_on() {
         assert!(pool.try_take() && !pool.try_take());
     }
 }
+
+/// A shard that is busy with itself serves the others as often, although its pump has no turn.
+#[test]
+fn a_shard_that_asks_itself_does_not_starve_the_others() {
+    let mut simulation = Simulation::new(3);
+    let world = simulation.world();
+    let mesh = Mesh::<usize, ()>::new(2, MeshOptions::default());
+    let (busy, other) = (mesh.endpoint(0), mesh.endpoint(1));
+    let served = Rc::new(RefCell::new(Vec::new()));
+    let (handled, pump, serving) = (Rc::clone(&served), world.clone(), busy.clone());
+    world.spawn(async move {
+        let handler = move |from, responder: Responder<()>| {
+            handled.borrow_mut().push(from);
+            responder.reply(());
+        };
+        serving.serve(&pump, handler).await;
+    });
+    let calls = simulation.run(async {
+        world.sleep_for(Duration::from_millis(1)).await;
+        let mut calls = Vec::new();
+        for _ in 0..50 {
+            calls.push(other.send(0, 1).await);
+        }
+        // No other task runs before all of these are sent.
+        for _ in 0..50 {
+            calls.push(busy.send(0, 0).await);
+        }
+        calls
+    });
+    assert_eq!(*served.borrow(), [0, 1].repeat(50));
+    drop(calls);
+}
