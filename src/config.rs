@@ -27,7 +27,7 @@ use keys::Values;
 const DEFAULT_DATA_DIR: &str = "./data";
 /// Bytes of unanswered requests and unread replies a shard holds when
 /// `queued.max.request.bytes` is not set: Kafka has no bound there, Chronik always has one.
-const DEFAULT_QUEUED_BYTES_PER_SHARD: usize = 256 << 20;
+const DEFAULT_QUEUED_BYTES_PER_SHARD: usize = 128 << 20;
 /// Most shards that are ever started, far above the cores of today's machines.
 const SHARDS_MAX: usize = 1024;
 /// Smallest write-behind ring, bytes: one batch may take a quarter of it.
@@ -108,8 +108,10 @@ pub struct Config {
     pub rack: Option<String>,
     /// Cluster id for a new data directory; `None` takes a random one.
     pub cluster_id: Option<Uuid>,
-    /// Executors; `None` means one for each core the process may use.
+    /// Executors; `None` means as many as suit the cores and the listeners.
     pub shards: Option<NonZeroUsize>,
+    /// Whether each keeps to a core of its own; `None` means what suits the listeners.
+    pub pinned: Option<bool>,
     /// Bytes of each shard's write-behind ring; 0 for none.
     pub write_behind_bytes: usize,
     /// Whether Metadata and Produce may create topics.
@@ -163,6 +165,7 @@ impl Config {
             rack: values.text("broker.rack").map(str::to_owned),
             cluster_id: cluster_id(&values)?,
             shards: NonZeroUsize::new(shards),
+            pinned: pinned(&values)?,
             write_behind_bytes: sizes.write_behind,
             auto_create_topics: values.flag("auto.create.topics.enable", true)?,
             delete_topic_enable: values.flag("delete.topic.enable", true)?,
@@ -228,6 +231,14 @@ impl Sizes {
             fetch,
             write_behind: write_behind_bytes(values)?,
         })
+    }
+}
+
+fn pinned(values: &Values<'_>) -> Result<Option<bool>, ConfigError> {
+    const KEY: &str = "chronik.shards.pinned";
+    match values.text(KEY) {
+        Some(_) => values.flag(KEY, true).map(Some),
+        None => Ok(None),
     }
 }
 

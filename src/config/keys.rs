@@ -12,9 +12,10 @@ use chronik_protocol::configs;
 use super::ConfigError;
 
 /// Keys that Chronik adds to Kafka's and that only mean something at start.
-const AT_START: [&str; 3] = [
+const AT_START: [&str; 4] = [
     "chronik.cluster.id",
     "chronik.shards",
+    "chronik.shards.pinned",
     "chronik.writebehind.bytes",
 ];
 

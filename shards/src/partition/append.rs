@@ -18,11 +18,8 @@ use crate::catalog::TimestampKind;
 use crate::log::segment::BatchFacts;
 use crate::request::{Acks, AppendPart, AppendResult};
 
-/// Bytes of appends that may wait for room in one partition. What does not fit is refused with a
-/// retriable error; the connections' byte budgets make that rare.
-const ADMISSION_BYTES_MAX: usize = 64 << 20;
-
-/// Appends that wait for room, in order of arrival.
+/// Appends that wait for room, in order of arrival. Their bytes are bounded by the budgets of the
+/// connections they came from: a client that sends too much is not read, and gets no error.
 #[derive(Default)]
 pub(super) struct Admission {
     queue: VecDeque<Waiting>,
@@ -105,10 +102,6 @@ impl<W: World> Partition<W> {
                 Placed::Rejected(result) => return AppendOutcome::Done(result),
                 Placed::NoRoom => {}
             }
-        }
-        if self.admission.bytes.saturating_add(batch.bytes.len()) > ADMISSION_BYTES_MAX {
-            let why = "too many bytes wait to be appended to this partition";
-            return AppendOutcome::Done(self.storage_error(why));
         }
         self.admission.push(Waiting {
             batch,
