@@ -9,6 +9,7 @@ mod blocking;
 mod file;
 mod mapping;
 mod names;
+mod reading;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use blocking::Helper;
 use bytes::Bytes;
 use glommio::io::DmaFile;
 use glommio::timer::Timer;
+use reading::Readers;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
@@ -59,6 +61,10 @@ pub(crate) struct Inner {
     space: Helper,
     /// Zeroing ahead that takes its time.
     zeros: Helper,
+    /// What would keep the shard from its other tasks.
+    computations: Helper,
+    /// Large reads.
+    readers: Readers,
     /// Files whose space is being made or waits for that.
     preparing: Arc<AtomicUsize>,
     /// Devices for which glommio has been shown a file that makes it judge polling rightly.
@@ -87,6 +93,8 @@ impl DirectWorld {
                 names: Helper::new(format!("names-{shard}")),
                 space: Helper::new(format!("space-{shard}")),
                 zeros: Helper::new(format!("zeros-{shard}")),
+                computations: Helper::new(format!("compute-{shard}")),
+                readers: Readers::new(shard),
                 preparing: Arc::default(),
                 devices: RefCell::new(BTreeMap::new()),
                 work: Watchdog::shard(watchdog, shard),
@@ -306,6 +314,14 @@ impl World for DirectWorld {
 
     async fn pause(&self) {
         Timer::new(PAUSE).await;
+    }
+
+    async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<T> {
+        let _io = self.begin_io();
+        self.inner.computations.run(move || Ok(work())).await
     }
 
     fn random_u64(&self) -> u64 {

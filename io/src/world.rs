@@ -119,6 +119,16 @@ pub trait World: Clone + 'static {
     /// every 100 µs: the executors never preempt by timer (see the crate's `executor` module).
     fn pause(&self) -> impl Future<Output = ()>;
 
+    /// Runs a long computation on a thread beside the shard, whose other tasks run meanwhile. Worth
+    /// it from about 50 µs on: the hop there and back takes as long.
+    ///
+    /// # Errors
+    /// When no thread can be had.
+    async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<T>;
+
     /// 64 random bits: unpredictable in the real world, from the seed in the simulated one.
     fn random_u64(&self) -> u64;
 

@@ -9,6 +9,7 @@
 mod tail;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use bytes::Bytes;
 use chronik_protocol::Records;
@@ -77,6 +78,8 @@ pub(crate) struct ColdBlock {
     pub(crate) marks: Vec<(i64, usize)>,
     /// One more than the last batch's last offset.
     pub(crate) next_offset: i64,
+    /// It was read from where another block in the cache ended: its reader goes straight on.
+    pub(crate) goes_on: bool,
 }
 
 impl ColdBlock {
@@ -89,6 +92,7 @@ impl ColdBlock {
             bytes,
             marks: Vec::new(),
             next_offset: i64::MIN,
+            goes_on: false,
         }
     }
 
@@ -110,6 +114,10 @@ impl ColdBlock {
 
     /// The batches a reader gets out of this block, as one slice.
     pub(crate) fn select(&self, limits: &ReadLimits) -> Bytes {
+        self.bytes.slice(self.range(limits))
+    }
+
+    fn range(&self, limits: &ReadLimits) -> Range<usize> {
         let mark = self
             .marks
             .partition_point(|mark| mark.0 <= limits.fetch_offset);
@@ -129,7 +137,7 @@ impl ColdBlock {
             at += size;
         }
         let end = at.min(self.bytes.len());
-        self.bytes.slice(start.unwrap_or(end).min(end)..end)
+        start.unwrap_or(end).min(end)..end
     }
 }
 
@@ -207,9 +215,26 @@ impl BatchCache {
             .iter()
             .position(|(id, block)| *id == partition && block.covers(limits.fetch_offset))?;
         let (id, block) = self.cold.remove(at)?;
-        let selected = block.select(limits);
-        self.cold.push_back((id, block));
+        let range = block.range(limits);
+        let selected = block.bytes.slice(range.clone());
+        if block.goes_on && range.end == block.bytes.len() {
+            // Its reader goes straight on: of less use now than any other.
+            self.cold.push_front((id, block));
+        } else {
+            self.cold.push_back((id, block));
+        }
         Some(Records::from(selected))
+    }
+
+    /// Where the block behind the one with `offset` begins, if readers of that go straight on and the
+    /// next one is not in the cache.
+    pub(crate) fn ahead_of(&self, partition: PartitionId, offset: i64) -> Option<i64> {
+        let mut blocks = self.cold.iter().filter(|(id, _)| *id == partition);
+        let (_, block) = blocks.find(|(_, block)| block.covers(offset))?;
+        let next = block.next_offset;
+        let mut blocks = self.cold.iter().filter(|(id, _)| *id == partition);
+        let has_next = blocks.any(|(_, block)| block.covers(next));
+        (block.goes_on && !has_next).then_some(next)
     }
 
     /// Segment and position behind the block that ends with `offset`: where a reader that goes

@@ -26,7 +26,7 @@ use crate::log::checkpoint::{
 };
 use crate::log::directory::{PartitionDir, PartitionDirState};
 use crate::metrics::Counters;
-use crate::partition::{OffsetJob, Partition, ReadJob};
+use crate::partition::{OffsetJob, Partition, ReadDone, ReadJob};
 use crate::placement::COORDINATOR_SHARD;
 use crate::request::{Reply, Request};
 use crate::shard::{Done, Effect, OpenTask, Shard};
@@ -138,7 +138,10 @@ impl<W: World> Driver<W> {
                 let done = job.perform().await;
                 driver.done(Done::Job(done));
             }),
-            Effect::Read { read, part, job } => self.spawn_read(read, part, job),
+            Effect::Read { read, part, job } => {
+                self.spawn_read(job, move |done| Done::Read { read, part, done });
+            }
+            Effect::ReadAhead(job) => self.spawn_read(job, Done::ReadAhead),
             Effect::Offsets { query, part, job } => self.spawn_offsets(query, part, job),
             Effect::Open(task) => self.spawn(|driver| async move {
                 let id = task.options.id;
@@ -173,30 +176,15 @@ impl<W: World> Driver<W> {
                 let result = write_behind::make(&driver.inner.world, &data, shard, bytes).await;
                 driver.done(Done::RingMade(result));
             }),
-            Effect::Rest => self.spawn(|driver| async move {
-                driver.inner.world.pause().await;
-                driver.done(Done::Rested);
-            }),
-            Effect::RestFromChores => self.spawn(|driver| async move {
-                driver.inner.world.pause().await;
-                driver.done(Done::RestedFromChores);
-            }),
-            Effect::RememberRest => self.spawn(|driver| async move {
-                driver.inner.world.pause().await;
-                driver.done(Done::RememberRested);
-            }),
+            Effect::Rest => self.rest(Done::Rested),
+            Effect::RestFromChores => self.rest(Done::RestedFromChores),
+            Effect::RememberRest => self.rest(Done::RememberRested),
             Effect::WriteRemembered { path, bytes } => self.spawn(move |driver| async move {
                 let result = driver.inner.world.write_file_atomic(&path, &bytes).await;
                 driver.done(Done::RememberedWritten(result));
             }),
-            Effect::GroupRead(job) => self.spawn(|driver| async move {
-                let done = job.perform().await;
-                driver.done(Done::GroupRead(done));
-            }),
-            Effect::GroupRest => self.spawn(|driver| async move {
-                driver.inner.world.pause().await;
-                driver.done(Done::GroupRested);
-            }),
+            Effect::GroupRead(job) => self.spawn_read(job, Done::GroupRead),
+            Effect::GroupRest => self.rest(Done::GroupRested),
             Effect::Loaded(result) => self.loaded(result),
             catalogue => self.perform_catalogue(catalogue),
         }
@@ -240,10 +228,18 @@ impl<W: World> Driver<W> {
         self.inner.world.spawn(task(self.clone()));
     }
 
-    fn spawn_read(&self, read: usize, part: usize, job: ReadJob<W>) {
+    fn spawn_read(&self, job: ReadJob<W>, tell: impl FnOnce(ReadDone<W>) -> Done<W> + 'static) {
         self.spawn(|driver| async move {
             let done = job.perform().await;
-            driver.done(Done::Read { read, part, done });
+            driver.done(tell(done));
+        });
+    }
+
+    /// Lets other tasks run before the state goes on.
+    fn rest(&self, then: Done<W>) {
+        self.spawn(|driver| async move {
+            driver.inner.world.pause().await;
+            driver.done(then);
         });
     }
 

@@ -63,7 +63,7 @@ pub const PENDING_APPENDS_MAX: usize = 256 * 1024;
 pub const CACHE_TAIL_BYTES: usize = 64 * 1024 * 1024;
 
 /// Bytes read from disk that one shard keeps in memory.
-pub const CACHE_COLD_BYTES: usize = 16 * 1024 * 1024;
+pub const CACHE_COLD_BYTES: usize = 48 * 1024 * 1024;
 
 /// Bytes of sealed segments' indexes that one shard keeps in memory.
 pub const CACHE_INDEX_BYTES: usize = 8 * 1024 * 1024;

@@ -4,6 +4,7 @@
 //! goes in through `&mut self`, effects come out, nothing is awaited (design D6). Generic over the
 //! way back to a caller, so that tests need no mesh.
 
+mod ahead;
 mod appends;
 mod apply;
 mod behind;
@@ -44,6 +45,7 @@ use crate::request::{
     PartitionId, Reply, Request,
 };
 use crate::write_behind::{Ring, WriteBehind};
+use ahead::Aheads;
 use appends::PendingAppend;
 use apply::Applying;
 pub(crate) use apply::OpenTask;
@@ -93,6 +95,8 @@ pub(crate) enum Effect<W: World, R> {
     MakeRing {
         bytes: usize,
     },
+    /// Reads a block into the cache before somebody asks for it.
+    ReadAhead(ReadJob<W>),
     /// Lets other tasks of the shard run, then comes back.
     Rest,
     /// As `Rest`, for work on old segments.
@@ -120,6 +124,7 @@ pub(crate) enum Done<W: World> {
         part: usize,
         done: ReadDone<W>,
     },
+    ReadAhead(ReadDone<W>),
     Offsets {
         query: usize,
         part: usize,
@@ -186,6 +191,7 @@ pub(crate) struct Shard<W: World, R> {
     /// Reads that wait until fewer bytes are being read from disk.
     read_queue: VecDeque<(crate::request::ReadRequest, R)>,
     disk_read_bytes: usize,
+    aheads: Aheads,
     offset_queries: Slab<PendingOffsets<R>>,
     /// Searches that wait until what they may find is written.
     unwritten_queries: Vec<UnwrittenQueries<R>>,
@@ -255,6 +261,7 @@ impl<W: World, R> Shard<W, R> {
             reads: Slab::new(),
             read_queue: VecDeque::new(),
             disk_read_bytes: 0,
+            aheads: Aheads::default(),
             offset_queries: Slab::new(),
             unwritten_queries: Vec::new(),
             purgatory: Purgatory::default(),
@@ -385,6 +392,7 @@ impl<W: World, R> Shard<W, R> {
         match done {
             Done::Job(done) => self.job_done(done),
             Done::Read { read, part, done } => self.read_done(read, part, done),
+            Done::ReadAhead(done) => self.ahead_done(done),
             Done::Offsets { query, part, done } => self.offsets_done(query, part, done),
             Done::Opened { id, result } => self.opened(id, result),
             Done::Removed { id, result } => self.removed(id, result),

@@ -2,8 +2,10 @@
 //!
 //! Owns one glommio `DmaFile` (from its first use on) and the file's length. Lives on the shard that opened it. Reads are
 //! split into bounded pieces and clamped to the known length, because glommio returns too much at
-//! an unaligned end and hangs in very long reads. Cutting and zeroing run on the helper threads.
+//! an unaligned end and hangs in very long reads. Large reads, cutting and zeroing run on the helper
+//! threads.
 
+use super::reading::LARGE_BYTES;
 use super::{DirectWorld, names};
 use crate::storage::{
     BLOCK_BYTES, BlockBuffer, File, Preparation, READ_PIECE_BYTES_MAX, block_ceiling, block_floor,
@@ -189,6 +191,11 @@ impl File for DirectFile {
         let end = position.saturating_add(len as u64).min(self.len.get());
         if position >= end {
             return Ok(Bytes::new());
+        }
+        if end - position >= LARGE_BYTES as u64 {
+            let _io = self.world.begin_io();
+            let readers = &self.world.inner.readers;
+            return readers.read(self.duplicate().await?, position, end).await;
         }
         // Bounded by the file's own length.
         let mut bytes = BytesMut::with_capacity((end - position) as usize);

@@ -107,6 +107,14 @@ impl World for SimulatedWorld {
         self.sleep_until(self.monotonic_ns() + 1_000).await;
     }
 
+    async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<T> {
+        self.pause().await;
+        Ok(work())
+    }
+
     fn random_u64(&self) -> u64 {
         self.core.random.borrow_mut().next_u64()
     }

@@ -104,7 +104,8 @@ impl<W: World> Partition<W> {
         }
         match done.block {
             Ok(None) => self.read_result(done.isolation, Records::default()),
-            Ok(Some(block)) => {
+            Ok(Some(mut block)) => {
+                block.goes_on = cache.cold_end(self.id, done.limits.fetch_offset).is_some();
                 let records = Records::from(block.select(&done.limits));
                 cache.push_cold(self.id, block);
                 self.read_result(done.isolation, records)

@@ -25,8 +25,8 @@ use crate::request::{Isolation, PartitionId};
 const READ_AHEAD_BYTES: usize = 1 << 20;
 /// Bytes read at once even if more was asked for; a single longer batch is read whole.
 const READ_BYTES_MAX: usize = 4 << 20;
-/// Bytes checked before other tasks get their turn.
-const SLICE_BYTES: usize = 256 << 10;
+/// Bytes that are checked on the shard; more would keep its other tasks waiting.
+const CHECKED_HERE_BYTES_MAX: usize = 128 << 10;
 
 /// Where in a segment a read begins.
 #[derive(Clone)]
@@ -212,10 +212,7 @@ impl<W: World> ReadJob<W> {
                 .read_at(position, length)
                 .await
                 .map_err(ReadFailure::Io)?;
-            let mut found = Walk::new(source.base_offset);
-            let end = found
-                .over(&self.world, &chunk, self.limits.fetch_offset)
-                .await;
+            let (found, end) = self.check(source, chunk.clone()).await?;
             if let Some(block) = found.into_block(position, &chunk) {
                 return Ok(Some(block));
             }
@@ -235,6 +232,25 @@ impl<W: World> ReadJob<W> {
                 }
             }
         }
+    }
+
+    /// Looks for the wanted batches in a chunk; a large one is checked off the shard's core.
+    async fn check(
+        &self,
+        source: &Source<W>,
+        chunk: Bytes,
+    ) -> Result<(Walk, WalkEnd), ReadFailure> {
+        let (segment, wanted) = (source.base_offset, self.limits.fetch_offset);
+        let is_small = chunk.len() <= CHECKED_HERE_BYTES_MAX;
+        let walk = move || {
+            let mut walk = Walk::new(segment);
+            let end = walk.over(&chunk, wanted);
+            (walk, end)
+        };
+        if is_small {
+            return Ok(walk());
+        }
+        self.world.compute(walk).await.map_err(ReadFailure::Io)
     }
 }
 
@@ -280,8 +296,8 @@ impl Walk {
     }
 
     /// Checks batch after batch; those from the wanted offset on form the block.
-    async fn over<W: World>(&mut self, world: &W, chunk: &[u8], fetch_offset: i64) -> WalkEnd {
-        let (mut at, mut slice) = (0, 0);
+    fn over(&mut self, chunk: &[u8], fetch_offset: i64) -> WalkEnd {
+        let mut at = 0;
         loop {
             let rest = chunk.get(at..).unwrap_or_default();
             match scan(rest) {
@@ -293,11 +309,6 @@ impl Walk {
                         self.end = at + size;
                     }
                     at += size;
-                    slice += size;
-                    if slice > SLICE_BYTES {
-                        slice = 0;
-                        world.pause().await;
-                    }
                 }
                 Scan::NeedMore(bytes) => return WalkEnd::NeedMore { at, bytes },
                 Scan::End => {

@@ -6,6 +6,7 @@
 use chronik_io::World;
 use chronik_protocol::ErrorCode;
 
+use super::ahead::AheadWaiter;
 use super::timers::Timer;
 use super::{Effect, Shard, Slot};
 use crate::limits::{
@@ -15,13 +16,16 @@ use crate::limits::{
 use crate::partition::{OffsetDone, OffsetPlan, ReadDone, ReadJob, ReadPlan};
 use crate::purgatory::Parked;
 use crate::request::{
-    AwaitRequest, OffsetAnswer, OffsetQuery, PartitionId, ReadPart, ReadRequest, ReadResult, Reply,
-    SegmentOffsets, SegmentOffsetsQuery, Wake,
+    AwaitRequest, Isolation, OffsetAnswer, OffsetQuery, PartitionId, ReadPart, ReadRequest,
+    ReadResult, Reply, SegmentOffsets, SegmentOffsetsQuery, Wake,
 };
 
 /// A read some of whose parts come from disk.
 pub(super) struct PendingRead<R> {
     responder: R,
+    /// What was asked, for reading ahead.
+    parts: Vec<ReadPart>,
+    isolation: Isolation,
     results: Vec<Option<ReadResult>>,
     missing: usize,
     /// What it counts for among the bytes being read.
@@ -43,9 +47,20 @@ pub(super) struct UnwrittenQueries<R> {
     waits_for: Vec<(PartitionId, i64)>,
 }
 
+/// How one part of a read is to be had.
+enum PartPlan<W: World> {
+    Ready(ReadResult),
+    Disk(ReadJob<W>),
+    /// It is being read already; so many bytes may be given of it.
+    Ahead {
+        bytes_max: usize,
+        at_least_one: bool,
+    },
+}
+
 /// How the parts of one read are to be had.
 struct Planned<W: World> {
-    plans: Vec<ReadPlan<W>>,
+    plans: Vec<PartPlan<W>>,
     disk_bytes: usize,
 }
 
@@ -160,20 +175,43 @@ impl<W: World, R> Shard<W, R> {
         let key = self.reads.vacant_key();
         let mut missing = 0;
         let mut results = Vec::with_capacity(planned.plans.len());
-        for (part, plan) in planned.plans.into_iter().enumerate() {
+        for (place, plan) in planned.plans.into_iter().enumerate() {
             results.push(match plan {
-                ReadPlan::Ready(result) => Some(result),
-                ReadPlan::Disk(job) => {
+                PartPlan::Ready(result) => Some(result),
+                PartPlan::Disk(job) => {
                     missing += 1;
                     self.counters.disk_reads += 1;
                     self.effects.push(Effect::Read {
                         read: key,
-                        part,
+                        part: place,
                         job,
                     });
                     None
                 }
+                PartPlan::Ahead {
+                    bytes_max,
+                    at_least_one,
+                } => {
+                    missing += 1;
+                    self.aheads.wait(AheadWaiter {
+                        read: key,
+                        place,
+                        part: request.parts[place].clone(),
+                        isolation: request.isolation,
+                        bytes_max,
+                        at_least_one,
+                    });
+                    None
+                }
             });
+        }
+        for (part, result) in request.parts.iter().zip(&results) {
+            if result
+                .as_ref()
+                .is_some_and(|result| !result.records.is_empty())
+            {
+                self.read_ahead(part, request.isolation);
+            }
         }
         if missing == 0 {
             return self.answer_read(responder, results);
@@ -182,6 +220,8 @@ impl<W: World, R> Shard<W, R> {
         let disk_bytes = planned.disk_bytes;
         self.reads.insert(PendingRead {
             responder,
+            parts: request.parts,
+            isolation: request.isolation,
             results,
             missing,
             disk_bytes,
@@ -201,14 +241,16 @@ impl<W: World, R> Shard<W, R> {
         for part in &request.parts {
             let plan = self.plan_part(part, request, left, first);
             let used = match &plan {
-                ReadPlan::Ready(result) => result.records.len(),
-                ReadPlan::Disk(job) => {
+                PartPlan::Ready(result) => result.records.len(),
+                PartPlan::Disk(_) | PartPlan::Ahead { .. } => {
                     let there =
                         self.available(part.partition, part.fetch_offset, request.isolation);
-                    planned.disk_bytes = planned.disk_bytes.saturating_add(memory_of(job));
                     there.min(part.max_bytes).min(left).max(1)
                 }
             };
+            if let PartPlan::Disk(job) = &plan {
+                planned.disk_bytes = planned.disk_bytes.saturating_add(memory_of(job));
+            }
             first &= used == 0;
             left = left.saturating_sub(used);
             planned.plans.push(plan);
@@ -222,12 +264,19 @@ impl<W: World, R> Shard<W, R> {
         request: &ReadRequest,
         left: usize,
         first: bool,
-    ) -> ReadPlan<W> {
-        match self.partitions.get_mut(&part.partition) {
-            Some(Slot::Online(partition)) => {
-                partition.plan_read(&mut self.cache, part, request.isolation, left, first)
+    ) -> PartPlan<W> {
+        let Some(Slot::Online(partition)) = self.partitions.get_mut(&part.partition) else {
+            return PartPlan::Ready(ReadResult::failed(self.absence(part.partition)));
+        };
+        match partition.plan_read(&mut self.cache, part, request.isolation, left, first) {
+            ReadPlan::Ready(result) => PartPlan::Ready(result),
+            ReadPlan::Disk(_) if self.aheads.brings(part.partition, part.fetch_offset) => {
+                PartPlan::Ahead {
+                    bytes_max: left,
+                    at_least_one: first,
+                }
             }
-            _ => ReadPlan::Ready(ReadResult::failed(self.absence(part.partition))),
+            ReadPlan::Disk(job) => PartPlan::Disk(job),
         }
     }
 
@@ -237,6 +286,19 @@ impl<W: World, R> Shard<W, R> {
             Some(Slot::Online(partition)) => partition.complete_read(&mut self.cache, done),
             _ => ReadResult::failed(self.absence(id)),
         };
+        if let Some(pending) = self.reads.get(key)
+            && let Some(asked) = pending.parts.get(part)
+        {
+            let (asked, isolation) = (asked.clone(), pending.isolation);
+            self.read_ahead(&asked, isolation);
+        }
+        self.place_read(key, part, result);
+        self.read_what_waits();
+        self.close_when_idle();
+    }
+
+    /// Takes in what one part of a read has come to, and answers the read when it was the last.
+    pub(super) fn place_read(&mut self, key: usize, part: usize, result: ReadResult) {
         let Some(pending) = self.reads.get_mut(key) else {
             debug_assert!(false, "a result for no read");
             return;
@@ -251,7 +313,10 @@ impl<W: World, R> Shard<W, R> {
         let pending = self.reads.remove(key);
         self.disk_read_bytes = self.disk_read_bytes.saturating_sub(pending.disk_bytes);
         self.answer_read(pending.responder, pending.results);
-        // What waited longest is planned anew: the cache may have it by now.
+    }
+
+    /// What waited longest for others to be read is planned anew: the cache may have it by now.
+    pub(super) fn read_what_waits(&mut self) {
         let waiting = self.read_queue.len();
         for _ in 0..waiting {
             if self.disk_read_bytes >= DISK_READ_BYTES_MAX {
@@ -262,7 +327,6 @@ impl<W: World, R> Shard<W, R> {
             };
             self.read(request, responder);
         }
-        self.close_when_idle();
     }
 
     fn answer_read(&mut self, responder: R, results: Vec<Option<ReadResult>>) {
@@ -348,8 +412,8 @@ impl<W: World, R> Shard<W, R> {
                         .parts
                         .iter()
                         .map(|part| match self.plan_part(part, &request, 0, false) {
-                            ReadPlan::Ready(result) => Some(result),
-                            ReadPlan::Disk(_) => Some(ReadResult::failed(ErrorCode::None)),
+                            PartPlan::Ready(result) => Some(result),
+                            _ => Some(ReadResult::failed(ErrorCode::None)),
                         })
                         .collect();
                     return self.answer_read(entry.responder, planned);
@@ -466,6 +530,6 @@ impl<W: World, R> Shard<W, R> {
 }
 
 /// Memory a read from disk may take.
-fn memory_of<W: World>(job: &ReadJob<W>) -> usize {
+pub(super) fn memory_of<W: World>(job: &ReadJob<W>) -> usize {
     job.bytes_max().max(1)
 }

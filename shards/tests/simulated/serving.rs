@@ -371,3 +371,40 @@ fn an_append_that_cannot_be_made_safe_in_time_says_so_and_stays() {
     assert_eq!(cluster.values(id, 0)[0], (0, b"a".to_vec()));
     assert_eq!(cluster.append(id, &[b"d"]).error, ErrorCode::None);
 }
+
+#[test]
+fn who_reads_straight_on_finds_the_next_block_and_nothing_is_read_twice() {
+    const BATCHES: i64 = 40;
+    let mut cluster = Cluster::start(Simulation::new(11), 1);
+    cluster.create("t", 1).expect("created");
+    let id = cluster.id("t", 0);
+    let value = |number: i64| vec![u8::try_from(number).expect("small"); 200_000];
+    for number in 0..BATCHES {
+        assert_eq!(cluster.append(id, &[&value(number)]).base_offset, number);
+    }
+    // A fresh start has nothing in its cache.
+    let mut cluster = Cluster::start(cluster.stop(), 1);
+    let disk_reads = |cluster: &Cluster| cluster.handles[0].counters().disk_reads;
+    let before = disk_reads(&cluster);
+    let found = cluster.values(id, 0);
+    assert_eq!(found.len() as i64, BATCHES);
+    for (number, (offset, found)) in found.into_iter().enumerate() {
+        assert_eq!((offset, found), (number as i64, value(offset)));
+    }
+    // Five batches fit into the 1 MiB that is read at once.
+    let blocks = BATCHES.unsigned_abs() / 5;
+    assert_eq!(disk_reads(&cluster) - before, blocks);
+
+    let mut cluster = Cluster::start(cluster.stop(), 1);
+    let before = disk_reads(&cluster);
+    for offset in [0, 5] {
+        cluster.ask(0, read(id, offset, None));
+    }
+    // The third block is on its way by now: both wait for it, and the fourth follows.
+    let readers = [10, 10].map(|offset| send(&cluster, 0, read(id, offset, None)));
+    cluster.advance(1_000);
+    for reader in &readers {
+        assert!(records_of(reader).is_some_and(|bytes| bytes > 1_000_000));
+    }
+    assert_eq!(disk_reads(&cluster) - before, 4);
+}
