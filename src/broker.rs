@@ -21,6 +21,7 @@ use tracing::{error, info, warn};
 
 use crate::Failure;
 use crate::config::{Config, ConnectionLimits};
+use crate::cores::Cores;
 use crate::gate::Gate;
 use crate::handlers::Handlers;
 use crate::handlers::context::Context;
@@ -104,8 +105,8 @@ impl Broker {
         }
         let lock =
             DirectoryLock::acquire(&config.data_dir.join(LOCK_FILE)).map_err(Failure::new)?;
-        let cores = allowed_cpus().map_err(Failure::new)?.len();
-        let shards = config.shards.map_or(cores, std::num::NonZeroUsize::get);
+        let allowed = allowed_cpus().map_err(Failure::new)?.len();
+        let Cores { shards, pinned } = Cores::choose(&config, allowed);
         let sockets = bind(&config)?;
         let addresses: Vec<SocketAddr> = sockets.iter().map(Listener::address).collect();
         let (started, starts) = channel();
@@ -120,7 +121,7 @@ impl Broker {
             started: Mutex::new(started),
         });
         let mut options = ExecutorOptions::new(shards).map_err(Failure::new)?;
-        options.pin = shards <= cores;
+        options.pin = pinned;
         let shared = Arc::clone(&plan);
         let main = move |seat| shard_main(seat, Arc::clone(&shared));
         let executors = chronik_io::executor::run(options, main)

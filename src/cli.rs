@@ -60,7 +60,8 @@ Settings come from four places; a later one wins:
   4. the command line
 
 Keys of Chronik's own:
-  chronik.shards        executors, one per core [default: the cores this process may use]
+  chronik.shards        executors [default: the cores this process may use; half of them while
+                        every listener is on loopback, where the clients need the rest]
   chronik.durability    disk: a produce is acknowledged once it survives a power cut [default]
                         process: once it survives the end of this process, as in Kafka
   chronik.writebehind.bytes  what each shard keeps beside the log for that, in a mapped file;

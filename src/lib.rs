@@ -7,6 +7,7 @@
 pub mod broker;
 pub mod cli;
 pub mod config;
+mod cores;
 mod gate;
 mod handlers;
 mod router;

@@ -45,7 +45,8 @@ impl BrokerOptions {
         Self {
             data: data.into(),
             port: None,
-            overrides: Vec::new(),
+            // Two, so that requests cross cores; a broker on loopback would start fewer on a small machine.
+            overrides: vec!["chronik.shards=2".to_owned()],
             arguments: Vec::new(),
             environment: Vec::new(),
             wrapper: Vec::new(),
