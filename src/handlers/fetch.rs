@@ -23,6 +23,7 @@ use super::call::Call;
 use super::context::Context;
 use super::partitions;
 use crate::server::service::{Admitted, Answer, Pace};
+use legacy::Old;
 use read::Reading;
 use session::{FetchPart, Opened, TopicKey};
 
@@ -68,12 +69,15 @@ pub(super) async fn admit<W: World>(context: Rc<Context<W>>, call: Call, body: R
     };
     let (parts, errors) = plan(&context.image(), &call, &request, &opened);
     let reading = Reading::new(&context, &request, parts, isolation(&request));
-    let old = legacy::message_format(call.version).map(|format| reading.in_messages(format));
+    let old = legacy::message_format(call.version).map(|format| Old {
+        format,
+        reading: reading.clone(),
+    });
     let sent = read::begin(&context, reading).await;
     let answer = async move {
         let mut results = read::finish(&context, sent).await;
         if let Some(old) = old {
-            results = old.convert(&context, results).await;
+            results = old.finish(&context, results).await;
         }
         let outcome = respond::Outcome {
             opened,

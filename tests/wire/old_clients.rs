@@ -1,20 +1,25 @@
 //! What clients before Kafka 0.11 send and get: message sets, Produce 0 to 2, Fetch 0 to 3,
 //! ListOffsets 0. Errors and offsets were compared with Apache Kafka 3.9.1.
 
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+
 use bytes::Bytes;
 use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use chronik_protocol::messages::{ListOffsetsRequest, fetch_response::PartitionData};
+use chronik_protocol::messages::{FetchRequest, ListOffsetsRequest, fetch_response::PartitionData};
 use chronik_protocol::record::Compression;
 
 use crate::subject::Subject;
 use crate::support::batch::{BASE_TIMESTAMP_MS, ReadBatch, TestBatch, TestRecord};
 use crate::support::calls::{
-    EARLIEST, LATEST, code, fetch_request, fetched_bytes, latest, only_partition, produce_ok,
-    produce_request, read_batches, text,
+    EARLIEST, LATEST, code, create_topic, fetch_request, fetched_bytes, latest, only_partition,
+    produce_ok, produce_request, read_batches, text,
 };
 use crate::support::client::Client;
 use crate::support::message::TestMessage;
+use crate::support::{BrokerOptions, Scratch};
 
 const ACKS_ALL: i16 = -1;
 const CODECS: [Compression; 4] = [
@@ -388,4 +393,89 @@ fn old_offsets_are_where_segments_begin() {
     assert_eq!(ask(-3, 2), (ErrorCode::UnsupportedVersion, vec![]));
     let (unknown, _) = old_offsets(&mut client, "no-such-topic", LATEST, 1);
     assert_eq!(unknown, ErrorCode::UnknownTopicOrPartition);
+}
+
+/// Batches of offsets 1 to 6 that no client can write and no old one can be shown: a transaction's
+/// end, and what compaction leaves of a batch.
+fn hidden(leader_epoch: i32) -> [TestBatch; 2] {
+    let marker = TestRecord {
+        key: Some(vec![0, 0, 0, 1]),
+        ..TestRecord::of([0; 6])
+    };
+    let commit = TestBatch {
+        base_offset: 1,
+        leader_epoch,
+        attributes: 0x30,
+        ..TestBatch::of(&[marker]).by_producer(7, 0, -1)
+    };
+    let emptied = TestBatch {
+        base_offset: 2,
+        leader_epoch,
+        last_offset_delta: 4,
+        ..TestBatch::of(&[])
+    };
+    [commit, emptied]
+}
+
+fn append(log: &Path, batch: &TestBatch) {
+    let mut file = OpenOptions::new().append(true).open(log).expect("the log");
+    file.write_all(&batch.encode()).expect("room on the disk");
+}
+
+#[test]
+fn batches_without_anything_to_show_are_passed_over() {
+    if std::env::var_os("CHRONIK_TEST_BOOTSTRAP").is_some() {
+        eprintln!("SKIPPED: another broker's files are not touched");
+        return;
+    }
+    let scratch = Scratch::new();
+    let options = BrokerOptions::new(scratch.join("data"));
+    let broker = options.start();
+    let mut client = Client::connect(broker.address());
+    create_topic(&mut client, "hidden", 1, &[]);
+    produce_ok(
+        &mut client,
+        "hidden",
+        0,
+        TestBatch::of_values(["before"]).encode(),
+    );
+    let leader_epoch = read_batches(&mut client, "hidden", 0, 0)[0].leader_epoch;
+    broker.stop();
+    let log = scratch.join("data/hidden-0/00000000000000000000.log");
+    hidden(leader_epoch)
+        .iter()
+        .for_each(|batch| append(&log, batch));
+    // It is not as it was left: the broker has to look at it.
+    fs::remove_file(scratch.join("data/.kafka_cleanshutdown")).expect("a clean stop");
+    let broker = options.start();
+    let mut client = Client::connect(broker.address());
+    let nothing = fetch(&mut client, 2, "hidden", 1, 1_000);
+    assert_eq!(
+        (code(nothing.error_code), nothing.high_watermark),
+        (ErrorCode::None, 7)
+    );
+    assert!(fetched_bytes(&nothing).is_empty());
+    // A fetch that waits at them is answered by what comes behind them, not by nothing at once.
+    let mut waiting = fetch_request("hidden", 0, 1);
+    (waiting.session_epoch, waiting.max_wait_ms) = (-1, 60_000);
+    let mut reader = Client::connect(broker.address());
+    let sent = reader.send(&waiting, 2);
+    produce_ok(
+        &mut client,
+        "hidden",
+        0,
+        TestBatch::of_values(["after"]).encode(),
+    );
+    let reply = reader.receive::<FetchRequest>(sent, 2);
+    let bytes = fetched_bytes(&reply.responses[0].partitions[0]);
+    assert_eq!(TestMessage::all(&bytes)[0].offset, 7);
+    for version in 0..4 {
+        for (from, max, expected) in [(0, 1_000, vec![0, 7]), (1, 1, vec![7]), (4, 1, vec![7])] {
+            let answer = fetch(&mut client, version, "hidden", from, max);
+            let messages = TestMessage::all(&fetched_bytes(&answer));
+            let offsets: Vec<i64> = messages.iter().map(|message| message.offset).collect();
+            assert_eq!(offsets, expected, "Fetch v{version} from {from}");
+        }
+    }
+    broker.stop();
 }

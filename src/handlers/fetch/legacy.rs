@@ -5,16 +5,18 @@
 //! are, so that a fetch holds little more than what it read and what it answers.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use chronik_io::World;
 use chronik_protocol::record::legacy::{
-    Converted, DownConversion, DownProgress, MessageError, MessageFormat,
+    Converted, DownConversion, DownProgress, MessageError, MessageFormat, STEP_BYTES,
 };
-use chronik_protocol::record::{BATCH_HEADER_BYTES, BatchHeader, Compression, STEP_BYTES};
+use chronik_protocol::record::{BATCH_HEADER_BYTES, BatchHeader, Compression};
 use chronik_protocol::{ErrorCode, Records};
 use chronik_shards::{Isolation, ReadPart, ReadResult};
 use tracing::warn;
 
+use super::read::{self, Reading};
 use crate::handlers::context::Context;
 use crate::handlers::slice::Slice;
 
@@ -31,77 +33,98 @@ pub(super) fn message_format(version: i16) -> Option<MessageFormat> {
 }
 
 /// What an old client reads, and how.
+///
+/// Batches may hold nothing for it: control batches, and what compaction left of others. Such a client
+/// knows no way behind them by itself, so they are passed over here.
 pub(super) struct Old {
     /// What it understands.
     pub(super) format: MessageFormat,
-    /// What was read, in the order of the results.
-    pub(super) parts: Vec<ReadPart>,
-    /// As it was read.
-    pub(super) isolation: Isolation,
-    /// Bytes over all parts.
-    pub(super) bytes_max: usize,
+    /// What is read; moves forward where batches are passed over.
+    pub(super) reading: Reading,
 }
 
 impl Old {
-    /// Replaces the batches of all results by messages.
-    ///
-    /// A part whose batches hold nothing for such a reader (control batches; what compaction left)
-    /// is read on behind them: its client knows no way to go there by itself.
-    pub(super) async fn convert<W: World>(
-        self,
+    /// Replaces the batches of all results by messages. When all there is was passed over, what is left
+    /// of the wait goes on behind it.
+    pub(super) async fn finish<W: World>(
+        mut self,
+        context: &Rc<Context<W>>,
+        mut results: Vec<ReadResult>,
+    ) -> Vec<ReadResult> {
+        loop {
+            let moved;
+            (results, moved) = self.convert(context, results).await;
+            let answerable =
+                |result: &ReadResult| result.error != ErrorCode::None || !result.records.is_empty();
+            let waits = self.reading.waits_at(context.world.monotonic_ns());
+            if !moved || !waits || results.iter().any(answerable) {
+                return results;
+            }
+            let sent = read::begin(context, self.reading.clone()).await;
+            results = read::finish(context, sent).await;
+        }
+    }
+
+    /// The messages, and whether anything was passed over.
+    async fn convert<W: World>(
+        &mut self,
         context: &Context<W>,
         results: Vec<ReadResult>,
-    ) -> Vec<ReadResult> {
+    ) -> (Vec<ReadResult>, bool) {
         let mut slice = Slice::begin(&context.world);
         let mut converted = Vec::with_capacity(results.len());
-        let mut used = 0_usize;
-        for (part, mut result) in self.parts.iter().zip(results) {
-            let room = self.bytes_max.saturating_sub(used);
+        let (mut used, mut moved) = (0_usize, false);
+        let Self { format, reading } = self;
+        let (isolation, bytes_max) = (reading.isolation, reading.max_bytes);
+        for (part, mut result) in reading.parts.iter_mut().zip(results) {
+            let room = bytes_max.saturating_sub(used);
             if room == 0 {
                 result.records = Records::default();
             }
-            let mut part = part.clone();
-            part.max_bytes = part.max_bytes.min(room);
-            let result = self.one(context, &mut slice, part, result).await;
+            let from = part.fetch_offset;
+            while result.error == ErrorCode::None && !result.records.is_empty() {
+                let batches = std::mem::take(&mut result.records);
+                let max = part.max_bytes.min(room);
+                let conversion = DownConversion::new(batches, *format, part.fetch_offset, max);
+                match finish(&context.world, &mut slice, conversion).await {
+                    Err(error) => result = ReadResult::failed(code(part, &error)),
+                    Ok(messages) if !messages.records.is_empty() => {
+                        result.records = messages.records;
+                        break;
+                    }
+                    Ok(Converted { next_offset, .. }) => {
+                        let next = next_offset.unwrap_or(part.fetch_offset);
+                        if next <= part.fetch_offset {
+                            break;
+                        }
+                        part.fetch_offset = next;
+                        if next >= result.high_watermark {
+                            break;
+                        }
+                        result = read_one(context, isolation, bytes_max, part).await;
+                    }
+                }
+            }
+            moved |= part.fetch_offset != from;
             used = used.saturating_add(result.records.len());
             converted.push(result);
         }
-        converted
+        (converted, moved)
     }
+}
 
-    async fn one<W: World>(
-        &self,
-        context: &Context<W>,
-        slice: &mut Slice,
-        mut part: ReadPart,
-        mut result: ReadResult,
-    ) -> ReadResult {
-        while result.error == ErrorCode::None && !result.records.is_empty() {
-            let batches = std::mem::take(&mut result.records);
-            let offset = part.fetch_offset;
-            let conversion = DownConversion::new(batches, self.format, offset, part.max_bytes);
-            let converted = match finish(&context.world, slice, conversion).await {
-                Ok(converted) => converted,
-                Err(error) => return ReadResult::failed(code(&part, &error)),
-            };
-            result.records = converted.records;
-            let next = converted.next_offset.unwrap_or(offset);
-            if !result.records.is_empty() || next <= offset || next >= result.high_watermark {
-                break;
-            }
-            part.fetch_offset = next;
-            let parts = vec![part.clone()];
-            let read = context
-                .router
-                .read(self.isolation, self.bytes_max, parts, None);
-            let mut again = read.await.collect().await.unwrap_or_default();
-            result = match again.pop() {
-                Some(again) => again,
-                None => ReadResult::failed(ErrorCode::NotLeaderOrFollower),
-            };
-        }
-        result
-    }
+async fn read_one<W: World>(
+    context: &Context<W>,
+    isolation: Isolation,
+    bytes_max: usize,
+    part: &ReadPart,
+) -> ReadResult {
+    let parts = vec![part.clone()];
+    let read = context.router.read(isolation, bytes_max, parts, None).await;
+    let mut results = read.collect().await.unwrap_or_default();
+    results
+        .pop()
+        .unwrap_or_else(|| ReadResult::failed(ErrorCode::NotLeaderOrFollower))
 }
 
 async fn finish<W: World>(

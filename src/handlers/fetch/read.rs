@@ -9,22 +9,24 @@ use std::rc::Rc;
 
 use chronik_io::{Lost, World};
 use chronik_protocol::messages::fetch_request::FetchRequest;
-use chronik_protocol::record::legacy::MessageFormat;
 use chronik_protocol::{ErrorCode, Records};
 use chronik_shards::{AwaitRequest, Isolation, ReadPart, ReadResult, Reply, Wait, Wake};
 use futures_util::future::select_all;
 
 use super::WAIT_MS_MAX;
-use super::legacy::Old;
 use super::parked::Waiting;
 use crate::handlers::context::Context;
 use crate::router::Gather;
 
 /// What one fetch reads, and how long it may wait.
+#[derive(Clone)]
 pub(super) struct Reading {
-    parts: Vec<ReadPart>,
-    isolation: Isolation,
-    max_bytes: usize,
+    /// In this order.
+    pub(super) parts: Vec<ReadPart>,
+    /// Of every part.
+    pub(super) isolation: Isolation,
+    /// Bytes over all parts.
+    pub(super) max_bytes: usize,
     min_bytes: usize,
     /// `None`: it does not wait.
     deadline_ns: Option<u64>,
@@ -64,14 +66,10 @@ impl Reading {
         }
     }
 
-    /// What a client that reads messages of `format` needs of this.
-    pub(super) fn in_messages(&self, format: MessageFormat) -> Old {
-        Old {
-            format,
-            parts: self.parts.clone(),
-            isolation: self.isolation,
-            bytes_max: self.max_bytes,
-        }
+    /// Whether it may still wait at this monotonic time.
+    pub(super) fn waits_at(&self, now_ns: u64) -> bool {
+        self.deadline_ns
+            .is_some_and(|deadline_ns| now_ns < deadline_ns)
     }
 }
 

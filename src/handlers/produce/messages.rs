@@ -7,10 +7,10 @@
 use bytes::Bytes;
 use chronik_io::World;
 use chronik_protocol::ErrorCode;
+use chronik_protocol::record::CheckedBatch;
 use chronik_protocol::record::legacy::{
-    MessageError, MessageSetCheck, SetProgress, UpConversion, UpProgress, UpRules,
+    MessageError, MessageSetCheck, STEP_BYTES, SetProgress, UpConversion, UpProgress, UpRules,
 };
-use chronik_protocol::record::{CheckedBatch, STEP_BYTES};
 use chronik_shards::catalog::TimestampKind;
 
 use super::check::{Refusal, Rules, limits, refusal, target_codec};

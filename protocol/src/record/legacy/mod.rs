@@ -18,6 +18,11 @@ pub use down::{Converted, DownConversion, DownProgress};
 pub use error::MessageError;
 pub use up::{UpConversion, UpProgress, UpRules};
 
+/// A budget for the steps of both conversions. With it 99 % of them take less than 220 µs for gzip
+/// and 150 µs for the other codecs, which work in blocks (measured on text, optimised build); a
+/// batch's checksum and one copy of it may take as long.
+pub const STEP_BYTES: usize = 2 * 1024;
+
 /// A message format from before record batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MessageFormat {

@@ -5,8 +5,8 @@
 use super::super::compression::Compressor;
 use super::super::{Compression, CompressionError};
 
-/// Bytes that a codec is given at a time: what gzip, the slowest, compresses in well below 1 ms.
-const PIECE_BYTES: usize = 4 * 1024;
+/// Bytes that a codec is given at a time.
+const PIECE_BYTES: usize = super::STEP_BYTES;
 
 /// A compressor and the record that it is being given.
 pub(super) struct PacedWriter {
