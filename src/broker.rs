@@ -219,6 +219,7 @@ fn start_options(config: &Config) -> StartOptions {
         endpoints: endpoints.collect(),
         rack: config.rack.clone().map(Str::from),
         write_behind_bytes: config.write_behind_bytes,
+        remember_after_bytes: chronik_shards::limits::REMEMBER_AFTER_BYTES,
         static_configs: config.values.iter().map(text).collect::<BTreeMap<_, _>>(),
     }
 }

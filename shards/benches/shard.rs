@@ -76,6 +76,7 @@ fn options(data: &Path, durability: &str) -> StartOptions {
         endpoints: Vec::new(),
         rack: None,
         write_behind_bytes: 64 << 20,
+        remember_after_bytes: chronik_shards::limits::REMEMBER_AFTER_BYTES,
         static_configs: BTreeMap::from([(Str::from("chronik.durability"), durability)]),
     }
 }

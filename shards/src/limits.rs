@@ -85,6 +85,9 @@ pub const REMEMBER_AFTER_BYTES: u64 = 128 * 1024 * 1024;
 /// A checkpoint is made after so many times its own size was appended at least.
 pub const REMEMBER_SHARE: u64 = 16;
 
+/// But after so many times [`REMEMBER_AFTER_BYTES`] at the latest.
+pub const REMEMBER_LATER_MAX: u64 = 8;
+
 /// Logs that one slice of a checkpoint tells of: some microseconds each.
 pub const REMEMBERED_PER_SLICE: usize = 16;
 

@@ -86,6 +86,12 @@ pub(crate) struct Remembered {
 }
 
 impl Remembered {
+    /// As a file would have it.
+    #[cfg(test)]
+    pub(crate) fn new(writer: Writer, log: Bytes) -> Self {
+        Remembered { writer, log }
+    }
+
     /// What it says, in a machine's start: what may be gone since another one is not believed.
     pub(crate) fn read(&self, boot_id: u128) -> Option<RememberedLog> {
         let log = RememberedLog::parse(&self.log)?;

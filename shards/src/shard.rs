@@ -232,6 +232,7 @@ pub(crate) struct ShardOptions {
     pub(crate) retention_check_ms: u64,
     /// `chronik.writebehind.bytes`.
     pub(crate) write_behind_bytes: usize,
+    pub(crate) remember_after_bytes: u64,
 }
 
 impl<W: World, R> Shard<W, R> {
@@ -272,7 +273,7 @@ impl<W: World, R> Shard<W, R> {
             chores: Chores::default(),
             producers_timed: false,
             applying: Applying::default(),
-            remembering: Remembering::default(),
+            remembering: Remembering::new(options.remember_after_bytes),
             notes: Notes::default(),
             checkpoints: None,
             control: None,

@@ -57,6 +57,9 @@ pub struct StartOptions {
     pub rack: Option<Str>,
     /// Bytes of each shard's write-behind ring (`chronik.writebehind.bytes`); 0 for none.
     pub write_behind_bytes: usize,
+    /// Bytes each shard appends before it makes a checkpoint of its logs
+    /// ([`REMEMBER_AFTER_BYTES`](crate::limits::REMEMBER_AFTER_BYTES); tests take fewer).
+    pub remember_after_bytes: u64,
     /// Every broker setting that was given explicitly, by Kafka's names, checked.
     pub static_configs: BTreeMap<Str, Str>,
 }
@@ -155,6 +158,7 @@ pub async fn start<W: World>(
             .and_then(|value| value.trim().parse().ok())
             .unwrap_or(RETENTION_CHECK_MS),
         write_behind_bytes: options.write_behind_bytes,
+        remember_after_bytes: options.remember_after_bytes,
     };
     let state = Shard::new(world.clone(), &shard, Arc::new(empty.clone()));
     let driver = Driver::start(world.clone(), endpoint.clone(), state, Rc::clone(&image));

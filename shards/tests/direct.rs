@@ -21,6 +21,7 @@ fn options(data: &Path) -> StartOptions {
         endpoints: Vec::new(),
         rack: None,
         write_behind_bytes: 1 << 20,
+        remember_after_bytes: chronik_shards::limits::REMEMBER_AFTER_BYTES,
         static_configs: BTreeMap::new(),
     }
 }

@@ -125,6 +125,7 @@ fn options(config: &Config) -> StartOptions {
         endpoints: Vec::new(),
         rack: None,
         write_behind_bytes: config.write_behind_bytes,
+        remember_after_bytes: chronik_shards::limits::REMEMBER_AFTER_BYTES,
         static_configs: values
             .map(|(key, value)| (Str::from(key.clone()), Str::from(value.clone())))
             .collect(),

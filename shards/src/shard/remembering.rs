@@ -11,13 +11,13 @@ use chronik_io::World;
 
 use super::{Effect, Shard, Slot};
 use crate::catalog::METADATA_PARTITION;
-use crate::limits::{REMEMBER_AFTER_BYTES, REMEMBER_SHARE, REMEMBERED_PER_SLICE};
+use crate::limits::{REMEMBER_LATER_MAX, REMEMBER_SHARE, REMEMBERED_PER_SLICE};
 use crate::remembered_logs::Writer;
 use crate::request::PartitionId;
 
 /// See the module's text.
-#[derive(Default)]
 pub(super) struct Remembering {
+    after_bytes: u64,
     /// Bytes appended since the last one was begun.
     appended_bytes: u64,
     /// Bytes of the last one.
@@ -39,6 +39,17 @@ struct UnderWay {
 }
 
 impl Remembering {
+    pub(super) fn new(after_bytes: u64) -> Self {
+        Remembering {
+            after_bytes,
+            appended_bytes: 0,
+            last_bytes: 0,
+            writer: None,
+            under_way: None,
+            writing: false,
+        }
+    }
+
     pub(super) fn begin_run(&mut self, writer: Writer) {
         self.writer = Some(writer);
     }
@@ -48,8 +59,10 @@ impl Remembering {
     }
 
     fn is_due(&self) -> bool {
-        let after = REMEMBER_AFTER_BYTES.max(self.last_bytes.saturating_mul(REMEMBER_SHARE));
-        self.appended_bytes >= after
+        // A large one is worth making when more has come, but not when a kill would cost seconds.
+        let share = self.last_bytes.saturating_mul(REMEMBER_SHARE);
+        let most = self.after_bytes.saturating_mul(REMEMBER_LATER_MAX);
+        self.appended_bytes >= self.after_bytes.max(share.min(most))
     }
 }
 

@@ -38,6 +38,7 @@ pub(crate) fn options() -> StartOptions {
         }],
         rack: None,
         write_behind_bytes: 64 << 10,
+        remember_after_bytes: 300,
         // The records are as old as time itself.
         static_configs: BTreeMap::from([(Str::from("log.retention.ms"), Str::from("-1"))]),
     }

@@ -13,11 +13,13 @@ use chronik_io::World;
 use chronik_io::simulated::{Operation, Random, SimulatedWorld, Simulation};
 use chronik_protocol::ErrorCode;
 use chronik_protocol::record::CheckedBatch;
+use futures_util::FutureExt as _;
 
 use super::rig::{Rig, produced_batch, small_config};
 use crate::catalog::{Durability, TopicConfig};
 use crate::log::directory::{FileKind, Leftover, SegmentFile};
 use crate::partition::RecoveryHint;
+use crate::remembered_logs::{Remembered, Writer};
 use crate::request::Acks;
 
 const DIR: &str = "/data/orders-0";
@@ -53,6 +55,8 @@ struct History {
     forgotten: Vec<CheckedBatch>,
     consumer_at: i64,
     hint: RecoveryHint,
+    /// The last checkpoint, and in which of the machine's starts it was written.
+    remembered: Option<Remembered>,
     /// No record at or behind this one may be gone.
     log_start_max: i64,
     epoch: i32,
@@ -97,6 +101,7 @@ impl History {
                 durable: false,
             },
             log_start_max: 0,
+            remembered: None,
             epoch: 0,
             faulty: false,
             refused: false,
@@ -105,7 +110,14 @@ impl History {
 
     fn life(&mut self, mut simulation: Simulation, ending: Ending) -> Simulation {
         let world = simulation.world();
-        let opened = Rig::open(&world, Path::new(DIR), &self.config, self.hint, self.epoch);
+        if !self.hint.clean && self.random.below(2) == 0 {
+            simulation
+                .run(world.sync_file_system(Path::new("/data")))
+                .expect("synced");
+            self.hint.durable = true;
+        }
+        let how = (self.hint, self.remembered.clone());
+        let opened = Rig::open_remembered(&world, Path::new(DIR), &self.config, how, self.epoch);
         let (rig, report) = simulation.run(opened).expect("opens");
         assert_eq!(report.clean, self.hint.clean);
         assert!(
@@ -152,7 +164,22 @@ impl History {
             }
             _ => self.delete_some(rig),
         }
+        if self.random.below(12) == 0 {
+            self.remember(&simulation.world(), rig);
+        }
         self.collect(rig);
+    }
+
+    /// What a checkpoint of this moment would say.
+    fn remember(&mut self, world: &SimulatedWorld, rig: &Rig<SimulatedWorld>) {
+        let boot_id = world.boot_id().now_or_never();
+        if let (Some(log), Some(Ok(boot_id))) = (rig.remember(), boot_id) {
+            let writer = Writer {
+                broker_epoch: i64::from(self.epoch),
+                boot_id,
+            };
+            self.remembered = Some(Remembered::new(writer, Bytes::from(log)));
+        }
     }
 
     fn produce(&mut self, rig: &Rig<SimulatedWorld>) {
@@ -263,13 +290,15 @@ impl History {
             self.hint.log_start_offset = self.hint.log_start_offset.max(offset);
         }
         self.hint.clean = ending == Ending::Clean;
+        self.hint.durable = false;
         match ending {
             Ending::Clean => {
                 let report = simulation.run(async {
                     rig.quiet().await;
                     self.collect(&rig);
-                    rig.close().await
+                    rig.clone().close().await
                 });
+                self.remember(&simulation.world(), &rig);
                 self.hint = super::rig::clean(&report.expect("closes"));
                 self.log_start_max = self.log_start_max.max(self.hint.log_start_offset);
                 self.restart_after(simulation, Simulation::kill)

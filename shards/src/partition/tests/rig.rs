@@ -22,6 +22,7 @@ use crate::partition::{
     AppendOutcome, CheckTimes, CloseReport, Job, Now, OffsetPlan, Partition, PartitionEvent,
     PartitionOptions, ReadPlan, RecoveryHint, RecoveryReport, Shared,
 };
+use crate::remembered_logs::Remembered;
 use crate::request::{
     Acks, AppendPart, AppendResult, DeleteRecordsPart, DeleteRecordsResult, Isolation,
     OffsetAnswer, OffsetQuery, OffsetTarget, PartitionId, ReadPart, ReadResult,
@@ -91,6 +92,8 @@ struct State<W: World> {
     next_tag: u64,
     recovery_point: Option<i64>,
     log_start: Option<i64>,
+    /// What the last close wants remembered.
+    closed: Option<Vec<u8>>,
     failed: Option<Str>,
     wakers: Vec<Waker>,
 }
@@ -120,6 +123,17 @@ impl<W: World> Rig<W> {
         recovery: RecoveryHint,
         leader_epoch: i32,
     ) -> Result<(Rig<W>, RecoveryReport), LogError> {
+        Rig::open_remembered(world, dir, config, (recovery, None), leader_epoch).await
+    }
+
+    /// As `open`, with what a checkpoint says.
+    pub(super) async fn open_remembered(
+        world: &W,
+        dir: &Path,
+        config: &TopicConfig,
+        (recovery, remembered): (RecoveryHint, Option<Remembered>),
+        leader_epoch: i32,
+    ) -> Result<(Rig<W>, RecoveryReport), LogError> {
         let data = dir.parent().expect("a data directory");
         world.create_dir_all(data).await.expect("a data directory");
         let entries = world.list_dir(data).await.expect("readable");
@@ -131,7 +145,7 @@ impl<W: World> Rig<W> {
             leader_epoch,
             config: Arc::new(config.clone()),
             recovery,
-            remembered: None,
+            remembered: remembered.zip(world.boot_id().await.ok()),
             left_behind: left_behind.of(ID),
             check_times: CheckTimes {
                 origin_ns: 0,
@@ -157,6 +171,7 @@ impl<W: World> Rig<W> {
             next_tag: 0,
             recovery_point: None,
             log_start: None,
+            closed: None,
             failed: None,
             wakers: Vec::new(),
         };
@@ -391,6 +406,16 @@ impl<W: World> Rig<W> {
         result
     }
 
+    /// What a checkpoint would remember now, or what the close wanted remembered.
+    pub(super) fn remember(&self) -> Option<Vec<u8>> {
+        let state = self.state.borrow();
+        let Some(partition) = &state.partition else {
+            return state.closed.clone();
+        };
+        let log = partition.remember()?;
+        partition.holds(partition.log_end()).then(|| log.to_bytes())
+    }
+
     /// The partition's timer fires at this time.
     pub(super) fn at(&self, mono_ns: u64) {
         let now = Now {
@@ -447,7 +472,10 @@ impl<W: World> Rig<W> {
     pub(super) async fn close(self) -> Result<CloseReport, LogError> {
         self.quiet().await;
         let partition = self.state.borrow_mut().partition.take().expect("open");
-        let closed = partition.close().await.map(|closed| closed.report);
+        let closed = partition.close().await.map(|closed| {
+            self.state.borrow_mut().closed = closed.remembered;
+            closed.report
+        });
         if closed.is_ok() {
             let data = self.dir.parent().expect("a data directory");
             let removed = write_behind::remove_all(&self.world, data).await;
