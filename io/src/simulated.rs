@@ -25,6 +25,7 @@ use disk::Disk;
 use executor::{Executor, Step};
 use std::cell::{Cell, RefCell, RefMut};
 use std::future::Future;
+use std::path::Path;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -112,6 +113,17 @@ impl Simulation {
         SimulatedWorld {
             core: Rc::clone(&self.core),
         }
+    }
+
+    /// Damages a file behind everybody's back: its times stay as they were, and what is changed is so
+    /// for good. Says whether there is such a file.
+    pub fn damage(&mut self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let mut disk = self.core.disk.borrow_mut();
+        let Ok(inode) = disk.file(path) else {
+            return false;
+        };
+        disk.inode(inode).damage(change);
+        true
     }
 
     /// The faults to come.

@@ -45,6 +45,15 @@ impl Inode {
         i64::try_from(self.changes).unwrap_or(i64::MAX)
     }
 
+    /// Another content, of which nobody is told.
+    pub(super) fn damage(&mut self, change: impl FnOnce(&mut Vec<u8>)) {
+        change(&mut self.current);
+        self.durable.clone_from(&self.current);
+        self.durable_len = self.current.len() as u64;
+        self.unsynced.clear();
+        self.unsynced_lens.clear();
+    }
+
     pub(super) fn now(&self) -> Moment {
         Moment(self.changes)
     }

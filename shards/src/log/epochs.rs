@@ -2,7 +2,8 @@
 //!
 //! Semantics are `LeaderEpochFileCache`'s. The file is a convenience: every batch carries its epoch,
 //! so the entries at and behind the recovery point come from the recovery scan, and a missing or
-//! garbled file is rebuilt from the log. That is why it is written behind the appends.
+//! garbled file is rebuilt from the log. That is why it is written when a segment is sealed, and no
+//! sooner.
 
 use std::fmt::Write as _;
 

@@ -424,6 +424,11 @@ impl IndexBuilder {
         self.bytes_since_entry += u64::from(batch.size_bytes);
     }
 
+    /// The next batch gets an entry whatever its distance: nobody can walk to it.
+    pub(crate) fn index_next(&mut self) {
+        self.bytes_since_entry = u64::MAX / 2;
+    }
+
     /// Takes note of a batch that stands at or behind the last entry read from the files.
     pub fn resume(&mut self, batch: &IndexedBatch) {
         self.note_timestamp(batch);

@@ -7,6 +7,7 @@
 //! synced, so that nothing served afterwards can be taken back by a power cut. Never guesses: what
 //! is cut was never acknowledged as durable, and what cannot be rebuilt from batches is an error.
 
+mod quarantine;
 mod recall;
 mod reindex;
 mod trusted;
@@ -63,6 +64,8 @@ pub struct RecoveryReport {
     pub scanned_bytes: u64,
     /// Bytes behind the last valid batch that held something else than zeros, and were cut.
     pub cut_bytes: u64,
+    /// Places where the log is damaged and goes on behind: their records cannot be read.
+    pub quarantined: u32,
     /// Segments behind a cut, removed.
     pub dropped_segments: u32,
     /// Segments whose indexes were written anew.
@@ -87,8 +90,10 @@ pub(crate) struct Recovered<W: World> {
     pub(crate) active: ActiveSegment<W>,
     pub(crate) producers: ProducerStates,
     pub(crate) epochs: LeaderEpochs,
-    /// The epoch file does not say what `epochs` says.
+    /// The epoch file could not be used.
     pub(crate) epochs_changed: bool,
+    /// The files beside the log are not as a clean stop leaves them.
+    pub(crate) dirty: bool,
     pub(crate) report: RecoveryReport,
 }
 
@@ -114,7 +119,10 @@ pub(crate) async fn recover<W: World>(
         producers_from: i64::MAX,
         epochs: LeaderEpochs::default(),
         epochs_from: i64::MAX,
-        epochs_saved: None,
+        certain: match hint.clean {
+            true => i64::MAX,
+            false => hint.recovery_point,
+        },
         remembered,
         now_ms: world.now_ms(),
     };
@@ -135,9 +143,9 @@ struct Recovery<'a, W: World> {
     epochs: LeaderEpochs,
     /// Batches from here on are not in `epochs` yet.
     epochs_from: i64,
-    /// What their file says.
-    epochs_saved: Option<LeaderEpochs>,
     remembered: Option<RememberedLog>,
+    /// Everything below was written as a whole once: what is not a batch there is damage, no tear.
+    certain: i64,
     now_ms: i64,
 }
 
@@ -304,26 +312,20 @@ impl<W: World> Recovery<'_, W> {
     }
 
     async fn load_epochs(&mut self, trusted_end: i64, first: i64) -> Result<(), LogError> {
-        self.load_saved_epochs().await?;
-        self.epochs_from = first;
-        if let Some(saved) = &self.epochs_saved {
-            self.epochs = saved.clone();
-            self.epochs.truncate_from_end(trusted_end);
-            self.epochs_from = trusted_end;
-        }
-        Ok(())
-    }
-
-    async fn load_saved_epochs(&mut self) -> Result<(), LogError> {
         let path = self.dir.join(LEADER_EPOCH_FILE);
         let bytes = read_if_present(self.world, &path, SIDE_FILE_BYTES_MAX).await;
         let bytes = bytes.map_err(LogError::io("reading", &path))?;
-        self.epochs_saved = match bytes.map(|bytes| LeaderEpochs::parse(&bytes)) {
+        self.epochs_from = match bytes.map(|bytes| LeaderEpochs::parse(&bytes)) {
+            Some(Ok(mut epochs)) => {
+                epochs.truncate_from_end(trusted_end);
+                self.epochs = epochs;
+                trusted_end
+            }
             Some(Err(error)) => {
                 warn!(file = %path.display(), %error, "garbled; rebuilding it from the log");
-                None
+                first
             }
-            parsed => parsed.and_then(Result::ok),
+            None => first,
         };
         Ok(())
     }
@@ -397,7 +399,12 @@ impl<W: World> Recovery<'_, W> {
                     *last_batch = Some(LastBatch { position, crc });
                     self.note(&header);
                 }
-                ScanStep::End(end) => return Ok(end),
+                ScanStep::End(end) => {
+                    if !self.quarantine(scan, &end).await? {
+                        return Ok(end);
+                    }
+                    index.index_next();
+                }
             }
         }
     }
@@ -426,6 +433,8 @@ impl<W: World> Recovery<'_, W> {
                 ScanEnd::Zeros => follows,
                 ScanEnd::Torn(_) => false,
             };
+            let whole = whole || self.misses_records(&walked, next_base);
+
             match next_base {
                 Some(next_base) if whole => {
                     let base = segment.base_offset;
@@ -562,8 +571,7 @@ impl<W: World> Recovery<'_, W> {
         let log_start = hint.log_start_offset.max(first).min(log_end);
         self.epochs.truncate_from_end(log_end);
         self.epochs.truncate_from_start(log_start);
-        let epochs_changed =
-            !self.epochs.is_empty() && self.epochs_saved.as_ref() != Some(&self.epochs);
+        let epochs_changed = self.report.rebuilt_epochs && !self.epochs.is_empty();
         let start = SegmentStart {
             base_offset,
             next_offset: log_end,
@@ -573,6 +581,11 @@ impl<W: World> Recovery<'_, W> {
             last_batch: tail.last_batch,
         };
         let mut report = std::mem::take(&mut self.report);
+        let untouched = self
+            .remembered
+            .as_ref()
+            .is_some_and(|log| (log.closed, log.active.next_offset) == (true, log_end));
+        let dirty = !report.clean && (report.scanned_bytes > 0 || report.remembered && !untouched);
         (report.log_start, report.log_end) = (log_start, log_end);
         Ok(Recovered {
             sealed,
@@ -580,6 +593,7 @@ impl<W: World> Recovery<'_, W> {
             producers: std::mem::take(&mut self.producers),
             epochs: std::mem::take(&mut self.epochs),
             epochs_changed,
+            dirty,
             report,
         })
     }

@@ -5,10 +5,13 @@
 //! it says where valid batches end and why.
 
 use std::io;
+use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 use chronik_io::{File, World};
-use chronik_protocol::record::{BatchError, BatchHeader, LOG_OVERHEAD_BYTES, Scan, scan};
+use chronik_protocol::record::{
+    BATCH_HEADER_BYTES, BatchError, BatchHeader, LOG_OVERHEAD_BYTES, Scan, scan,
+};
 
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 512 << 10;
@@ -85,6 +88,20 @@ impl<'a, W: World> LogScan<'a, W> {
         }
     }
 
+    /// The offset in the segment's name.
+    pub(crate) fn base_offset(&self) -> i64 {
+        self.max_offset.saturating_sub(i64::from(i32::MAX))
+    }
+
+    /// Another walk over the same segment, from a later place on.
+    pub(crate) fn behind(&self, position: u64) -> LogScan<'a, W> {
+        LogScan {
+            position,
+            chunk: Bytes::new(),
+            ..*self
+        }
+    }
+
     /// Where the next batch would begin: after the end of a walk, where valid batches end.
     pub(crate) fn position(&self) -> u64 {
         self.position
@@ -127,12 +144,56 @@ impl<'a, W: World> LogScan<'a, W> {
         }
     }
 
+    /// After a tear: goes on at the next valid batch behind it, if there is one. Gives where it begins
+    /// and its base offset.
+    pub(crate) async fn resync(&mut self) -> io::Result<Option<(u64, i64)>> {
+        let offsets = self.next_offset..=self.max_offset;
+        let mut at = self.position.saturating_add(1);
+        while at < self.end {
+            let left = usize::try_from(self.end - at).unwrap_or(usize::MAX);
+            let chunk = self.file.read_at(at, left.min(CHUNK_BYTES)).await?;
+            let mut from = 0;
+            while let Some(skip) = find_batch(chunk.get(from..).unwrap_or_default(), &offsets) {
+                let candidate = at + (from + skip) as u64;
+                if let Some(base_offset) = self.batch_at(candidate).await? {
+                    (self.position, self.chunk) = (candidate, Bytes::new());
+                    return Ok(Some((candidate, base_offset)));
+                }
+                from += skip + 1;
+            }
+            if chunk.len() <= BATCH_HEADER_BYTES {
+                break;
+            }
+            // What may be the front of a header is looked at again.
+            at += (chunk.len() - BATCH_HEADER_BYTES) as u64;
+            self.world.pause().await;
+        }
+        Ok(None)
+    }
+
+    /// The base offset of the batch at `position`, if a valid one is there.
+    async fn batch_at(&self, position: u64) -> io::Result<Option<i64>> {
+        let left = self.end.saturating_sub(position);
+        let mut wanted = BATCH_HEADER_BYTES;
+        loop {
+            if wanted as u64 > left || wanted > BATCH_BYTES_MAX {
+                return Ok(None);
+            }
+            let bytes = self.file.read_at(position, wanted).await?;
+            match scan(&bytes) {
+                Scan::Complete(header) => return Ok(Some(header.base_offset)),
+                Scan::NeedMore(more) if more > wanted => wanted = more,
+                _ => return Ok(None),
+            }
+        }
+    }
+
     async fn read(&mut self, wanted: usize) -> io::Result<()> {
         let left = self.end.saturating_sub(self.position);
         let length = usize::try_from(left)
             .unwrap_or(usize::MAX)
             .min(wanted.max(self.chunk_bytes));
-        self.chunk_bytes = CHUNK_BYTES;
+        self.chunk_bytes = (self.chunk_bytes * 4).min(CHUNK_BYTES);
         self.chunk = self.file.read_at(self.position, length).await?;
         if self.chunk.len() < wanted {
             let what = format!(
@@ -198,6 +259,23 @@ impl<'a, W: World> LogScan<'a, W> {
             bytes,
         })
     }
+}
+
+/// Where in `bytes` a batch may begin whose base offset is one of `offsets`: judged by its first 17
+/// bytes only.
+pub(crate) fn find_batch(bytes: &[u8], offsets: &RangeInclusive<i64>) -> Option<usize> {
+    const FRONT_BYTES: usize = 17;
+    let may_begin = |front: &[u8]| match front {
+        [a, b, c, d, e, f, g, h, l0, l1, l2, l3, _, _, _, _, 2] => {
+            let base = i64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
+            let length = i32::from_be_bytes([*l0, *l1, *l2, *l3]);
+            offsets.contains(&base)
+                && usize::try_from(length)
+                    .is_ok_and(|length| length + LOG_OVERHEAD_BYTES >= BATCH_HEADER_BYTES)
+        }
+        _ => false,
+    };
+    bytes.windows(FRONT_BYTES).position(may_begin)
 }
 
 fn torn(why: String) -> ScanStep {

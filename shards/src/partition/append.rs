@@ -215,7 +215,8 @@ impl<W: World> Partition<W> {
         self.active.append(&[prefix, body], facts, interval_bytes)?;
         self.dirty = true;
         let epoch = header.partition_leader_epoch;
-        self.epochs_to_save |= self.epochs.assign(epoch, facts.base_offset);
+        // Their file follows when the segment is sealed: until then a start finds them in the batches.
+        self.epochs.assign(epoch, facts.base_offset);
         self.producers.note(header, now.wall_ms);
         self.watch_growth(now);
         Ok(())

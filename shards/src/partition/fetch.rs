@@ -14,6 +14,7 @@ use tracing::error;
 use super::read_job::{ReadFailure, Source, Start};
 use super::{Closing, Partition, ReadDone, ReadJob};
 use crate::cache::{BatchCache, ReadLimits};
+use crate::log::directory::{FileKind, segment_path};
 use crate::log::epochs::{UNDEFINED_EPOCH, UNDEFINED_OFFSET};
 use crate::request::{Isolation, ReadPart, ReadResult};
 
@@ -117,7 +118,9 @@ impl<W: World> Partition<W> {
             }) => {
                 error!(
                     partition = self.name(),
-                    segment, position, why, "the log holds something else than a batch"
+                    file = %segment_path(&self.dir, segment, FileKind::Log).display(),
+                    offset = done.limits.fetch_offset, position, why,
+                    "the log is damaged here; what it holds is not served"
                 );
                 self.read_error(ErrorCode::CorruptMessage)
             }
@@ -204,6 +207,7 @@ impl<W: World> Partition<W> {
             let (end_bytes, file) = (segment.size_bytes, segment.file.clone());
             sources.push(Source {
                 base_offset: base,
+                next_offset: segment.next_offset,
                 end_bytes,
                 file,
                 start,
@@ -217,6 +221,7 @@ impl<W: World> Partition<W> {
         if sources.len() < SEGMENTS_PER_READ_MAX {
             sources.push(Source {
                 base_offset: self.active.base_offset(),
+                next_offset: self.active.written_offset(),
                 end_bytes: self.active.written_bytes(),
                 file: Some(Rc::clone(self.active.file())),
                 start: Start::At(u64::from(self.active.index().offsets.lookup(offset))),
@@ -268,12 +273,14 @@ fn closing_source<W: World>(closing: &Closing<W>, offset: i64) -> Source<W> {
     match closing {
         Closing::Draining { segment, .. } => Source {
             base_offset: segment.base_offset(),
+            next_offset: segment.written_offset(),
             end_bytes: segment.written_bytes(),
             file: Some(Rc::clone(segment.file())),
             start: Start::At(u64::from(segment.index().offsets.lookup(offset))),
         },
         Closing::Sealing(sealing) => Source {
             base_offset: sealing.segment.base_offset,
+            next_offset: sealing.segment.next_offset,
             end_bytes: sealing.segment.size_bytes,
             file: sealing.segment.file.clone(),
             start: Start::At(u64::from(sealing.index.offsets.lookup(offset))),

@@ -121,7 +121,7 @@ impl<W: World> Partition<W> {
             to_learn: None,
             removal: Removal::default(),
             jobs_in_flight: 0,
-            dirty: !report.clean && report.scanned_bytes > 0,
+            dirty: recovered.dirty,
             disk_full: false,
             failure: None,
         };

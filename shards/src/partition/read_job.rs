@@ -4,13 +4,14 @@
 //! batch is checked (length, CRC, offsets) before it leaves. Changes nothing but an index file
 //! that turns out to be missing or wrong.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use chronik_io::{File, OpenMode, World};
-use chronik_protocol::record::{Scan, scan};
+use chronik_protocol::record::{BatchHeader, Scan, scan};
 use tracing::error;
 
 use crate::cache::{ColdBlock, ReadLimits};
@@ -19,6 +20,7 @@ use crate::log::checkpoint::read_if_present;
 use crate::log::directory::{FileKind, segment_path};
 use crate::log::index::OffsetIndexView;
 use crate::log::recovery::{SIDE_FILE_BYTES_MAX, rebuild_indexes};
+use crate::log::scan::LogScan;
 use crate::request::{Isolation, PartitionId};
 
 /// Bytes read at once even if less was asked for: the next fetch finds the rest in the cache.
@@ -40,6 +42,8 @@ pub(super) enum Start {
 /// A segment a read may find its batches in.
 pub(super) struct Source<W: World> {
     pub(super) base_offset: i64,
+    /// Behind its last record.
+    pub(super) next_offset: i64,
     pub(super) end_bytes: u64,
     pub(super) file: Option<Rc<W::File>>,
     pub(super) start: Start,
@@ -153,10 +157,11 @@ impl<W: World> ReadJob<W> {
             Start::Index(bytes) => lookup(base, bytes, self.limits.fetch_offset).unwrap_or(0),
             Start::LoadIndex => self.load_index(base, index).await?,
         };
-        match self.walk(&file, source, position).await {
+        let from_index = by_index && position > 0;
+        match self.walk(&file, source, position, from_index).await {
             Err(ReadFailure::Corrupt {
                 position: at, why, ..
-            }) if by_index && position > 0 && at == position => {
+            }) if from_index && at == position => {
                 // No batch where the index points to: build it anew. Where the log itself is
                 // damaged the new one stops before that, so this happens once.
                 error!(dir = %self.dir.display(), base, why, "an index leads nowhere; rebuilding it");
@@ -164,7 +169,7 @@ impl<W: World> ReadJob<W> {
                 let rebuilt = rebuilt.map_err(|e| ReadFailure::Io(std::io::Error::other(e)))?;
                 *index = Some((base, Bytes::from(rebuilt.offsets.to_bytes())));
                 let position = u64::from(rebuilt.offsets.lookup(self.limits.fetch_offset));
-                self.walk(&file, source, position).await
+                self.walk(&file, source, position, false).await
             }
             read => read,
         }
@@ -193,14 +198,16 @@ impl<W: World> ReadJob<W> {
         Ok(u64::from(rebuilt.offsets.lookup(self.limits.fetch_offset)))
     }
 
-    /// Reads from `position` on until a chunk holds the batch with the wanted offset; the block
-    /// begins with it and holds what else was read.
+    /// Reads from `start` on (an index may have told it) until a chunk holds the batch with the wanted
+    /// offset; the block begins with it and holds what else was read.
     async fn walk(
         &self,
         file: &W::File,
         source: &Source<W>,
-        mut position: u64,
+        start: u64,
+        from_index: bool,
     ) -> Result<Option<ColdBlock>, ReadFailure> {
+        let mut position = start;
         let mut wanted = self.chunk_bytes();
         loop {
             let left = source.end_bytes.saturating_sub(position);
@@ -225,10 +232,13 @@ impl<W: World> ReadJob<W> {
                 WalkEnd::NeedMore { at, .. } if at as u64 == left => return Ok(None),
                 WalkEnd::NeedMore { at, bytes } => {
                     let why = format!("a batch of {bytes} bytes passes the segment's end");
-                    return Err(corrupt(source, position + at as u64, why));
+                    position = self.pass(file, source, position + at as u64, why).await?;
                 }
                 WalkEnd::Corrupt { at, why } => {
-                    return Err(corrupt(source, position + at as u64, why));
+                    if from_index && position + at as u64 == start {
+                        return Err(corrupt(source, start, why));
+                    }
+                    position = self.pass(file, source, position + at as u64, why).await?;
                 }
             }
         }
@@ -240,10 +250,13 @@ impl<W: World> ReadJob<W> {
         source: &Source<W>,
         chunk: Bytes,
     ) -> Result<(Walk, WalkEnd), ReadFailure> {
-        let (segment, wanted) = (source.base_offset, self.limits.fetch_offset);
+        let (offsets, wanted) = (
+            source.base_offset..source.next_offset,
+            self.limits.fetch_offset,
+        );
         let is_small = chunk.len() <= CHECKED_HERE_BYTES_MAX;
         let walk = move || {
-            let mut walk = Walk::new(segment);
+            let mut walk = Walk::new(offsets);
             let end = walk.over(&chunk, wanted);
             (walk, end)
         };
@@ -251,6 +264,22 @@ impl<W: World> ReadJob<W> {
             return Ok(walk());
         }
         self.world.compute(walk).await.map_err(ReadFailure::Io)
+    }
+
+    /// Where to go on behind a damaged place, if the wanted offset is not in it.
+    async fn pass(
+        &self,
+        file: &W::File,
+        source: &Source<W>,
+        position: u64,
+        why: String,
+    ) -> Result<u64, ReadFailure> {
+        let (base, end) = (source.base_offset, source.end_bytes);
+        let mut scan = LogScan::new(&self.world, file, base, (position, end), base);
+        match scan.resync().await.map_err(ReadFailure::Io)? {
+            Some((next, offset)) if offset <= self.limits.fetch_offset => Ok(next),
+            _ => Err(corrupt(source, position, why)),
+        }
     }
 }
 
@@ -270,6 +299,8 @@ fn corrupt<W: World>(source: &Source<W>, position: u64, why: String) -> ReadFail
 /// Batches found in a chunk.
 struct Walk {
     block: ColdBlock,
+    /// What may follow: a batch's checksum does not cover its offset.
+    offsets: Range<i64>,
     start: Option<usize>,
     end: usize,
 }
@@ -287,9 +318,11 @@ enum WalkEnd {
 }
 
 impl Walk {
-    fn new(segment: i64) -> Self {
+    /// In a segment that holds these offsets.
+    fn new(offsets: Range<i64>) -> Self {
         Self {
-            block: ColdBlock::builder(segment),
+            block: ColdBlock::builder(offsets.start),
+            offsets,
             start: None,
             end: 0,
         }
@@ -301,8 +334,19 @@ impl Walk {
         loop {
             let rest = chunk.get(at..).unwrap_or_default();
             match scan(rest) {
+                Scan::Complete(header) if !self.fits(&header) => {
+                    return WalkEnd::Corrupt {
+                        at,
+                        why: format!(
+                            "offsets {} to {} cannot be here",
+                            header.base_offset,
+                            header.last_offset()
+                        ),
+                    };
+                }
                 Scan::Complete(header) => {
                     let size = header.size_bytes();
+                    self.offsets.start = header.next_offset();
                     if self.start.is_some() || header.next_offset() > fetch_offset {
                         let start = *self.start.get_or_insert(at);
                         self.block.note(&header, at - start);
@@ -325,6 +369,10 @@ impl Walk {
                 }
             }
         }
+    }
+
+    fn fits(&self, header: &BatchHeader) -> bool {
+        header.base_offset >= self.offsets.start && header.next_offset() <= self.offsets.end
     }
 
     fn into_block(self, position: u64, chunk: &Bytes) -> Option<ColdBlock> {

@@ -28,7 +28,6 @@ impl<W: World> Recovery<'_, W> {
             .world
             .resting_file(&path, self.append_mode(), last.log_bytes);
         self.adopt(&log)?;
-        self.epochs_saved = Some(self.epochs.clone());
         let tail = Walked {
             file,
             index,
@@ -112,7 +111,6 @@ impl<W: World> Recovery<'_, W> {
             .map_err(LogError::io("reading", &path))?;
         let (valid_bytes, next_offset) = (scan.position(), scan.next_offset());
         self.report.scanned_bytes += valid_bytes.saturating_sub(active.end);
-        self.load_saved_epochs().await?;
         Ok(Some(Walked {
             file,
             index,

@@ -4,6 +4,7 @@ mod faults;
 mod files;
 mod golden;
 mod history;
+mod images;
 mod queries;
 mod real_disk;
 mod retention;

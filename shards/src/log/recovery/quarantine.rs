@@ -1,0 +1,72 @@
+//! Damage in the middle of a log, told from the torn end that a crash leaves.
+//!
+//! Runs on the partition's shard. A tear is what the last write before a crash left, and is cut: it was
+//! acknowledged to nobody. Where a log is damaged that had been whole, or where valid batches follow
+//! farther behind than one write reaches, the log is kept: readers get an error for what is damaged,
+//! never its bytes, and everything else. Names each such place in the log.
+
+use chronik_io::World;
+use tracing::error;
+
+use super::{Recovery, Walked};
+use crate::log::scan::{LogScan, ScanEnd};
+
+/// Bytes that one write to a log and the writes to its next segment, which may be on their way at the
+/// same time, reach at most: twice what may wait for a write.
+const TORN_BYTES_MAX: u64 = 32 << 20;
+
+impl<W: World> Recovery<'_, W> {
+    /// Passes over a damaged place, if it is one and batches follow; the scan goes on behind it.
+    pub(super) async fn quarantine(
+        &mut self,
+        scan: &mut LogScan<'_, W>,
+        end: &ScanEnd,
+    ) -> std::io::Result<bool> {
+        let (from, expected) = (scan.position(), scan.next_offset());
+        let why = match end {
+            ScanEnd::Exact => return Ok(false),
+            ScanEnd::Zeros if expected >= self.certain => return Ok(false),
+            ScanEnd::Zeros => "zeros",
+            ScanEnd::Torn(why) => why.as_str(),
+        };
+        let mut is_damage = expected < self.certain;
+        if !is_damage {
+            let mut far = scan.behind(from.saturating_add(TORN_BYTES_MAX));
+            is_damage = far.resync().await?.is_some();
+        }
+        if !is_damage {
+            return Ok(false);
+        }
+        let Some((to, next)) = scan.resync().await? else {
+            return Ok(false);
+        };
+        self.report.quarantined += 1;
+        error!(
+            dir = %self.dir.display(), segment = scan.base_offset(), position = from, end = to,
+            first_offset = expected, next_offset = next, why,
+            "the log is damaged here; its records cannot be read, what follows can"
+        );
+        Ok(true)
+    }
+
+    /// Whether a segment that ends too early had been whole.
+    pub(super) fn misses_records(
+        &mut self,
+        walked: &Walked<W::File>,
+        next_base: Option<i64>,
+    ) -> bool {
+        let Some(next_base) = next_base else {
+            return false;
+        };
+        let is_damage = next_base <= self.certain;
+        if is_damage && walked.next_offset < next_base {
+            self.report.quarantined += 1;
+            error!(
+                dir = %self.dir.display(), position = walked.valid_bytes,
+                first_offset = walked.next_offset, next_offset = next_base,
+                "a segment ends before the next one begins; the records between are lost"
+            );
+        }
+        is_damage && walked.next_offset <= next_base
+    }
+}
