@@ -4,6 +4,7 @@
 //! chronik-bench quick --spawn target/release/chronik
 //! chronik-bench quick --bootstrap 127.0.0.1:9092 --pid 4711
 //! chronik-bench load --bootstrap 127.0.0.1:9092 --rate 5000 --connections 16 --consumers 1
+//! chronik-bench groups --spawn target/release/chronik --groups 1 --members 1000
 //! chronik-bench read --bootstrap 127.0.0.1:9092 --topic events --partitions 16
 //! ```
 //!
@@ -16,6 +17,7 @@ mod end_to_end;
 mod figures;
 mod frames;
 mod generator;
+mod groups;
 mod load;
 mod output;
 mod overload;
@@ -36,6 +38,7 @@ use chronik_protocol::record::Compression;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::consumer::Consumption;
+use crate::groups::GroupOptions;
 use crate::load::{Outcome, Pace};
 use crate::output::Output;
 use crate::overload::OverloadOptions;
@@ -70,6 +73,13 @@ enum Command {
         broker: BrokerArguments,
         #[command(flatten)]
         overload: OverloadOptions,
+    },
+    /// Consumer groups: what heartbeats and rebalances cost, and what producers notice of them
+    Groups {
+        #[command(flatten)]
+        broker: BrokerArguments,
+        #[command(flatten)]
+        groups: GroupOptions,
     },
     /// Chronik and Apache Kafka in turn, with the same clients on the same disk
     Compare {
@@ -231,6 +241,7 @@ fn run(arguments: Arguments) -> io::Result<bool> {
             only,
         } => Ok(quick::run(&broker.target()?, &limits.limits()?, &only)),
         Command::Overload { broker, overload } => overload.run(&broker.target()?),
+        Command::Groups { broker, groups } => groups.run(&broker.target()?),
         Command::Compare { options } => compare::run(&options),
         Command::Load {
             broker,

@@ -16,7 +16,7 @@ use chronik_protocol::messages::{
     ApiVersionsRequest, CreateTopicsRequest, DeleteTopicsRequest, ListOffsetsRequest,
     ResponseHeader, create_topics_request, list_offsets_request,
 };
-use chronik_protocol::{ApiKey, ErrorCode, Message, Request, Str};
+use chronik_protocol::{ApiKey, ErrorCode, Message, Request, Str, Uuid};
 
 /// Patience with one reply; deleting big topics takes a while.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -28,12 +28,18 @@ const READY_PATIENCE: Duration = Duration::from_secs(60);
 const READY_STEP: Duration = Duration::from_millis(20);
 
 /// The versions this program speaks: the newest of each API that still names topics.
-const SPOKEN: [(ApiKey, i16, i16); 5] = [
+const SPOKEN: [(ApiKey, i16, i16); 11] = [
     (ApiKey::Produce, 3, 12),
     (ApiKey::Fetch, 4, 12),
     (ApiKey::ListOffsets, 1, 8),
     (ApiKey::CreateTopics, 2, 7),
     (ApiKey::DeleteTopics, 1, 5),
+    (ApiKey::FindCoordinator, 4, 6),
+    (ApiKey::JoinGroup, 4, 9),
+    (ApiKey::SyncGroup, 5, 5),
+    (ApiKey::Heartbeat, 4, 4),
+    (ApiKey::LeaveGroup, 4, 5),
+    (ApiKey::ConsumerGroupHeartbeat, 1, 1),
 ];
 
 /// The name this program gives itself in every request.
@@ -149,6 +155,20 @@ impl Rpc {
         partitions: i32,
         configs: &[TopicConfig<'_>],
     ) -> io::Result<ErrorCode> {
+        let created = self.create_topic_with_id(name, partitions, configs)?;
+        Ok(created.0)
+    }
+
+    /// As [`Self::create_topic`], and the topic's id, zero when the broker has none.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub(crate) fn create_topic_with_id(
+        &mut self,
+        name: &str,
+        partitions: i32,
+        configs: &[TopicConfig<'_>],
+    ) -> io::Result<(ErrorCode, Uuid)> {
         let configs =
             configs.iter().map(
                 |(name, value)| create_topics_request::CreatableTopicConfig {
@@ -174,7 +194,9 @@ impl Rpc {
             .topics
             .first()
             .ok_or_else(|| invalid("no result for the topic"))?;
-        ErrorCode::try_from(result.error_code).map_err(|_| invalid("an unknown error code"))
+        let error = ErrorCode::try_from(result.error_code);
+        let error = error.map_err(|_| invalid("an unknown error code"))?;
+        Ok((error, result.topic_id))
     }
 
     /// Deletes a topic and returns the broker's answer.

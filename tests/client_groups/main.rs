@@ -169,6 +169,8 @@ fn static_members_of_aiokafka() {
     rolling_restart(AIOKAFKA);
 }
 
+/// With cooperative-sticky this client rebalances twice more when a static member returns, with Kafka
+/// too: the other member does notice.
 #[test]
 fn static_members_of_franz_go() {
     rolling_restart(FRANZ_GO_RANGE);

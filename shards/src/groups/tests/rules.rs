@@ -327,6 +327,45 @@ fn members_that_do_not_fetch_their_share_are_removed() {
     assert_eq!(state_of(&mut rig, "g"), "PreparingRebalance");
 }
 
+/// A leader that lost its connection asks again while its assignment is being written: the first one
+/// stays, the old question is refused, the new one gets the answer.
+#[test]
+fn an_assignment_is_written_once_however_often_the_leader_brings_one() {
+    let mut rig = Rig::new(1, &[AT_ONCE]);
+    let id = new_id(&mut rig);
+    let caller = rig.send(Joiner::new(&id).request());
+    rig.pass(0);
+    let joined = joined(&mut rig, caller);
+    let written = rig.undecided();
+    let first = sync(&mut rig, &joined);
+    assert_eq!(rig.undecided(), written + 1);
+    let again = SyncGroupRequest {
+        group_id: Str::from("g"),
+        generation_id: joined.generation_id,
+        member_id: id.clone(),
+        assignments: vec![sync_group_request::SyncGroupRequestAssignment {
+            member_id: id.clone(),
+            assignment: bytes::Bytes::from_static(b"another"),
+            ..Default::default()
+        }],
+        ..SyncGroupRequest::default()
+    };
+    let second = rig.send(GroupRequest::Sync(again));
+    assert_eq!(rig.undecided(), written + 1, "written twice");
+    assert_eq!(
+        synced(&mut rig, first),
+        Err(ErrorCode::RebalanceInProgress),
+        "nobody waits for it any more"
+    );
+    assert!(!rig.replies.contains_key(&second), "answered too early");
+    rig.settle();
+    assert_eq!(synced(&mut rig, second), Ok(format!("for {id}")));
+    rig.restart();
+    rig.settle();
+    let after = sync(&mut rig, &joined);
+    assert_eq!(synced(&mut rig, after), Ok(format!("for {id}")));
+}
+
 #[test]
 fn a_static_member_comes_back_without_a_rebalance_and_fences_its_old_self() {
     let mut rig = Rig::new(8, &[AT_ONCE]);
