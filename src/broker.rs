@@ -42,7 +42,7 @@ pub struct Broker {
     executors: chronik_io::Running<Request, Reply>,
     accepting: Vec<Accepting>,
     plan: Arc<Plan>,
-    _lock: DirectoryLock,
+    _locks: Vec<DirectoryLock>,
 }
 
 /// What every shard is given at start.
@@ -103,8 +103,7 @@ impl Broker {
                 }
             }
         }
-        let lock =
-            DirectoryLock::acquire(&config.data_dir.join(LOCK_FILE)).map_err(Failure::new)?;
+        let locks = lock_all(&config)?;
         let allowed = allowed_cpus().map_err(Failure::new)?.len();
         let Cores { shards, pinned } = Cores::choose(&config, allowed);
         let sockets = bind(&config)?;
@@ -145,7 +144,7 @@ impl Broker {
             executors,
             accepting,
             plan,
-            _lock: lock,
+            _locks: locks,
         })
     }
 
@@ -161,6 +160,24 @@ impl Broker {
             .join()
             .map_err(|error| Failure::new(format!("unclean stop: {error}")))
     }
+}
+
+/// Locks every directory. One after the first that cannot be used is left to the shards, which say
+/// what is offline because of it; one that somebody else uses is not.
+fn lock_all(config: &Config) -> Result<Vec<DirectoryLock>, Failure> {
+    let first = DirectoryLock::acquire(&config.data_dir.join(LOCK_FILE)).map_err(Failure::new)?;
+    let mut locks = vec![first];
+    for dir in &config.more_data_dirs {
+        let made = std::fs::create_dir_all(dir);
+        match made.and_then(|()| DirectoryLock::acquire(&dir.join(LOCK_FILE))) {
+            Ok(lock) => locks.push(lock),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(Failure::new(error));
+            }
+            Err(error) => warn!(dir = %dir.display(), %error, "the log directory was not locked"),
+        }
+    }
+    Ok(locks)
 }
 
 fn bind(config: &Config) -> Result<Vec<Listener>, Failure> {
@@ -214,6 +231,7 @@ fn start_options(config: &Config) -> StartOptions {
         |(key, value): (&String, &String)| (Str::from(key.clone()), Str::from(value.clone()));
     StartOptions {
         data: config.data_dir.clone(),
+        more_data: config.more_data_dirs.clone(),
         node_id: config.node_id,
         cluster_id: config.cluster_id.map(|id| Str::from(id.to_string())),
         endpoints: endpoints.collect(),

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use chronik_protocol::{Uuid, configs};
 
@@ -100,8 +100,10 @@ pub struct ConnectionLimits {
 pub struct Config {
     /// Where to listen and what to tell clients; at least one.
     pub listeners: Vec<Listener>,
-    /// The one data directory, as an absolute path.
+    /// The first data directory, as an absolute path.
     pub data_dir: PathBuf,
+    /// The other ones, where `log.dirs` names several.
+    pub more_data_dirs: Vec<PathBuf>,
     /// This broker's id (`node.id`, else `broker.id`, else 1).
     pub node_id: i32,
     /// Rack, told to clients.
@@ -158,7 +160,7 @@ impl Config {
         })?;
         let shards = values.number("chronik.shards", 1..=SHARDS_MAX, 0)?;
         let sizes = Sizes::read(&values)?;
-        let (data_dir, node_id) = (data_dir(&values)?, node_id(&values)?);
+        let (data_dirs, node_id) = (data_dirs(&values)?, node_id(&values)?);
         let config = Self {
             listeners,
             node_id,
@@ -185,8 +187,9 @@ impl Config {
                 2000,
             )?,
             offsets_topic: OffsetsTopic::read(&values)?,
-            values: told(&merged, node_id, &data_dir),
-            data_dir,
+            values: told(&merged, node_id, &data_dirs),
+            data_dir: data_dirs.0,
+            more_data_dirs: data_dirs.1,
             warnings: Vec::new(),
         };
         // The rules of Kafka for the rest come last: what is read above knows better what to say.
@@ -199,11 +202,13 @@ impl Config {
 fn told(
     merged: &BTreeMap<String, String>,
     node_id: i32,
-    data_dir: &Path,
+    (first, others): &(PathBuf, Vec<PathBuf>),
 ) -> BTreeMap<String, String> {
     let mut told = merged.clone();
     told.insert("node.id".to_owned(), node_id.to_string());
-    told.insert("log.dirs".to_owned(), data_dir.display().to_string());
+    let dirs = [first].into_iter().chain(others);
+    let dirs: Vec<String> = dirs.map(|dir| dir.display().to_string()).collect();
+    told.insert("log.dirs".to_owned(), dirs.join(","));
     let listeners = told.entry("listeners".to_owned());
     listeners.or_insert_with(|| listeners::DEFAULT_LISTENERS.to_owned());
     told
@@ -279,18 +284,30 @@ fn check_known(merged: &BTreeMap<String, String>) -> Result<Vec<String>, ConfigE
     Ok(warnings)
 }
 
-fn data_dir(values: &Values<'_>) -> Result<PathBuf, ConfigError> {
+/// The first, and the others.
+fn data_dirs(values: &Values<'_>) -> Result<(PathBuf, Vec<PathBuf>), ConfigError> {
     let key = if values.text("log.dirs").is_some() {
         "log.dirs"
     } else {
         "log.dir"
     };
     let text = values.text(key).unwrap_or(DEFAULT_DATA_DIR);
-    let mut dirs = text.split(',').map(str::trim).filter(|dir| !dir.is_empty());
-    match (dirs.next(), dirs.next()) {
-        (Some(dir), None) => std::path::absolute(dir)
-            .map_err(|error| ConfigError::invalid(key, dir, format!("a directory ({error})"))),
-        _ => Err(ConfigError::invalid(key, text, "one directory")),
+    let mut dirs: Vec<PathBuf> = Vec::new();
+    for dir in text.split(',').map(str::trim).filter(|dir| !dir.is_empty()) {
+        let dir = std::path::absolute(dir)
+            .map_err(|error| ConfigError::invalid(key, dir, format!("a directory ({error})")))?;
+        if dirs.contains(&dir) {
+            return Err(ConfigError::invalid(key, text, "each directory once"));
+        }
+        dirs.push(dir);
+    }
+    if dirs.is_empty() {
+        return Err(ConfigError::invalid(key, text, "at least one directory"));
+    }
+    let others = dirs.split_off(1);
+    match dirs.pop() {
+        Some(first) => Ok((first, others)),
+        None => Err(ConfigError::invalid(key, text, "at least one directory")),
     }
 }
 
@@ -425,7 +442,7 @@ mod tests {
         for (key, value) in [
             ("node.id", "-2"),
             ("node.id", "x"),
-            ("log.dirs", "/a,/b"),
+            ("log.dirs", "/a,/a"),
             ("chronik.shards", "0"),
             ("chronik.shards", "1025"),
             ("chronik.durability", "perhaps"),

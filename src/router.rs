@@ -12,8 +12,8 @@ use chronik_shards::groups::{GroupReply, GroupRequest};
 use chronik_shards::{
     Acks, AppendPart, AppendRequest, AppendResult, AwaitRequest, COORDINATOR_SHARD,
     DeleteRecordsPart, DeleteRecordsResult, EpochAnswer, EpochQuery, Isolation, LogDescription,
-    LogScope, OffsetAnswer, OffsetQuery, PartitionId, ReadPart, ReadRequest, ReadResult, Reply,
-    Request, SegmentOffsets, SegmentOffsetsQuery, ShardHandle, Wait,
+    LogDirs, LogScope, OffsetAnswer, OffsetQuery, PartitionId, ReadPart, ReadRequest, ReadResult,
+    Reply, Request, SegmentOffsets, SegmentOffsetsQuery, ShardHandle, Wait,
 };
 
 /// The way to all shards, from one of them.
@@ -74,6 +74,11 @@ impl Router {
     /// The router of the shard that `shard` is.
     pub(crate) fn new(shard: ShardHandle) -> Self {
         Self { shard }
+    }
+
+    /// The directories that hold logs.
+    pub(crate) fn log_dirs(&self) -> &LogDirs {
+        self.shard.log_dirs()
     }
 
     /// The catalogue as this shard knows it.

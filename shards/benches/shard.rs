@@ -71,6 +71,7 @@ fn options(data: &Path, durability: &str) -> StartOptions {
     let durability = Str::from(durability.to_owned());
     StartOptions {
         data: data.to_owned(),
+        more_data: Vec::new(),
         node_id: 1,
         cluster_id: None,
         endpoints: Vec::new(),

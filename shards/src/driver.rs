@@ -25,6 +25,7 @@ use crate::log::checkpoint::{
     RECOVERY_POINT_FILE,
 };
 use crate::log::directory::{PartitionDir, PartitionDirState};
+use crate::log_dirs::LogDirs;
 use crate::metrics::Counters;
 use crate::partition::{OffsetJob, Partition, ReadDone, ReadJob};
 use crate::placement::COORDINATOR_SHARD;
@@ -210,9 +211,10 @@ impl<W: World> Driver<W> {
                 log_starts,
             } => {
                 self.spawn(|driver| async move {
-                    let data = driver.data();
+                    let (dirs, image) = (driver.dirs(), driver.image());
                     let world = &driver.inner.world;
-                    let result = write_offsets(world, &data, &recovery_points, &log_starts).await;
+                    let offsets = (&recovery_points, &log_starts);
+                    let result = write_offsets(world, &dirs, &image, offsets).await;
                     driver.done(Done::CheckpointsWritten(result));
                 });
             }
@@ -254,8 +256,17 @@ impl<W: World> Driver<W> {
         self.inner.state.borrow().counters()
     }
 
+    fn image(&self) -> Arc<Image> {
+        Arc::clone(&self.inner.image.borrow())
+    }
+
     fn data(&self) -> std::path::PathBuf {
         self.inner.state.borrow().data().to_owned()
+    }
+
+    /// The directories that hold logs.
+    pub(crate) fn dirs(&self) -> Arc<LogDirs> {
+        Arc::clone(self.inner.state.borrow().dirs())
     }
 
     /// Asks every shard the same at once; the replies in the order of the shards. A shard that has
@@ -321,10 +332,12 @@ impl<W: World> Driver<W> {
                 log_starts.0.insert(key, report.log_start);
             }
         }
-        write_offsets(world, &data, &recovery_points, &log_starts).await?;
-        high_watermarks
-            .write(world, &data.join(HIGH_WATERMARK_FILE))
-            .await?;
+        let dirs = self.dirs();
+        write_offsets(world, &dirs, image, (&recovery_points, &log_starts)).await?;
+        for (dir, _) in dirs.usable() {
+            let here = dirs.part(image, &high_watermarks, dir);
+            here.write(world, &dir.join(HIGH_WATERMARK_FILE)).await?;
+        }
         if clean {
             // Every log was closed whole: what the rings hold is in them.
             write_behind::remove_all(world, &data).await?;
@@ -332,8 +345,10 @@ impl<W: World> Driver<W> {
             let marker = CleanShutdown {
                 broker_epoch: image.broker_epoch,
             };
-            let path = data.join(CLEAN_SHUTDOWN_FILE);
-            world.write_file_atomic(&path, &marker.to_bytes()).await?;
+            for (dir, _) in dirs.usable() {
+                let path = dir.join(CLEAN_SHUTDOWN_FILE);
+                world.write_file_atomic(&path, &marker.to_bytes()).await?;
+            }
         }
         Ok(())
     }
@@ -420,14 +435,25 @@ impl<W: World> Driver<W> {
 
 async fn write_offsets<W: World>(
     world: &W,
-    data: &Path,
-    recovery_points: &OffsetCheckpoint,
-    log_starts: &OffsetCheckpoint,
+    dirs: &LogDirs,
+    image: &Image,
+    (recovery_points, log_starts): (&OffsetCheckpoint, &OffsetCheckpoint),
 ) -> io::Result<()> {
-    recovery_points
-        .write(world, &data.join(RECOVERY_POINT_FILE))
-        .await?;
-    log_starts.write(world, &data.join(LOG_START_FILE)).await
+    let mut written = Ok(());
+    for (dir, _) in dirs.usable() {
+        let recovery_points = dirs.part(image, recovery_points, dir);
+        let log_starts = dirs.part(image, log_starts, dir);
+        let write = async {
+            let path = dir.join(RECOVERY_POINT_FILE);
+            recovery_points.write(world, &path).await?;
+            log_starts.write(world, &dir.join(LOG_START_FILE)).await
+        };
+        // One that fails does not keep the others from knowing theirs.
+        if let Err(error) = write.await {
+            written = Err(error);
+        }
+    }
+    written
 }
 
 /// Opens a partition. A directory of the same name that belongs to another topic is removed when

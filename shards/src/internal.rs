@@ -3,12 +3,12 @@
 //! Owns plain values only.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use chronik_protocol::{Str, Uuid};
 
 use crate::catalog::Image;
+use crate::log_dirs::LogDirs;
 use crate::partition::{CloseReport, RecoveryHint};
 use crate::remembered_logs::{Remembered, RememberedLogs};
 use crate::request::PartitionId;
@@ -51,7 +51,7 @@ pub(crate) enum InternalAnswer {
 #[derive(Debug)]
 pub(crate) struct Boot {
     pub(crate) image: Arc<Image>,
-    pub(crate) data: PathBuf,
+    pub(crate) dirs: Arc<LogDirs>,
     /// From the checkpoints of the last run, by topic name and index.
     pub(crate) hints: BTreeMap<(Str, i32), RecoveryHint>,
     /// The last run stopped cleanly, and this was its broker epoch.

@@ -13,6 +13,7 @@ pub mod groups;
 mod internal;
 pub mod limits;
 pub mod log;
+mod log_dirs;
 pub mod metrics;
 pub mod partition;
 mod placement;
@@ -25,6 +26,7 @@ mod write_behind;
 
 pub use group_lag::{GroupLag, PartitionLag, group_lag};
 pub use internal::{InternalReply, InternalRequest};
+pub use log_dirs::{LogDir, LogDirs};
 pub use placement::{COORDINATOR_SHARD, shard_of};
 pub use request::*;
 pub use start::{ShardHandle, StartError, StartOptions, start};

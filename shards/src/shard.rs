@@ -33,6 +33,7 @@ use crate::internal::{Boot, Internal, InternalAnswer, InternalReply, OffsetNote}
 use crate::limits::{CACHE_COLD_BYTES, CACHE_INDEX_BYTES, CACHE_TAIL_BYTES, TIMERS_PER_SLICE};
 use crate::log::LogError;
 use crate::log::checkpoint::OffsetCheckpoint;
+use crate::log_dirs::LogDirs;
 use crate::metrics::Counters;
 use crate::partition::{
     CheckTimes, Closed, Job, JobDone, Now, OffsetDone, OffsetJob, Partition, PartitionEvent,
@@ -179,8 +180,8 @@ pub(crate) struct Shard<W: World, R> {
     producer_expiration_ms: i64,
     check_times: CheckTimes,
     image: Arc<Image>,
-    /// The data directory; empty before the first image.
-    data: PathBuf,
+    /// Where logs are; none before the first image.
+    dirs: Arc<LogDirs>,
     /// What the last run left, until the first image has been applied.
     boot: Option<Arc<Boot>>,
     cache: BatchCache,
@@ -249,7 +250,7 @@ impl<W: World, R> Shard<W, R> {
             producer_expiration_ms: options.producer_expiration_ms,
             check_times,
             image: empty,
-            data: PathBuf::new(),
+            dirs: Arc::default(),
             boot: None,
             cache: BatchCache::new(CacheLimits {
                 tail_bytes: CACHE_TAIL_BYTES,
@@ -316,9 +317,14 @@ impl<W: World, R> Shard<W, R> {
             .unwrap_or_default()
     }
 
-    /// The data directory; empty before the first image.
+    /// The directory of the catalogue; empty before the first image.
     pub(crate) fn data(&self) -> &Path {
-        &self.data
+        self.dirs.first()
+    }
+
+    /// All directories; none before the first image.
+    pub(crate) fn dirs(&self) -> &Arc<LogDirs> {
+        &self.dirs
     }
 
     /// The image this shard follows.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use chronik_io::{DirEntry, Lost, World};
+use chronik_io::{Lost, World};
 use chronik_protocol::{Str, Uuid};
 
 use crate::cache::{BatchCache, CacheLimits};
@@ -26,6 +26,7 @@ use crate::log::checkpoint::{
     RECOVERY_POINT_FILE, parse_partition_metadata, read_small,
 };
 use crate::log::directory::{PartitionDir, PartitionDirState};
+use crate::log_dirs::{FoundDirs, LogDir, LogDirs};
 use crate::metrics::Counters;
 use crate::partition::{Partition, RecoveryHint};
 use crate::placement::{COORDINATOR_SHARD, shard_of};
@@ -45,8 +46,10 @@ const RETENTION_CHECK_MS: u64 = 300_000;
 /// What the shards need to know of the broker; the same on every shard.
 #[derive(Clone, Debug)]
 pub struct StartOptions {
-    /// `log.dirs`: one directory, absolute, locked by this process.
+    /// The first of `log.dirs`: absolute, locked by this process.
     pub data: PathBuf,
+    /// The others. One that cannot be used is left out: its partitions are offline.
+    pub more_data: Vec<PathBuf>,
     /// `node.id`.
     pub node_id: i32,
     /// For a directory that has no cluster id yet, or to be held against the one it has.
@@ -95,6 +98,7 @@ pub struct ShardHandle {
     endpoint: chronik_io::Endpoint<Request, Reply>,
     image: Rc<RefCell<Arc<Image>>>,
     counters: Rc<dyn Fn() -> Counters>,
+    dirs: Arc<LogDirs>,
 }
 
 impl ShardHandle {
@@ -111,6 +115,11 @@ impl ShardHandle {
     /// The shard that owns a partition.
     pub fn owner(&self, partition: PartitionId) -> usize {
         shard_of(&self.image.borrow(), partition, self.endpoint.count())
+    }
+
+    /// The directories that hold logs.
+    pub fn log_dirs(&self) -> &LogDirs {
+        &self.dirs
     }
 
     /// What this shard has done since it started.
@@ -181,8 +190,10 @@ pub async fn start<W: World>(
         }
     }
     driver.wait_loaded().await.map_err(StartError::Abandoned)?;
+    let dirs = driver.dirs();
     let counters = Rc::new(move || driver.counters());
     Ok(ShardHandle {
+        dirs,
         endpoint,
         image,
         counters,
@@ -201,8 +212,12 @@ async fn boot<W: World>(
     let wanted = options.cluster_id.as_ref();
     let identity = DirectoryIdentity::load_or_create(world, data, options.node_id, wanted).await?;
     empty.cluster_id = identity.cluster_id.clone();
-    // Gone before anything changes: a crash from here on is an unclean stop.
-    let clean = consume(world, &data.join(CLEAN_SHUTDOWN_FILE)).await?;
+    let dirs = open_dirs(world, options, &identity).await;
+    let mut look = Look::default();
+    for (path, id) in dirs.usable() {
+        look.at(world, path, id).await?;
+    }
+    let Look { clean, found, .. } = look;
     let entries = world.list_dir(data).await.map_err(about(data))?;
     let remembered = RememberedLogs::find(world, data, &entries).await;
     let remembered = remembered.map_err(about(data))?;
@@ -210,10 +225,10 @@ async fn boot<W: World>(
     // on it before it is durable. What our own clean stop left is.
     let durable = !clean.is_some_and(|epoch| remembered.are_of_run(epoch));
     if durable {
-        world.sync_file_system(data).await.map_err(about(data))?;
+        for (path, _) in dirs.usable() {
+            world.sync_file_system(path).await.map_err(about(path))?;
+        }
     }
-    let recovery_points = read_offsets(world, &data.join(RECOVERY_POINT_FILE)).await?;
-    let log_starts = read_offsets(world, &data.join(LOG_START_FILE)).await?;
 
     // The shard's own cache is in use by nobody yet, but lives behind a cell.
     let mut cache = BatchCache::new(CacheLimits::default());
@@ -223,11 +238,16 @@ async fn boot<W: World>(
         endpoints: options.endpoints.clone(),
         rack: options.rack.clone(),
         identity,
+        dirs: Arc::new(dirs),
+        found,
     };
     opened
         .begin_epoch(world, &mut cache, data, &registration)
         .await?;
-    sweep(world, data, &entries, &opened).await?;
+    let dirs = registration.dirs;
+    for (path, _) in dirs.usable() {
+        sweep(world, path, &opened).await?;
+    }
     let left_behind = LeftBehind::find(world, data, &entries).await;
     let mut left_behind = left_behind.map_err(about(data))?;
     left_behind.retain_known(|id| {
@@ -237,8 +257,12 @@ async fn boot<W: World>(
     });
     let boot = Arc::new(Boot {
         image: Arc::new(opened.image),
-        data: data.clone(),
-        hints: hints(&recovery_points, &log_starts, (clean.is_some(), durable)),
+        hints: hints(
+            &look.recovery_points,
+            &look.log_starts,
+            (clean.is_some(), durable),
+        ),
+        dirs,
         clean,
         durable,
         remembered,
@@ -251,8 +275,8 @@ async fn boot<W: World>(
         state.adopt_catalogue(
             opened.partition,
             uncovered_bytes,
-            recovery_points,
-            log_starts,
+            look.recovery_points,
+            look.log_starts,
         );
     });
     Ok(boot)
@@ -275,12 +299,87 @@ async fn drop_left_behind<W: World>(
         }
     }
     let removed = boot.left_behind.remove(world, &offline).await;
-    removed.map_err(about(&boot.data))
+    removed.map_err(about(boot.dirs.first()))
 }
 
 fn about(path: &Path) -> impl FnOnce(io::Error) -> StartError {
     let path = path.to_owned();
     move |source| StartError::Data { path, source }
+}
+
+/// Gives every directory after the first its identity, in the same cluster.
+async fn open_dirs<W: World>(
+    world: &W,
+    options: &StartOptions,
+    first: &DirectoryIdentity,
+) -> LogDirs {
+    let mut dirs = vec![LogDir {
+        path: options.data.clone(),
+        id: Some(first.directory_id),
+    }];
+    for path in &options.more_data {
+        let opened = async {
+            world.create_dir_all(path).await?;
+            let cluster = Some(&first.cluster_id);
+            DirectoryIdentity::load_or_create(world, path, options.node_id, cluster).await
+        };
+        let id = match opened.await {
+            Ok(identity) if dirs.iter().all(|dir| dir.id != Some(identity.directory_id)) => {
+                Some(identity.directory_id)
+            }
+            Ok(identity) => {
+                let id = identity.directory_id;
+                tracing::error!(path = %path.display(), %id, "another log directory has this id: one is a copy");
+                None
+            }
+            Err(error) => {
+                tracing::error!(path = %path.display(), %error, "this log directory cannot be used; its partitions are offline");
+                None
+            }
+        };
+        dirs.push(LogDir {
+            path: path.clone(),
+            id,
+        });
+    }
+    LogDirs::new(dirs)
+}
+
+/// What the last run left in the directories.
+#[derive(Default)]
+struct Look {
+    /// The broker epoch of the clean stop, if it left its marker everywhere.
+    clean: Option<i64>,
+    looked: bool,
+    recovery_points: OffsetCheckpoint,
+    log_starts: OffsetCheckpoint,
+    found: FoundDirs,
+}
+
+impl Look {
+    async fn at<W: World>(&mut self, world: &W, dir: &Path, id: Uuid) -> Result<(), StartError> {
+        // Gone before anything changes: a crash from here on is an unclean stop.
+        let clean = consume(world, &dir.join(CLEAN_SHUTDOWN_FILE)).await?;
+        self.clean = match self.looked {
+            true => self.clean.filter(|epoch| clean == Some(*epoch)),
+            false => clean,
+        };
+        self.looked = true;
+        let recovery_points = read_offsets(world, &dir.join(RECOVERY_POINT_FILE)).await?;
+        self.recovery_points.0.extend(recovery_points.0);
+        let log_starts = read_offsets(world, &dir.join(LOG_START_FILE)).await?;
+        self.log_starts.0.extend(log_starts.0);
+        for entry in world.list_dir(dir).await.map_err(about(dir))? {
+            let name = entry.name.to_str().filter(|_| entry.is_dir);
+            let is_live = |name: &&str| {
+                PartitionDir::parse(name).is_some_and(|dir| dir.state == PartitionDirState::Live)
+            };
+            if let Some(name) = name.filter(is_live) {
+                self.found.0.entry(name.to_owned()).or_insert(id);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Removes the marker of a clean stop; gives the broker epoch it held, if it was there.
@@ -335,9 +434,9 @@ fn hints(
 async fn sweep<W: World>(
     world: &W,
     data: &Path,
-    entries: &[DirEntry],
     OpenedCatalogue { image, removed, .. }: &OpenedCatalogue<W>,
 ) -> Result<(), StartError> {
+    let entries = world.list_dir(data).await.map_err(about(data))?;
     for (at, entry) in entries.iter().enumerate() {
         if at.is_multiple_of(ENTRIES_PER_SLICE) {
             world.pause().await;

@@ -16,6 +16,7 @@ const PARTITIONS: i32 = 1000;
 fn options(data: &Path) -> StartOptions {
     StartOptions {
         data: data.to_owned(),
+        more_data: Vec::new(),
         node_id: 1,
         cluster_id: None,
         endpoints: Vec::new(),

@@ -1,6 +1,7 @@
 //! DescribeLogDirs (key 35): how large the logs are (KIP-113).
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use chronik_io::World;
@@ -10,7 +11,7 @@ use chronik_protocol::messages::describe_log_dirs_response::{
 use chronik_protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse};
 use chronik_protocol::{ErrorCode, Str};
 use chronik_shards::catalog::Image;
-use chronik_shards::{LogDescription, LogScope};
+use chronik_shards::{LogDescription, LogDir, LogDirs, LogScope, PartitionId};
 use tracing::warn;
 
 use super::context::Context;
@@ -30,28 +31,60 @@ pub(super) async fn handle<W: World>(
             ..DescribeLogDirsResponse::default()
         };
     };
-    let free_bytes = match context.world.free_bytes(&context.config.data_dir).await {
+    let dirs = context.router.log_dirs();
+    let mut by_dir: BTreeMap<PathBuf, Vec<LogDescription>> = BTreeMap::new();
+    for log in logs {
+        if let Some(home) = home(&image, dirs, log.partition) {
+            by_dir.entry(home.to_owned()).or_default().push(log);
+        }
+    }
+    let mut results = Vec::with_capacity(dirs.all().len());
+    for dir in dirs.all() {
+        let logs = by_dir.remove(&dir.path).unwrap_or_default();
+        results.push(describe(&context, &image, dir, logs).await);
+    }
+    DescribeLogDirsResponse {
+        results,
+        ..DescribeLogDirsResponse::default()
+    }
+}
+
+fn home<'a>(image: &Image, dirs: &'a LogDirs, partition: PartitionId) -> Option<&'a Path> {
+    let topic = image.topic_by_id(partition.topic_id)?;
+    let index = usize::try_from(partition.index).ok()?;
+    dirs.home(&topic.partitions.get(index)?.directories)
+}
+
+/// As Kafka tells of a directory that cannot be used: by name, with an error, and nothing in it.
+async fn describe<W: World>(
+    context: &Context<W>,
+    image: &Image,
+    dir: &LogDir,
+    logs: Vec<LogDescription>,
+) -> DescribeLogDirsResult {
+    let log_dir = Str::from(dir.path.display().to_string());
+    let offline = |log_dir| DescribeLogDirsResult {
+        error_code: ErrorCode::KafkaStorageError.as_i16(),
+        log_dir,
+        ..DescribeLogDirsResult::default()
+    };
+    if dir.id.is_none() || logs.iter().any(|log| !log.online) {
+        return offline(log_dir);
+    }
+    let usable_bytes = match context.world.free_bytes(&dir.path).await {
         Ok(bytes) => i64::try_from(bytes).unwrap_or(i64::MAX),
         Err(error) => {
-            warn!(%error, "the free space of the data directory is unknown");
-            -1
+            warn!(dir = %dir.path.display(), %error, "the log directory does not answer");
+            return offline(log_dir);
         }
     };
     let used_bytes: i64 = logs.iter().map(|log| log.size_bytes).sum();
-    let result = DescribeLogDirsResult {
-        log_dir: Str::from(context.config.data_dir.display().to_string()),
-        topics: by_topic(&image, logs),
-        total_bytes: if free_bytes < 0 {
-            -1
-        } else {
-            free_bytes.saturating_add(used_bytes)
-        },
-        usable_bytes: free_bytes,
+    DescribeLogDirsResult {
+        log_dir,
+        topics: by_topic(image, logs),
+        total_bytes: usable_bytes.saturating_add(used_bytes),
+        usable_bytes,
         ..DescribeLogDirsResult::default()
-    };
-    DescribeLogDirsResponse {
-        results: vec![result],
-        ..DescribeLogDirsResponse::default()
     }
 }
 

@@ -120,6 +120,7 @@ fn options(config: &Config) -> StartOptions {
     let values = config.values.iter();
     StartOptions {
         data: PathBuf::from("/data"),
+        more_data: Vec::new(),
         node_id: config.node_id,
         cluster_id: None,
         endpoints: Vec::new(),

@@ -65,6 +65,7 @@ pub struct Faults {
     scripts: Vec<Script>,
     chance_ppm: [u32; OPERATIONS],
     space_bytes: Option<u64>,
+    broken: Option<String>,
 }
 
 impl Faults {
@@ -83,6 +84,11 @@ impl Faults {
     /// [`Fault::Short`]).
     pub fn chance(&mut self, operation: Operation, parts_per_million: u32) {
         self.chance_ppm[operation as usize] = parts_per_million;
+    }
+
+    /// From now on every operation on a path that begins with this one fails with [`Fault::Broken`].
+    pub fn break_below(&mut self, path: &str) {
+        self.broken = Some(path.to_owned());
     }
 
     /// Size of the disk in bytes, counted in whole blocks per file; `None` is endless.
@@ -106,6 +112,13 @@ impl Faults {
         path: &Path,
     ) -> Option<Fault> {
         let path = path.to_string_lossy();
+        if self
+            .broken
+            .as_ref()
+            .is_some_and(|broken| path.starts_with(broken))
+        {
+            return Some(Fault::Broken);
+        }
         let mut due = None;
         for (index, script) in self.scripts.iter_mut().enumerate() {
             if script.operation != operation || !path.contains(&script.path_contains) {

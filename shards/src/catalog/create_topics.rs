@@ -15,6 +15,7 @@ use super::image::{Image, Topic};
 use super::replay::RESOURCE_TOPIC;
 use super::topic_name::{check_topic_name, has_collision_chars, topic_names_collide};
 use crate::limits::PARTITIONS_PER_REQUEST_MAX;
+use crate::log_dirs::Spread;
 
 /// The one topic that is no topic: the log of the catalogue itself.
 pub const METADATA_TOPIC: &str = "__cluster_metadata";
@@ -23,6 +24,7 @@ pub const METADATA_TOPIC: &str = "__cluster_metadata";
 pub(super) struct TopicPlanner<'a> {
     image: &'a Image,
     random: &'a mut dyn FnMut() -> u128,
+    spread: BTreeMap<i32, Spread>,
 }
 
 /// One topic that can be created: its id and records.
@@ -33,7 +35,11 @@ pub(super) struct PlannedTopic {
 
 impl<'a> TopicPlanner<'a> {
     pub(super) fn new(image: &'a Image, random: &'a mut dyn FnMut() -> u128) -> Self {
-        TopicPlanner { image, random }
+        TopicPlanner {
+            image,
+            random,
+            spread: spread(image),
+        }
     }
 
     /// Judges every topic by itself, in the order of the request.
@@ -206,8 +212,8 @@ impl<'a> TopicPlanner<'a> {
         Ok(found.into_values().collect())
     }
 
-    fn partition_record(&self, id: Uuid, index: i32, replicas: Vec<i32>) -> MetadataRecord {
-        partition_record(self.image, id, index, replicas)
+    fn partition_record(&mut self, id: Uuid, index: i32, replicas: Vec<i32>) -> MetadataRecord {
+        partition_record(&mut self.spread, id, index, replicas)
     }
 
     fn fresh_id(&mut self) -> Uuid {
@@ -221,14 +227,13 @@ impl<'a> TopicPlanner<'a> {
 }
 
 /// The first state of a partition: led by the first of its replicas, which are all in sync.
-fn partition_record(image: &Image, id: Uuid, index: i32, replicas: Vec<i32>) -> MetadataRecord {
-    let directory_of = |broker: &i32| {
-        image
-            .brokers
-            .get(broker)
-            .and_then(|broker| broker.directories.first().copied())
-            .unwrap_or(Uuid::ZERO)
-    };
+fn partition_record(
+    spread: &mut BTreeMap<i32, Spread>,
+    id: Uuid,
+    index: i32,
+    replicas: Vec<i32>,
+) -> MetadataRecord {
+    let directory_of = |broker: &i32| spread.get_mut(broker).map_or(Uuid::ZERO, Spread::next);
     MetadataRecord::Partition(PartitionRecord {
         partition_id: index,
         topic_id: id,
@@ -240,6 +245,14 @@ fn partition_record(image: &Image, id: Uuid, index: i32, replicas: Vec<i32>) -> 
         replicas,
         ..PartitionRecord::default()
     })
+}
+
+/// Every broker's directories.
+fn spread(image: &Image) -> BTreeMap<i32, Spread> {
+    let brokers = image.brokers.iter();
+    brokers
+        .map(|(id, broker)| (*id, Spread::over(&broker.directories, image)))
+        .collect()
 }
 
 fn excessive_partitions() -> ApiError {
@@ -388,6 +401,7 @@ fn plan_added(
         return Err(excessive_partitions());
     }
     let factor = topic.partitions.first().map(|first| first.replicas.len());
+    let mut spread = spread(image);
     let mut records = Vec::with_capacity(usize::try_from(added).unwrap_or(0));
     for index in current..wanted.count {
         let place = usize::try_from(index.abs_diff(current)).unwrap_or(usize::MAX);
@@ -399,7 +413,7 @@ fn plan_added(
             }
             None => vec![image.node_id],
         };
-        records.push(partition_record(image, topic.id, index, replicas));
+        records.push(partition_record(&mut spread, topic.id, index, replicas));
     }
     Ok(records)
 }

@@ -27,6 +27,7 @@ use super::topic_config::{CleanupPolicy, Durability, TopicConfig};
 use crate::cache::BatchCache;
 use crate::limits::{METADATA_BATCH_BYTES_MAX, METADATA_READ_BYTES, METADATA_SEGMENT_BYTES};
 use crate::log::LogError;
+use crate::log_dirs::{FoundDirs, LogDirs};
 use crate::partition::{
     AppendOutcome, CheckTimes, Now, Partition, PartitionEvent, PartitionOptions, ReadPlan,
     RecoveryHint, Shared,
@@ -98,6 +99,8 @@ pub(crate) struct Registration {
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) rack: Option<Str>,
     pub(crate) identity: DirectoryIdentity,
+    pub(crate) dirs: Arc<LogDirs>,
+    pub(crate) found: FoundDirs,
 }
 
 /// The directory of the metadata log.
@@ -294,7 +297,7 @@ impl<W: World> OpenedCatalogue<W> {
         let batch = atomic_batch(&records, now_ms)?;
         self.append_records(world, cache, &records, batch).await?;
 
-        let changes = new_leader_epochs(&self.image, registration.identity.directory_id);
+        let changes = new_leader_epochs(&self.image, registration);
         let mut left = &changes[..];
         while !left.is_empty() {
             let (batch, taken) = some_batch(left, 0, -1, now_ms)?;
@@ -352,7 +355,7 @@ impl<W: World> OpenedCatalogue<W> {
             rack: registration.rack.clone(),
             fenced: false,
             in_controlled_shutdown: false,
-            directories: vec![registration.identity.directory_id],
+            directories: registration.dirs.ids(),
             features: vec![
                 (Str::from_static(GROUP_VERSION_FEATURE), 0, GROUP_VERSION),
                 (
@@ -440,7 +443,7 @@ impl<W: World> OpenedCatalogue<W> {
 
 /// A record for every partition this broker has a replica of, which makes it the leader anew and so
 /// moves the leader epoch: what another epoch wrote can be told apart for ever.
-fn new_leader_epochs(image: &Image, directory_id: Uuid) -> Vec<MetadataRecord> {
+fn new_leader_epochs(image: &Image, registration: &Registration) -> Vec<MetadataRecord> {
     let node_id = image.node_id;
     let mut records = Vec::new();
     for topic in image.topics() {
@@ -450,15 +453,18 @@ fn new_leader_epochs(image: &Image, directory_id: Uuid) -> Vec<MetadataRecord> {
             }
             debug_assert_ne!(node_id, LEADER_UNCHANGED);
             let alone = [node_id];
-            let directories = [directory_id];
-            let moved = info.replicas == alone && info.directories != directories;
+            let partition_id = i32::try_from(index).unwrap_or(i32::MAX);
+            let Registration { dirs, found, .. } = registration;
+            let moved = found
+                .moved(dirs, &info.directories, &topic.name, partition_id)
+                .filter(|_| info.replicas == alone);
             let clear = |list: &Vec<i32>| (!list.is_empty()).then(Vec::new);
             records.push(MetadataRecord::PartitionChange(PartitionChangeRecord {
-                partition_id: i32::try_from(index).unwrap_or(i32::MAX),
+                partition_id,
                 topic_id: topic.id,
                 isr: (info.isr != alone).then(|| alone.to_vec()),
                 leader: node_id,
-                directories: moved.then(|| directories.to_vec()),
+                directories: moved.map(|directory| vec![directory]),
                 eligible_leader_replicas: clear(&info.eligible_leader_replicas),
                 last_known_elr: clear(&info.last_known_elr),
                 ..PartitionChangeRecord::default()

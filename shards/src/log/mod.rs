@@ -39,6 +39,8 @@ pub enum LogError {
         /// From `partition.metadata`.
         found: Uuid,
     },
+    /// The directory it lies in cannot be used, or is not among `log.dirs`.
+    Homeless(Vec<Uuid>),
     /// The log has failed before; only a restart can tell what the disk holds.
     Failed {
         /// The partition's directory.
@@ -68,6 +70,14 @@ impl std::fmt::Display for LogError {
                 "{} belongs to topic id {found}, not {expected}: move it away",
                 dir.display()
             ),
+            Self::Homeless(ids) => {
+                let ids: Vec<String> = ids.iter().map(Uuid::to_string).collect();
+                write!(
+                    f,
+                    "the log directory with the id {} is not in use: see log.dirs",
+                    ids.join(" or ")
+                )
+            }
             Self::Failed { dir, why } => write!(f, "{} has failed: {why}", dir.display()),
         }
     }

@@ -16,7 +16,6 @@ use crate::groups::TopicChanges;
 use crate::internal::{Boot, InternalAnswer};
 use crate::limits::PARTITION_TASKS_MAX;
 use crate::log::LogError;
-use crate::log::directory::PartitionDir;
 use crate::partition::{Now, Partition, PartitionOptions, RecoveryHint};
 use crate::remembered_logs::Writer;
 use crate::request::{PartitionId, Reply};
@@ -31,7 +30,12 @@ pub(crate) struct OpenTask {
 
 enum Task {
     Open(OpenTask),
-    Remove { id: PartitionId, topic: Str },
+    Remove {
+        id: PartitionId,
+        topic: Str,
+        /// `None` where it cannot be reached.
+        directory: Option<PathBuf>,
+    },
 }
 
 /// Who waits for an image to be applied.
@@ -70,7 +74,7 @@ impl<R> Applying<R> {
 
 impl<W: World, R> Shard<W, R> {
     pub(super) fn load(&mut self, boot: Arc<Boot>, responder: R) {
-        self.data = boot.data.clone();
+        self.dirs = Arc::clone(&boot.dirs);
         let image = Arc::clone(&boot.image);
         self.remembering.begin_run(Writer {
             broker_epoch: image.broker_epoch,
@@ -160,15 +164,26 @@ impl<W: World, R> Shard<W, R> {
                     }
                 }
                 Some(_) => {}
-                None => {
-                    let task = self.open_task(topic, id, info.leader_epoch);
-                    self.applying.tasks.push_back(Task::Open(task));
-                }
+                None => match self.dirs.partition(&info.directories, &topic.name, index) {
+                    Some(directory) => {
+                        let task = self.open_task(topic, id, (directory, info.leader_epoch));
+                        self.applying.tasks.push_back(Task::Open(task));
+                    }
+                    None => {
+                        let error = LogError::Homeless(info.directories.clone());
+                        self.offline(id, &error);
+                    }
+                },
             }
         }
     }
 
-    fn open_task(&self, topic: &Topic, id: PartitionId, leader_epoch: i32) -> OpenTask {
+    fn open_task(
+        &self,
+        topic: &Topic,
+        id: PartitionId,
+        (directory, leader_epoch): (PathBuf, i32),
+    ) -> OpenTask {
         let boot = self.boot.as_ref();
         let recovery = boot.map_or_else(RecoveryHint::default, |boot| {
             boot.hint(&topic.name, id.index)
@@ -176,7 +191,7 @@ impl<W: World, R> Shard<W, R> {
         let remembered = boot.and_then(|boot| boot.remembered(id));
         let left_behind = boot.map_or_else(Vec::new, |boot| boot.left_behind.of(id));
         OpenTask {
-            directory: self.data.join(PartitionDir::name(&topic.name, id.index)),
+            directory,
             boot: self.boot.clone(),
             options: PartitionOptions {
                 id,
@@ -197,10 +212,18 @@ impl<W: World, R> Shard<W, R> {
                 continue;
             }
             if let Some(topic) = old.topic_by_id(id.topic_id) {
-                let topic = topic.name.clone();
-                self.applying
-                    .tasks
-                    .push_back(Task::Remove { id: *id, topic });
+                let directory = usize::try_from(id.index)
+                    .ok()
+                    .and_then(|index| topic.partitions.get(index))
+                    .and_then(|info| {
+                        let dirs = &info.directories;
+                        self.dirs.partition(dirs, &topic.name, id.index)
+                    });
+                self.applying.tasks.push_back(Task::Remove {
+                    id: *id,
+                    topic: topic.name.clone(),
+                    directory,
+                });
             }
         }
     }
@@ -214,9 +237,13 @@ impl<W: World, R> Shard<W, R> {
                     self.applying.in_flight += 1;
                     self.effects.push(Effect::Open(task));
                 }
-                Some(Task::Remove { id, topic }) => {
+                Some(Task::Remove {
+                    id,
+                    topic,
+                    directory,
+                }) => {
                     self.applying.in_flight += 1;
-                    self.remove(id, topic);
+                    self.remove(id, topic, directory);
                 }
                 None => break,
             }
@@ -253,9 +280,7 @@ impl<W: World, R> Shard<W, R> {
                 Slot::Online(partition)
             }
             Err(error) => {
-                self.counters.logs_failed += 1;
-                tracing::error!(topic = %id.topic_id, partition = id.index, %error, "log offline");
-                self.applying.failed.push(id);
+                self.offline(id, &error);
                 Slot::Failed
             }
         };
@@ -265,9 +290,15 @@ impl<W: World, R> Shard<W, R> {
         self.task_done();
     }
 
+    fn offline(&mut self, id: PartitionId, error: &LogError) {
+        self.counters.logs_failed += 1;
+        tracing::error!(topic = %id.topic_id, partition = id.index, %error, "log offline");
+        self.applying.failed.push(id);
+        self.partitions.insert(id, Slot::Failed);
+    }
+
     /// Takes a partition of a deleted topic out of service.
-    fn remove(&mut self, id: PartitionId, topic: Str) {
-        let directory = self.data.join(PartitionDir::name(&topic, id.index));
+    fn remove(&mut self, id: PartitionId, topic: Str, directory: Option<PathBuf>) {
         self.note_removed(topic, id.index);
         self.time_chore(id, None);
         self.cache.forget(id);
@@ -282,10 +313,14 @@ impl<W: World, R> Shard<W, R> {
                 self.wake_all_readers(id);
                 self.remove_when_idle(id);
             }
-            _ => {
-                self.partitions.insert(id, Slot::Removing);
-                self.effects.push(Effect::Remove { id, directory });
-            }
+            _ => match directory {
+                Some(directory) => {
+                    self.partitions.insert(id, Slot::Removing);
+                    self.effects.push(Effect::Remove { id, directory });
+                }
+                // A start that can use its directory again finds that the topic is gone.
+                None => self.removed(id, Ok(())),
+            },
         }
     }
 

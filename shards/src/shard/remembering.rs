@@ -163,7 +163,7 @@ impl<W: World, R> Shard<W, R> {
     fn write_checkpoint(&mut self, writer: Writer, bytes: Vec<u8>) {
         self.remembering.last_bytes = bytes.len() as u64;
         self.remembering.writing = true;
-        let path = writer.path(&self.data, self.index);
+        let path = writer.path(self.dirs.first(), self.index);
         self.effects.push(Effect::WriteRemembered { path, bytes });
     }
 

@@ -28,6 +28,7 @@ pub(crate) struct Cluster {
 pub(crate) fn options() -> StartOptions {
     StartOptions {
         data: PathBuf::from(DATA),
+        more_data: Vec::new(),
         node_id: 1,
         cluster_id: None,
         endpoints: vec![Endpoint {
@@ -71,16 +72,25 @@ impl Cluster {
     }
 
     pub(crate) fn try_start(
+        simulation: Simulation,
+        count: usize,
+    ) -> (Simulation, Result<Vec<ShardHandle>, String>) {
+        Cluster::try_start_with(simulation, count, options())
+    }
+
+    /// With other options than [`options`].
+    pub(crate) fn try_start_with(
         mut simulation: Simulation,
         count: usize,
+        options: StartOptions,
     ) -> (Simulation, Result<Vec<ShardHandle>, String>) {
         let mesh = Mesh::new(count, MeshOptions::default());
         let started = Rc::new(RefCell::new(Vec::new()));
         for index in (0..count).rev() {
             let (world, endpoint) = (simulation.world(), mesh.endpoint(index));
-            let started = Rc::clone(&started);
+            let (started, options) = (Rc::clone(&started), options.clone());
             simulation.world().spawn(async move {
-                let result = start(world, endpoint, &options()).await;
+                let result = start(world, endpoint, &options).await;
                 started
                     .borrow_mut()
                     .push((index, result.map_err(|error| error.to_string())));

@@ -3,6 +3,7 @@
 
 mod catalogue;
 mod cluster;
+mod dirs;
 mod groups;
 mod history;
 mod serving;

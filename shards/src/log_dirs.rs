@@ -1,0 +1,201 @@
+//! The directories that hold logs (`log.dirs`), and in which of them a partition lies.
+//!
+//! The first holds the catalogue as well, and what belongs to the broker as a whole. Which directory
+//! holds a partition stands in the catalogue by the directory's id (KIP-858), never by its place in
+//! the list. One that cannot be used at start is left alone until the next: what lies there is
+//! offline, and nothing of it is begun anew elsewhere. Plain values, the same on every shard.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use chronik_protocol::{Str, Uuid};
+
+use crate::catalog::Image;
+use crate::log::checkpoint::OffsetCheckpoint;
+use crate::log::directory::PartitionDir;
+
+/// Ids below this one stand for "not assigned", "lost" and the like (`DirectoryId`).
+const RESERVED_IDS: u128 = 100;
+
+/// One directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogDir {
+    /// As configured, absolute.
+    pub path: PathBuf,
+    /// From its `meta.properties`; `None` when it could not be used at this start.
+    pub id: Option<Uuid>,
+}
+
+/// All of them, in the order of the configuration; see the module's text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogDirs(Vec<LogDir>);
+
+impl LogDirs {
+    /// These, the one with the catalogue first.
+    pub(crate) fn new(dirs: Vec<LogDir>) -> LogDirs {
+        LogDirs(dirs)
+    }
+
+    /// Every directory, usable or not.
+    pub fn all(&self) -> &[LogDir] {
+        &self.0
+    }
+
+    /// Those that can be used, with their ids.
+    pub(crate) fn usable(&self) -> impl Iterator<Item = (&Path, Uuid)> {
+        self.0
+            .iter()
+            .filter_map(|dir| Some((dir.path.as_path(), dir.id?)))
+    }
+
+    /// The ids of those that can be used.
+    pub(crate) fn ids(&self) -> Vec<Uuid> {
+        self.usable().map(|(_, id)| id).collect()
+    }
+
+    /// The one that holds the catalogue; empty before the first image.
+    pub(crate) fn first(&self) -> &Path {
+        self.0.first().map_or(Path::new(""), |dir| &dir.path)
+    }
+
+    /// Where a partition lies whose replica here is in one of these directories; `None` if that
+    /// cannot be used, or is none of ours.
+    pub fn home(&self, directories: &[Uuid]) -> Option<&Path> {
+        let known = |id: &Uuid| self.usable().find(|(_, ours)| ours == id);
+        let found = directories.iter().find_map(known).map(|(path, _)| path);
+        let is_assigned = directories.iter().any(|id| id.0 >= RESERVED_IDS);
+        match found {
+            None if !is_assigned => Some(self.first()),
+            found => found,
+        }
+    }
+
+    /// Where a partition of the image lies.
+    pub(crate) fn home_of(&self, image: &Image, topic: &str, index: i32) -> Option<&Path> {
+        let topic = image.topic(topic)?;
+        let info = topic.partitions.get(usize::try_from(index).ok()?)?;
+        self.home(&info.directories)
+    }
+
+    /// A partition's own directory.
+    pub(crate) fn partition(
+        &self,
+        directories: &[Uuid],
+        topic: &str,
+        index: i32,
+    ) -> Option<PathBuf> {
+        Some(
+            self.home(directories)?
+                .join(PartitionDir::name(topic, index)),
+        )
+    }
+
+    /// The part of a checkpoint that belongs into one directory. What lies nowhere any more goes with
+    /// the first.
+    pub(crate) fn part(
+        &self,
+        image: &Image,
+        offsets: &OffsetCheckpoint,
+        dir: &Path,
+    ) -> OffsetCheckpoint {
+        let is_here = |(topic, index): &(Str, i32)| {
+            self.home_of(image, topic, *index).unwrap_or(self.first()) == dir
+        };
+        let here = offsets.0.iter().filter(|(key, _)| is_here(key));
+        OffsetCheckpoint(here.map(|(key, offset)| (key.clone(), *offset)).collect())
+    }
+}
+
+/// In which directory each partition was found, by the name of its own.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FoundDirs(pub(crate) BTreeMap<String, Uuid>);
+
+impl FoundDirs {
+    /// Where the catalogue should say that a partition lies; `None` for what it says already, or for a
+    /// directory that is not there now.
+    pub(crate) fn moved(
+        &self,
+        dirs: &LogDirs,
+        directories: &[Uuid],
+        topic: &str,
+        index: i32,
+    ) -> Option<Uuid> {
+        let found = self.0.get(&PartitionDir::name(topic, index)).copied();
+        let is_assigned = directories.iter().any(|id| id.0 >= RESERVED_IDS);
+        let wanted = match found {
+            Some(found) => Some(found),
+            None if is_assigned => None,
+            None => dirs.ids().first().copied(),
+        };
+        wanted.filter(|wanted| directories != [*wanted])
+    }
+}
+
+/// Chooses directories for new partitions: the one with the fewest (`LogManager#nextLogDirs`).
+pub(crate) struct Spread {
+    counts: BTreeMap<Uuid, usize>,
+}
+
+impl Spread {
+    /// Among these directories, as full as the image says.
+    pub(crate) fn over(directories: &[Uuid], image: &Image) -> Spread {
+        let mut counts: BTreeMap<Uuid, usize> = directories
+            .iter()
+            .map(|directory| (*directory, 0))
+            .collect();
+        if counts.len() > 1 {
+            let partitions = image.topics().flat_map(|topic| &topic.partitions);
+            for directory in partitions.flat_map(|info| &info.directories) {
+                if let Some(count) = counts.get_mut(directory) {
+                    *count += 1;
+                }
+            }
+        }
+        Spread { counts }
+    }
+
+    /// The next one's; the zero id where there is none.
+    pub(crate) fn next(&mut self) -> Uuid {
+        let least = self.counts.iter_mut().min_by_key(|(_, count)| **count);
+        least.map_or(Uuid::ZERO, |(directory, count)| {
+            *count += 1;
+            *directory
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dirs() -> LogDirs {
+        let dir = |path: &str, id: Option<u128>| LogDir {
+            path: PathBuf::from(path),
+            id: id.map(Uuid),
+        };
+        LogDirs::new(vec![
+            dir("/a", Some(1000)),
+            dir("/b", Some(2000)),
+            dir("/c", None),
+        ])
+    }
+
+    #[test]
+    fn a_partition_lies_where_its_directorys_id_says_or_nowhere() {
+        let dirs = dirs();
+        assert_eq!(dirs.home(&[Uuid(2000)]), Some(Path::new("/b")));
+        assert_eq!(dirs.home(&[Uuid(3000)]), None);
+        assert_eq!(dirs.home(&[Uuid::ZERO]), Some(Path::new("/a")));
+        assert_eq!(dirs.home(&[]), Some(Path::new("/a")));
+    }
+
+    #[test]
+    fn what_was_found_elsewhere_moves_and_what_is_missing_does_not() {
+        let dirs = dirs();
+        let found = FoundDirs(BTreeMap::from([("t-0".to_owned(), Uuid(2000))]));
+        assert_eq!(found.moved(&dirs, &[Uuid(1000)], "t", 0), Some(Uuid(2000)));
+        assert_eq!(found.moved(&dirs, &[Uuid(2000)], "t", 0), None);
+        assert_eq!(found.moved(&dirs, &[Uuid(3000)], "t", 1), None);
+        assert_eq!(found.moved(&dirs, &[Uuid::ZERO], "t", 1), Some(Uuid(1000)));
+    }
+}

@@ -1,0 +1,120 @@
+//! Several log directories: where new partitions go, and what one that fails takes with it.
+
+use std::path::PathBuf;
+
+use chronik_io::World;
+use chronik_io::simulated::Simulation;
+use chronik_protocol::ErrorCode;
+use chronik_shards::*;
+
+use crate::cluster::{Cluster, options};
+
+const OTHER: &str = "/other";
+const PARTITIONS: i32 = 6;
+
+fn start(simulation: Simulation, shards: usize) -> Cluster {
+    let options = StartOptions {
+        more_data: vec![PathBuf::from(OTHER)],
+        ..options()
+    };
+    let (simulation, handles) = Cluster::try_start_with(simulation, shards, options);
+    Cluster {
+        simulation,
+        handles: handles.expect("starts"),
+    }
+}
+
+/// The partitions whose directories are below this path.
+fn below(cluster: &mut Cluster, path: &str) -> Vec<i32> {
+    let world = cluster.simulation.world();
+    let listed = cluster.simulation.run(world.list_dir(path.as_ref()));
+    let names = listed.expect("listed").into_iter();
+    let indexes = names.filter_map(|entry| {
+        let name = entry.name.into_string().ok()?;
+        name.strip_prefix("t-")?.parse().ok()
+    });
+    indexes.collect()
+}
+
+fn append_everywhere(cluster: &mut Cluster, value: &[u8]) {
+    for index in 0..PARTITIONS {
+        let id = cluster.id("t", index);
+        assert_eq!(cluster.append(id, &[value]).error, ErrorCode::None);
+    }
+}
+
+fn values(cluster: &mut Cluster, index: i32) -> Vec<Vec<u8>> {
+    let id = cluster.id("t", index);
+    let found = cluster.values(id, 0).into_iter();
+    found.map(|(_, value)| value).collect()
+}
+
+#[test]
+fn new_partitions_go_where_the_fewest_are_and_are_found_there_again() {
+    let mut cluster = start(Simulation::new(11), 2);
+    cluster.create("t", PARTITIONS).expect("created");
+    append_everywhere(&mut cluster, b"one");
+    for path in [crate::cluster::DATA, OTHER] {
+        assert_eq!(below(&mut cluster, path).len(), 3, "{path}");
+    }
+    let ids: Vec<_> = cluster.handles[0].log_dirs().all().to_vec();
+    assert!(ids[0].id.is_some() && ids[1].id.is_some() && ids[0].id != ids[1].id);
+
+    // Stopped, then killed, each time with another number of shards.
+    let simulation = cluster.stop();
+    let mut cluster = start(simulation, 3);
+    append_everywhere(&mut cluster, b"two");
+    let mut cluster = start(cluster.simulation.kill(), 1);
+    assert_eq!(cluster.handles[0].log_dirs().all(), ids);
+    for index in 0..PARTITIONS {
+        assert_eq!(values(&mut cluster, index), [b"one", b"two"], "{index}");
+    }
+    for path in [crate::cluster::DATA, OTHER] {
+        assert_eq!(below(&mut cluster, path).len(), 3, "{path}");
+    }
+}
+
+#[test]
+fn a_directory_that_fails_takes_its_partitions_offline_and_no_others() {
+    let mut cluster = start(Simulation::new(12), 2);
+    cluster.create("t", PARTITIONS).expect("created");
+    append_everywhere(&mut cluster, b"one");
+    let lost = below(&mut cluster, OTHER);
+
+    // While it serves: whoever writes there learns it.
+    cluster.simulation.faults().break_below(OTHER);
+    check(&mut cluster, &lost, b"two");
+
+    // From the start on: nothing of it is begun anew elsewhere.
+    let simulation = cluster.simulation.kill();
+    simulation.faults().break_below(OTHER);
+    let mut cluster = start(simulation, 2);
+    assert_eq!(cluster.handles[0].log_dirs().all()[1].id, None);
+    check(&mut cluster, &lost, b"three");
+    assert_eq!(below(&mut cluster, crate::cluster::DATA).len(), 3);
+
+    // Repaired.
+    let mut cluster = start(cluster.simulation.kill(), 2);
+    append_everywhere(&mut cluster, b"four");
+    for index in 0..PARTITIONS {
+        let mut found = values(&mut cluster, index);
+        let mut expected: Vec<&[u8]> = vec![b"one", b"two", b"three", b"four"];
+        if lost.contains(&index) {
+            // The device may have done what it reported as failed.
+            found.retain(|value| value != b"two");
+            expected = vec![b"one", b"four"];
+        }
+        assert_eq!(found, expected, "{index}");
+    }
+}
+
+fn check(cluster: &mut Cluster, lost: &[i32], value: &[u8]) {
+    for index in 0..PARTITIONS {
+        let expected = match lost.contains(&index) {
+            true => ErrorCode::KafkaStorageError,
+            false => ErrorCode::None,
+        };
+        let id = cluster.id("t", index);
+        assert_eq!(cluster.append(id, &[value]).error, expected, "{index}");
+    }
+}
