@@ -374,6 +374,12 @@ impl World for DirectWorld {
             .await
     }
 
+    async fn replace_file(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let (path, content) = (path.to_owned(), content.to_vec());
+        self.on_helper(move || names::replace_file(&path, &content))
+            .await
+    }
+
     async fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let path = path.to_owned();
         self.on_helper(move || names::sync_dir(&path)).await

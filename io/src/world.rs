@@ -160,6 +160,10 @@ pub trait World: Clone + 'static {
     /// all of the new ones. Uses `<path>.tmp`, which a crash may leave behind.
     async fn write_file_atomic(&self, path: &Path, content: &[u8]) -> io::Result<()>;
 
+    /// As [`World::write_file_atomic`], but durable only with the next [`World::sync_file_system`]:
+    /// until then a power cut may leave either content, none, or a part. For files that can be made anew.
+    async fn replace_file(&self, path: &Path, content: &[u8]) -> io::Result<()>;
+
     /// Makes the entries of a directory durable; only needed after
     /// [`OpenOptions::without_entry_sync`].
     async fn sync_dir(&self, path: &Path) -> io::Result<()>;

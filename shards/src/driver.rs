@@ -342,6 +342,9 @@ impl<W: World> Driver<W> {
             // Every log was closed whole: what the rings hold is in them.
             write_behind::remove_all(world, &data).await?;
             remembered_logs::remove_older(world, &data, image.broker_epoch).await?;
+            for (dir, _) in dirs.usable() {
+                world.sync_file_system(dir).await?;
+            }
             let marker = CleanShutdown {
                 broker_epoch: image.broker_epoch,
             };

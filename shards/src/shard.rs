@@ -293,8 +293,7 @@ impl<W: World, R> Shard<W, R> {
         &mut self,
         log: Partition<W>,
         uncovered_bytes: u64,
-        recovery_points: OffsetCheckpoint,
-        log_starts: OffsetCheckpoint,
+        (recovery_points, log_starts): (OffsetCheckpoint, OffsetCheckpoint),
     ) {
         self.partitions
             .insert(log.id(), Slot::Online(Box::new(log)));

@@ -213,21 +213,17 @@ async fn boot<W: World>(
     let identity = DirectoryIdentity::load_or_create(world, data, options.node_id, wanted).await?;
     empty.cluster_id = identity.cluster_id.clone();
     let dirs = open_dirs(world, options, &identity).await;
-    let mut look = Look::default();
-    for (path, id) in dirs.usable() {
-        look.at(world, path, id).await?;
-    }
+    let look = Look::into(world, &dirs).await?;
     let Look { clean, found, .. } = look;
     let entries = world.list_dir(data).await.map_err(about(data))?;
-    let remembered = RememberedLogs::find(world, data, &entries).await;
-    let remembered = remembered.map_err(about(data))?;
+    let remembered = RememberedLogs::find(world, data, &entries)
+        .await
+        .map_err(about(data))?;
     // What a killed process, or another program, has written may be in memory only: nobody must build
     // on it before it is durable. What our own clean stop left is.
     let durable = !clean.is_some_and(|epoch| remembered.are_of_run(epoch));
     if durable {
-        for (path, _) in dirs.usable() {
-            world.sync_file_system(path).await.map_err(about(path))?;
-        }
+        sync_all(world, &dirs).await?;
     }
 
     // The shard's own cache is in use by nobody yet, but lives behind a cell.
@@ -250,11 +246,7 @@ async fn boot<W: World>(
     }
     let left_behind = LeftBehind::find(world, data, &entries).await;
     let mut left_behind = left_behind.map_err(about(data))?;
-    left_behind.retain_known(|id| {
-        let topic = opened.image.topic_by_id(id.topic_id);
-        let partitions = topic.map_or(0, |topic| topic.partitions.len());
-        usize::try_from(id.index).is_ok_and(|index| index < partitions)
-    });
+    left_behind.retain_known(|id| knows(&opened.image, id));
     let boot = Arc::new(Boot {
         image: Arc::new(opened.image),
         hints: hints(
@@ -270,16 +262,23 @@ async fn boot<W: World>(
         left_behind,
         removed: opened.removed,
     });
-    let uncovered_bytes = opened.uncovered_bytes;
-    driver.step(|state| {
-        state.adopt_catalogue(
-            opened.partition,
-            uncovered_bytes,
-            look.recovery_points,
-            look.log_starts,
-        );
-    });
+    let (log, uncovered_bytes) = (opened.partition, opened.uncovered_bytes);
+    let offsets = (look.recovery_points, look.log_starts);
+    driver.step(|state| state.adopt_catalogue(log, uncovered_bytes, offsets));
     Ok(boot)
+}
+
+async fn sync_all<W: World>(world: &W, dirs: &LogDirs) -> Result<(), StartError> {
+    for (path, _) in dirs.usable() {
+        world.sync_file_system(path).await.map_err(about(path))?;
+    }
+    Ok(())
+}
+
+fn knows(image: &Image, id: PartitionId) -> bool {
+    let topic = image.topic_by_id(id.topic_id);
+    let partitions = topic.map_or(0, |topic| topic.partitions.len());
+    usize::try_from(id.index).is_ok_and(|index| index < partitions)
 }
 
 /// Everything left behind is in the logs now: the next crash begins with these.
@@ -357,6 +356,14 @@ struct Look {
 }
 
 impl Look {
+    async fn into<W: World>(world: &W, dirs: &LogDirs) -> Result<Look, StartError> {
+        let mut look = Look::default();
+        for (path, id) in dirs.usable() {
+            look.at(world, path, id).await?;
+        }
+        Ok(look)
+    }
+
     async fn at<W: World>(&mut self, world: &W, dir: &Path, id: Uuid) -> Result<(), StartError> {
         // Gone before anything changes: a crash from here on is an unclean stop.
         let clean = consume(world, &dir.join(CLEAN_SHUTDOWN_FILE)).await?;

@@ -121,6 +121,14 @@ pub(super) fn write_file_atomic(path: &Path, content: &[u8]) -> io::Result<()> {
     rename(&temporary, path)
 }
 
+/// The same without its syncs.
+pub(super) fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    fs::write(&temporary, content)?;
+    fs::rename(&temporary, path)
+}
+
 /// What the kernel calls this boot.
 pub(super) fn boot_id() -> io::Result<u128> {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;

@@ -170,6 +170,14 @@ impl Inode {
         self.unsynced_lens.clear();
     }
 
+    /// Cuts, not durably: a power cut may leave any length there was.
+    pub(super) fn cut_unsynced(&mut self, len: u64) {
+        self.changes += 1;
+        self.current
+            .truncate(usize::try_from(len).expect("simulated files are small"));
+        self.unsynced_lens.push((self.changes, len));
+    }
+
     /// The power is gone: each unsynced sector is in any of its versions, the length in any of its.
     pub(super) fn after_power_cut(mut self, random: &mut Random) -> Inode {
         let lost = !self.unsynced.is_empty() || !self.unsynced_lens.is_empty();

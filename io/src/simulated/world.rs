@@ -73,6 +73,13 @@ impl SimulatedWorld {
         self.disk(|disk| disk.change(change))
     }
 
+    /// Cuts what a write in whole blocks left behind the end.
+    async fn cut_unsynced(&self, file: &SimulatedFile, len: u64) -> io::Result<()> {
+        let inode = file.inode().await?;
+        self.disk(|disk| disk.inode(inode).cut_unsynced(len));
+        Ok(())
+    }
+
     /// Refuses growth beyond the size of the disk; says how many of the bytes still fit.
     fn space_for(&self, inode: u64, end: u64) -> Option<u64> {
         let space = self.core.faults.borrow().space()?;
@@ -206,6 +213,22 @@ impl World for SimulatedWorld {
         file.set_len(content.len() as u64).await?;
         file.close().await?;
         self.rename(&temporary, path).await
+    }
+
+    async fn replace_file(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(".tmp");
+        let temporary = PathBuf::from(temporary);
+        let mode = OpenOptions::from(OpenMode::ReadWriteCreate).without_entry_sync();
+        let file = self.open_file(&temporary, mode).await?;
+        file.set_len(content.len() as u64).await?;
+        let mut buffer = file.buffer(content.len());
+        buffer.as_mut_slice().fill(0);
+        buffer.as_mut_slice()[..content.len()].copy_from_slice(content);
+        file.write_at(buffer, 0).await?;
+        self.cut_unsynced(&file, content.len() as u64).await?;
+        self.change(Change::Rename(temporary, path.to_owned()))
+            .await
     }
 
     async fn sync_dir(&self, path: &Path) -> io::Result<()> {

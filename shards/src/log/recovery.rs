@@ -7,6 +7,7 @@
 //! synced, so that nothing served afterwards can be taken back by a power cut. Never guesses: what
 //! is cut was never acknowledged as durable, and what cannot be rebuilt from batches is an error.
 
+mod anew;
 mod quarantine;
 mod recall;
 mod reindex;
@@ -15,7 +16,7 @@ mod trusted;
 use std::path::Path;
 
 use chronik_io::append::AppendFile;
-use chronik_io::{File, OpenMode, OpenOptions, World};
+use chronik_io::{File, World};
 use chronik_protocol::record::BatchHeader;
 use tracing::{info, warn};
 
@@ -28,7 +29,8 @@ use super::inventory::{Inventory, SegmentEntry};
 use super::remembered::{LastBatch, RememberedLog};
 use super::scan::{LogScan, ScanEnd, ScanStep};
 use super::segment::{
-    ActiveSegment, SealedSegment, SegmentStart, append_options, jitter_ms, write_indexes,
+    ActiveSegment, SealedSegment, SegmentStart, SideFileSync, append_options, jitter_ms,
+    write_indexes,
 };
 use crate::catalog::TopicConfig;
 use crate::partition::ProducerStates;
@@ -217,58 +219,6 @@ impl<W: World> Recovery<'_, W> {
                 .await?;
         }
         Ok(())
-    }
-
-    /// A log without any segment: new, or its files are gone.
-    async fn begin(&mut self, hint: RecoveryHint) -> Result<Recovered<W>, LogError> {
-        self.producers_from = 0;
-        self.epochs_from = 0;
-        let base_offset = hint.log_start_offset.max(0);
-        let path = segment_path(self.dir, base_offset, FileKind::Log);
-        let create = OpenOptions {
-            mode: OpenMode::ReadWriteCreate,
-            ..self.append_mode()
-        };
-        let file = self.world.open_file(&path, create).await;
-        let file = file.map_err(LogError::io("creating", &path))?;
-        let index = IndexBuilder::new(base_offset);
-        let tail = Walked {
-            file,
-            index,
-            end: ScanEnd::Exact,
-            valid_bytes: 0,
-            next_offset: base_offset,
-            first_timestamp: None,
-            last_batch: None,
-        };
-        self.finish(hint, base_offset, Vec::new(), tail).await
-    }
-
-    /// The log ends before the offset that may be read first: all of it was deleted by
-    /// DeleteRecords, and what said so outlived it (`LogLoader#load`).
-    async fn restart_at(&mut self, hint: RecoveryHint) -> Result<Recovered<W>, LogError> {
-        let log_start = hint.log_start_offset;
-        warn!(
-            dir = %self.dir.display(), log_start,
-            "the log ends before its start offset; it begins anew there"
-        );
-        for segment in self.inventory.segments.clone() {
-            self.inventory
-                .remove_segment(self.world, self.dir, segment.base_offset)
-                .await?;
-            self.report.dropped_segments += 1;
-        }
-        self.producers = ProducerStates::default();
-        self.epochs = LeaderEpochs::default();
-        self.remembered = None;
-        self.report.remembered = false;
-        let hint = RecoveryHint {
-            clean: false,
-            recovery_point: 0,
-            log_start_offset: log_start,
-            durable: hint.durable,
-        };
-        self.begin(hint).await
     }
 
     /// Producer state and leader epochs of everything below `trusted_end`; what the files do not
@@ -490,7 +440,15 @@ impl<W: World> Recovery<'_, W> {
             walked.index.offsets.to_bytes(),
             walked.index.times.to_bytes(),
         );
-        if let Err(error) = write_indexes(self.world, self.dir, base, &offsets, &times).await {
+        if let Err(error) = write_indexes(
+            self.world,
+            self.dir,
+            base,
+            (&offsets, &times),
+            SideFileSync::Now,
+        )
+        .await
+        {
             // A full disk must not stop a start; who needs the files makes them again.
             warn!(file = %path.display(), %error, "the indexes were rebuilt but not written");
         }

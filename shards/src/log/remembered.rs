@@ -144,17 +144,21 @@ impl RememberedLog {
             && self.ends_with(before, same)
     }
 
-    /// Whether what the directory holds may be these segments and what was appended since. Gives the
-    /// place of what was the active one.
+    /// The place of what was the active segment, if it holds at least what it held then. Older ones may
+    /// have been removed or cleaned since.
     pub(crate) fn continues_in(&self, segments: &[SegmentEntry]) -> Option<usize> {
         let base = self.active.base_offset;
         let at = segments
             .binary_search_by_key(&base, |segment| segment.base_offset)
             .ok()?;
         let active = segments.get(at)?;
-        let before = segments.get(..at)?;
-        let fits = active.log_bytes >= self.active.end && self.ends_with(before, is_same);
-        fits.then_some(at)
+        (active.log_bytes >= self.active.end).then_some(at)
+    }
+
+    /// The greatest timestamp of a sealed segment, if it is still the one that is told of.
+    pub(crate) fn max_timestamp(&self, segment: &SegmentEntry) -> Option<i64> {
+        let ours = self.sealed.iter().find(|ours| is_same(ours, segment))?;
+        ours.max_timestamp
     }
 
     fn ends_with(

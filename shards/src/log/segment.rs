@@ -369,10 +369,15 @@ impl<W: World> SealJob<W> {
     ///
     /// # Errors
     /// When the log itself could not be cut or synced: it has failed.
-    pub(crate) async fn perform(self, world: &W) -> Result<Sealed<W>, AppendError> {
+    pub(crate) async fn perform(
+        self,
+        world: &W,
+        sync: SideFileSync,
+    ) -> Result<Sealed<W>, AppendError> {
         let file = self.file.seal().await?;
         let (offsets, times) = (self.index.offsets.to_bytes(), self.index.times.to_bytes());
-        let indexes = write_indexes(world, &self.dir, self.base_offset, &offsets, &times).await;
+        let entries = (offsets.as_slice(), times.as_slice());
+        let indexes = write_indexes(world, &self.dir, self.base_offset, entries, sync).await;
         let segment = SealedSegment {
             base_offset: self.base_offset,
             next_offset: self.next_offset,
@@ -386,18 +391,42 @@ impl<W: World> SealJob<W> {
     }
 }
 
+/// When the files beside a log, which can be made anew, become durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SideFileSync {
+    /// Each when it is written.
+    Now,
+    /// All with the next [`World::sync_file_system`]: at a stop there are four for every log.
+    Later,
+}
+
+impl SideFileSync {
+    /// Replaces a file.
+    pub(crate) async fn write<W: World>(
+        self,
+        world: &W,
+        path: &Path,
+        bytes: &[u8],
+    ) -> io::Result<()> {
+        match self {
+            Self::Now => world.write_file_atomic(path, bytes).await,
+            Self::Later => world.replace_file(path, bytes).await,
+        }
+    }
+}
+
 /// Writes `.index` and `.timeindex`.
 pub(crate) async fn write_indexes<W: World>(
     world: &W,
     dir: &Path,
     base_offset: i64,
-    offsets: &[u8],
-    times: &[u8],
+    (offsets, times): (&[u8], &[u8]),
+    sync: SideFileSync,
 ) -> io::Result<()> {
     let index = segment_path(dir, base_offset, FileKind::Index);
-    world.write_file_atomic(&index, offsets).await?;
+    sync.write(world, &index, offsets).await?;
     let times_path = segment_path(dir, base_offset, FileKind::TimeIndex);
-    world.write_file_atomic(&times_path, times).await
+    sync.write(world, &times_path, times).await
 }
 
 /// A segment that no longer changes.

@@ -22,7 +22,8 @@ use crate::log::index::IndexBuilder;
 use crate::log::inventory::{discard_segment_files, mark_segment_files};
 use crate::log::recovery::{max_timestamp, rebuild_indexes};
 use crate::log::segment::{
-    ActiveSegment, SealJob, Sealed, SealedSegment, SegmentStart, append_options, jitter_ms,
+    ActiveSegment, SealJob, Sealed, SealedSegment, SegmentStart, SideFileSync, append_options,
+    jitter_ms,
 };
 use crate::request::PartitionId;
 
@@ -276,7 +277,7 @@ impl<W: World> Seal<W> {
             epochs,
             ..
         } = self;
-        let Sealed { segment, indexes } = job.perform(&world).await?;
+        let Sealed { segment, indexes } = job.perform(&world, SideFileSync::Now).await?;
         let mut beside = indexes;
         for (path, bytes) in [&snapshot, &epochs] {
             if beside.is_ok() {

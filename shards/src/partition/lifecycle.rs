@@ -27,7 +27,7 @@ use crate::log::directory::{FileKind, segment_path};
 use crate::log::inventory::{Inventory, Listing};
 use crate::log::recovery::{Recovered, RecoveryReport, recover};
 use crate::log::remembered::RememberedLog;
-use crate::log::segment::SealedSegment;
+use crate::log::segment::{SealedSegment, SideFileSync};
 use crate::log::{LogError, PartitionDir, PartitionDirState};
 
 impl<W: World> Partition<W> {
@@ -141,8 +141,10 @@ impl<W: World> Partition<W> {
         (partition, report)
     }
 
-    /// Leaves the files as a clean stop has them: exact length, indexes, snapshot, epochs. Also gives
-    /// what a checkpoint of the logs is to remember; nothing if the directory cannot be listed.
+    /// Leaves the files as a clean stop has them: exact length, indexes, snapshot, epochs. The log is
+    /// durable then; what is beside it with the next [`World::sync_file_system`], before which nobody
+    /// may say that the stop was clean. Also gives what a checkpoint of the logs is to remember;
+    /// nothing if the directory cannot be listed.
     ///
     /// # Errors
     /// [`LogError::Failed`] for a log that is offline: its next start must not trust it;
@@ -177,7 +179,7 @@ impl<W: World> Partition<W> {
         let sealed = self
             .active
             .seal(&dir)
-            .perform(&self.world)
+            .perform(&self.world, SideFileSync::Later)
             .await
             .map_err(|failed| LogError::Failed {
                 dir: dir.clone(),
@@ -187,15 +189,12 @@ impl<W: World> Partition<W> {
             .indexes
             .map_err(LogError::io("writing the indexes in", &dir))?;
         let snapshot = segment_path(&dir, log_end, FileKind::Snapshot);
-        let written = self
-            .world
-            .write_file_atomic(&snapshot, &self.producers.to_snapshot())
-            .await;
+        let (sync, states) = (SideFileSync::Later, self.producers.to_snapshot());
+        let written = sync.write(&self.world, &snapshot, &states).await;
         written.map_err(LogError::io("writing", &snapshot))?;
         let epochs = dir.join(LEADER_EPOCH_FILE);
-        let written = self
-            .world
-            .write_file_atomic(&epochs, &self.epochs.to_bytes())
+        let written = sync
+            .write(&self.world, &epochs, &self.epochs.to_bytes())
             .await;
         written.map_err(LogError::io("writing", &epochs))?;
         let remembered = as_closed(&self.world, &dir, remembered).await;

@@ -143,11 +143,8 @@ impl<W: World> Recovery<'_, W> {
             let next = segments
                 .get(at + 1)
                 .map_or(segment.base_offset, |next| next.base_offset);
-            let known = self.remembered.iter().flat_map(|log| &log.sealed);
-            let max_timestamp = known
-                .clone()
-                .find(|known| known.base_offset == segment.base_offset)
-                .and_then(|known| known.max_timestamp);
+            let remembered = self.remembered.as_ref();
+            let max_timestamp = remembered.and_then(|log| log.max_timestamp(segment));
             sealed.push(SealedSegment {
                 base_offset: segment.base_offset,
                 next_offset: next,

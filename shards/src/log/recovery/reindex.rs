@@ -14,7 +14,7 @@ use crate::log::LogError;
 use crate::log::directory::{FileKind, segment_path};
 use crate::log::index::{IndexBuilder, IndexedBatch, NO_TIMESTAMP, TIME_ENTRY_BYTES, TimeIndex};
 use crate::log::scan::{LogScan, ScanEnd, ScanStep};
-use crate::log::segment::write_indexes;
+use crate::log::segment::{SideFileSync, write_indexes};
 
 pub(super) fn indexed(header: &BatchHeader, position: u64) -> IndexedBatch {
     IndexedBatch {
@@ -88,7 +88,15 @@ pub(crate) async fn rebuild_indexes<W: World>(
     }
     index.finish();
     let (offsets, times) = (index.offsets.to_bytes(), index.times.to_bytes());
-    if let Err(error) = write_indexes(world, dir, base_offset, &offsets, &times).await {
+    if let Err(error) = write_indexes(
+        world,
+        dir,
+        base_offset,
+        (&offsets, &times),
+        SideFileSync::Now,
+    )
+    .await
+    {
         // A full disk must not stop a read or a start; who needs the files makes them again.
         warn!(file = %path.display(), %error, "the indexes were rebuilt but not written");
     }

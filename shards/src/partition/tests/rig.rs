@@ -472,7 +472,15 @@ impl<W: World> Rig<W> {
     pub(super) async fn close(self) -> Result<CloseReport, LogError> {
         self.quiet().await;
         let partition = self.state.borrow_mut().partition.take().expect("open");
-        let closed = partition.close().await.map(|closed| {
+        let closed = partition.close().await;
+        // Before it says that it stopped cleanly.
+        let data = self.dir.parent().expect("a data directory");
+        let synced = self.world.sync_file_system(data).await;
+        let closed = closed.and_then(|closed| {
+            let synced = synced.map_err(LogError::io("syncing", data));
+            synced.map(|()| closed)
+        });
+        let closed = closed.map(|closed| {
             self.state.borrow_mut().closed = closed.remembered;
             closed.report
         });

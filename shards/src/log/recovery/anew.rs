@@ -1,0 +1,71 @@
+//! Logs that begin: without any segment, or behind everything they hold.
+//!
+//! Runs on the partition's shard. Never decides that a log is to begin anew; it is told.
+
+use chronik_io::{OpenMode, OpenOptions, World};
+use tracing::warn;
+
+use super::{Recovered, Recovery, RecoveryHint, Walked};
+use crate::log::LogError;
+use crate::log::directory::{FileKind, segment_path};
+use crate::log::epochs::LeaderEpochs;
+use crate::log::index::IndexBuilder;
+use crate::log::scan::ScanEnd;
+use crate::partition::ProducerStates;
+
+impl<W: World> Recovery<'_, W> {
+    /// A log without any segment: new, or its files are gone.
+    pub(super) async fn begin(&mut self, hint: RecoveryHint) -> Result<Recovered<W>, LogError> {
+        self.producers_from = 0;
+        self.epochs_from = 0;
+        let base_offset = hint.log_start_offset.max(0);
+        let path = segment_path(self.dir, base_offset, FileKind::Log);
+        let create = OpenOptions {
+            mode: OpenMode::ReadWriteCreate,
+            ..self.append_mode()
+        };
+        let file = self.world.open_file(&path, create).await;
+        let file = file.map_err(LogError::io("creating", &path))?;
+        let index = IndexBuilder::new(base_offset);
+        let tail = Walked {
+            file,
+            index,
+            end: ScanEnd::Exact,
+            valid_bytes: 0,
+            next_offset: base_offset,
+            first_timestamp: None,
+            last_batch: None,
+        };
+        self.finish(hint, base_offset, Vec::new(), tail).await
+    }
+
+    /// The log ends before the offset that may be read first: all of it was deleted by
+    /// DeleteRecords, and what said so outlived it (`LogLoader#load`).
+    pub(super) async fn restart_at(
+        &mut self,
+        hint: RecoveryHint,
+    ) -> Result<Recovered<W>, LogError> {
+        let log_start = hint.log_start_offset;
+        warn!(
+            dir = %self.dir.display(), log_start,
+            "the log ends before its start offset; it begins anew there"
+        );
+        for segment in self.inventory.segments.clone() {
+            self.inventory
+                .remove_segment(self.world, self.dir, segment.base_offset)
+                .await?;
+            self.report.dropped_segments += 1;
+        }
+        self.producers = ProducerStates::default();
+        self.epochs = LeaderEpochs::default();
+        self.remembered = None;
+        self.report.remembered = false;
+        let hint = RecoveryHint {
+            clean: false,
+            recovery_point: 0,
+            log_start_offset: log_start,
+            durable: hint.durable,
+        };
+        self.begin(hint).await
+    }
+}
