@@ -11,6 +11,7 @@ use std::sync::Arc;
 use chronik_io::World;
 use chronik_protocol::Str;
 use chronik_shards::catalog::Image;
+use futures_util::lock::Mutex;
 
 use super::fetch::{Parked, SessionCache};
 use crate::config::Config;
@@ -31,7 +32,13 @@ pub(crate) struct Context<W> {
     pub(crate) sessions: RefCell<SessionCache>,
     /// Fetches that wait for data.
     pub(crate) parked: Rc<Parked>,
+    /// Whose turn it is to convert a record that is large once decompressed, to or from the formats of
+    /// old clients: one at a time, for a few kilobytes can unfold to 128 MiB.
+    pub(crate) large_record: Mutex<()>,
 }
+
+/// Records from this size on wait for [`Context::large_record`], bytes.
+pub(crate) const LARGE_RECORD_BYTES: usize = 2 << 20;
 
 /// Host and port a client is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +67,7 @@ impl<W: World> Context<W> {
             budget,
             sessions: RefCell::new(sessions),
             parked,
+            large_record: Mutex::new(()),
         })
     }
 

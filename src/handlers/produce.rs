@@ -99,7 +99,7 @@ async fn check_all<W: World>(
                     let records = partition.records.as_ref();
                     let transactional = request.transactional_id.is_some();
                     let rules = Rules::new(call.version, topic, id.index, transactional);
-                    let batch = check::batch(&context.world, &mut slice, &rules, records).await;
+                    let batch = check::batch(context, &mut slice, &rules, records).await;
                     batch.and_then(|batch| {
                         let batch = batch.ok_or_else(Refusal::nothing)?;
                         Ok(AppendPart {

@@ -17,7 +17,7 @@ use chronik_shards::{Isolation, ReadPart, ReadResult};
 use tracing::warn;
 
 use super::read::{self, Reading};
-use crate::handlers::context::Context;
+use crate::handlers::context::{Context, LARGE_RECORD_BYTES};
 use crate::handlers::slice::Slice;
 
 /// The versions that take batches but no zstd (KIP-110).
@@ -86,7 +86,7 @@ impl Old {
                 let batches = std::mem::take(&mut result.records);
                 let max = part.max_bytes.min(room);
                 let conversion = DownConversion::new(batches, *format, part.fetch_offset, max);
-                match finish(&context.world, &mut slice, conversion).await {
+                match finish(context, &mut slice, conversion).await {
                     Err(error) => result = ReadResult::failed(code(part, &error)),
                     Ok(messages) if !messages.records.is_empty() => {
                         result.records = messages.records;
@@ -128,13 +128,17 @@ async fn read_one<W: World>(
 }
 
 async fn finish<W: World>(
-    world: &W,
+    context: &Context<W>,
     slice: &mut Slice,
     mut conversion: DownConversion,
 ) -> Result<Converted, MessageError> {
+    let mut turn = None;
     loop {
+        if turn.is_none() && conversion.held_bytes() > LARGE_RECORD_BYTES {
+            turn = Some(context.large_record.lock().await);
+        }
         match conversion.step(STEP_BYTES)? {
-            DownProgress::More => slice.breathe(world).await,
+            DownProgress::More => slice.breathe(&context.world).await,
             DownProgress::Done(converted) => return Ok(converted),
         }
     }

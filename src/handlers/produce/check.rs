@@ -13,6 +13,7 @@ use chronik_protocol::{ErrorCode, Records, Str};
 use chronik_shards::catalog::{TimestampKind, Topic, TopicCompression, TopicConfig};
 
 use super::messages;
+use crate::handlers::context::Context;
 use crate::handlers::slice::Slice;
 
 /// From this version on batches may be compressed by zstd (KIP-110).
@@ -85,7 +86,7 @@ impl<'a> Rules<'a> {
 /// # Errors
 /// Why the producer gets an error for this partition.
 pub(super) async fn batch<W: World>(
-    world: &W,
+    context: &Context<W>,
     slice: &mut Slice,
     rules: &Rules<'_>,
     records: Option<&Records>,
@@ -94,8 +95,9 @@ pub(super) async fn batch<W: World>(
     if let Some(bytes) = &bytes
         && messages::are_messages(rules.version, bytes)
     {
-        return messages::batch(world, slice, rules, bytes.clone()).await;
+        return messages::batch(context, slice, rules, bytes.clone()).await;
     }
+    let world = &context.world;
     let bytes = bytes.unwrap_or_default();
     if bytes.is_empty() {
         return Err(Refusal::saying(

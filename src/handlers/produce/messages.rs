@@ -14,6 +14,7 @@ use chronik_protocol::record::legacy::{
 use chronik_shards::catalog::TimestampKind;
 
 use super::check::{Refusal, Rules, limits, refusal, target_codec};
+use crate::handlers::context::{Context, LARGE_RECORD_BYTES};
 use crate::handlers::slice::Slice;
 
 /// The newest version whose records may be message sets.
@@ -31,11 +32,12 @@ pub(super) fn are_messages(version: i16, bytes: &Bytes) -> bool {
 /// # Errors
 /// Why the producer gets an error for this partition.
 pub(super) async fn batch<W: World>(
-    world: &W,
+    context: &Context<W>,
     slice: &mut Slice,
     rules: &Rules<'_>,
     bytes: Bytes,
 ) -> Result<Option<CheckedBatch>, Refusal> {
+    let world = &context.world;
     let config = rules.config();
     let now_ms = world.now_ms();
     let limits = limits(config, now_ms);
@@ -63,7 +65,11 @@ pub(super) async fn batch<W: World>(
         batch_bytes_max,
     };
     let mut conversion = UpConversion::new(set, rules).map_err(refuse)?;
+    let mut turn = None;
     loop {
+        if turn.is_none() && conversion.held_bytes() > LARGE_RECORD_BYTES {
+            turn = Some(context.large_record.lock().await);
+        }
         match conversion.step(STEP_BYTES).map_err(refuse)? {
             UpProgress::More => slice.breathe(world).await,
             UpProgress::Done(batch) => return Ok(Some(batch)),

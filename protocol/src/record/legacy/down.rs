@@ -119,6 +119,16 @@ impl DownConversion {
         Ok(DownProgress::More)
     }
 
+    /// Bytes of memory that the record under way takes now, besides the messages that are made. One
+    /// record can be as large as all that a batch unfolds to.
+    pub fn held_bytes(&self) -> usize {
+        self.batch.as_ref().map_or(0, |batch| {
+            let writer = batch.wrapper.as_ref().map(|wrapper| &wrapper.writer);
+            let written = writer.map_or(0, PacedWriter::held_bytes);
+            batch.feed.held_bytes().saturating_add(written)
+        })
+    }
+
     fn output_bytes(&self) -> usize {
         self.converted
             .records

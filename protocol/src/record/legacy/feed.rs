@@ -44,6 +44,14 @@ impl Feed {
         }
     }
 
+    /// Bytes of memory that hold what was decompressed and not cut yet.
+    pub(super) fn held_bytes(&self) -> usize {
+        match self {
+            Self::Plain(_) => 0,
+            Self::Compressed { pending, .. } => pending.len(),
+        }
+    }
+
     /// Cuts `count` bytes off the front, or what is there of them.
     pub(super) fn take(&mut self, count: usize) -> Bytes {
         let count = count.min(self.front().len());

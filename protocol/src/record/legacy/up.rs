@@ -143,6 +143,14 @@ impl UpConversion {
         Ok(UpProgress::More)
     }
 
+    /// Bytes of memory that the message under way takes now, besides the batch that is made. One message
+    /// can be as large as all that a wrapper unfolds to.
+    pub fn held_bytes(&self) -> usize {
+        self.feed
+            .held_bytes()
+            .saturating_add(self.writer.held_bytes())
+    }
+
     /// The next whole message that is at hand.
     fn next_message(&mut self) -> Result<Option<Bytes>, MessageError> {
         let front = match message::front(self.feed.front()) {

@@ -43,6 +43,11 @@ impl PacedWriter {
         Ok(piece.len())
     }
 
+    /// Bytes of the record that it is being given.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.record.len()
+    }
+
     /// Bytes of output so far.
     pub(super) fn output_bytes(&self) -> usize {
         self.compressor.output_bytes()
