@@ -539,8 +539,13 @@ impl<F: File> AppendFile<F> {
     }
 }
 
-/// The failures of extending a file that leave everything written so far untouched.
+/// The failures of extending a file that leave everything written so far untouched. Without a free
+/// descriptor nothing is even begun.
 fn is_no_space(error: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    const NO_DESCRIPTOR: [rustix::io::Errno; 2] =
+        [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
+    let errno = rustix::io::Errno::from_io_error(error);
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+        || errno.is_some_and(|errno| NO_DESCRIPTOR.contains(&errno))
 }

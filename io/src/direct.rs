@@ -37,11 +37,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tasks::Tasks;
+use tasks::{Tasks, Turns};
 
 /// The shortest sleep that lets the executor empty its queue and poll for I/O; shorter ones end
 /// at once (measured with glommio 0.9).
 const PAUSE: Duration = Duration::from_micros(1);
+
+/// Files of a shard whose space is being made, or waits for the helper, at a time.
+const PREPARING_MAX: usize = 128;
 
 /// Random bytes fetched from the kernel at a time.
 const ENTROPY_BYTES: usize = 256;
@@ -65,6 +68,10 @@ pub(crate) struct Inner {
     computations: Helper,
     /// Large reads.
     readers: Readers,
+    /// For making space that somebody waits for.
+    turns: Turns,
+    /// For zeroing ahead.
+    gentle_turns: Turns,
     /// Files whose space is being made or waits for that.
     preparing: Arc<AtomicUsize>,
     /// Devices for which glommio has been shown a file that makes it judge polling rightly.
@@ -95,6 +102,8 @@ impl DirectWorld {
                 zeros: Helper::new(format!("zeros-{shard}")),
                 computations: Helper::new(format!("compute-{shard}")),
                 readers: Readers::new(shard),
+                turns: Turns::new(PREPARING_MAX),
+                gentle_turns: Turns::new(PREPARING_MAX),
                 preparing: Arc::default(),
                 devices: RefCell::new(BTreeMap::new()),
                 work: Watchdog::shard(watchdog, shard),

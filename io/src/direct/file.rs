@@ -164,6 +164,13 @@ impl File for DirectFile {
         debug_assert!(
             position.is_multiple_of(BLOCK_BYTES as u64) && len.is_multiple_of(BLOCK_BYTES as u64)
         );
+        self.file().await?;
+        // Each takes a descriptor more while it waits for the helper.
+        let turns = match how {
+            Preparation::ZeroGently(_) => &self.world.inner.gentle_turns,
+            Preparation::ZeroNow | Preparation::Allocate => &self.world.inner.turns,
+        };
+        let _turn = turns.take().await;
         let descriptor = self.duplicate().await?;
         let write_through = self.options.write_through;
         let _io = self.world.begin_io();
