@@ -410,8 +410,9 @@ impl<Request, Reply> Inner<Request, Reply> {
     /// Lets every other shard have its turn beside a call of this shard to itself.
     fn relieve(&self) {
         for source in 0..self.taken.len() {
-            if source != self.index {
-                self.turn(source, RELIEF_REQUESTS_MAX);
+            if source != self.index && self.turn(source, RELIEF_REQUESTS_MAX) > 0 {
+                // What handlers asked of their own shard meanwhile: nobody else would look.
+                self.run_local();
             }
         }
     }

@@ -59,6 +59,10 @@ pub const WOKEN_PER_SLICE: usize = 16;
 /// Appends of one shard that may be unanswered; more are refused.
 pub const PENDING_APPENDS_MAX: usize = 256 * 1024;
 
+/// Bytes of the appends of one shard that are undecided; more are refused (REQUEST_TIMED_OUT). The
+/// connections' budgets keep what clients wait for below; this bounds what those leave who gave up.
+pub const UNDECIDED_APPEND_BYTES_MAX: usize = 512 * 1024 * 1024;
+
 /// Bytes of the newest batches that one shard keeps in memory.
 pub const CACHE_TAIL_BYTES: usize = 64 * 1024 * 1024;
 

@@ -188,6 +188,8 @@ pub(crate) struct Shard<W: World, R> {
     write_behind: WriteBehind<W>,
     partitions: BTreeMap<PartitionId, Slot<W>>,
     appends: Slab<PendingAppend<R>>,
+    /// Bytes of the appends that are undecided.
+    undecided_bytes: usize,
     reads: Slab<PendingRead<R>>,
     /// Reads that wait until fewer bytes are being read from disk.
     read_queue: VecDeque<(crate::request::ReadRequest, R)>,
@@ -260,6 +262,7 @@ impl<W: World, R> Shard<W, R> {
             write_behind: WriteBehind::new(options.write_behind_bytes),
             partitions: BTreeMap::new(),
             appends: Slab::new(),
+            undecided_bytes: 0,
             reads: Slab::new(),
             read_queue: VecDeque::new(),
             disk_read_bytes: 0,

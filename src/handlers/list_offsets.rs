@@ -90,7 +90,7 @@ fn plan<W: World>(
 }
 
 /// Partitions that a request names more than once: Kafka refuses them.
-fn named_twice(request: &ListOffsetsRequest) -> HashSet<(&Str, i32)> {
+pub(super) fn named_twice(request: &ListOffsetsRequest) -> HashSet<(&Str, i32)> {
     let mut seen = HashSet::new();
     let mut twice = HashSet::new();
     for topic in &request.topics {

@@ -21,7 +21,7 @@ const FIRST_CHUNK_BYTES: usize = 16 << 10;
 const SLICE_BYTES: u64 = 256 << 10;
 /// Longest batch that is believed without regard to the topic's settings, which may have been
 /// lowered since: what a request can carry by default (`socket.request.max.bytes`).
-const BATCH_BYTES_MAX: usize = 100 << 20;
+pub(crate) const BATCH_BYTES_MAX: usize = 100 << 20;
 
 /// Why a walk ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -19,7 +19,8 @@ use crate::log::segment::BatchFacts;
 use crate::request::{Acks, AppendPart, AppendResult};
 
 /// Appends that wait for room, in order of arrival. Their bytes are bounded by the budgets of the
-/// connections they came from: a client that sends too much is not read, and gets no error.
+/// connections they came from, and those of a shard by
+/// [`UNDECIDED_APPEND_BYTES_MAX`](crate::limits::UNDECIDED_APPEND_BYTES_MAX).
 #[derive(Default)]
 pub(super) struct Admission {
     queue: VecDeque<Waiting>,
@@ -73,8 +74,8 @@ enum Placed {
 }
 
 impl<W: World> Partition<W> {
-    /// Appends a batch. `Acks::None` is always answered at once, everything else as the topic's
-    /// promise demands. LogAppendTime is applied here. Call [`Partition::take_jobs`] afterwards.
+    /// Appends a batch. `Acks::None` is answered as soon as it has its place, everything else as
+    /// the topic's promise demands. LogAppendTime is applied here. Call [`Partition::take_jobs`] afterwards.
     ///
     /// Codes: RECORD_LIST_TOO_LARGE, INVALID_PRODUCER_EPOCH, OUT_OF_ORDER_SEQUENCE_NUMBER,
     /// KAFKA_STORAGE_ERROR (log offline, disk full).
@@ -109,10 +110,8 @@ impl<W: World> Partition<W> {
             now,
             tag,
         });
-        match acks {
-            Acks::None => AppendOutcome::Done(self.accepted(-1, -1)),
-            Acks::Leader | Acks::All => AppendOutcome::Parked,
-        }
+        // Also with `Acks::None`: its client gets no answer, but its connection is not read on without one.
+        AppendOutcome::Parked
     }
 
     fn refusal(&self, batch: &CheckedBatch) -> Option<AppendResult> {
@@ -275,11 +274,11 @@ impl<W: World> Partition<W> {
                 } => {
                     self.advance(shared.events);
                     let outcome = self.settle(waiting.acks, next_offset, result, waiting.tag);
-                    answer(shared.events, waiting.acks, waiting.tag, outcome);
+                    answer(shared.events, waiting.tag, outcome);
                 }
                 Placed::Rejected(result) => {
                     let outcome = AppendOutcome::Done(result);
-                    answer(shared.events, waiting.acks, waiting.tag, outcome);
+                    answer(shared.events, waiting.tag, outcome);
                 }
                 Placed::NoRoom => {
                     let bytes = waiting.batch.bytes.len();
@@ -295,12 +294,7 @@ impl<W: World> Partition<W> {
     pub(super) fn refuse_admission(&mut self, why: &str, events: &mut Vec<PartitionEvent>) {
         while let Some(waiting) = self.admission.pop() {
             let result = self.storage_error(why);
-            answer(
-                events,
-                waiting.acks,
-                waiting.tag,
-                AppendOutcome::Done(result),
-            );
+            answer(events, waiting.tag, AppendOutcome::Done(result));
         }
     }
 
@@ -341,12 +335,10 @@ impl<W: World> Partition<W> {
     }
 }
 
-fn answer(events: &mut Vec<PartitionEvent>, acks: Acks, tag: u64, outcome: AppendOutcome) {
+fn answer(events: &mut Vec<PartitionEvent>, tag: u64, outcome: AppendOutcome) {
     match outcome {
-        AppendOutcome::Done(result) if acks != Acks::None => {
-            events.push(PartitionEvent::Acked { tag, result });
-        }
-        AppendOutcome::Done(_) | AppendOutcome::Parked => {}
+        AppendOutcome::Done(result) => events.push(PartitionEvent::Acked { tag, result }),
+        AppendOutcome::Parked => {}
     }
 }
 

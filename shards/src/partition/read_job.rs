@@ -20,7 +20,7 @@ use crate::log::checkpoint::read_if_present;
 use crate::log::directory::{FileKind, segment_path};
 use crate::log::index::OffsetIndexView;
 use crate::log::recovery::{SIDE_FILE_BYTES_MAX, rebuild_indexes};
-use crate::log::scan::LogScan;
+use crate::log::scan::{BATCH_BYTES_MAX, LogScan};
 use crate::request::{Isolation, PartitionId};
 
 /// Bytes read at once even if less was asked for: the next fetch finds the rest in the cache.
@@ -223,7 +223,15 @@ impl<W: World> ReadJob<W> {
             if let Some(block) = found.into_block(position, &chunk) {
                 return Ok(Some(block));
             }
+            if chunk.len() < length {
+                let why = "the file is shorter than its segment".to_owned();
+                return Err(corrupt(source, position + chunk.len() as u64, why));
+            }
             match end {
+                WalkEnd::NeedMore { at, bytes } if bytes > BATCH_BYTES_MAX => {
+                    let why = format!("a batch of {bytes} bytes is longer than any");
+                    position = self.pass(file, source, position + at as u64, why).await?;
+                }
                 // Everything in the chunk lies before the wanted offset.
                 WalkEnd::NeedMore { at, bytes } if bytes as u64 <= left - at as u64 => {
                     position += at as u64;

@@ -129,11 +129,14 @@ impl<W: World, R> Shard<W, R> {
                     self.read_ahead(&waiter.part, waiter.isolation);
                     self.place_read(waiter.read, waiter.place, result);
                 }
-                ReadPlan::Disk(job) => self.effects.push(Effect::Read {
-                    read: waiter.read,
-                    part: waiter.place,
-                    job,
-                }),
+                ReadPlan::Disk(job) => {
+                    self.charge_read(waiter.read, memory_of(&job));
+                    self.effects.push(Effect::Read {
+                        read: waiter.read,
+                        part: waiter.place,
+                        job,
+                    });
+                }
             }
         }
         self.read_what_waits();

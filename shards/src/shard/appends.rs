@@ -9,7 +9,7 @@ use super::timers::{Timer, TimerKey};
 use super::{Shard, Slot};
 use crate::catalog::METADATA_PARTITION;
 use crate::groups::WRITE_TAG;
-use crate::limits::PENDING_APPENDS_MAX;
+use crate::limits::{PENDING_APPENDS_MAX, UNDECIDED_APPEND_BYTES_MAX};
 use crate::partition::{AppendOutcome, Now, PartitionEvent, Shared};
 use crate::request::{Acks, AppendPart, AppendRequest, AppendResult, PartitionId, Reply};
 
@@ -19,6 +19,7 @@ pub(super) struct PendingAppend<R> {
     responder: Option<R>,
     parts: Vec<(PartitionId, Option<AppendResult>)>,
     undecided: usize,
+    bytes: usize,
     timer: Option<TimerKey>,
 }
 
@@ -43,10 +44,12 @@ impl<W: World, R> Shard<W, R> {
             timeout_ms,
             parts,
         } = request;
-        if self.appends.len() >= PENDING_APPENDS_MAX || self.stopping.is_some() {
+        let is_full = self.appends.len() >= PENDING_APPENDS_MAX
+            || self.undecided_bytes >= UNDECIDED_APPEND_BYTES_MAX;
+        if is_full || self.stopping.is_some() {
             let error = match self.stopping {
                 Some(_) => ErrorCode::NotLeaderOrFollower,
-                None => ErrorCode::ThrottlingQuotaExceeded,
+                None => ErrorCode::RequestTimedOut,
             };
             let results = parts
                 .iter()
@@ -57,6 +60,7 @@ impl<W: World, R> Shard<W, R> {
         let now = self.now();
         let key = self.appends.vacant_key();
         let mut happened = Vec::new();
+        let bytes = parts.iter().map(|part| part.batch.bytes.len()).sum();
         let decided = self.append_parts(parts, acks, now, key, &mut happened);
         let undecided = decided
             .iter()
@@ -72,10 +76,12 @@ impl<W: World, R> Shard<W, R> {
                 self.timers
                     .add(now.mono_ns.saturating_add(wait_ns), Timer::Append(key))
             });
+            self.undecided_bytes += bytes;
             self.appends.insert(PendingAppend {
                 responder: Some(responder),
                 parts: decided,
                 undecided,
+                bytes,
                 timer,
             });
         }
@@ -175,6 +181,7 @@ impl<W: World, R> Shard<W, R> {
 
     fn answer_append(&mut self, key: usize) {
         let pending = self.appends.remove(key);
+        self.undecided_bytes -= pending.bytes;
         if let Some(timer) = pending.timer {
             self.timers.cancel(timer);
         }

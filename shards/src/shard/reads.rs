@@ -315,6 +315,14 @@ impl<W: World, R> Shard<W, R> {
         self.answer_read(pending.responder, pending.results);
     }
 
+    /// A read takes more of the disk than was planned.
+    pub(super) fn charge_read(&mut self, key: usize, bytes: usize) {
+        if let Some(pending) = self.reads.get_mut(key) {
+            pending.disk_bytes = pending.disk_bytes.saturating_add(bytes);
+            self.disk_read_bytes = self.disk_read_bytes.saturating_add(bytes);
+        }
+    }
+
     /// What waited longest for others to be read is planned anew: the cache may have it by now.
     pub(super) fn read_what_waits(&mut self) {
         let waiting = self.read_queue.len();

@@ -11,6 +11,7 @@ use chronik_protocol::messages::list_offsets_response::{
 use chronik_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use chronik_shards::{SegmentOffsets, SegmentOffsetsQuery, SegmentsBefore};
 
+use super::named_twice;
 use crate::handlers::context::Context;
 use crate::handlers::partitions;
 
@@ -21,11 +22,17 @@ pub(super) async fn handle<W: World>(
 ) -> ListOffsetsResponse {
     let image = context.image();
     let now_ms = context.world.now_ms();
+    // Answered once each, the work is bounded by the segments there are, whatever a request repeats.
+    let twice = named_twice(request);
     let (mut queries, mut errors) = (Vec::new(), Vec::new());
     for topic in &request.topics {
         for asked in &topic.partitions {
-            let planned = partitions::by_name(&image, &topic.name, asked.partition_index)
-                .and_then(|id| Ok((id, before(asked.timestamp)?)));
+            let planned = if twice.contains(&(&topic.name, asked.partition_index)) {
+                Err(ErrorCode::InvalidRequest)
+            } else {
+                partitions::by_name(&image, &topic.name, asked.partition_index)
+                    .and_then(|id| Ok((id, before(asked.timestamp)?)))
+            };
             errors.push(planned.err());
             if let Ok((partition, before)) = planned {
                 queries.push(SegmentOffsetsQuery {

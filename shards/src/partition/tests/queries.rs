@@ -231,7 +231,7 @@ fn a_batch_beyond_the_segments_size_is_refused_as_kafka_does() {
 }
 
 #[test]
-fn acknowledgements_of_the_leader_and_of_none_do_not_wait_for_the_disk() {
+fn what_needs_no_acknowledgement_waits_for_its_place_and_not_for_the_disk() {
     let mut simulation = Simulation::new(1);
     let world = simulation.world();
     let rig = simulation.run(open(&world, RecoveryHint::default(), 0));
@@ -239,23 +239,27 @@ fn acknowledgements_of_the_leader_and_of_none_do_not_wait_for_the_disk() {
         wall_ms: 0,
         mono_ns: 0,
     };
-    let part = AppendPart {
-        partition: ID,
-        batch: batch(&[b"x"]),
+    let unanswered = |tag| {
+        let part = AppendPart {
+            partition: ID,
+            batch: batch(&[b"x"]),
+        };
+        rig.change(|p, shared| p.append(shared, part, Acks::None, now, tag))
     };
-    let outcome = rig.change(|p, shared| p.append(shared, part, Acks::None, now, 900));
-    let crate::partition::AppendOutcome::Done(result) = outcome else {
-        panic!("acks=0 waits")
-    };
-    assert_eq!(
-        (result.error, result.base_offset),
-        (ErrorCode::None, -1),
-        "it has no room yet"
+    let outcome = unanswered(900);
+    assert!(
+        matches!(outcome, crate::partition::AppendOutcome::Parked),
+        "answered while there is no room, its client could send without end"
     );
     let all = rig.send(&batch(&[b"y"]), Acks::All);
     assert!(rig.result(all).is_none());
     simulation.run_until_idle();
+    assert_eq!(rig.result(900).map(|result| result.base_offset), Some(0));
     assert_eq!(rig.result(all).map(|result| result.base_offset), Some(1));
+    let crate::partition::AppendOutcome::Done(result) = unanswered(901) else {
+        panic!("there is room, and the disk is not waited for")
+    };
+    assert_eq!((result.error, result.base_offset), (ErrorCode::None, 2));
 }
 
 #[test]
