@@ -111,6 +111,9 @@ where
 {
     assert!(options.shards > 0 && !options.cpus.is_empty());
     crate::log_bridge::install();
+    if let Err(error) = crate::memory::take_small_pages() {
+        tracing::debug!(%error, "memory comes in pages of any size");
+    }
     let _ = PROCESS_CPUS.set(rustix::thread::sched_getaffinity(None)?);
     let origin = Instant::now();
     let count = options.shards;

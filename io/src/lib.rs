@@ -11,6 +11,7 @@ pub mod direct;
 pub mod executor;
 mod log_bridge;
 pub mod mapping;
+mod memory;
 pub mod mesh;
 pub mod net;
 pub mod preflight;
