@@ -188,6 +188,15 @@ impl BatchCache {
         self.index_bytes = self.indexes.iter().map(|(_, _, bytes)| bytes.len()).sum();
     }
 
+    /// Drops what is known of the files of some segments: others have their place.
+    pub(crate) fn forget_segments(&mut self, partition: PartitionId, bases: &[i64]) {
+        let stays = |id: &PartitionId, base: &i64| *id != partition || !bases.contains(base);
+        self.cold.retain(|(id, block)| stays(id, &block.segment));
+        self.cold_bytes = self.cold.iter().map(|(_, block)| block.bytes.len()).sum();
+        self.indexes.retain(|(id, base, _)| stays(id, base));
+        self.index_bytes = self.indexes.iter().map(|(_, _, bytes)| bytes.len()).sum();
+    }
+
     /// Keeps a batch that was just appended.
     pub(crate) fn push_tail(
         &mut self,

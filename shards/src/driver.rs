@@ -21,8 +21,8 @@ use crate::catalog::{
 use crate::internal::{ClosedPartition, Internal, InternalAnswer, InternalReply, InternalRequest};
 use crate::log::LogError;
 use crate::log::checkpoint::{
-    CLEAN_SHUTDOWN_FILE, CleanShutdown, HIGH_WATERMARK_FILE, LOG_START_FILE, OffsetCheckpoint,
-    RECOVERY_POINT_FILE,
+    CLEAN_SHUTDOWN_FILE, CLEANER_FILE, CleanShutdown, HIGH_WATERMARK_FILE, LOG_START_FILE,
+    OffsetCheckpoint, RECOVERY_POINT_FILE,
 };
 use crate::log::directory::{PartitionDir, PartitionDirState};
 use crate::log_dirs::LogDirs;
@@ -30,7 +30,7 @@ use crate::metrics::Counters;
 use crate::partition::{OffsetJob, Partition, ReadDone, ReadJob};
 use crate::placement::COORDINATOR_SHARD;
 use crate::request::{Reply, Request};
-use crate::shard::{Done, Effect, OpenTask, Shard};
+use crate::shard::{CheckpointFiles, Done, Effect, OpenTask, Shard};
 use crate::{remembered_logs, write_behind};
 
 type State<W> = Shard<W, Responder<Reply>>;
@@ -206,15 +206,11 @@ impl<W: World> Driver<W> {
                     tracing::warn!(%error, "older metadata snapshots not removed");
                 }
             }),
-            Effect::WriteCheckpoints {
-                recovery_points,
-                log_starts,
-            } => {
+            Effect::WriteCheckpoints(files) => {
                 self.spawn(|driver| async move {
                     let (dirs, image) = (driver.dirs(), driver.image());
                     let world = &driver.inner.world;
-                    let offsets = (&recovery_points, &log_starts);
-                    let result = write_offsets(world, &dirs, &image, offsets).await;
+                    let result = write_offsets(world, &dirs, &image, &files).await;
                     driver.done(Done::CheckpointsWritten(result));
                 });
             }
@@ -316,7 +312,7 @@ impl<W: World> Driver<W> {
             .await
             .map_err(io::Error::other)?;
         remove_older_snapshots(world, &directory, id).await?;
-        let (mut recovery_points, mut log_starts) = self.inner.state.borrow().checkpoints();
+        let mut files = self.inner.state.borrow().checkpoints();
         let mut high_watermarks = OffsetCheckpoint::default();
         for partition in closed
             .iter()
@@ -326,14 +322,15 @@ impl<W: World> Driver<W> {
             let Some(report) = partition.report else {
                 continue;
             };
-            recovery_points.0.insert(key.clone(), report.recovery_point);
+            let recovery_points = &mut files.recovery_points.0;
+            recovery_points.insert(key.clone(), report.recovery_point);
             high_watermarks.0.insert(key.clone(), report.high_watermark);
             if report.log_start > 0 {
-                log_starts.0.insert(key, report.log_start);
+                files.log_starts.0.insert(key, report.log_start);
             }
         }
         let dirs = self.dirs();
-        write_offsets(world, &dirs, image, (&recovery_points, &log_starts)).await?;
+        write_offsets(world, &dirs, image, &files).await?;
         for (dir, _) in dirs.usable() {
             let here = dirs.part(image, &high_watermarks, dir);
             here.write(world, &dir.join(HIGH_WATERMARK_FILE)).await?;
@@ -440,20 +437,21 @@ async fn write_offsets<W: World>(
     world: &W,
     dirs: &LogDirs,
     image: &Image,
-    (recovery_points, log_starts): (&OffsetCheckpoint, &OffsetCheckpoint),
+    files: &CheckpointFiles,
 ) -> io::Result<()> {
     let mut written = Ok(());
     for (dir, _) in dirs.usable() {
-        let recovery_points = dirs.part(image, recovery_points, dir);
-        let log_starts = dirs.part(image, log_starts, dir);
-        let write = async {
-            let path = dir.join(RECOVERY_POINT_FILE);
-            recovery_points.write(world, &path).await?;
-            log_starts.write(world, &dir.join(LOG_START_FILE)).await
-        };
-        // One that fails does not keep the others from knowing theirs.
-        if let Err(error) = write.await {
-            written = Err(error);
+        for (name, offsets) in [
+            (RECOVERY_POINT_FILE, &files.recovery_points),
+            (LOG_START_FILE, &files.log_starts),
+            (CLEANER_FILE, &files.cleaned),
+        ] {
+            let here = dirs.part(image, offsets, dir);
+            // One that fails does not keep the others from knowing theirs.
+            if let Err(error) = here.write(world, &dir.join(name)).await {
+                written = Err(error);
+                break;
+            }
         }
     }
     written

@@ -54,6 +54,8 @@ pub(crate) struct Boot {
     pub(crate) dirs: Arc<LogDirs>,
     /// From the checkpoints of the last run, by topic name and index.
     pub(crate) hints: BTreeMap<(Str, i32), RecoveryHint>,
+    /// Up to where logs have been compacted.
+    pub(crate) cleaned: BTreeMap<(Str, i32), i64>,
     /// The last run stopped cleanly, and this was its broker epoch.
     pub(crate) clean: Option<i64>,
     /// Everything in the data directory is durable.
@@ -106,6 +108,8 @@ pub(crate) struct OffsetNote {
 pub(crate) enum OffsetChange {
     RecoveryPoint(i64),
     LogStart(i64),
+    /// Records below have been compacted.
+    Cleaned(i64),
     /// The partition is gone.
     Removed,
 }

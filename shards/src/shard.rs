@@ -10,6 +10,7 @@ mod apply;
 mod behind;
 mod checkpoints;
 mod chores;
+mod cleaner;
 mod control;
 mod groups;
 mod jobs;
@@ -32,7 +33,6 @@ use crate::groups::{Coordinator, GroupSettings};
 use crate::internal::{Boot, Internal, InternalAnswer, InternalReply, OffsetNote};
 use crate::limits::{CACHE_COLD_BYTES, CACHE_INDEX_BYTES, CACHE_TAIL_BYTES, TIMERS_PER_SLICE};
 use crate::log::LogError;
-use crate::log::checkpoint::OffsetCheckpoint;
 use crate::log_dirs::LogDirs;
 use crate::metrics::Counters;
 use crate::partition::{
@@ -50,8 +50,10 @@ use ahead::Aheads;
 use appends::PendingAppend;
 use apply::Applying;
 pub(crate) use apply::OpenTask;
+pub(crate) use checkpoints::CheckpointFiles;
 use checkpoints::{Checkpoints, Notes};
 use chores::Chores;
+use cleaner::Cleaner;
 use control::Control;
 use groups::Groups;
 use reads::{PendingOffsets, PendingRead, UnwrittenQueries};
@@ -86,10 +88,7 @@ pub(crate) enum Effect<W: World, R> {
     RemoveSnapshotsBelow(SnapshotId),
     /// Sends notes to the designated shard.
     Note(Vec<OffsetNote>),
-    WriteCheckpoints {
-        recovery_points: OffsetCheckpoint,
-        log_starts: OffsetCheckpoint,
-    },
+    WriteCheckpoints(CheckpointFiles),
     /// Stops all shards, this one included, and marks the directory as clean.
     StopAll(R, Arc<Image>),
     /// Makes this shard's write-behind ring.
@@ -206,6 +205,7 @@ pub(crate) struct Shard<W: World, R> {
     /// Partitions that have a timer.
     timed_partitions: BTreeMap<PartitionId, TimerKey>,
     chores: Chores,
+    cleaner: Cleaner,
     /// A timer is set that forgets silent producers.
     producers_timed: bool,
     applying: Applying<R>,
@@ -275,6 +275,7 @@ impl<W: World, R> Shard<W, R> {
             timers: Timers::default(),
             timed_partitions: BTreeMap::new(),
             chores: Chores::default(),
+            cleaner: Cleaner::default(),
             producers_timed: false,
             applying: Applying::default(),
             remembering: Remembering::new(options.remember_after_bytes),
@@ -296,27 +297,20 @@ impl<W: World, R> Shard<W, R> {
         &mut self,
         log: Partition<W>,
         uncovered_bytes: u64,
-        (recovery_points, log_starts): (OffsetCheckpoint, OffsetCheckpoint),
+        known: CheckpointFiles,
     ) {
         self.partitions
             .insert(log.id(), Slot::Online(Box::new(log)));
         self.control = Some(Control::new(uncovered_bytes));
         let settings = GroupSettings::of(&self.image.broker_configs.static_broker);
         self.groups = Some(Groups::new(settings));
-        self.checkpoints = Some(Checkpoints::new(recovery_points, log_starts));
+        self.checkpoints = Some(Checkpoints::new(known));
     }
 
     /// What the checkpoint files should hold, as far as it is known here.
-    pub(crate) fn checkpoints(&self) -> (OffsetCheckpoint, OffsetCheckpoint) {
+    pub(crate) fn checkpoints(&self) -> CheckpointFiles {
         let known = self.checkpoints.as_ref();
-        known
-            .map(|c| {
-                (
-                    OffsetCheckpoint(c.recovery_points.clone()),
-                    OffsetCheckpoint(c.log_starts.clone()),
-                )
-            })
-            .unwrap_or_default()
+        known.map(Checkpoints::files).unwrap_or_default()
     }
 
     /// The directory of the catalogue; empty before the first image.
@@ -438,6 +432,7 @@ impl<W: World, R> Shard<W, R> {
                     self.collect_jobs(id);
                 }
                 Timer::Chore(id) => self.chore_due(id),
+                Timer::Clean(id) => self.cleaning_due(id),
                 Timer::WriteBehind => self.write_what_lingers(),
                 Timer::ExpireProducers => self.expire_producers(now),
                 Timer::Groups => self.groups_due(),

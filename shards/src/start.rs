@@ -22,8 +22,8 @@ use crate::driver::{Driver, set_aside};
 use crate::internal::{Boot, Internal, InternalAnswer, InternalReply, InternalRequest};
 use crate::log::LogError;
 use crate::log::checkpoint::{
-    CLEAN_SHUTDOWN_FILE, CleanShutdown, LOG_START_FILE, OffsetCheckpoint, PARTITION_METADATA_FILE,
-    RECOVERY_POINT_FILE, parse_partition_metadata, read_small,
+    CLEAN_SHUTDOWN_FILE, CLEANER_FILE, CleanShutdown, LOG_START_FILE, OffsetCheckpoint,
+    PARTITION_METADATA_FILE, RECOVERY_POINT_FILE, parse_partition_metadata, read_small,
 };
 use crate::log::directory::{PartitionDir, PartitionDirState};
 use crate::log_dirs::{FoundDirs, LogDir, LogDirs};
@@ -32,7 +32,7 @@ use crate::partition::{Partition, RecoveryHint};
 use crate::placement::{COORDINATOR_SHARD, shard_of};
 use crate::remembered_logs::RememberedLogs;
 use crate::request::{PartitionId, Reply, Request};
-use crate::shard::{Shard, ShardOptions};
+use crate::shard::{CheckpointFiles, Shard, ShardOptions};
 use crate::write_behind::LeftBehind;
 
 /// `producer.id.expiration.ms`'s default: a day.
@@ -249,11 +249,8 @@ async fn boot<W: World>(
     left_behind.retain_known(|id| knows(&opened.image, id));
     let boot = Arc::new(Boot {
         image: Arc::new(opened.image),
-        hints: hints(
-            &look.recovery_points,
-            &look.log_starts,
-            (clean.is_some(), durable),
-        ),
+        hints: hints(&look.offsets, (clean.is_some(), durable)),
+        cleaned: look.offsets.cleaned.0.clone(),
         dirs,
         clean,
         durable,
@@ -263,7 +260,7 @@ async fn boot<W: World>(
         removed: opened.removed,
     });
     let (log, uncovered_bytes) = (opened.partition, opened.uncovered_bytes);
-    let offsets = (look.recovery_points, look.log_starts);
+    let offsets = look.offsets;
     driver.step(|state| state.adopt_catalogue(log, uncovered_bytes, offsets));
     Ok(boot)
 }
@@ -350,8 +347,7 @@ struct Look {
     /// The broker epoch of the clean stop, if it left its marker everywhere.
     clean: Option<i64>,
     looked: bool,
-    recovery_points: OffsetCheckpoint,
-    log_starts: OffsetCheckpoint,
+    offsets: CheckpointFiles,
     found: FoundDirs,
 }
 
@@ -372,10 +368,16 @@ impl Look {
             false => clean,
         };
         self.looked = true;
-        let recovery_points = read_offsets(world, &dir.join(RECOVERY_POINT_FILE)).await?;
-        self.recovery_points.0.extend(recovery_points.0);
-        let log_starts = read_offsets(world, &dir.join(LOG_START_FILE)).await?;
-        self.log_starts.0.extend(log_starts.0);
+        let offsets = &mut self.offsets;
+        for (name, known) in [
+            (RECOVERY_POINT_FILE, &mut offsets.recovery_points),
+            (LOG_START_FILE, &mut offsets.log_starts),
+            (CLEANER_FILE, &mut offsets.cleaned),
+        ] {
+            known
+                .0
+                .extend(read_offsets(world, &dir.join(name)).await?.0);
+        }
         for entry in world.list_dir(dir).await.map_err(about(dir))? {
             let name = entry.name.to_str().filter(|_| entry.is_dir);
             let is_live = |name: &&str| {
@@ -414,8 +416,11 @@ async fn read_offsets<W: World>(world: &W, path: &Path) -> Result<OffsetCheckpoi
 }
 
 fn hints(
-    recovery_points: &OffsetCheckpoint,
-    log_starts: &OffsetCheckpoint,
+    CheckpointFiles {
+        recovery_points,
+        log_starts,
+        ..
+    }: &CheckpointFiles,
     (clean, durable): (bool, bool),
 ) -> BTreeMap<(Str, i32), RecoveryHint> {
     let known: BTreeSet<_> = recovery_points

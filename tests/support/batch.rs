@@ -194,8 +194,23 @@ impl ReadBatch {
     /// # Panics
     /// When a record does not lie within the batch.
     pub fn values(&self) -> Vec<(i64, Vec<u8>)> {
+        let records = self.records().into_iter();
+        records.map(|(offset, _, value)| (offset, value)).collect()
+    }
+
+    /// Offset and key of every record, of an uncompressed batch.
+    ///
+    /// # Panics
+    /// As [`ReadBatch::values`].
+    pub fn keys(&self) -> Vec<(i64, Vec<u8>)> {
+        let records = self.records().into_iter();
+        records.map(|(offset, key, _)| (offset, key)).collect()
+    }
+
+    /// Offset, key and value of every record; null is as good as empty.
+    fn records(&self) -> Vec<(i64, Vec<u8>, Vec<u8>)> {
         let mut rest = &self.payload[..];
-        let mut values = Vec::new();
+        let mut records = Vec::new();
         while !rest.is_empty() {
             let length = usize::try_from(take_varint(&mut rest)).expect("a record's length");
             let (mut record, after) = rest.split_at(length);
@@ -203,10 +218,11 @@ impl ReadBatch {
             record = &record[1..];
             let _timestamp_delta = take_varint(&mut record);
             let offset = self.base_offset + take_varint(&mut record);
-            let _key = take_bytes(&mut record);
-            values.push((offset, take_bytes(&mut record).unwrap_or_default().to_vec()));
+            let key = take_bytes(&mut record).unwrap_or_default().to_vec();
+            let value = take_bytes(&mut record).unwrap_or_default().to_vec();
+            records.push((offset, key, value));
         }
-        values
+        records
     }
 }
 

@@ -9,6 +9,7 @@ mod support;
 
 mod bad_batches;
 mod bad_frames;
+mod compaction;
 mod configs;
 mod consumer_groups;
 mod fetching;

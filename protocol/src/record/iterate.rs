@@ -53,6 +53,11 @@ impl Headers {
         self.count == 0
     }
 
+    /// How many there are, and their bytes as they stand in the record.
+    pub(super) fn encoded(&self) -> (usize, &[u8]) {
+        (self.count, &self.encoded)
+    }
+
     /// The headers in order.
     pub fn iter(&self) -> impl Iterator<Item = Header> + use<> {
         let mut fields = Fields(self.encoded.clone());

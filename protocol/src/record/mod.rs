@@ -13,6 +13,7 @@ mod error;
 mod header;
 mod iterate;
 pub mod legacy;
+mod retain;
 mod scan;
 mod validate;
 mod varint;

@@ -106,6 +106,15 @@ impl BrokerConfigs {
         static NONE: BTreeMap<Str, Str> = BTreeMap::new();
         self.dynamic_brokers.get(&node_id).unwrap_or(&NONE)
     }
+
+    /// The value that holds for broker `node_id`; `None` where no layer has one.
+    pub fn value(&self, node_id: i32, name: &str) -> Option<&Str> {
+        let dynamic = self.dynamic_broker(node_id).get(name);
+        let default = || self.dynamic_default.get(name);
+        dynamic
+            .or_else(default)
+            .or_else(|| self.static_broker.get(name))
+    }
 }
 
 /// A topic.

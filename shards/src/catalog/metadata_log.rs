@@ -159,6 +159,7 @@ pub(crate) async fn open<W: World>(
             origin_ns: 0,
             interval_ms: u64::MAX,
         },
+        cleaned_offset: 0,
     };
     let (partition, report) = Partition::open(world, &directory, options).await?;
     if report.cut_bytes > 0 {
@@ -252,14 +253,16 @@ impl<W: World> OpenedCatalogue<W> {
             last_fetched_epoch: -1,
         };
         let isolation = Isolation::ReadUncommitted;
-        let plan = self
+        let mut plan = self
             .partition
             .plan_read(cache, &part, isolation, METADATA_READ_BYTES, true);
-        let result = match plan {
-            ReadPlan::Ready(result) => result,
-            ReadPlan::Disk(job) => {
-                let done = job.perform().await;
-                self.partition.complete_read(cache, done)
+        let result = loop {
+            match plan {
+                ReadPlan::Ready(result) => break result,
+                ReadPlan::Disk(job) => {
+                    let done = job.perform().await;
+                    plan = self.partition.complete_read(cache, done);
+                }
             }
         };
         match result.error {

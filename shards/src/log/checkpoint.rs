@@ -17,6 +17,8 @@ use chronik_protocol::{Str, Uuid};
 pub const RECOVERY_POINT_FILE: &str = "recovery-point-offset-checkpoint";
 /// First offsets that may be read.
 pub const LOG_START_FILE: &str = "log-start-offset-checkpoint";
+/// Offsets below which compacted logs have been cleaned.
+pub const CLEANER_FILE: &str = "cleaner-offset-checkpoint";
 /// High watermarks.
 pub const HIGH_WATERMARK_FILE: &str = "replication-offset-checkpoint";
 /// Present only between a clean stop and the next start.

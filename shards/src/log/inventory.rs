@@ -260,7 +260,18 @@ pub(crate) async fn mark_segment_files<W: World>(
     dir: &Path,
     base_offset: i64,
 ) -> Result<(), LogError> {
-    for kind in SEGMENT_FILES {
+    mark_files(world, dir, base_offset, true).await
+}
+
+/// As [`mark_segment_files`], with or without the snapshot at the segment's base.
+pub(crate) async fn mark_files<W: World>(
+    world: &W,
+    dir: &Path,
+    base_offset: i64,
+    with_snapshot: bool,
+) -> Result<(), LogError> {
+    let wanted = |kind: &FileKind| with_snapshot || *kind != FileKind::Snapshot;
+    for kind in SEGMENT_FILES.into_iter().filter(wanted) {
         let from = segment_path(dir, base_offset, kind);
         let to = leftover_path(dir, base_offset, kind, Leftover::Deleted);
         match world.rename(&from, &to).await {
@@ -347,6 +358,14 @@ async fn settle_leftovers<W: World>(
                 && covered.contains(&listed.file.offset)
         }) {
             remove_segment_files(world, dir, old.file.offset).await?;
+        }
+        // The old log of that name may have gone without what stood beside it.
+        for kind in [
+            FileKind::Index,
+            FileKind::TimeIndex,
+            FileKind::TransactionIndex,
+        ] {
+            remove(world, &segment_path(dir, swap.file.offset, kind)).await?;
         }
     }
     for swap in complete {

@@ -4,6 +4,7 @@
 //! Never assigns offsets, judges producers or answers anybody: that is `partition`, above it.
 
 pub mod checkpoint;
+pub(crate) mod cleaner;
 pub mod directory;
 pub mod epochs;
 pub mod index;

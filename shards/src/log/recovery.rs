@@ -460,6 +460,8 @@ impl<W: World> Recovery<'_, W> {
             max_timestamp: Some(walked.index.max_timestamp()),
             since_ms: self.now_ms,
             unsaved_snapshot: self.save_producers(next_offset).await,
+            first_timestamp: walked.first_timestamp,
+            pinned: None,
             file: None,
         })
     }

@@ -152,6 +152,11 @@ impl<W: World> ActiveSegment<W> {
         self.created_ms
     }
 
+    /// Timestamp of its first batch, if it has one.
+    pub(crate) fn first_timestamp(&self) -> Option<i64> {
+        self.rolling_timestamp
+    }
+
     /// Whether nothing was appended to it yet.
     pub(crate) fn is_empty(&self) -> bool {
         self.file.end() == 0
@@ -316,6 +321,7 @@ impl<W: World> ActiveSegment<W> {
             base_offset: self.base_offset,
             next_offset: self.next_offset,
             max_timestamp: self.index.max_timestamp(),
+            first_timestamp: self.rolling_timestamp,
             index: Rc::new(self.index),
             file: self.file,
         }
@@ -345,6 +351,7 @@ pub(crate) struct SealJob<W: World> {
     base_offset: i64,
     next_offset: i64,
     max_timestamp: i64,
+    first_timestamp: Option<i64>,
     index: Rc<IndexBuilder>,
     file: AppendFile<W::File>,
 }
@@ -385,6 +392,8 @@ impl<W: World> SealJob<W> {
             max_timestamp: Some(self.max_timestamp),
             since_ms: world.now_ms(),
             unsaved_snapshot: None,
+            first_timestamp: self.first_timestamp,
+            pinned: None,
             file: Some(file),
         };
         Ok(Sealed { segment, indexes })
@@ -445,6 +454,11 @@ pub(crate) struct SealedSegment<W: World> {
     /// The producer snapshot that belongs at [`SealedSegment::next_offset`], where it could not be
     /// written: what this segment says of producers is nowhere else.
     pub(crate) unsaved_snapshot: Option<Vec<u8>>,
+    /// Timestamp of its first batch, if it is known.
+    pub(crate) first_timestamp: Option<i64>,
+    /// Its indexes, while its files do not have their names yet: then it is read by its open file
+    /// only.
+    pub(crate) pinned: Option<Rc<IndexBuilder>>,
     /// The open file, while it is being read.
     pub(crate) file: Option<Rc<W::File>>,
 }
@@ -472,6 +486,19 @@ impl<W: World> SealedSegments<W> {
         let segment = self.segments.pop_front()?;
         self.bytes = self.bytes.saturating_sub(segment.size_bytes);
         Some(segment)
+    }
+
+    /// Puts one in the place of those from `at` on, as many as it replaces.
+    ///
+    /// # Panics
+    /// If there are not as many.
+    pub(crate) fn replace(&mut self, at: usize, count: usize, segment: SealedSegment<W>) {
+        let mut tail = self.segments.split_off(at);
+        let behind = tail.split_off(count);
+        let gone: u64 = tail.iter().map(|segment| segment.size_bytes).sum();
+        self.bytes = self.bytes.saturating_sub(gone);
+        self.push_back(segment);
+        self.segments.extend(behind);
     }
 
     /// To note what was learned of one; its size and offsets stay.

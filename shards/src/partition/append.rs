@@ -176,7 +176,7 @@ impl<W: World> Partition<W> {
             size_bytes: u32::try_from(batch.bytes.len()).unwrap_or(u32::MAX),
             crc: header.crc,
         };
-        if self.active.should_roll(&facts, &self.config, now.wall_ms) {
+        if self.must_roll || self.active.should_roll(&facts, &self.config, now.wall_ms) {
             self.rolling.begin(base_offset);
             return Placed::NoRoom;
         }

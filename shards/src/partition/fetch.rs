@@ -76,20 +76,38 @@ impl<W: World> Partition<W> {
         if let Some(records) = cached {
             return ReadPlan::Ready(self.read_result(isolation, records));
         }
-        ReadPlan::Disk(ReadJob {
+        ReadPlan::Disk(self.read_job(cache, limits, isolation))
+    }
+
+    fn read_job(
+        &self,
+        cache: &mut BatchCache,
+        limits: ReadLimits,
+        isolation: Isolation,
+    ) -> ReadJob<W> {
+        ReadJob {
             partition: self.id,
             world: self.world.clone(),
             dir: self.dir.clone(),
             config: Arc::clone(&self.config),
-            sources: self.sources(cache, offset),
+            layout: self.layout,
+            sources: self.sources(cache, limits.fetch_offset),
             limits,
             isolation,
-        })
+        }
     }
 
-    /// Keeps what was read and answers the reader.
-    pub fn complete_read(&mut self, cache: &mut BatchCache, done: ReadDone<W>) -> ReadResult {
+    /// Keeps what was read and answers the reader; or reads once more, if segments were replaced
+    /// or removed meanwhile: what was found by their names may be of either.
+    pub fn complete_read(&mut self, cache: &mut BatchCache, done: ReadDone<W>) -> ReadPlan<W> {
         assert_eq!(done.partition, self.id, "a read of another partition");
+        if done.layout != self.layout && done.limits.fetch_offset >= self.log_start {
+            return ReadPlan::Disk(self.read_job(cache, done.limits, done.isolation));
+        }
+        ReadPlan::Ready(self.take_read(cache, done))
+    }
+
+    fn take_read(&mut self, cache: &mut BatchCache, done: ReadDone<W>) -> ReadResult {
         for (base, file) in done.opened {
             if let Some(segment) = self.sealed.iter_mut().find(|s| s.base_offset == base) {
                 segment.file.get_or_insert(file);
@@ -197,9 +215,13 @@ impl<W: World> Partition<W> {
             .partition_point(|segment| segment.next_offset <= offset);
         for segment in self.sealed.range(first..).take(SEGMENTS_PER_READ_MAX) {
             let base = segment.base_offset;
+            let pinned = segment.pinned.as_ref();
             let start = match cache.cold_end(self.id, offset) {
                 Some((block_segment, position)) if block_segment == base => Start::At(position),
                 _ if offset <= base => Start::At(0),
+                _ if pinned.is_some() => {
+                    Start::At(pinned.map_or(0, |index| u64::from(index.offsets.lookup(offset))))
+                }
                 _ => cache
                     .index(self.id, base)
                     .map_or(Start::LoadIndex, Start::Index),
@@ -236,7 +258,7 @@ impl<W: World> Partition<W> {
             .sealed
             .iter_mut()
             .rev()
-            .filter(|segment| segment.file.is_some());
+            .filter(|segment| segment.file.is_some() && segment.pinned.is_none());
         for surplus in open.skip(OPEN_FILES_MAX) {
             surplus.file = None;
         }

@@ -4,7 +4,7 @@
 //! touches. At most one write per segment is on its way while the next one forms (group commit);
 //! a roll creates the next segment while the old one still drains, and sealing it holds up nobody.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use chronik_io::{
@@ -12,14 +12,14 @@ use chronik_io::{
 };
 use tracing::{error, info, warn};
 
-use super::removal::RemovalStep;
+use super::cleaning::{CleanDone, CleanWork};
+use super::removal::{RemovalDone, RemovalStep};
 use super::{Closing, Now, Partition, PartitionEvent, SealingSegment, Shared};
 use crate::catalog::{Durability, TopicConfig};
 use crate::log::LogError;
 use crate::log::checkpoint::LEADER_EPOCH_FILE;
 use crate::log::directory::{FileKind, segment_path};
 use crate::log::index::IndexBuilder;
-use crate::log::inventory::{discard_segment_files, mark_segment_files};
 use crate::log::recovery::{max_timestamp, rebuild_indexes};
 use crate::log::segment::{
     ActiveSegment, SealJob, Sealed, SealedSegment, SegmentStart, SideFileSync, append_options,
@@ -115,6 +115,11 @@ enum Work<W: World> {
         bytes: Vec<u8>,
     },
     Learn(Box<Learn<W>>),
+    Clean {
+        world: W,
+        dir: PathBuf,
+        work: Box<CleanWork<W>>,
+    },
     Remove {
         world: W,
         dir: PathBuf,
@@ -163,9 +168,9 @@ enum Done<W: World> {
     Created(i64, std::io::Result<AppendFile<W::File>>),
     Sealed(i64, Result<(SealedSegment<W>, Beside), AppendError>),
     EpochsSaved(std::io::Result<()>),
+    Cleaned(Box<CleanDone<W>>),
     Learned(i64, Result<i64, LogError>),
-    Marked(Vec<i64>, Result<(), LogError>),
-    Discarded(Result<(), LogError>),
+    Removal(RemovalDone),
 }
 
 impl<W: World> Job<W> {
@@ -186,7 +191,10 @@ impl<W: World> Job<W> {
                 Done::EpochsSaved(world.write_file_atomic(&path, &bytes).await)
             }
             Work::Learn(learn) => Done::Learned(learn.base_offset, learn.perform().await),
-            Work::Remove { world, dir, step } => step.perform(&world, &dir).await,
+            Work::Clean { world, dir, work } => {
+                Done::Cleaned(Box::new(work.perform(&world, &dir).await))
+            }
+            Work::Remove { world, dir, step } => Done::Removal(step.perform(&world, &dir).await),
         };
         JobDone {
             partition: self.partition,
@@ -219,49 +227,20 @@ impl<W: World> Learn<W> {
     }
 }
 
-impl RemovalStep {
-    async fn perform<W: World>(self, world: &W, dir: &Path) -> Done<W> {
-        let mut result = Ok(());
-        // The oldest first, so that a crash on the way leaves no gap.
-        match self {
-            Self::Mark { bases, snapshot } => {
-                if let Some((offset, bytes)) = snapshot {
-                    let path = segment_path(dir, offset, FileKind::Snapshot);
-                    result = match world.write_file_atomic(&path, &bytes).await {
-                        // Space is what the removal is to make; what a start does not learn of
-                        // producers costs one of them an error at worst.
-                        Err(error) if error.kind() == std::io::ErrorKind::StorageFull => Ok(()),
-                        written => written.map_err(LogError::io("writing", &path)),
-                    };
-                }
-                for base in &bases {
-                    if result.is_ok() {
-                        result = mark_segment_files(world, dir, *base).await;
-                    }
-                }
-                Done::Marked(bases, result)
-            }
-            Self::Discard(bases) => {
-                for base in bases {
-                    if result.is_ok() {
-                        result = discard_segment_files(world, dir, base).await;
-                    }
-                }
-                Done::Discarded(result)
-            }
-        }
-    }
-}
-
 impl<W: World> Create<W> {
     async fn perform(self) -> std::io::Result<AppendFile<W::File>> {
         let mut file = AppendFile::open(&self.world, &self.path, 0, self.options).await?;
         file.reserve(self.room_bytes);
         if let Some(job) = file.take_zero() {
             let result = job.perform().await;
-            // No space shows again when the first append finds no room; a failure shows there too.
-            if let Err(error) = file.complete(result) {
-                warn!(file = %self.path.display(), %error, "a new segment got no room ahead");
+            match file.complete(result) {
+                Ok(_) => {}
+                // Shows again when the first append finds no room.
+                Err(AppendError::NoSpace(error)) => {
+                    warn!(file = %self.path.display(), %error, "a new segment got no room ahead");
+                }
+                // Nothing is in the file yet: the log goes on without it.
+                Err(failed @ AppendError::Failed(_)) => return Err(std::io::Error::other(failed)),
             }
         }
         Ok(file)
@@ -322,6 +301,11 @@ impl<W: World> Partition<W> {
             let (world, dir) = (self.world.clone(), self.dir.clone());
             push(Work::Remove { world, dir, step });
         }
+        if let Some(work) = self.cleaning.take_work() {
+            let (world, dir) = (self.world.clone(), self.dir.clone());
+            let work = Box::new(work);
+            push(Work::Clean { world, dir, work });
+        }
         if let Some(base_offset) = self.to_learn.take() {
             push(Work::Learn(Box::new(Learn {
                 world: self.world.clone(),
@@ -371,6 +355,8 @@ impl<W: World> Partition<W> {
             max_timestamp: Some(segment.max_timestamp()),
             since_ms: self.world.now_ms(),
             unsaved_snapshot: None,
+            first_timestamp: segment.first_timestamp(),
+            pinned: None,
             file: Some(segment.file().clone()),
         };
         let job = segment.seal(&self.dir);
@@ -402,6 +388,7 @@ impl<W: World> Partition<W> {
             Done::Sealed(base, sealed) => {
                 self.sealed(base, sealed, shared.events);
                 self.retain_sealed(now, shared.events);
+                self.plan_cleaning(now);
             }
             Done::EpochsSaved(Err(error)) => {
                 // The next seal or the close writes it again, and until then a crash rebuilds it.
@@ -414,8 +401,8 @@ impl<W: World> Partition<W> {
                 }
                 self.learned(base, learned.ok(), now, shared.events);
             }
-            Done::Marked(bases, result) => self.marked(bases, result, now),
-            Done::Discarded(result) => self.discarded(result),
+            Done::Cleaned(done) => self.clean_done(shared, *done, now),
+            Done::Removal(done) => self.removal_done(done, now, shared.events),
         }
         self.flush.reached(self.durable_offset());
         self.let_go(shared.write_behind);
@@ -468,6 +455,7 @@ impl<W: World> Partition<W> {
         events: &mut Vec<PartitionEvent>,
     ) {
         self.rolling = Rolling::No;
+        self.must_roll = file.is_err();
         let file = match file {
             Ok(file) => file,
             Err(source) => {

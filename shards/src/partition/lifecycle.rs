@@ -13,6 +13,7 @@ use chronik_protocol::Uuid;
 use tracing::{error, info, warn};
 
 use super::behind::Behind;
+use super::cleaning::Cleaning;
 use super::jobs::{Flush, Rolling};
 use super::removal::Removal;
 use super::replay::first_offset;
@@ -106,6 +107,7 @@ impl<W: World> Partition<W> {
             closing: VecDeque::new(),
             active: recovered.active,
             rolling: Rolling::No,
+            must_roll: false,
             producers: recovered.producers,
             epochs: recovered.epochs,
             epochs_to_save: recovered.epochs_changed,
@@ -118,6 +120,8 @@ impl<W: World> Partition<W> {
             admission: super::append::Admission::default(),
             flush: Flush::default(),
             retention: Retention::new(options.check_times),
+            cleaning: Cleaning::new(options.cleaned_offset),
+            layout: 0,
             to_learn: None,
             removal: Removal::default(),
             jobs_in_flight: 0,

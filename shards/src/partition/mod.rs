@@ -12,6 +12,7 @@
 
 mod append;
 mod behind;
+mod cleaning;
 mod fetch;
 mod jobs;
 mod lifecycle;
@@ -36,6 +37,7 @@ use bytes::Bytes;
 use chronik_io::World;
 use chronik_protocol::{ErrorCode, Str};
 
+pub use cleaning::CleanSettings;
 pub use fetch::ReadPlan;
 pub use jobs::{Job, JobDone};
 pub use producer_state::{ProducerStates, Verdict};
@@ -93,6 +95,8 @@ pub struct PartitionOptions {
     pub left_behind: Vec<Bytes>,
     /// When retention looks at the log.
     pub check_times: CheckTimes,
+    /// Records below have been compacted, as the data directory's checkpoint says; 0 when it does not.
+    pub cleaned_offset: i64,
 }
 
 /// What becomes of an append.
@@ -125,6 +129,8 @@ pub enum PartitionEvent {
     RecoveryPoint(i64),
     /// Records below are gone; durable once it is in the log start checkpoint.
     LogStart(i64),
+    /// Records below have been compacted: worth a checkpoint.
+    Cleaned(i64),
     /// The log went offline until restart.
     Failed {
         /// The first failure.
@@ -192,6 +198,9 @@ pub struct Partition<W: World> {
     closing: VecDeque<Closing<W>>,
     active: ActiveSegment<W>,
     rolling: jobs::Rolling,
+    /// The next segment could not be created, but its file may be there: nothing may be appended to
+    /// this one any more, or it would reach past the base of the next.
+    must_roll: bool,
     producers: ProducerStates,
     epochs: LeaderEpochs,
     epochs_to_save: bool,
@@ -206,6 +215,10 @@ pub struct Partition<W: World> {
     admission: append::Admission,
     flush: jobs::Flush,
     retention: retention::Retention,
+    cleaning: cleaning::Cleaning<W>,
+    /// Grows whenever sealed segments are replaced or removed: what was found by their names before
+    /// is not to be believed.
+    layout: u64,
     /// The greatest timestamp of this segment is to be read.
     to_learn: Option<i64>,
     removal: removal::Removal,

@@ -90,6 +90,7 @@ impl<W: World> Partition<W> {
             .is_some_and(|segment| segment.next_offset <= self.log_start)
         {
             if let Some(segment) = self.sealed.pop_front() {
+                self.layout += 1;
                 self.removal.add(segment);
             }
         }

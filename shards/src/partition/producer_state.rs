@@ -11,6 +11,8 @@ use crate::log::remembered::RememberedProducer;
 use chronik_protocol::ErrorCode;
 use chronik_protocol::record::{BatchHeader, NO_PRODUCER_EPOCH, NO_SEQUENCE, crc32c};
 
+use crate::log::cleaner::{LastBatch, LastBatches};
+
 /// Batches remembered per producer: the most a producer may have in flight and still be
 /// recognised (`max.in.flight.requests.per.connection` ≤ 5 with idempotence).
 const BATCHES_KEPT: usize = 5;
@@ -310,6 +312,26 @@ impl ProducerStates {
         for (_, id) in seen {
             self.producers.remove(&id);
         }
+    }
+
+    /// Offset of the first record of the oldest transaction that has not ended.
+    pub(crate) fn first_open_transaction(&self) -> Option<i64> {
+        let producers = self.producers.values();
+        producers
+            .filter_map(|producer| producer.transaction_first_offset)
+            .min()
+    }
+
+    /// The last batch of each producer, which compaction keeps.
+    pub(crate) fn last_batches(&self) -> LastBatches {
+        let producers = self.producers.iter().map(|(id, producer)| {
+            let last = LastBatch {
+                data_offset: producer.batches().last().map(|batch| batch.last_offset),
+                epoch: producer.epoch,
+            };
+            (*id, last)
+        });
+        producers.collect()
     }
 
     /// Forgets producers silent for `expiration_ms` or longer and without an open transaction

@@ -56,6 +56,8 @@ pub struct ReadJob<W: World> {
     pub(super) world: W,
     pub(super) dir: PathBuf,
     pub(super) config: Arc<TopicConfig>,
+    /// Which segments there were.
+    pub(super) layout: u64,
     pub(super) sources: Vec<Source<W>>,
     pub(super) limits: ReadLimits,
     pub(super) isolation: Isolation,
@@ -65,6 +67,7 @@ pub struct ReadJob<W: World> {
 #[must_use = "a reader waits for it"]
 pub struct ReadDone<W: World> {
     pub(super) partition: PartitionId,
+    pub(super) layout: u64,
     pub(super) limits: ReadLimits,
     pub(super) isolation: Isolation,
     pub(super) opened: Vec<(i64, Rc<W::File>)>,
@@ -120,12 +123,14 @@ impl<W: World> ReadJob<W> {
         }
         let ReadJob {
             partition,
+            layout,
             limits,
             isolation,
             ..
         } = self;
         ReadDone {
             partition,
+            layout,
             limits,
             isolation,
             opened,
@@ -219,6 +224,10 @@ impl<W: World> ReadJob<W> {
                 .read_at(position, length)
                 .await
                 .map_err(ReadFailure::Io)?;
+            if from_index && position == start && self.is_too_far(&chunk) {
+                let why = "an index points behind the offset asked for".to_owned();
+                return Err(corrupt(source, start, why));
+            }
             let (found, end) = self.check(source, chunk.clone()).await?;
             if let Some(block) = found.into_block(position, &chunk) {
                 return Ok(Some(block));
@@ -250,6 +259,12 @@ impl<W: World> ReadJob<W> {
                 }
             }
         }
+    }
+
+    /// An index entry is that of a batch which ends at or before the offset asked for; one of another
+    /// segment's index may not be.
+    fn is_too_far(&self, chunk: &Bytes) -> bool {
+        BatchHeader::peek(chunk).is_ok_and(|first| first.last_offset() > self.limits.fetch_offset)
     }
 
     /// Looks for the wanted batches in a chunk; a large one is checked off the shard's core.

@@ -5,17 +5,23 @@
 //! gap. Whoever still reads it has it open.
 
 use std::collections::VecDeque;
+use std::path::Path;
 
 use chronik_io::World;
 use tracing::warn;
 
-use super::{Now, Partition};
+use super::{Now, Partition, PartitionEvent};
 use crate::log::LogError;
+use crate::log::cleaner::Swap;
+use crate::log::directory::{FileKind, segment_path};
+use crate::log::inventory::{discard_segment_files, mark_segment_files};
 use crate::log::segment::SealedSegment;
 
 /// See the module's text.
 #[derive(Default)]
 pub(super) struct Removal {
+    /// A cleaned segment is to take the place of others.
+    swap: Option<Swap>,
     /// Segments to be renamed, by base offset.
     to_mark: Vec<i64>,
     /// Could not be renamed: tried again, before any other, when the next one is added.
@@ -32,6 +38,8 @@ pub(super) struct Removal {
 
 /// What is to be done next.
 pub(super) enum RemovalStep {
+    /// Put a cleaned segment in the place of these.
+    Swap(Swap),
     /// Rename the files of these segments, after this producer snapshot was written.
     Mark {
         bases: Vec<i64>,
@@ -41,6 +49,52 @@ pub(super) enum RemovalStep {
     Discard(Vec<i64>),
 }
 
+/// What became of a step.
+pub(super) enum RemovalDone {
+    Swapped(Swap, Result<(), LogError>),
+    Marked(Vec<i64>, Result<(), LogError>),
+    Discarded(Result<(), LogError>),
+}
+
+impl RemovalStep {
+    /// Performs it.
+    pub(super) async fn perform<W: World>(self, world: &W, dir: &Path) -> RemovalDone {
+        let mut result = Ok(());
+        // The oldest first, so that a crash on the way leaves no gap.
+        match self {
+            Self::Swap(swap) => {
+                let swapped = swap.perform(world, dir).await;
+                RemovalDone::Swapped(swap, swapped)
+            }
+            Self::Mark { bases, snapshot } => {
+                if let Some((offset, bytes)) = snapshot {
+                    let path = segment_path(dir, offset, FileKind::Snapshot);
+                    result = match world.write_file_atomic(&path, &bytes).await {
+                        // Space is what the removal is to make; what a start does not learn of
+                        // producers costs one of them an error at worst.
+                        Err(error) if error.kind() == std::io::ErrorKind::StorageFull => Ok(()),
+                        written => written.map_err(LogError::io("writing", &path)),
+                    };
+                }
+                for base in &bases {
+                    if result.is_ok() {
+                        result = mark_segment_files(world, dir, *base).await;
+                    }
+                }
+                RemovalDone::Marked(bases, result)
+            }
+            Self::Discard(bases) => {
+                for base in bases {
+                    if result.is_ok() {
+                        result = discard_segment_files(world, dir, base).await;
+                    }
+                }
+                RemovalDone::Discarded(result)
+            }
+        }
+    }
+}
+
 impl Removal {
     /// A segment is not part of the log any more.
     pub(super) fn add<W: World>(&mut self, segment: SealedSegment<W>) {
@@ -48,6 +102,11 @@ impl Removal {
         self.to_mark.push(segment.base_offset);
         let unsaved = segment.unsaved_snapshot;
         self.unsaved_snapshot = unsaved.map(|snapshot| (segment.next_offset, snapshot));
+    }
+
+    /// A cleaned segment takes the place of others.
+    pub(super) fn swap(&mut self, swap: Swap) {
+        self.swap = Some(swap);
     }
 
     /// Whether files are being renamed or removed, or will be next.
@@ -77,7 +136,10 @@ impl<W: World> Partition<W> {
         if removal.under_way {
             return None;
         }
-        let step = if !removal.to_mark.is_empty() {
+        let step = if let Some(swap) = removal.swap.take() {
+            // Before any other: what has its place may have to go already.
+            RemovalStep::Swap(swap)
+        } else if !removal.to_mark.is_empty() {
             RemovalStep::Mark {
                 bases: std::mem::take(&mut removal.to_mark),
                 snapshot: removal.unsaved_snapshot.clone(),
@@ -91,8 +153,45 @@ impl<W: World> Partition<W> {
         Some(step)
     }
 
+    /// Takes a step's result in.
+    pub(super) fn removal_done(
+        &mut self,
+        done: RemovalDone,
+        now: Now,
+        events: &mut Vec<PartitionEvent>,
+    ) {
+        match done {
+            RemovalDone::Swapped(swap, result) => self.swap_done(&swap, result, now, events),
+            RemovalDone::Marked(bases, result) => self.marked(bases, result, now),
+            RemovalDone::Discarded(result) => self.discarded(result),
+        }
+    }
+
+    /// A cleaned segment has its place, or not.
+    fn swap_done(
+        &mut self,
+        swap: &Swap,
+        result: Result<(), LogError>,
+        now: Now,
+        events: &mut Vec<PartitionEvent>,
+    ) {
+        self.removal.under_way = false;
+        if result.is_ok() {
+            self.discard_later(swap.replaced.iter().copied(), now);
+        }
+        self.swapped(swap, result, events);
+    }
+
+    fn discard_later(&mut self, bases: impl Iterator<Item = i64>, now: Now) {
+        let delay_ns = self.config.file_delete_delay_ms.saturating_mul(1_000_000);
+        let due_ns = now.mono_ns.saturating_add(delay_ns);
+        self.removal.marked.extend(bases.map(|base| (due_ns, base)));
+        // Without a delay there is nothing to wait for.
+        self.removal.on_timer(now);
+    }
+
     /// Segments were renamed, or not.
-    pub(super) fn marked(&mut self, bases: Vec<i64>, result: Result<(), LogError>, now: Now) {
+    fn marked(&mut self, bases: Vec<i64>, result: Result<(), LogError>, now: Now) {
         self.removal.under_way = false;
         if let Err(error) = result {
             // They lie below the log start: the next start removes them, if nobody does before.
@@ -102,16 +201,11 @@ impl<W: World> Partition<W> {
             self.removal.held.append(&mut self.removal.to_mark);
             return;
         }
-        let delay_ns = self.config.file_delete_delay_ms.saturating_mul(1_000_000);
-        let due_ns = now.mono_ns.saturating_add(delay_ns);
-        let marked = bases.into_iter().map(|base_offset| (due_ns, base_offset));
-        self.removal.marked.extend(marked);
-        // Without a delay there is nothing to wait for.
-        self.removal.on_timer(now);
+        self.discard_later(bases.into_iter(), now);
     }
 
     /// Renamed files were removed, or not.
-    pub(super) fn discarded(&mut self, result: Result<(), LogError>) {
+    fn discarded(&mut self, result: Result<(), LogError>) {
         self.removal.under_way = false;
         if let Err(error) = result {
             // The next start removes them.

@@ -59,6 +59,8 @@ pub struct OffsetJob<W: World> {
     dir: PathBuf,
     config: Arc<TopicConfig>,
     search: Search,
+    /// Which segments there were.
+    layout: u64,
     candidates: Vec<Candidate<W>>,
     log_start: i64,
     end_offset: i64,
@@ -68,6 +70,8 @@ pub struct OffsetJob<W: World> {
 #[must_use = "a client waits for it"]
 pub struct OffsetDone<W: World> {
     partition: PartitionId,
+    search: Search,
+    layout: u64,
     end_offset: i64,
     max_timestamps: Vec<(i64, i64)>,
     found: Result<Option<Found>, LogError>,
@@ -115,16 +119,21 @@ impl<W: World> Partition<W> {
             OffsetTarget::MaxTimestamp => Search::Max,
             OffsetTarget::Timestamp(timestamp) => Search::First(timestamp),
         };
-        OffsetPlan::Disk(OffsetJob {
+        OffsetPlan::Disk(self.offset_job(search, end_offset))
+    }
+
+    fn offset_job(&self, search: Search, end_offset: i64) -> OffsetJob<W> {
+        OffsetJob {
             partition: self.id,
             world: self.world.clone(),
             dir: self.dir.clone(),
             config: Arc::clone(&self.config),
             search,
+            layout: self.layout,
             candidates: self.candidates(search),
             log_start: self.log_start,
             end_offset,
-        })
+        }
     }
 
     fn candidates(&self, search: Search) -> Vec<Candidate<W>> {
@@ -135,7 +144,10 @@ impl<W: World> Partition<W> {
                 end_bytes: segment.size_bytes,
                 max_timestamp: segment.max_timestamp,
                 file: segment.file.clone(),
-                start: None,
+                start: segment
+                    .pinned
+                    .as_ref()
+                    .map(|index| start_position(&index.offsets, &index.times, search)),
             });
         }
         for closing in &self.closing {
@@ -158,9 +170,17 @@ impl<W: World> Partition<W> {
         candidates
     }
 
-    /// Keeps what was learned and answers the client.
-    pub fn complete_list_offset(&mut self, done: OffsetDone<W>) -> OffsetAnswer {
+    /// Keeps what was learned and answers the client; or searches once more, if segments were
+    /// replaced or removed meanwhile.
+    pub fn complete_list_offset(&mut self, done: OffsetDone<W>) -> OffsetPlan<W> {
         assert_eq!(done.partition, self.id, "a query of another partition");
+        if done.layout != self.layout {
+            return OffsetPlan::Disk(self.offset_job(done.search, done.end_offset));
+        }
+        OffsetPlan::Ready(self.take_list_offset(done))
+    }
+
+    fn take_list_offset(&mut self, done: OffsetDone<W>) -> OffsetAnswer {
         for (base, timestamp) in done.max_timestamps {
             if let Some(segment) = self.sealed.iter_mut().find(|s| s.base_offset == base) {
                 segment.max_timestamp = Some(timestamp);
@@ -236,6 +256,8 @@ impl<W: World> OffsetJob<W> {
         let found = self.find(&mut max_timestamps).await;
         OffsetDone {
             partition: self.partition,
+            search: self.search,
+            layout: self.layout,
             end_offset: self.end_offset,
             max_timestamps,
             found,

@@ -29,7 +29,7 @@ pub(crate) struct OpenTask {
 }
 
 enum Task {
-    Open(OpenTask),
+    Open(Box<OpenTask>),
     Remove {
         id: PartitionId,
         topic: Str,
@@ -156,6 +156,7 @@ impl<W: World, R> Shard<W, R> {
                     let before = partition.leader_epoch();
                     partition.set_config(Arc::clone(&topic.config));
                     partition.plan_retention(now);
+                    partition.plan_cleaning(now);
                     partition.set_leader_epoch(info.leader_epoch);
                     let moved = partition.leader_epoch() != before;
                     self.collect_jobs(id);
@@ -167,7 +168,7 @@ impl<W: World, R> Shard<W, R> {
                 None => match self.dirs.partition(&info.directories, &topic.name, index) {
                     Some(directory) => {
                         let task = self.open_task(topic, id, (directory, info.leader_epoch));
-                        self.applying.tasks.push_back(Task::Open(task));
+                        self.applying.tasks.push_back(Task::Open(Box::new(task)));
                     }
                     None => {
                         let error = LogError::Homeless(info.directories.clone());
@@ -189,6 +190,9 @@ impl<W: World, R> Shard<W, R> {
             boot.hint(&topic.name, id.index)
         });
         let remembered = boot.and_then(|boot| boot.remembered(id));
+        let key = (topic.name.clone(), id.index);
+        let cleaned_offset = boot.and_then(|boot| boot.cleaned.get(&key).copied());
+        let cleaned_offset = cleaned_offset.unwrap_or(0);
         let left_behind = boot.map_or_else(Vec::new, |boot| boot.left_behind.of(id));
         OpenTask {
             directory,
@@ -202,6 +206,7 @@ impl<W: World, R> Shard<W, R> {
                 remembered,
                 left_behind,
                 check_times: self.check_times,
+                cleaned_offset,
             },
         }
     }
@@ -235,7 +240,7 @@ impl<W: World, R> Shard<W, R> {
                 Some(Task::Open(task)) => {
                     self.partitions.insert(task.options.id, Slot::Opening);
                     self.applying.in_flight += 1;
-                    self.effects.push(Effect::Open(task));
+                    self.effects.push(Effect::Open(*task));
                 }
                 Some(Task::Remove {
                     id,
@@ -276,7 +281,9 @@ impl<W: World, R> Shard<W, R> {
     pub(super) fn opened(&mut self, id: PartitionId, result: Result<Box<Partition<W>>, LogError>) {
         let slot = match result {
             Ok(mut partition) => {
-                partition.plan_retention(self.now());
+                let now = self.now();
+                partition.plan_retention(now);
+                partition.plan_cleaning(now);
                 Slot::Online(partition)
             }
             Err(error) => {
@@ -301,10 +308,12 @@ impl<W: World, R> Shard<W, R> {
     fn remove(&mut self, id: PartitionId, topic: Str, directory: Option<PathBuf>) {
         self.note_removed(topic, id.index);
         self.time_chore(id, None);
+        self.time_cleaning(id, None);
         self.cache.forget(id);
         match self.partitions.remove(&id) {
             Some(Slot::Online(mut partition)) => {
                 partition.forgo();
+                partition.stop_cleaning();
                 self.write_behind.release();
                 self.partitions.insert(id, Slot::Draining(partition));
                 self.search_what_is_written(id);
@@ -347,6 +356,7 @@ impl<W: World, R> Shard<W, R> {
         }
         self.partitions.remove(&id);
         self.chores_done(id);
+        self.cleaning_done(id);
         self.task_done();
     }
 }

@@ -36,10 +36,19 @@ impl<R> Default for Notes<R> {
     }
 }
 
+/// What each of the data directory's checkpoint files holds.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CheckpointFiles {
+    pub(crate) recovery_points: OffsetCheckpoint,
+    pub(crate) log_starts: OffsetCheckpoint,
+    pub(crate) cleaned: OffsetCheckpoint,
+}
+
 /// The content of the checkpoint files, on the designated shard.
 pub(crate) struct Checkpoints<R> {
     pub(crate) recovery_points: BTreeMap<(Str, i32), i64>,
     pub(crate) log_starts: BTreeMap<(Str, i32), i64>,
+    pub(crate) cleaned: BTreeMap<(Str, i32), i64>,
     dirty: bool,
     writing: bool,
     /// Shards whose notes are not in a write yet.
@@ -49,10 +58,11 @@ pub(crate) struct Checkpoints<R> {
 }
 
 impl<R> Checkpoints<R> {
-    pub(crate) fn new(recovery_points: OffsetCheckpoint, log_starts: OffsetCheckpoint) -> Self {
+    pub(crate) fn new(known: CheckpointFiles) -> Self {
         Checkpoints {
-            recovery_points: recovery_points.0,
-            log_starts: log_starts.0,
+            recovery_points: known.recovery_points.0,
+            log_starts: known.log_starts.0,
+            cleaned: known.cleaned.0,
             dirty: false,
             writing: false,
             waiting: Vec::new(),
@@ -73,12 +83,25 @@ impl<R> Checkpoints<R> {
             OffsetChange::LogStart(offset) => {
                 self.log_starts.insert(key, offset);
             }
+            OffsetChange::Cleaned(offset) => {
+                self.cleaned.insert(key, offset);
+            }
             OffsetChange::Removed => {
                 self.recovery_points.remove(&key);
                 self.log_starts.remove(&key);
+                self.cleaned.remove(&key);
             }
         }
         self.dirty = true;
+    }
+
+    /// The files as they should be.
+    pub(crate) fn files(&self) -> CheckpointFiles {
+        CheckpointFiles {
+            recovery_points: OffsetCheckpoint(self.recovery_points.clone()),
+            log_starts: OffsetCheckpoint(self.log_starts.clone()),
+            cleaned: OffsetCheckpoint(self.cleaned.clone()),
+        }
     }
 }
 
@@ -169,10 +192,8 @@ impl<W: World, R> Shard<W, R> {
         checkpoints
             .waiting_in_flight
             .append(&mut checkpoints.waiting);
-        self.effects.push(Effect::WriteCheckpoints {
-            recovery_points: OffsetCheckpoint(checkpoints.recovery_points.clone()),
-            log_starts: OffsetCheckpoint(checkpoints.log_starts.clone()),
-        });
+        let files = checkpoints.files();
+        self.effects.push(Effect::WriteCheckpoints(files));
     }
 
     pub(super) fn checkpoints_written(&mut self, result: std::io::Result<()>) {

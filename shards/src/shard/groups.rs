@@ -178,9 +178,16 @@ impl<W: World, R> Shard<W, R> {
     /// What was read for the coordinator.
     pub(super) fn group_read(&mut self, done: ReadDone<W>) {
         let id = done.partition();
-        let result = match self.partitions.get_mut(&id) {
+        let plan = match self.partitions.get_mut(&id) {
             Some(Slot::Online(partition)) => partition.complete_read(&mut self.cache, done),
-            _ => ReadResult::failed(ErrorCode::NotLeaderOrFollower),
+            _ => ReadPlan::Ready(ReadResult::failed(ErrorCode::NotLeaderOrFollower)),
+        };
+        let result = match plan {
+            ReadPlan::Ready(result) => result,
+            ReadPlan::Disk(job) => {
+                self.counters.disk_reads += 1;
+                return self.effects.push(Effect::GroupRead(job));
+            }
         };
         self.with_groups(|groups, _| groups.read(id.index, batches_of(result)));
     }

@@ -21,8 +21,10 @@ impl<W: World, R> Shard<W, R> {
         self.effects.extend(self.jobs.drain(..).map(Effect::Job));
         let lingers = partition.begins_to_linger();
         let (due_ns, chore_ns) = (partition.next_timer_ns(), partition.next_retention_ns());
+        let clean_ns = partition.next_cleaning_ns();
         self.time_partition(id, due_ns);
         self.time_chore(id, chore_ns);
+        self.time_cleaning(id, clean_ns);
         if lingers {
             self.linger(id);
         }
@@ -59,6 +61,7 @@ impl<W: World, R> Shard<W, R> {
                 self.collect_jobs(id);
                 self.search_what_is_written(id);
                 self.chores_done(id);
+                self.cleaning_done(id);
                 self.remember_progress(id);
                 self.flush_notes();
                 self.close_when_idle();
@@ -87,6 +90,9 @@ impl<W: World, R> Shard<W, R> {
             PartitionEvent::LogStart(offset) => {
                 self.note(id, crate::internal::OffsetChange::LogStart(offset));
                 self.wake_readers(id);
+            }
+            PartitionEvent::Cleaned(offset) => {
+                self.note(id, crate::internal::OffsetChange::Cleaned(offset));
             }
             PartitionEvent::Failed { error } => {
                 self.counters.logs_failed += 1;

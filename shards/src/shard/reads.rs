@@ -282,9 +282,17 @@ impl<W: World, R> Shard<W, R> {
 
     pub(super) fn read_done(&mut self, key: usize, part: usize, done: ReadDone<W>) {
         let id = done.partition();
-        let result = match self.partitions.get_mut(&id) {
+        let plan = match self.partitions.get_mut(&id) {
             Some(Slot::Online(partition)) => partition.complete_read(&mut self.cache, done),
-            _ => ReadResult::failed(self.absence(id)),
+            _ => ReadPlan::Ready(ReadResult::failed(self.absence(id))),
+        };
+        let result = match plan {
+            ReadPlan::Ready(result) => result,
+            ReadPlan::Disk(job) => {
+                self.counters.disk_reads += 1;
+                let read = key;
+                return self.effects.push(Effect::Read { read, part, job });
+            }
         };
         if let Some(pending) = self.reads.get(key)
             && let Some(asked) = pending.parts.get(part)
@@ -516,9 +524,16 @@ impl<W: World, R> Shard<W, R> {
 
     pub(super) fn offsets_done(&mut self, key: usize, part: usize, done: OffsetDone<W>) {
         let id = done.partition();
-        let answer = match self.online(id) {
+        let plan = match self.online(id) {
             Ok(partition) => partition.complete_list_offset(done),
-            Err(error) => OffsetAnswer::failed(error),
+            Err(error) => OffsetPlan::Ready(OffsetAnswer::failed(error)),
+        };
+        let answer = match plan {
+            OffsetPlan::Ready(answer) => answer,
+            OffsetPlan::Disk(job) => {
+                let query = key;
+                return self.effects.push(Effect::Offsets { query, part, job });
+            }
         };
         let Some(pending) = self.offset_queries.get_mut(key) else {
             debug_assert!(false, "a result for no query");

@@ -49,6 +49,11 @@ impl<W: World, R> Shard<W, R> {
                 for key in self.purgatory.keys() {
                     self.end_parked(key, Wake::Progress);
                 }
+                for slot in self.partitions.values_mut() {
+                    if let Slot::Online(partition) = slot {
+                        partition.stop_cleaning();
+                    }
+                }
                 self.with_groups(|groups, _| groups.stop());
                 self.write_what_lingers();
             }

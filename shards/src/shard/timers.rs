@@ -17,6 +17,8 @@ pub(crate) enum Timer {
     Partition(PartitionId),
     /// A partition may have old segments to let go.
     Chore(PartitionId),
+    /// A partition's log may be dirty enough to be compacted.
+    Clean(PartitionId),
     /// Writes that waited for more have to start.
     WriteBehind,
     /// Producers that were silent for long may be forgotten.

@@ -152,6 +152,8 @@ impl<W: World> Recovery<'_, W> {
                 max_timestamp,
                 since_ms: self.now_ms,
                 unsaved_snapshot: None,
+                first_timestamp: None,
+                pinned: None,
                 file: None,
             });
         }

@@ -1,5 +1,6 @@
 //! The partition against a simulated disk that loses, fills up and fails, and against a real one.
 
+mod compaction;
 mod faults;
 mod files;
 mod golden;

@@ -19,8 +19,8 @@ use crate::catalog::{Durability, TopicConfig};
 use crate::limits::WRITE_BEHIND_LINGER_MS_MAX;
 use crate::log::LogError;
 use crate::partition::{
-    AppendOutcome, CheckTimes, CloseReport, Job, Now, OffsetPlan, Partition, PartitionEvent,
-    PartitionOptions, ReadPlan, RecoveryHint, RecoveryReport, Shared,
+    AppendOutcome, CheckTimes, CleanSettings, CloseReport, Job, Now, OffsetPlan, Partition,
+    PartitionEvent, PartitionOptions, ReadPlan, RecoveryHint, RecoveryReport, Shared,
 };
 use crate::remembered_logs::Remembered;
 use crate::request::{
@@ -94,6 +94,7 @@ struct State<W: World> {
     log_start: Option<i64>,
     /// What the last close wants remembered.
     closed: Option<Vec<u8>>,
+    cleaned: Option<i64>,
     failed: Option<Str>,
     wakers: Vec<Waker>,
 }
@@ -126,13 +127,24 @@ impl<W: World> Rig<W> {
         Rig::open_remembered(world, dir, config, (recovery, None), leader_epoch).await
     }
 
-    /// As `open`, with what a checkpoint says.
+    /// As `open`, with what a checkpoint of logs says.
     pub(super) async fn open_remembered(
         world: &W,
         dir: &Path,
         config: &TopicConfig,
-        (recovery, remembered): (RecoveryHint, Option<Remembered>),
+        hints: (RecoveryHint, Option<Remembered>),
         leader_epoch: i32,
+    ) -> Result<(Rig<W>, RecoveryReport), LogError> {
+        Rig::open_cleaned(world, dir, config, hints, (leader_epoch, 0)).await
+    }
+
+    /// As `open_remembered`, with what the cleaner's checkpoint says.
+    pub(super) async fn open_cleaned(
+        world: &W,
+        dir: &Path,
+        config: &TopicConfig,
+        (recovery, remembered): (RecoveryHint, Option<Remembered>),
+        (leader_epoch, cleaned_offset): (i32, i64),
     ) -> Result<(Rig<W>, RecoveryReport), LogError> {
         let data = dir.parent().expect("a data directory");
         world.create_dir_all(data).await.expect("a data directory");
@@ -151,6 +163,7 @@ impl<W: World> Rig<W> {
                 origin_ns: 0,
                 interval_ms: RETENTION_CHECK_MS,
             },
+            cleaned_offset,
         };
         let (partition, report) = Partition::open(world, dir, options).await?;
         let removed = left_behind.remove(world, &BTreeSet::new()).await;
@@ -172,6 +185,7 @@ impl<W: World> Rig<W> {
             recovery_point: None,
             log_start: None,
             closed: None,
+            cleaned: None,
             failed: None,
             wakers: Vec::new(),
         };
@@ -182,7 +196,10 @@ impl<W: World> Rig<W> {
             state,
         };
         let now = rig.now();
-        rig.with(|partition, _| partition.plan_retention(now));
+        rig.with(|partition, _| {
+            partition.plan_retention(now);
+            partition.plan_cleaning(now);
+        });
         rig.start_jobs();
         Ok((rig, report))
     }
@@ -265,6 +282,7 @@ impl<W: World> Rig<W> {
                     assert!(state.log_start.is_none_or(|before| before < offset));
                     state.log_start = Some(offset);
                 }
+                PartitionEvent::Cleaned(offset) => state.cleaned = Some(offset),
                 PartitionEvent::Failed { error } => state.failed = Some(error),
             }
         }
@@ -343,13 +361,15 @@ impl<W: World> Rig<W> {
             last_fetched_epoch: -1,
         };
         let isolation = Isolation::ReadUncommitted;
-        let plan =
+        let mut plan =
             self.with(|p, cache| p.plan_read(cache, &part, isolation, usize::MAX, at_least_one));
-        match plan {
-            ReadPlan::Ready(result) => result,
-            ReadPlan::Disk(job) => {
-                let done = job.perform().await;
-                self.with(|partition, cache| partition.complete_read(cache, done))
+        loop {
+            match plan {
+                ReadPlan::Ready(result) => return result,
+                ReadPlan::Disk(job) => {
+                    let done = job.perform().await;
+                    plan = self.with(|partition, cache| partition.complete_read(cache, done));
+                }
             }
         }
     }
@@ -385,11 +405,14 @@ impl<W: World> Rig<W> {
             isolation: Isolation::ReadUncommitted,
             target,
         };
-        match self.with(|partition, _| partition.list_offset(&query)) {
-            OffsetPlan::Ready(answer) => answer,
-            OffsetPlan::Disk(job) => {
-                let done = job.perform().await;
-                self.with(|partition, _| partition.complete_list_offset(done))
+        let mut plan = self.with(|partition, _| partition.list_offset(&query));
+        loop {
+            match plan {
+                OffsetPlan::Ready(answer) => return answer,
+                OffsetPlan::Disk(job) => {
+                    let done = job.perform().await;
+                    plan = self.with(|partition, _| partition.complete_list_offset(done));
+                }
             }
         }
     }
@@ -449,7 +472,25 @@ impl<W: World> Rig<W> {
         self.with(|partition, _| {
             partition.set_config(Arc::new(config.clone()));
             partition.plan_retention(now);
+            partition.plan_cleaning(now);
         });
+    }
+
+    /// Begins a round of cleaning if one is due by now, and says whether it did.
+    pub(super) fn clean(&self, settings: CleanSettings) -> bool {
+        let now = self.now();
+        let due_ns = self.with(|partition, _| partition.next_cleaning_ns());
+        if due_ns.is_none_or(|due_ns| due_ns > now.mono_ns) {
+            return false;
+        }
+        self.with(|partition, _| partition.begin_cleaning(now, settings));
+        self.start_jobs();
+        self.with(|partition, _| partition.is_cleaning())
+    }
+
+    /// Up to where the log has been cleaned in this life.
+    pub(super) fn cleaned(&self) -> Option<i64> {
+        self.state.borrow().cleaned
     }
 
     /// The newest log start that was told of.

@@ -1,0 +1,87 @@
+//! How fast cleaning goes, and when it gives way.
+//!
+//! Runs on the partition's shard. Ends a slice of work before it lasts long, rests after it so that
+//! whoever serves clients comes first, keeps to `log.cleaner.io.max.bytes.per.second`, and notices
+//! when the partition goes. Decides nothing about the log.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use chronik_io::World;
+
+use super::CleanError;
+
+/// Longest slice, ns.
+const SLICE_NS_MAX: u64 = 60_000;
+
+/// Told to whoever cleans that it is to stop.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cancel(Rc<Cell<bool>>);
+
+impl Cancel {
+    /// Stops it at the end of the slice.
+    pub(crate) fn cancel(&self) {
+        self.0.set(true);
+    }
+
+    /// Whether it is to stop.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.0.get()
+    }
+}
+
+/// See the module's text.
+pub(crate) struct Pace<W: World> {
+    world: W,
+    cancel: Cancel,
+    /// `log.cleaner.io.max.bytes.per.second`, this shard's share.
+    bytes_per_second_max: u64,
+    slice_began_ns: u64,
+    /// Before this the next bytes are not to be moved.
+    free_ns: u64,
+}
+
+impl<W: World> Pace<W> {
+    pub(crate) fn new(world: &W, cancel: Cancel, bytes_per_second_max: u64) -> Self {
+        let now_ns = world.monotonic_ns();
+        Self {
+            world: world.clone(),
+            cancel,
+            bytes_per_second_max: bytes_per_second_max.max(1),
+            slice_began_ns: now_ns,
+            free_ns: now_ns,
+        }
+    }
+
+    /// To be called every few microseconds of work.
+    pub(crate) async fn breathe(&mut self) -> Result<(), CleanError> {
+        let now_ns = self.world.monotonic_ns();
+        if now_ns.saturating_sub(self.slice_began_ns) >= SLICE_NS_MAX {
+            self.rest().await?;
+        }
+        Ok(())
+    }
+
+    /// Ends the slice.
+    pub(crate) async fn rest(&mut self) -> Result<(), CleanError> {
+        self.world.pause().await;
+        self.slice_began_ns = self.world.monotonic_ns();
+        match self.cancel.is_cancelled() {
+            true => Err(CleanError::Cancelled),
+            false => Ok(()),
+        }
+    }
+
+    /// Bytes were read or written: waits until as many more may be.
+    pub(crate) async fn moved(&mut self, bytes: usize) -> Result<(), CleanError> {
+        let now_ns = self.world.monotonic_ns();
+        let takes_ns =
+            u128::from(bytes as u64) * 1_000_000_000 / u128::from(self.bytes_per_second_max);
+        let takes_ns = u64::try_from(takes_ns).unwrap_or(u64::MAX);
+        self.free_ns = self.free_ns.max(now_ns).saturating_add(takes_ns);
+        if self.free_ns > now_ns {
+            self.world.sleep_until(self.free_ns).await;
+        }
+        self.rest().await
+    }
+}

@@ -1,0 +1,81 @@
+//! Puts a cleaned segment in the place of those it was made of, by names on the disk.
+//!
+//! Runs on the partition's shard, which reads the new segment by its open file meanwhile. Every step
+//! is durable before the next, and every start finishes or undoes what it finds (`inventory`): until
+//! the log is called `.swap` the old segments are the log, from then on the new one is.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use chronik_io::World;
+use tracing::warn;
+
+use crate::log::LogError;
+use crate::log::directory::{FileKind, Leftover, leftover_path, segment_path};
+use crate::log::index::IndexBuilder;
+use crate::log::inventory::mark_files;
+use crate::log::segment::{SideFileSync, write_indexes};
+
+/// A replacement.
+pub(crate) struct Swap {
+    /// Base offsets of the segments that go, ascending; the first is the new one's too.
+    pub(crate) replaced: Vec<i64>,
+    pub(crate) index: Rc<IndexBuilder>,
+    pub(crate) has_transaction_index: bool,
+}
+
+impl Swap {
+    /// Performs it.
+    ///
+    /// # Errors
+    /// When the disk refuses: what is called how is not known then.
+    pub(crate) async fn perform<W: World>(&self, world: &W, dir: &Path) -> Result<(), LogError> {
+        let Some(base) = self.replaced.first().copied() else {
+            return Ok(());
+        };
+        let mut kinds = vec![FileKind::Log];
+        if self.has_transaction_index {
+            // The log last: with it the new segment is complete.
+            kinds.insert(0, FileKind::TransactionIndex);
+        }
+        for kind in &kinds {
+            let from = leftover_path(dir, base, *kind, Leftover::Cleaned);
+            rename(world, from, leftover_path(dir, base, *kind, Leftover::Swap)).await?;
+        }
+        for replaced in &self.replaced {
+            // What the snapshot at the new segment's base tells still holds.
+            mark_files(world, dir, *replaced, *replaced != base).await?;
+        }
+        // Now the log first: a start takes what it finds beside a log called `.swap` for the old one's.
+        for kind in kinds.into_iter().rev() {
+            let from = leftover_path(dir, base, kind, Leftover::Swap);
+            rename(world, from, segment_path(dir, base, kind)).await?;
+        }
+        let (offsets, times) = (self.index.offsets.to_bytes(), self.index.times.to_bytes());
+        let now = SideFileSync::Now;
+        if let Err(error) = write_indexes(world, dir, base, (&offsets, &times), now).await {
+            // Who needs them makes them again.
+            warn!(dir = %dir.display(), base, %error, "the indexes of a cleaned segment were not written");
+        }
+        Ok(())
+    }
+}
+
+async fn rename<W: World>(world: &W, from: PathBuf, to: PathBuf) -> Result<(), LogError> {
+    let renamed = world.rename(&from, &to).await;
+    renamed.map_err(LogError::io("renaming", &from))
+}
+
+/// Removes a cleaned segment that is not wanted after all. What cannot be removed now, the next
+/// start removes.
+pub(crate) async fn remove_cleaned<W: World>(world: &W, dir: &Path, base_offset: i64) {
+    for kind in [FileKind::TransactionIndex, FileKind::Log] {
+        let path = leftover_path(dir, base_offset, kind, Leftover::Cleaned);
+        match world.remove_file(&path).await {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                warn!(file = %path.display(), %error, "not removed");
+            }
+            _ => {}
+        }
+    }
+}

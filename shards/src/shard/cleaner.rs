@@ -1,0 +1,106 @@
+//! Which partition of the shard is compacted, one at a time: the memory for keys is for one.
+//!
+//! State only. Owns the order; when a log is dirty enough is the partition's to say, and it says so
+//! by a deadline, so that nobody looks for one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chronik_io::World;
+
+use super::timers::{Timer, TimerKey};
+use super::{Shard, Slot};
+use crate::partition::CleanSettings;
+use crate::request::PartitionId;
+
+/// `log.cleaner.dedupe.buffer.size`'s default.
+const DEDUPE_BYTES: usize = 128 << 20;
+/// `log.cleaner.backoff.ms`'s default.
+const BACKOFF_MS: u64 = 15_000;
+
+/// See the module's text.
+#[derive(Default)]
+pub(super) struct Cleaner {
+    timed: BTreeMap<PartitionId, TimerKey>,
+    waiting: BTreeSet<PartitionId>,
+    current: Option<PartitionId>,
+}
+
+impl<W: World, R> Shard<W, R> {
+    /// Sets or moves the time at which a partition's log is dirty enough.
+    pub(super) fn time_cleaning(&mut self, id: PartitionId, due_ns: Option<u64>) {
+        let known = self.cleaner.timed.get(&id).copied();
+        if known.map(TimerKey::deadline_ns) == due_ns {
+            return;
+        }
+        if let Some(key) = known {
+            self.timers.cancel(key);
+            self.cleaner.timed.remove(&id);
+        }
+        if let Some(due_ns) = due_ns.filter(|_| !self.cleaner.waiting.contains(&id)) {
+            let key = self.timers.add(due_ns, Timer::Clean(id));
+            self.cleaner.timed.insert(id, key);
+        }
+    }
+
+    /// A partition's log is dirty enough.
+    pub(super) fn cleaning_due(&mut self, id: PartitionId) {
+        self.cleaner.timed.remove(&id);
+        self.cleaner.waiting.insert(id);
+        self.clean_next();
+    }
+
+    /// A job of a partition has come back, or the partition is gone: another may have its turn.
+    pub(super) fn cleaning_done(&mut self, id: PartitionId) {
+        if self.cleaner.current != Some(id) {
+            return;
+        }
+        let cleaning = match self.partitions.get(&id) {
+            Some(Slot::Online(partition) | Slot::Draining(partition)) => partition.is_cleaning(),
+            _ => false,
+        };
+        if !cleaning {
+            self.cleaner.current = None;
+            self.clean_next();
+        }
+    }
+
+    fn clean_next(&mut self) {
+        let settings = self.clean_settings();
+        while self.cleaner.current.is_none() && self.stopping.is_none() {
+            let Some(id) = self.cleaner.waiting.pop_first() else {
+                return;
+            };
+            let now = self.now();
+            let Some(Slot::Online(partition)) = self.partitions.get_mut(&id) else {
+                continue;
+            };
+            if let Some(settings) = settings {
+                partition.begin_cleaning(now, settings);
+                if partition.is_cleaning() {
+                    self.cleaner.current = Some(id);
+                }
+                self.collect_jobs(id);
+            }
+        }
+    }
+
+    /// This shard's share; `None` when `log.cleaner.enable` is false.
+    fn clean_settings(&self) -> Option<CleanSettings> {
+        let configs = &self.image.broker_configs;
+        let setting = |name: &str| configs.value(self.image.node_id, name);
+        if setting("log.cleaner.enable").is_some_and(|value| value.trim() == "false") {
+            return None;
+        }
+        let bytes = setting("log.cleaner.dedupe.buffer.size").and_then(|v| v.trim().parse().ok());
+        let rate: Option<f64> =
+            setting("log.cleaner.io.max.bytes.per.second").and_then(|v| v.trim().parse().ok());
+        let backoff = setting("log.cleaner.backoff.ms").and_then(|v| v.trim().parse().ok());
+        let count = self.count.max(1);
+        Some(CleanSettings {
+            map_bytes_max: bytes.unwrap_or(DEDUPE_BYTES) / count,
+            // A float beyond the range of u64 becomes its greatest value.
+            bytes_per_second_max: (rate.unwrap_or(f64::MAX) / count as f64) as u64,
+            backoff_ms: backoff.unwrap_or(BACKOFF_MS),
+        })
+    }
+}
