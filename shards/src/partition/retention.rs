@@ -223,16 +223,22 @@ impl<W: World> Partition<W> {
             None => Verdict::Unknown,
             Some(timestamp) => {
                 let age_ms = now.wall_ms.saturating_sub(timestamp);
-                match u64::try_from(age_ms).is_ok_and(|age_ms| age_ms > retention_ms) {
-                    true => Verdict::Delete,
-                    false => Verdict::Keep,
+                if u64::try_from(age_ms).is_ok_and(|age_ms| age_ms > retention_ms) {
+                    // It is larger than the excess, so there is none without it.
+                    *excess = None;
+                    Verdict::Delete
+                } else {
+                    Verdict::Keep
                 }
             }
         }
     }
 
-    /// Whether it works on its old segments.
+    /// Whether it works on its old segments. A log that has failed will not any more.
     pub(crate) fn has_chores(&self) -> bool {
+        if self.failure.is_some() {
+            return false;
+        }
         self.retention.learning || self.retention.closing_all || self.removal.is_under_way()
     }
 

@@ -26,6 +26,10 @@ pub(super) struct Chores {
 impl<W: World, R> Shard<W, R> {
     /// Sets or moves a partition's next look.
     pub(super) fn time_chore(&mut self, id: PartitionId, due_ns: Option<u64>) {
+        if self.chores.waiting.contains(&id) {
+            // It is looked at as soon as there is a place, and tells then when to come again.
+            return;
+        }
         let known = self.chores.timed.get(&id).copied();
         if known.map(TimerKey::deadline_ns) == due_ns {
             return;

@@ -190,6 +190,34 @@ fn the_log_is_kept_as_long_as_it_may_be_and_no_shorter() {
     });
 }
 
+/// What goes for its age counts for the size as well.
+#[test]
+fn a_log_that_age_has_made_small_enough_loses_nothing_to_its_size() {
+    let mut simulation = Simulation::new(8);
+    let world = simulation.world();
+    simulation.run(async {
+        let rig = open(&world, &config(), RecoveryHint::default()).await;
+        fill(&rig, 1, |_| 1).await;
+        let small = TopicConfig {
+            segment_bytes: 5 << 10,
+            ..config()
+        };
+        rig.configure(&small);
+        let now_ms = world.now_ms();
+        fill(&rig, 5, |_| now_ms).await;
+        let bases = sealed(&rig);
+        let size = rig.with(|p, _| p.describe().size_bytes);
+        rig.configure(&TopicConfig {
+            retention_ms: Some(HOUR_MS),
+            retention_bytes: Some(u64::try_from(size).expect("a size") - (10 << 10)),
+            ..small
+        });
+        next_look(&world, &rig).await;
+        // The second holds the batch that made the first one end, and is as old.
+        assert_eq!(sealed(&rig), bases[2..]);
+    });
+}
+
 #[test]
 fn files_are_renamed_at_once_and_removed_later() {
     let mut simulation = Simulation::new(4);
