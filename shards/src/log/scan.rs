@@ -145,19 +145,36 @@ impl<'a, W: World> LogScan<'a, W> {
     }
 
     /// After a tear: goes on at the next valid batch behind it, if there is one. Gives where it begins
-    /// and its base offset.
+    /// and its base offset. Records may hold batches themselves, whole and with offsets that would fit:
+    /// where the damaged batch still says how long it is, nothing inside it is looked at while a batch
+    /// or the end follows there; and what is found by its bytes must be followed by something itself.
     pub(crate) async fn resync(&mut self) -> io::Result<Option<(u64, i64)>> {
         let offsets = self.next_offset..=self.max_offset;
         let mut at = self.position.saturating_add(1);
+        if let Some(header) = self.header_at(self.position, &offsets).await? {
+            let behind = self.position + header.size_bytes() as u64;
+            if behind == self.end {
+                return Ok(None);
+            }
+            if let Some(next) = self.batch_at(behind).await?
+                && offsets.contains(&next.base_offset)
+            {
+                return Ok(Some(self.go_on_at(behind, &next)));
+            }
+            if self.only_zeros_at(behind).await? {
+                at = behind;
+            }
+        }
         while at < self.end {
             let left = usize::try_from(self.end - at).unwrap_or(usize::MAX);
             let chunk = self.file.read_at(at, left.min(CHUNK_BYTES)).await?;
             let mut from = 0;
             while let Some(skip) = find_batch(chunk.get(from..).unwrap_or_default(), &offsets) {
                 let candidate = at + (from + skip) as u64;
-                if let Some(base_offset) = self.batch_at(candidate).await? {
-                    (self.position, self.chunk) = (candidate, Bytes::new());
-                    return Ok(Some((candidate, base_offset)));
+                if let Some(header) = self.batch_at(candidate).await?
+                    && self.is_followed(candidate, &header).await?
+                {
+                    return Ok(Some(self.go_on_at(candidate, &header)));
                 }
                 from += skip + 1;
             }
@@ -171,8 +188,46 @@ impl<'a, W: World> LogScan<'a, W> {
         Ok(None)
     }
 
-    /// The base offset of the batch at `position`, if a valid one is there.
-    async fn batch_at(&self, position: u64) -> io::Result<Option<i64>> {
+    fn go_on_at(&mut self, position: u64, header: &BatchHeader) -> (u64, i64) {
+        (self.position, self.chunk) = (position, Bytes::new());
+        (position, header.base_offset)
+    }
+
+    /// Whether the end, zeros or another batch of this log, damaged or not, stand behind a batch.
+    async fn is_followed(&self, position: u64, header: &BatchHeader) -> io::Result<bool> {
+        let behind = position.saturating_add(header.size_bytes() as u64);
+        let offsets = header.next_offset()..=self.max_offset;
+        Ok(self.only_zeros_at(behind).await? || self.header_at(behind, &offsets).await?.is_some())
+    }
+
+    /// Whether nothing but zeros stands where a header could, or the file ends there.
+    async fn only_zeros_at(&self, position: u64) -> io::Result<bool> {
+        let left = usize::try_from(self.end.saturating_sub(position)).unwrap_or(usize::MAX);
+        let front = left.min(BATCH_HEADER_BYTES);
+        let front = self.file.read_at(position, front).await?;
+        Ok(front.iter().all(|byte| *byte == 0))
+    }
+
+    /// The header at `position`, if it may be that of a batch of this log that ends in the file.
+    async fn header_at(
+        &self,
+        position: u64,
+        offsets: &RangeInclusive<i64>,
+    ) -> io::Result<Option<BatchHeader>> {
+        let left = self.end.saturating_sub(position);
+        if left < BATCH_HEADER_BYTES as u64 {
+            return Ok(None);
+        }
+        let bytes = self.file.read_at(position, BATCH_HEADER_BYTES).await?;
+        let header = match find_batch(&bytes, offsets) {
+            Some(0) => BatchHeader::peek(&bytes).ok(),
+            _ => None,
+        };
+        Ok(header.filter(|header| header.size_bytes() as u64 <= left))
+    }
+
+    /// The header of the batch at `position`, if a valid one is there.
+    async fn batch_at(&self, position: u64) -> io::Result<Option<BatchHeader>> {
         let left = self.end.saturating_sub(position);
         let mut wanted = BATCH_HEADER_BYTES;
         loop {
@@ -181,7 +236,7 @@ impl<'a, W: World> LogScan<'a, W> {
             }
             let bytes = self.file.read_at(position, wanted).await?;
             match scan(&bytes) {
-                Scan::Complete(header) => return Ok(Some(header.base_offset)),
+                Scan::Complete(header) => return Ok(Some(header)),
                 Scan::NeedMore(more) if more > wanted => wanted = more,
                 _ => return Ok(None),
             }
@@ -315,6 +370,12 @@ fn crc32(bytes: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use chronik_io::OpenMode;
+    use chronik_io::simulated::Simulation;
+    use chronik_protocol::record::{BatchBuilder, CheckedBatch, NewRecord};
+
     use super::*;
 
     /// Magic 1: CRC, magic, attributes, timestamp, key (null), value.
@@ -345,5 +406,51 @@ mod tests {
         *message.last_mut().expect("bytes") ^= 1;
         assert!(!is_legacy_message(&message));
         assert!(!is_legacy_message(&[0; 40]));
+    }
+
+    fn batch(offset: i64, value: &[u8]) -> CheckedBatch {
+        let mut builder = BatchBuilder::new(0);
+        let record = NewRecord {
+            value: Some(value),
+            ..NewRecord::default()
+        };
+        builder.push(&record).expect("a record");
+        builder.build().expect("a batch").with_offsets(offset, 0)
+    }
+
+    /// Where a scan goes on that meets damage in the second batch, whose value is `inner`.
+    fn goes_on_behind(inner: &[u8], others: &[i64], zeros: usize) -> Option<(u64, i64)> {
+        let mut bytes = batch(0, b"first").bytes.to_vec();
+        let from = bytes.len();
+        bytes.extend_from_slice(&batch(1, inner).bytes);
+        // The last byte of the header: the records' count.
+        bytes[from + BATCH_HEADER_BYTES - 1] ^= 2;
+        for offset in others {
+            bytes.extend_from_slice(&batch(*offset, b"other").bytes);
+        }
+        bytes.resize(bytes.len() + zeros, 0);
+        let mut simulation = Simulation::new(1);
+        let world = simulation.world();
+        simulation.run(async move {
+            let path = Path::new("/00000000000000000000.log");
+            let written = world.write_file_atomic(path, &bytes).await;
+            written.expect("written");
+            let file = world.open_file(path, OpenMode::Read).await.expect("opens");
+            let range = (from as u64, bytes.len() as u64);
+            let mut scan = LogScan::new(&world, &file, 0, range, 1);
+            scan.resync().await.expect("reads")
+        })
+    }
+
+    /// Topics that mirror other logs hold whole batches as values.
+    #[test]
+    fn a_batch_inside_a_damaged_batch_is_not_one_of_this_log() {
+        let inner = batch(7, b"of another log");
+        let size = batch(1, &inner.bytes).bytes.len();
+        let behind = (batch(0, b"first").bytes.len() + size) as u64;
+        assert_eq!(goes_on_behind(&inner.bytes, &[2, 3], 0), Some((behind, 2)));
+        assert_eq!(goes_on_behind(&inner.bytes, &[2], 900), Some((behind, 2)));
+        assert_eq!(goes_on_behind(&inner.bytes, &[], 0), None);
+        assert_eq!(goes_on_behind(&inner.bytes, &[], 900), None);
     }
 }
