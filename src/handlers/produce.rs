@@ -6,9 +6,11 @@
 //! format of old clients.
 
 mod check;
+mod conversions;
 mod messages;
 mod respond;
 
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use chronik_io::World;
@@ -16,7 +18,7 @@ use chronik_protocol::messages::ProduceRequest;
 use chronik_protocol::messages::produce_request::TopicProduceData;
 use chronik_protocol::{ErrorCode, Reader};
 use chronik_shards::catalog::{Image, Topic};
-use chronik_shards::{Acks, AppendPart};
+use chronik_shards::{Acks, AppendPart, PartitionId};
 
 use super::call::Call;
 use super::context::Context;
@@ -24,6 +26,7 @@ use super::partitions;
 use super::slice::Slice;
 use crate::server::service::{Admitted, Answer, Pace, Reply};
 use check::{Refusal, Rules};
+use conversions::Conversions;
 
 /// From this version on topics are named by id (KIP-516).
 const TOPIC_ID_VERSION: i16 = 13;
@@ -55,10 +58,14 @@ pub(super) async fn admit<W: World>(context: Rc<Context<W>>, call: Call, body: R
             answer: Answer::Now(call.reply(&response)),
         };
     };
-    let (parts, refusals) = check_all(&context, &call, &request).await;
+    let mut conversions = Conversions::new(&context);
+    let (parts, refusals) = check_all(&context, &mut conversions, &call, &request).await;
     let gather = context.router.append(acks, request.timeout_ms, parts).await;
+    // From here on the owners count the batches; a turn to make many ends.
+    let charge = conversions.into_charge();
     let answer = async move {
         let results = gather.collect().await.unwrap_or_default();
+        drop(charge);
         let response = respond::response(&request, refusals, results);
         match (acks, respond::first_error(&response)) {
             (Acks::None, None) => Reply::Silent,
@@ -75,51 +82,80 @@ pub(super) async fn admit<W: World>(context: Rc<Context<W>>, call: Call, body: R
 /// Checks every partition's records; for each, either a part to append or why there is none.
 async fn check_all<W: World>(
     context: &Context<W>,
+    conversions: &mut Conversions<'_, W>,
     call: &Call,
     request: &ProduceRequest,
 ) -> (Vec<AppendPart>, Vec<Option<Refusal>>) {
     let image = context.image();
+    let targets = find_all(&image, call, request);
     let mut slice = Slice::begin(&context.world);
-    let count = request
+    let mut parts = Vec::with_capacity(targets.len());
+    let mut refusals = Vec::with_capacity(targets.len());
+    let partitions = request
         .topic_data
         .iter()
-        .map(|topic| topic.partition_data.len())
-        .sum();
-    let mut parts = Vec::with_capacity(count);
-    let mut refusals = Vec::with_capacity(count);
-    for data in &request.topic_data {
-        let topic = find_topic(&image, call, data);
-        for partition in &data.partition_data {
-            let found = topic.and_then(|topic| {
-                let found = partitions::of_topic(topic, partition.index);
-                Ok((topic, found.ok_or(ErrorCode::UnknownTopicOrPartition)?.0))
-            });
-            let checked = match found {
-                Ok((topic, id)) => {
-                    let records = partition.records.as_ref();
-                    let transactional = request.transactional_id.is_some();
-                    let rules = Rules::new(call.version, topic, id.index, transactional);
-                    let batch = check::batch(context, &mut slice, &rules, records).await;
-                    batch.and_then(|batch| {
-                        let batch = batch.ok_or_else(Refusal::nothing)?;
-                        Ok(AppendPart {
-                            partition: id,
-                            batch,
-                        })
+        .flat_map(|topic| &topic.partition_data);
+    for (target, partition) in targets.into_iter().zip(partitions) {
+        slice.breathe(&context.world).await;
+        let checked = match target {
+            Ok((topic, id)) => {
+                let records = partition.records.as_ref();
+                let transactional = request.transactional_id.is_some();
+                let rules = Rules::new(call.version, topic, id.index, transactional);
+                let batch = check::batch(context, &mut slice, conversions, &rules, records).await;
+                batch.and_then(|batch| {
+                    let batch = batch.ok_or_else(Refusal::nothing)?;
+                    Ok(AppendPart {
+                        partition: id,
+                        batch,
                     })
-                }
-                Err(error) => Err(Refusal::of(error)),
-            };
-            match checked {
-                Ok(part) => {
-                    parts.push(part);
-                    refusals.push(None);
-                }
-                Err(refusal) => refusals.push(Some(refusal)),
+                })
             }
+            Err(refusal) => Err(refusal),
+        };
+        match checked {
+            Ok(part) => {
+                parts.push(part);
+                refusals.push(None);
+            }
+            Err(refusal) => refusals.push(Some(refusal)),
         }
     }
     (parts, refusals)
+}
+
+/// Where a batch goes, or why nowhere.
+type Target<'a> = Result<(&'a Topic, PartitionId), Refusal>;
+
+/// The partitions that the request names, in its order. Of one that is named again and again the
+/// last counts, as for Kafka, which puts the records into a map; it says nothing of the others, and
+/// here they are refused.
+fn find_all<'a>(image: &'a Image, call: &Call, request: &ProduceRequest) -> Vec<Target<'a>> {
+    let mut targets: Vec<Target<'a>> = Vec::new();
+    for data in &request.topic_data {
+        let topic = find_topic(image, call, data);
+        targets.extend(data.partition_data.iter().map(|partition| {
+            let topic = topic.map_err(Refusal::of)?;
+            let found = partitions::of_topic(topic, partition.index);
+            let unknown = || Refusal::of(ErrorCode::UnknownTopicOrPartition);
+            Ok((topic, found.ok_or_else(unknown)?.0))
+        }));
+    }
+    if targets.len() > 1 {
+        let mut last = HashMap::with_capacity(targets.len());
+        for (at, target) in targets.iter().enumerate() {
+            if let Ok((_, id)) = target {
+                last.insert(*id, at);
+            }
+        }
+        for (at, target) in targets.iter_mut().enumerate() {
+            if target.as_ref().is_ok_and(|(_, id)| last[id] != at) {
+                let message = "the request names this partition again";
+                *target = Err(Refusal::saying(ErrorCode::InvalidRequest, message));
+            }
+        }
+    }
+    targets
 }
 
 fn find_topic<'a>(

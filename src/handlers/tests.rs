@@ -1,6 +1,7 @@
 //! Handlers over simulated shards and a simulated network: what a client sees, byte for byte.
 
 mod apis;
+mod conversions;
 mod data;
 
 use std::cell::{Cell, RefCell};

@@ -68,12 +68,19 @@ impl ByteBudget {
             .await;
             drop(place);
         }
+        let grant = self.charge_request(bytes);
+        self.wake_first();
+        grant
+    }
+
+    /// Takes `bytes` at once, whatever is left, for a request that has been let in and grew: who
+    /// comes next waits for them.
+    pub(crate) fn charge_request(self: &Rc<Self>, bytes: usize) -> Grant {
         let mut grant = Grant {
             budget: Rc::clone(self),
             bytes: 0,
         };
         grant.add(bytes);
-        self.wake_first();
         grant
     }
 

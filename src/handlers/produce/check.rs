@@ -6,18 +6,23 @@
 
 use chronik_io::World;
 use chronik_protocol::record::{
-    BatchError, BatchHeader, CheckedBatch, Compression, CompressionError, Progress, RecordFault,
-    RecordLimits, RecordsSummary, RecordsValidator, STEP_BYTES,
+    BATCH_HEADER_BYTES, BatchError, BatchHeader, CheckedBatch, Compression, CompressionError,
+    Progress, RecordFault, RecordLimits, RecordsSummary, RecordsValidator, STEP_BYTES,
 };
 use chronik_protocol::{ErrorCode, Records, Str};
 use chronik_shards::catalog::{TimestampKind, Topic, TopicCompression, TopicConfig};
 
+use super::conversions::Conversions;
 use super::messages;
-use crate::handlers::context::Context;
+use crate::handlers::context::{Context, LARGE_RECORD_BYTES};
 use crate::handlers::slice::Slice;
 
 /// From this version on batches may be compressed by zstd (KIP-110).
 const ZSTD_VERSION: i16 = 7;
+/// Bytes of records, decompressed, that a codec is given on the shard: gzip takes 90 µs for them.
+const CODED_BYTES_HERE_MAX: usize = STEP_BYTES;
+/// Bytes of a batch that is copied on the shard: some 50 µs, its checksum included.
+const COPIED_BYTES_HERE_MAX: usize = 256 << 10;
 
 /// Why records were not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +83,20 @@ impl<'a> Rules<'a> {
     pub(super) fn config(&self) -> &TopicConfig {
         &self.topic.config
     }
+
+    /// Whether the topic takes a batch of so many bytes.
+    fn check_size(&self, size_bytes: usize) -> Result<(), Refusal> {
+        let limit = self.config().max_message_bytes;
+        if u64::try_from(size_bytes).unwrap_or(u64::MAX) <= u64::from(limit) {
+            return Ok(());
+        }
+        let Rules { topic, index, .. } = self;
+        let message = format!(
+            "the batch for {}-{index} is {size_bytes} bytes, max.message.bytes is {limit}",
+            topic.name
+        );
+        Err(Refusal::saying(ErrorCode::MessageTooLarge, message))
+    }
 }
 
 /// The one batch of a partition, checked to the last record and ready to be appended; `None` when
@@ -88,6 +107,7 @@ impl<'a> Rules<'a> {
 pub(super) async fn batch<W: World>(
     context: &Context<W>,
     slice: &mut Slice,
+    conversions: &mut Conversions<'_, W>,
     rules: &Rules<'_>,
     records: Option<&Records>,
 ) -> Result<Option<CheckedBatch>, Refusal> {
@@ -95,7 +115,7 @@ pub(super) async fn batch<W: World>(
     if let Some(bytes) = &bytes
         && messages::are_messages(rules.version, bytes)
     {
-        return messages::batch(context, slice, rules, bytes.clone()).await;
+        return messages::batch(context, slice, conversions, rules, bytes.clone()).await;
     }
     let world = &context.world;
     let bytes = bytes.unwrap_or_default();
@@ -122,9 +142,12 @@ pub(super) async fn batch<W: World>(
             Progress::Done(summary) => break summary,
         }
     };
-    finish(batch, &summary, rules.config(), now_ms, &limits)
-        .map(Some)
-        .map_err(|error| refusal(&error, rules, &limits))
+    let rewrite = Rewrite::of(&batch, &summary, rules.config(), now_ms);
+    if rewrite.is_none() {
+        return Ok(Some(batch));
+    }
+    let converted = convert(context, conversions, rules, (batch, &summary), rewrite).await?;
+    Ok(Some(converted))
 }
 
 /// What can be refused before the checksum is computed.
@@ -139,16 +162,7 @@ fn check_header(header: &BatchHeader, rules: &Rules<'_>) -> Result<(), Refusal> 
         // Nobody could begin a transaction here, so there is none to add records to.
         return Err(Refusal::of(ErrorCode::InvalidTxnState));
     }
-    let size = header.size_bytes();
-    let limit = rules.config().max_message_bytes;
-    if u64::try_from(size).unwrap_or(u64::MAX) > u64::from(limit) {
-        let Rules { topic, index, .. } = rules;
-        let message = format!(
-            "the batch for {}-{index} is {size} bytes, max.message.bytes is {limit}",
-            topic.name
-        );
-        return Err(Refusal::saying(ErrorCode::MessageTooLarge, message));
-    }
+    rules.check_size(header.size_bytes())?;
     if header.base_offset != 0 {
         let message = format!("the base offset must be 0 but is {}", header.base_offset);
         return Err(Refusal::saying(ErrorCode::InvalidRecord, message));
@@ -173,27 +187,96 @@ pub(super) fn limits(config: &TopicConfig, now_ms: i64) -> RecordLimits {
     }
 }
 
-/// Gives the batch the codec and the time that the topic asks for; mostly nothing is to do.
-fn finish(
-    batch: CheckedBatch,
-    summary: &RecordsSummary,
-    config: &TopicConfig,
-    now_ms: i64,
-    limits: &RecordLimits,
-) -> Result<CheckedBatch, BatchError> {
-    let wanted = target_codec(config, batch.header.compression());
-    let batch = match wanted == batch.header.compression() {
-        true => batch,
-        false => batch.recompressed(wanted, config.compression_level, limits)?,
-    };
-    Ok(match config.timestamp_kind {
-        TimestampKind::LogAppendTime => batch.with_log_append_time(now_ms),
+/// What the topic wants to be another in a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rewrite {
+    /// With its level.
+    codec: Option<(Compression, Option<i32>)>,
+    append_time_ms: Option<i64>,
+    max_timestamp_ms: Option<i64>,
+}
+
+impl Rewrite {
+    fn of(
+        batch: &CheckedBatch,
+        summary: &RecordsSummary,
+        config: &TopicConfig,
+        now_ms: i64,
+    ) -> Self {
+        let source = batch.header.compression();
+        let wanted = target_codec(config, source);
+        let by_append = config.timestamp_kind == TimestampKind::LogAppendTime;
         // A header that does not tell the true maximum would mislead lookups by time.
-        TimestampKind::CreateTime if batch.header.max_timestamp != summary.max_timestamp_ms => {
-            batch.with_max_timestamp(summary.max_timestamp_ms)
+        let misleads = !by_append && batch.header.max_timestamp != summary.max_timestamp_ms;
+        Self {
+            codec: (wanted != source).then_some((wanted, config.compression_level)),
+            append_time_ms: by_append.then_some(now_ms),
+            max_timestamp_ms: misleads.then_some(summary.max_timestamp_ms),
         }
-        TimestampKind::CreateTime => batch,
-    })
+    }
+
+    fn is_none(&self) -> bool {
+        self.codec.is_none() && self.append_time_ms.is_none() && self.max_timestamp_ms.is_none()
+    }
+
+    /// Codecs know no slices: takes as long as the batch is large.
+    fn apply(self, batch: CheckedBatch, limits: &RecordLimits) -> Result<CheckedBatch, BatchError> {
+        let batch = match self.codec {
+            Some((codec, level)) => batch.recompressed(codec, level, limits)?,
+            None => batch,
+        };
+        Ok(match (self.append_time_ms, self.max_timestamp_ms) {
+            (Some(now_ms), _) => batch.with_log_append_time(now_ms),
+            (None, Some(max_timestamp_ms)) => batch.with_max_timestamp(max_timestamp_ms),
+            (None, None) => batch,
+        })
+    }
+}
+
+/// Gives the batch the codec and the time that the topic asks for.
+///
+/// # Errors
+/// MESSAGE_TOO_LARGE when it becomes longer than the topic takes (`UnifiedLog#append` looks again
+/// after a conversion), or the request too long.
+async fn convert<W: World>(
+    context: &Context<W>,
+    conversions: &mut Conversions<'_, W>,
+    rules: &Rules<'_>,
+    (batch, summary): (CheckedBatch, &RecordsSummary),
+    rewrite: Rewrite,
+) -> Result<CheckedBatch, Refusal> {
+    let limits = limits(rules.config(), context.world.now_ms());
+    let plain_bytes = summary.decompressed_bytes;
+    // Known beforehand where nothing is compressed afterwards.
+    let expected_bytes = match rewrite.codec {
+        Some((Compression::None, _)) => plain_bytes.saturating_add(BATCH_HEADER_BYTES),
+        _ => batch.bytes.len(),
+    };
+    rules.check_size(expected_bytes)?;
+    conversions.room_for(expected_bytes).await?;
+    let is_codecs_work = rewrite.codec.is_some();
+    let _turn = match is_codecs_work && plain_bytes > LARGE_RECORD_BYTES {
+        true => Some(context.large_record.lock().await),
+        false => None,
+    };
+    let here_max = match is_codecs_work {
+        true => CODED_BYTES_HERE_MAX,
+        false => COPIED_BYTES_HERE_MAX,
+    };
+    let converted = match plain_bytes.max(batch.bytes.len()) <= here_max {
+        true => rewrite.apply(batch, &limits),
+        false => {
+            let work = move || rewrite.apply(batch, &limits);
+            let computed = context.world.compute(work).await;
+            computed.map_err(|error| {
+                Refusal::saying(ErrorCode::UnknownServerError, error.to_string())
+            })?
+        }
+    };
+    let converted = converted.map_err(|error| refusal(&error, rules, &limits))?;
+    rules.check_size(converted.bytes.len())?;
+    conversions.made(converted.bytes.len());
+    Ok(converted)
 }
 
 /// The codec that the topic asks for, of what came with codec `source`.

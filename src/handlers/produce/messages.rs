@@ -14,6 +14,7 @@ use chronik_protocol::record::legacy::{
 use chronik_shards::catalog::TimestampKind;
 
 use super::check::{Refusal, Rules, limits, refusal, target_codec};
+use super::conversions::Conversions;
 use crate::handlers::context::{Context, LARGE_RECORD_BYTES};
 use crate::handlers::slice::Slice;
 
@@ -34,6 +35,7 @@ pub(super) fn are_messages(version: i16, bytes: &Bytes) -> bool {
 pub(super) async fn batch<W: World>(
     context: &Context<W>,
     slice: &mut Slice,
+    conversions: &mut Conversions<'_, W>,
     rules: &Rules<'_>,
     bytes: Bytes,
 ) -> Result<Option<CheckedBatch>, Refusal> {
@@ -43,6 +45,7 @@ pub(super) async fn batch<W: World>(
     let limits = limits(config, now_ms);
     let refuse = |error| refused(&error, rules, now_ms);
     let batch_bytes_max = usize::try_from(config.max_message_bytes).unwrap_or(usize::MAX);
+    conversions.room_for(bytes.len()).await?;
     let mut check = MessageSetCheck::new(bytes, batch_bytes_max);
     let set = loop {
         match check.step(STEP_BYTES).map_err(refuse)? {
@@ -72,7 +75,10 @@ pub(super) async fn batch<W: World>(
         }
         match conversion.step(STEP_BYTES).map_err(refuse)? {
             UpProgress::More => slice.breathe(world).await,
-            UpProgress::Done(batch) => return Ok(Some(batch)),
+            UpProgress::Done(batch) => {
+                conversions.made(batch.bytes.len());
+                return Ok(Some(batch));
+            }
         }
     }
 }
