@@ -42,7 +42,7 @@ pub(crate) struct Core {
     faults: RefCell<Faults>,
     /// Operations waiting for the device.
     outstanding: Cell<usize>,
-    wall_origin_ms: i64,
+    wall_origin_ms: Cell<i64>,
     boot_id: u128,
 }
 
@@ -92,7 +92,7 @@ impl Simulation {
             disk: RefCell::new(disk),
             faults: RefCell::new(Faults::default()),
             outstanding: Cell::new(0),
-            wall_origin_ms: boot.wall_ms,
+            wall_origin_ms: Cell::new(boot.wall_ms),
             boot_id: boot.id,
         };
         Simulation {
@@ -124,6 +124,12 @@ impl Simulation {
         };
         disk.inode(inode).damage(change);
         true
+    }
+
+    /// Corrects the wall clock by so many milliseconds; the monotonic one goes on as it did.
+    pub fn correct_clock(&self, by_ms: i64) {
+        let origin_ms = &self.core.wall_origin_ms;
+        origin_ms.set(origin_ms.get().saturating_add(by_ms));
     }
 
     /// The faults to come.
@@ -212,7 +218,7 @@ impl Simulation {
         let disk = survive(self.core.disk.take(), &mut random);
         let down_ms = random.below(60_000);
         let ran_ms = self.core.executor.now_ns() / 1_000_000;
-        let wall_ms = self.core.wall_origin_ms + ((ran_ms + down_ms) as i64);
+        let wall_ms = self.core.wall_origin_ms.get() + ((ran_ms + down_ms) as i64);
         let boot = Boot {
             wall_ms,
             id: self.core.boot_id + u128::from(reboots),

@@ -11,6 +11,7 @@ mod behind;
 mod checkpoints;
 mod chores;
 mod cleaner;
+mod clock;
 mod control;
 mod groups;
 mod jobs;
@@ -54,6 +55,7 @@ pub(crate) use checkpoints::CheckpointFiles;
 use checkpoints::{Checkpoints, Notes};
 use chores::Chores;
 use cleaner::Cleaner;
+use clock::ClockWatch;
 use control::Control;
 use groups::Groups;
 use reads::{PendingOffsets, PendingRead, UnwrittenQueries};
@@ -206,8 +208,7 @@ pub(crate) struct Shard<W: World, R> {
     timed_partitions: BTreeMap<PartitionId, TimerKey>,
     chores: Chores,
     cleaner: Cleaner,
-    /// A timer is set that forgets silent producers.
-    producers_timed: bool,
+    clock: ClockWatch,
     applying: Applying<R>,
     remembering: Remembering,
     notes: Notes<R>,
@@ -276,7 +277,7 @@ impl<W: World, R> Shard<W, R> {
             timed_partitions: BTreeMap::new(),
             chores: Chores::default(),
             cleaner: Cleaner::default(),
-            producers_timed: false,
+            clock: ClockWatch::default(),
             applying: Applying::default(),
             remembering: Remembering::new(options.remember_after_bytes),
             notes: Notes::default(),
@@ -434,6 +435,7 @@ impl<W: World, R> Shard<W, R> {
                 Timer::Chore(id) => self.chore_due(id),
                 Timer::Clean(id) => self.cleaning_due(id),
                 Timer::WriteBehind => self.write_what_lingers(),
+                Timer::Clock => self.look_at_clock(now),
                 Timer::ExpireProducers => self.expire_producers(now),
                 Timer::Groups => self.groups_due(),
             }
@@ -562,32 +564,5 @@ impl<W: World, R> Shard<W, R> {
                 .filter_map(|id| describe(id, self.partitions.get(id)?))
                 .collect(),
         }
-    }
-
-    /// Forgets silent producers, then sets the timer for the next that may be forgotten.
-    fn expire_producers(&mut self, now: Now) {
-        let mut next_ms: Option<i64> = None;
-        for slot in self.partitions.values_mut() {
-            let Slot::Online(partition) = slot else {
-                continue;
-            };
-            partition.expire_producers(now.wall_ms, self.producer_expiration_ms);
-            let expiry = partition.next_producer_expiry_ms(self.producer_expiration_ms);
-            next_ms = next_ms.into_iter().chain(expiry).min();
-        }
-        self.producers_timed = next_ms.is_some();
-        if let Some(next_ms) = next_ms {
-            self.set_producer_timer(now, next_ms);
-        }
-    }
-
-    fn set_producer_timer(&mut self, now: Now, at_ms: i64) {
-        // At least a minute apart: expiry is housekeeping, and a look at every partition is dear.
-        let wait_ms = at_ms.saturating_sub(now.wall_ms).max(60_000).unsigned_abs();
-        let deadline_ns = now
-            .mono_ns
-            .saturating_add(wait_ms.saturating_mul(1_000_000));
-        self.timers.add(deadline_ns, Timer::ExpireProducers);
-        self.producers_timed = true;
     }
 }

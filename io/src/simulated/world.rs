@@ -99,7 +99,7 @@ impl World for SimulatedWorld {
 
     fn now_ms(&self) -> i64 {
         let since_ms = self.core.executor.now_ns() / 1_000_000;
-        self.core.wall_origin_ms + i64::try_from(since_ms).unwrap_or(i64::MAX)
+        self.core.wall_origin_ms.get() + i64::try_from(since_ms).unwrap_or(i64::MAX)
     }
 
     fn monotonic_ns(&self) -> u64 {

@@ -278,14 +278,10 @@ impl<W: World> Partition<W> {
         let Some(round) = self.cleaning.round.take() else {
             return;
         };
-        let vanished = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
         match failure {
             CleanError::Cancelled => {}
-            CleanError::Io(source) if vanished(source) => {
-                // Retention was faster.
-                self.plan_cleaning(now);
-            }
             CleanError::Io(source) => {
+                // A file that is not there went by retention, which was faster.
                 warn!(partition = self.name(), %source, "not compacted; trying again later");
                 let wait_ns = round.settings.backoff_ms.saturating_mul(1_000_000);
                 self.cleaning.due_ns = Some(now.mono_ns.saturating_add(wait_ns));

@@ -268,7 +268,8 @@ impl<W: World> Partition<W> {
     ) {
         self.retention.learning = false;
         let Some(max_timestamp) = max_timestamp else {
-            // Asked again when something is appended.
+            // Asked again by the next look.
+            self.retention.due_ns = Some(self.retention.on_grid(now, now.wall_ms));
             return;
         };
         let found = self

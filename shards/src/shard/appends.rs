@@ -150,10 +150,8 @@ impl<W: World, R> Shard<W, R> {
 
     /// The first append since the last look sets the timer that forgets silent producers.
     fn time_producers(&mut self, now: Now) {
-        if !self.producers_timed {
-            let at_ms = now.wall_ms.saturating_add(self.producer_expiration_ms);
-            self.set_producer_timer(now, at_ms);
-        }
+        let at_ms = now.wall_ms.saturating_add(self.producer_expiration_ms);
+        self.watch_producer(now, at_ms);
     }
 
     /// A parked append is decided.

@@ -23,6 +23,18 @@ pub(super) struct Chores {
     resting: bool,
 }
 
+impl Chores {
+    /// Whether a partition waits for its next look.
+    pub(super) fn are_timed(&self) -> bool {
+        !self.timed.is_empty()
+    }
+
+    /// The partitions that do.
+    pub(super) fn timed(&self) -> impl Iterator<Item = PartitionId> {
+        self.timed.keys().copied()
+    }
+}
+
 impl<W: World, R> Shard<W, R> {
     /// Sets or moves a partition's next look.
     pub(super) fn time_chore(&mut self, id: PartitionId, due_ns: Option<u64>) {
@@ -41,6 +53,7 @@ impl<W: World, R> Shard<W, R> {
         if let Some(due_ns) = due_ns {
             let key = self.timers.add(due_ns, Timer::Chore(id));
             self.chores.timed.insert(id, key);
+            self.watch_clock();
         }
     }
 

@@ -25,6 +25,18 @@ pub(super) struct Cleaner {
     current: Option<PartitionId>,
 }
 
+impl Cleaner {
+    /// Whether a partition waits for its time.
+    pub(super) fn is_timed(&self) -> bool {
+        !self.timed.is_empty()
+    }
+
+    /// The partitions that do.
+    pub(super) fn timed(&self) -> impl Iterator<Item = PartitionId> {
+        self.timed.keys().copied()
+    }
+}
+
 impl<W: World, R> Shard<W, R> {
     /// Sets or moves the time at which a partition's log is dirty enough.
     pub(super) fn time_cleaning(&mut self, id: PartitionId, due_ns: Option<u64>) {
@@ -39,6 +51,7 @@ impl<W: World, R> Shard<W, R> {
         if let Some(due_ns) = due_ns.filter(|_| !self.cleaner.waiting.contains(&id)) {
             let key = self.timers.add(due_ns, Timer::Clean(id));
             self.cleaner.timed.insert(id, key);
+            self.watch_clock();
         }
     }
 

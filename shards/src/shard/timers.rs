@@ -21,6 +21,8 @@ pub(crate) enum Timer {
     Clean(PartitionId),
     /// Writes that waited for more have to start.
     WriteBehind,
+    /// The clocks may have parted.
+    Clock,
     /// Producers that were silent for long may be forgotten.
     ExpireProducers,
     /// The group coordinator's next deadline.

@@ -2,6 +2,7 @@
 //! cuts between any two steps. Owns the broker in a box; each module holds one family of tests.
 
 mod catalogue;
+mod clock;
 mod cluster;
 mod dirs;
 mod groups;

@@ -312,6 +312,33 @@ fn after_a_restart_the_age_is_read_from_the_time_index() {
 }
 
 #[test]
+fn what_could_not_be_read_once_is_read_by_the_next_look() {
+    let mut simulation = Simulation::new(9);
+    let world = simulation.world();
+    let config = TopicConfig {
+        retention_ms: Some(HOUR_MS),
+        ..config()
+    };
+    let (rig, bases) = simulation.run(async {
+        let rig = open(&world, &config, RecoveryHint::default()).await;
+        fill(&rig, 2, |at| at).await;
+        let bases = sealed(&rig);
+        let hint = clean(&rig.close().await.expect("closes"));
+        (open(&world, &config, hint).await, bases)
+    });
+    simulation
+        .faults()
+        .script(Operation::Read, ".timeindex", 0, Fault::Broken);
+    simulation.run(async {
+        look(&world, &rig).await;
+        assert_eq!((log_start(&rig), sealed(&rig)), (0, bases));
+        // Nothing is appended.
+        next_look(&world, &rig).await;
+        assert_eq!(log_start(&rig), rig.log_end());
+    });
+}
+
+#[test]
 fn a_rename_that_fails_is_finished_by_the_next_start() {
     let mut simulation = Simulation::new(7);
     let world = simulation.world();
