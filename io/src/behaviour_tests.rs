@@ -5,8 +5,9 @@
 use crate::append::{AppendError, AppendFile, AppendOptions, SyncMethod, SyncMode};
 use crate::mapping::Mapping;
 use crate::simulated::Random;
-use crate::storage::{BLOCK_BYTES, BlockBuffer, File};
+use crate::storage::{BLOCK_BYTES, BlockBuffer, File, Preparation};
 use crate::world::{OpenMode, OpenOptions, World};
+use futures_util::FutureExt;
 use std::io;
 use std::path::Path;
 
@@ -154,6 +155,21 @@ pub(crate) async fn append_arrives<W: World>(world: &W, dir: &Path, seed: u64) {
 }
 
 /// Reads at any position and length, also far behind the end and longer than a piece.
+/// Whoever was slower to open a resting file takes what the faster one has made of it.
+pub(crate) async fn a_resting_file_may_grow_while_it_is_opened<W: World>(world: &W, dir: &Path) {
+    let path = dir.join("resting");
+    let content = pattern(0, 2 * BLOCK_BYTES);
+    world.write_file_atomic(&path, &content).await.unwrap();
+    let file = world.resting_file(&path, OpenMode::ReadWrite, content.len() as u64);
+    let mut read = std::pin::pin!(file.read_at(10, 5_000));
+    assert!(read.as_mut().now_or_never().is_none(), "it is being opened");
+    let (position, len) = (content.len() as u64, BLOCK_BYTES as u64);
+    let grown = file.prepare(position, len, Preparation::ZeroNow).await;
+    grown.unwrap();
+    assert_eq!(read.await.unwrap(), content[10..5_010]);
+    assert_eq!(file.len(), position + len);
+}
+
 pub(crate) async fn reads_are_clamped<W: World>(world: &W, dir: &Path) {
     let path = dir.join("reads");
     let file = world

@@ -87,17 +87,18 @@ impl DirectFile {
         }
         let path = self.resting.as_deref().ok_or(io::ErrorKind::NotFound)?;
         let (file, len) = self.world.open_dma(path, self.options).await?;
+        if let Some(opened) = self.opened.get() {
+            // Another use was faster, and may have made the file longer since.
+            file.close().await.map_err(io::Error::from)?;
+            return Ok(opened);
+        }
         let expected = self.len.get();
         if len != expected {
             drop(file.close().await);
             let what = format!("{} has {len} bytes, not {expected}", path.display());
             return Err(io::Error::new(io::ErrorKind::InvalidData, what));
         }
-        if let Err(second) = self.opened.set(file) {
-            // Another use was faster.
-            second.close().await.map_err(io::Error::from)?;
-        }
-        self.opened.get().ok_or(io::ErrorKind::NotFound.into())
+        Ok(self.opened.get_or_init(|| file))
     }
 
     /// A descriptor of its own for a helper thread, which may outlive this file.

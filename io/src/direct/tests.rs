@@ -36,6 +36,7 @@ fn behaves_as_every_world() {
     on_shard(|world, dir| async move {
         behaviour::append_arrives(&world, &dir, 1).await;
         behaviour::reads_are_clamped(&world, &dir).await;
+        behaviour::a_resting_file_may_grow_while_it_is_opened(&world, &dir).await;
         behaviour::directories_work(&world, &dir).await;
         behaviour::mappings_are_files(&world, &dir).await;
     });

@@ -22,6 +22,7 @@ fn behaves_as_every_world() {
             world.create_dir_all(dir).await.unwrap();
             behaviour::append_arrives(&world, dir, seed).await;
             behaviour::reads_are_clamped(&world, dir).await;
+            behaviour::a_resting_file_may_grow_while_it_is_opened(&world, dir).await;
             behaviour::directories_work(&world, dir).await;
             behaviour::mappings_are_files(&world, dir).await;
         });
