@@ -377,8 +377,8 @@ impl World for DirectWorld {
             .await
     }
 
-    async fn write_file_atomic(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        let (path, content) = (path.to_owned(), content.to_vec());
+    async fn write_bytes_atomic(&self, path: &Path, content: Bytes) -> io::Result<()> {
+        let path = path.to_owned();
         self.on_helper(move || names::write_file_atomic(&path, &content))
             .await
     }

@@ -158,7 +158,13 @@ pub trait World: Clone + 'static {
 
     /// Replaces `path` by `content`: whatever happens, afterwards it holds all of the old bytes or
     /// all of the new ones. Uses `<path>.tmp`, which a crash may leave behind.
-    async fn write_file_atomic(&self, path: &Path, content: &[u8]) -> io::Result<()>;
+    async fn write_file_atomic(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let content = Bytes::copy_from_slice(content);
+        self.write_bytes_atomic(path, content).await
+    }
+
+    /// As [`World::write_file_atomic`], without a copy: for content that a shard has no time to copy.
+    async fn write_bytes_atomic(&self, path: &Path, content: Bytes) -> io::Result<()>;
 
     /// As [`World::write_file_atomic`], but durable only with the next [`World::sync_file_system`]:
     /// until then a power cut may leave either content, none, or a part. For files that can be made anew.

@@ -180,10 +180,17 @@ impl<W: World> Driver<W> {
             Effect::Rest => self.rest(Done::Rested),
             Effect::RestFromChores => self.rest(Done::RestedFromChores),
             Effect::RememberRest => self.rest(Done::RememberRested),
-            Effect::WriteRemembered { path, bytes } => self.spawn(move |driver| async move {
-                let result = driver.inner.world.write_file_atomic(&path, &bytes).await;
-                driver.done(Done::RememberedWritten(result));
-            }),
+            Effect::WriteRemembered { path, writer, logs } => {
+                self.spawn(move |driver| async move {
+                    let world = &driver.inner.world;
+                    let bytes = world.compute(move || writer.to_bytes(&logs)).await;
+                    let result = match bytes {
+                        Ok(bytes) => world.write_bytes_atomic(&path, bytes.into()).await,
+                        Err(error) => Err(error),
+                    };
+                    driver.done(Done::RememberedWritten(result));
+                })
+            }
             Effect::GroupRead(job) => self.spawn_read(job, Done::GroupRead),
             Effect::GroupRest => self.rest(Done::GroupRested),
             Effect::Loaded(result) => self.loaded(result),

@@ -95,6 +95,9 @@ pub const REMEMBER_LATER_MAX: u64 = 8;
 /// Logs that one slice of a checkpoint tells of: some microseconds each.
 pub const REMEMBERED_PER_SLICE: usize = 16;
 
+/// Logs that one slice looks up once more before a checkpoint is written.
+pub const CONFIRMED_PER_SLICE: usize = 128;
+
 /// Bytes of a checkpoint file or of another small file of the data directory that is read.
 pub const SMALL_FILE_BYTES_MAX: usize = 64 * 1024 * 1024;
 

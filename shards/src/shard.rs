@@ -42,6 +42,7 @@ use crate::partition::{
 };
 use crate::placement::shard_of;
 use crate::purgatory::{Purgatory, Watch};
+use crate::remembered_logs::Writer;
 use crate::request::{
     DeleteRecordsPart, DeleteRecordsResult, EpochAnswer, EpochQuery, LogDescription, LogScope,
     PartitionId, Reply, Request,
@@ -108,7 +109,8 @@ pub(crate) enum Effect<W: World, R> {
     /// Writes the checkpoint of this shard's logs.
     WriteRemembered {
         path: PathBuf,
-        bytes: Vec<u8>,
+        writer: Writer,
+        logs: Vec<(PartitionId, Vec<u8>)>,
     },
     /// Reads a partition of `__consumer_offsets` for the group coordinator.
     GroupRead(ReadJob<W>),

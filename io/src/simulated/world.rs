@@ -198,7 +198,7 @@ impl World for SimulatedWorld {
         })
     }
 
-    async fn write_file_atomic(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+    async fn write_bytes_atomic(&self, path: &Path, content: Bytes) -> io::Result<()> {
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(".tmp");
         let temporary = PathBuf::from(temporary);
@@ -207,7 +207,7 @@ impl World for SimulatedWorld {
         file.set_len(0).await?;
         let mut buffer = file.buffer(content.len());
         buffer.as_mut_slice().fill(0);
-        buffer.as_mut_slice()[..content.len()].copy_from_slice(content);
+        buffer.as_mut_slice()[..content.len()].copy_from_slice(&content);
         file.write_at(buffer, 0).await?;
         file.sync_data().await?;
         file.set_len(content.len() as u64).await?;

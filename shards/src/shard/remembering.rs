@@ -11,8 +11,11 @@ use chronik_io::World;
 
 use super::{Effect, Shard, Slot};
 use crate::catalog::METADATA_PARTITION;
-use crate::limits::{REMEMBER_LATER_MAX, REMEMBER_SHARE, REMEMBERED_PER_SLICE};
-use crate::remembered_logs::Writer;
+use crate::limits::{
+    CONFIRMED_PER_SLICE, REMEMBER_LATER_MAX, REMEMBER_SHARE, REMEMBERED_PER_SLICE,
+};
+use crate::partition::Partition;
+use crate::remembered_logs::{ENTRY_BYTES, Writer};
 use crate::request::PartitionId;
 
 /// See the module's text.
@@ -36,6 +39,9 @@ struct UnderWay {
     /// These are told of up to here, and not yet written so far.
     unwritten: BTreeMap<PartitionId, i64>,
     told: BTreeMap<PartitionId, Vec<u8>>,
+    /// Everything is told of and written: `told` moves to `confirmed`.
+    confirming: bool,
+    confirmed: Vec<(PartitionId, Vec<u8>)>,
 }
 
 impl Remembering {
@@ -75,7 +81,7 @@ impl<W: World, R> Shard<W, R> {
             return;
         }
         if remembering.under_way.is_some() || self.stopping.is_some() {
-            return self.write_remembered();
+            return self.give_up_waiting();
         }
         remembering.appended_bytes = 0;
         let ids = self.partitions.keys().copied();
@@ -92,8 +98,11 @@ impl<W: World, R> Shard<W, R> {
             let Some(under_way) = &mut self.remembering.under_way else {
                 return;
             };
+            if under_way.confirming {
+                return self.confirm_some();
+            }
             let Some(id) = under_way.left.pop_front() else {
-                return self.write_remembered();
+                return self.give_up_waiting();
             };
             self.tell(id);
         }
@@ -124,47 +133,76 @@ impl<W: World, R> Shard<W, R> {
         let Some(under_way) = &mut self.remembering.under_way else {
             return;
         };
-        let waited_for = under_way.closing.remove(&id);
-        if waited_for {
+        if under_way.closing.remove(&id) {
             self.tell(id);
-        } else if !under_way.unwritten.contains_key(&id) {
-            return;
+        } else {
+            let Some(end) = under_way.unwritten.get(&id).copied() else {
+                return;
+            };
+            let partition = online(&self.partitions, id);
+            if partition.is_some_and(|partition| !partition.holds(end)) {
+                return;
+            }
+            under_way.unwritten.remove(&id);
         }
-        self.write_remembered();
+        self.confirm_if_written();
     }
 
-    /// Writes the file once all it tells of is in the logs' files.
-    fn write_remembered(&mut self) {
+    /// What goes or fails is not waited for.
+    fn give_up_waiting(&mut self) {
+        let Some(under_way) = &mut self.remembering.under_way else {
+            return;
+        };
+        let partitions = &self.partitions;
+        under_way
+            .closing
+            .retain(|id| online(partitions, *id).is_some());
+        under_way.unwritten.retain(|id, end| {
+            online(partitions, *id).is_some_and(|partition| !partition.holds(*end))
+        });
+        self.confirm_if_written();
+    }
+
+    /// Once all logs are told of and in their files: what is told is looked up once more, and written.
+    fn confirm_if_written(&mut self) {
+        let Some(under_way) = &mut self.remembering.under_way else {
+            return;
+        };
+        let waits = !under_way.closing.is_empty() || !under_way.unwritten.is_empty();
+        if !waits && under_way.left.is_empty() && !under_way.confirming {
+            under_way.confirming = true;
+            self.effects.push(Effect::RememberRest);
+        }
+    }
+
+    /// The next slice of what is told: logs that failed meanwhile are left out. The file is written
+    /// behind the last.
+    fn confirm_some(&mut self) {
         let (Some(under_way), Some(writer)) =
             (&mut self.remembering.under_way, self.remembering.writer)
         else {
             return;
         };
-        let partitions = &self.partitions;
-        let usable = |id: &PartitionId| match partitions.get(id) {
-            Some(Slot::Online(partition)) if partition.is_online() => Some(partition),
-            _ => None,
-        };
-        under_way.closing.retain(|id| usable(id).is_some());
-        under_way
-            .unwritten
-            .retain(|id, end| usable(id).is_some_and(|partition| !partition.holds(*end)));
-        let waits = !under_way.closing.is_empty() || !under_way.unwritten.is_empty();
-        if waits || !under_way.left.is_empty() {
-            return;
+        for _ in 0..CONFIRMED_PER_SLICE {
+            let Some((id, log)) = under_way.told.pop_first() else {
+                let logs = std::mem::take(&mut under_way.confirmed);
+                self.remembering.under_way = None;
+                return self.write_checkpoint(writer, logs);
+            };
+            if online(&self.partitions, id).is_some() {
+                under_way.confirmed.push((id, log));
+            }
         }
-        let told = std::mem::take(&mut under_way.told);
-        let told = told.iter().filter(|(id, _)| usable(id).is_some());
-        let bytes = writer.to_bytes(told.map(|(id, log)| (*id, log.as_slice())));
-        self.remembering.under_way = None;
-        self.write_checkpoint(writer, bytes);
+        self.effects.push(Effect::RememberRest);
     }
 
-    fn write_checkpoint(&mut self, writer: Writer, bytes: Vec<u8>) {
-        self.remembering.last_bytes = bytes.len() as u64;
+    fn write_checkpoint(&mut self, writer: Writer, logs: Vec<(PartitionId, Vec<u8>)>) {
+        let sizes = logs.iter().map(|(_, log)| log.len() + ENTRY_BYTES);
+        self.remembering.last_bytes = sizes.sum::<usize>() as u64;
         self.remembering.writing = true;
         let path = writer.path(self.dirs.first(), self.index);
-        self.effects.push(Effect::WriteRemembered { path, bytes });
+        self.effects
+            .push(Effect::WriteRemembered { path, writer, logs });
     }
 
     pub(super) fn remembered_written(&mut self, result: std::io::Result<()>) {
@@ -177,11 +215,21 @@ impl<W: World, R> Shard<W, R> {
     }
 
     /// Writes what the closed logs are to the file, if this run has one.
-    pub(super) fn remember_closed(&mut self, logs: &[(PartitionId, Vec<u8>)]) {
+    pub(super) fn remember_closed(&mut self, logs: Vec<(PartitionId, Vec<u8>)>) {
         self.remembering.under_way = None;
         if let (Some(writer), false) = (self.remembering.writer, logs.is_empty()) {
-            let bytes = writer.to_bytes(logs.iter().map(|(id, log)| (*id, log.as_slice())));
-            self.write_checkpoint(writer, bytes);
+            self.write_checkpoint(writer, logs);
         }
+    }
+}
+
+/// A partition whose log goes on.
+fn online<W: World>(
+    partitions: &BTreeMap<PartitionId, Slot<W>>,
+    id: PartitionId,
+) -> Option<&Partition<W>> {
+    match partitions.get(&id) {
+        Some(Slot::Online(partition)) if partition.is_online() => Some(partition),
+        _ => None,
     }
 }

@@ -166,7 +166,7 @@ impl<W: World, R> Shard<W, R> {
         }
         if !std::mem::replace(&mut stopping.is_remembered, true) {
             let logs = std::mem::take(&mut stopping.remembered);
-            self.remember_closed(&logs);
+            self.remember_closed(logs);
         }
         let Some(stopping) = self
             .stopping
