@@ -18,6 +18,7 @@ mod scan;
 mod validate;
 mod varint;
 mod walk;
+mod whole;
 
 pub use attributes::{Attributes, TimestampType};
 pub use batch::{CheckedBatch, crc32c};
