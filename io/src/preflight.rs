@@ -1,17 +1,22 @@
 //! Start-up checks: what has to be true of the machine, and how to mend it where it is not.
 //!
-//! Owns the checks, the lock of a data directory and the raising of the descriptor limit. Each
-//! finding is one sentence. Runs on the starting thread before there are shards; `chronik doctor`
-//! prints the same findings. Never changes anything except that limit.
+//! Owns the checks and the raising of the descriptor limit; the lock of a data directory is in `lock`.
+//! Each finding is one sentence. Runs on the starting thread before there are shards; `chronik doctor`
+//! prints the same findings. Changes nothing but that limit, and where it is to write a data directory,
+//! that for a moment.
+
+mod lock;
+
+pub use lock::DirectoryLock;
 
 use crate::storage::BLOCK_BYTES;
 use glommio::{LocalExecutorBuilder, Placement};
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{Access, Mode, OFlags};
 use rustix::net::sockopt::set_socket_reuseaddr;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 use rustix::process::{Resource, Rlimit};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::fs;
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -56,8 +61,10 @@ impl Finding {
 /// What a broker is about to use.
 #[derive(Clone, Debug, Default)]
 pub struct Preflight {
-    /// Directories it will write to; created if missing.
+    /// Directories it will write to.
     pub directories: Vec<PathBuf>,
+    /// Whether the check may write there, and create what is missing.
+    pub may_write: bool,
     /// Addresses it will listen on.
     pub addresses: Vec<SocketAddr>,
     /// Descriptors it expects to need; a lower limit is a warning.
@@ -73,7 +80,9 @@ impl Preflight {
             let sentence = "/proc is not mounted, and files are opened through it: mount it";
             findings.push(Finding::new("proc", Verdict::Refused, sentence));
         }
-        findings.extend(self.directories.iter().map(|path| check_directory(path)));
+        let may_write = self.may_write;
+        let directories = self.directories.iter();
+        findings.extend(directories.map(|path| check_directory(path, may_write)));
         findings.extend(self.addresses.iter().map(|address| check_address(*address)));
         findings
     }
@@ -160,9 +169,13 @@ fn check_io_uring() -> Finding {
     }
 }
 
-fn check_directory(path: &Path) -> Finding {
+fn check_directory(path: &Path, may_write: bool) -> Finding {
     let subject = path.display().to_string();
-    match try_directory(path) {
+    let tried = match may_write {
+        true => try_directory(path),
+        false => look_at_directory(path),
+    };
+    match tried {
         Ok(true) => Finding::new(subject, Verdict::Fine, "writable, with direct I/O"),
         Ok(false) => {
             let sentence = "the file system has no direct I/O (tmpfs?), so data goes through the \
@@ -180,6 +193,23 @@ fn check_directory(path: &Path) -> Finding {
             );
             Finding::new(subject, Verdict::Refused, sentence)
         }
+    }
+}
+
+/// Says whether files could be created and opened for direct I/O, by asking only.
+fn look_at_directory(path: &Path) -> io::Result<bool> {
+    let found = path.ancestors().find(|ancestor| ancestor.exists());
+    let found = found.unwrap_or(Path::new("/"));
+    rustix::fs::access(found, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)?;
+    if !found.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    let mut files = fs::read_dir(found)?.flatten();
+    let file = files.find(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
+    let flags = OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC;
+    match file.map(|file| rustix::fs::open(file.path(), flags, Mode::empty())) {
+        Some(Err(rustix::io::Errno::INVAL)) => Ok(false),
+        _ => Ok(true),
     }
 }
 
@@ -237,51 +267,9 @@ fn check_address(address: SocketAddr) -> Finding {
     }
 }
 
-/// The exclusive lock of a data directory; held until dropped, and by no dead process.
-#[derive(Debug)]
-pub struct DirectoryLock {
-    _file: File,
-}
-
-impl DirectoryLock {
-    /// Locks `path`, a file that is created if missing and names the holder's process id.
-    ///
-    /// # Errors
-    /// `WouldBlock` with one sentence if another process holds it; otherwise those of the file.
-    pub fn acquire(path: &Path) -> io::Result<DirectoryLock> {
-        let mut how = OpenOptions::new();
-        let mut file = how
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::AGAIN) => {
-                let mut holder = String::new();
-                // Only for the message, and only a process id is expected.
-                let _ = file.take(32).read_to_string(&mut holder);
-                let holder = holder.trim();
-                let message = format!(
-                    "{} is held by process {}: stop that process, or choose another data directory",
-                    path.display(),
-                    if holder.is_empty() { "unknown" } else { holder },
-                );
-                return Err(io::Error::new(io::ErrorKind::WouldBlock, message));
-            }
-            Err(error) => return Err(error.into()),
-        }
-        file.set_len(0)?;
-        file.rewind()?;
-        writeln!(file, "{}", std::process::id())?;
-        Ok(DirectoryLock { _file: file })
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{DirectoryLock, Preflight, Verdict};
+    use super::{Preflight, Verdict};
     use crate::net::Listener;
 
     #[test]
@@ -293,6 +281,7 @@ mod tests {
         let preflight = Preflight {
             directories: vec![dir.path().join("not/yet")],
             addresses: vec![address],
+            may_write: true,
             descriptors: 0,
         };
         let findings = preflight.check();
@@ -313,12 +302,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let taken = Listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
         std::fs::write(dir.path().join("file"), b"").unwrap();
-        let preflight = Preflight {
+        let mut preflight = Preflight {
             directories: vec![dir.path().join("file/below")],
             addresses: vec![taken.address(), ([192, 0, 2, 1], 1).into()],
+            may_write: false,
             descriptors: u64::MAX,
         };
-        let findings = preflight.check();
+        let mut findings = preflight.check();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        for finding in &findings {
+            assert!(
+                finding.subject != preflight.directories[0].display().to_string()
+                    || finding.verdict == Verdict::Refused,
+                "{finding:?}"
+            );
+        }
+        preflight.may_write = true;
+        findings = preflight.check();
         let of = |subject: &str| findings.iter().find(|f| f.subject == subject).unwrap();
         for (subject, verdict, mend) in [
             (
@@ -343,21 +343,5 @@ mod tests {
             assert!(finding.sentence.contains(mend), "{finding:?}");
             assert!(!finding.sentence.contains('\n'));
         }
-    }
-
-    #[test]
-    fn a_directory_has_one_owner() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("lock");
-        let lock = DirectoryLock::acquire(&path).unwrap();
-        let refused = DirectoryLock::acquire(&path).unwrap_err();
-        assert_eq!(refused.kind(), std::io::ErrorKind::WouldBlock);
-        assert!(
-            refused
-                .to_string()
-                .contains(&format!("process {}:", std::process::id()))
-        );
-        drop(lock);
-        DirectoryLock::acquire(&path).unwrap();
     }
 }
