@@ -10,7 +10,7 @@ use chronik_protocol::messages::api_versions_response::{
 };
 use chronik_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
 use chronik_protocol::versions::{ADVERTISED, ApiRange};
-use chronik_protocol::{ApiKey, ErrorCode};
+use chronik_protocol::{ApiKey, ErrorCode, Str};
 use tracing::debug;
 
 use super::call::Call;
@@ -57,9 +57,13 @@ pub(super) fn handle<W: World>(
             ..SupportedFeatureKey::default()
         })
         .collect();
+    let kraft_version = (Str::from_static("kraft.version"), image.kraft_version());
+    let quorum = Some(&kraft_version).filter(|(_, level)| *level > 0);
+    let quorum = quorum.map(|(name, level)| (name, level));
     let finalized_features = image
         .features
         .iter()
+        .chain(quorum)
         .map(|(name, level)| FinalizedFeatureKey {
             name: name.clone(),
             max_version_level: *level,

@@ -1,18 +1,21 @@
 //! Metadata records to and from batches, as Kafka's raft layer frames them: plain v2 batches, no
 //! compression, null keys, no headers, every record at the batch's own time.
 //!
-//! Pure. Owns the record versions that are written; what records mean is in `replay`.
+//! Pure. What records mean is in `replay`, which versions of them are written in `versions`.
 
 use bytes::Bytes;
-use chronik_protocol::codec::{EncodeError, Message, Writer};
+use chronik_protocol::codec::{DecodeError, EncodeError, Message, Writer};
 use chronik_protocol::messages::{
-    LeaderChangeMessage, SnapshotFooterRecord, SnapshotHeaderRecord, leader_change_message,
+    KRaftVersionRecord, LeaderChangeMessage, SnapshotFooterRecord, SnapshotHeaderRecord,
+    leader_change_message,
 };
 use chronik_protocol::record::{
-    BatchBuilder, BatchError, CheckedBatch, ControlType, NewRecord, RecordLimits,
+    BatchBuilder, BatchError, CheckedBatch, ControlRecord, ControlType, NewRecord, RecordLimits,
 };
 use chronik_protocol::records_of::MetadataRecord;
 
+use super::quorum::Quorum;
+use super::versions::MetadataVersion;
 use crate::limits::{METADATA_BATCH_BYTES_MAX, METADATA_BATCH_BYTES_TARGET};
 
 /// Why records could not be put into a batch, or read from one.
@@ -32,32 +35,31 @@ pub enum FramingError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A control record that cannot be read.
+    #[error("the control record at offset {offset} cannot be read: {source}")]
+    Control {
+        /// Of its batch.
+        offset: i64,
+        /// What is wrong with it.
+        source: DecodeError,
+    },
     /// More than one atomic change may hold.
     #[error("the change has {0} bytes of metadata records, more than one batch may hold")]
     TooLarge(usize),
 }
 
-/// The version each record is written in at `metadata.version` 4.3-IV0 (`MetadataVersion`).
-fn version_of(record: &MetadataRecord) -> i16 {
-    match record {
-        MetadataRecord::RegisterBroker(_) => 4,
-        MetadataRecord::Partition(_) | MetadataRecord::PartitionChange(_) => 2,
-        MetadataRecord::BrokerRegistrationChange(_) => 3,
-        _ => 0,
-    }
-}
-
-/// Frames a change that counts as a whole or not at all.
+/// Frames a change that counts as a whole or not at all, as a log of `version` has it.
 ///
 /// # Errors
 /// See [`FramingError`]; [`FramingError::TooLarge`] above the batch size Kafka reads.
 pub(crate) fn atomic_batch(
+    version: MetadataVersion,
     records: &[MetadataRecord],
     now_ms: i64,
 ) -> Result<CheckedBatch, FramingError> {
     let mut builder = BatchBuilder::new(0);
     for record in records {
-        push(&mut builder, record, now_ms)?;
+        push(&mut builder, version, record, now_ms)?;
     }
     if builder.records_bytes() > METADATA_BATCH_BYTES_MAX {
         return Err(FramingError::TooLarge(builder.records_bytes()));
@@ -67,10 +69,12 @@ pub(crate) fn atomic_batch(
 
 fn push(
     builder: &mut BatchBuilder,
+    version: MetadataVersion,
     record: &MetadataRecord,
     now_ms: i64,
 ) -> Result<(), FramingError> {
-    let value = record.encode(version_of(record))?;
+    let (record, version) = version.fit(record);
+    let value = record.encode(version)?;
     builder.push(&NewRecord {
         timestamp: now_ms,
         value: Some(&value),
@@ -81,9 +85,9 @@ fn push(
 
 /// Frames records that need not be atomic: the next batch, and how many records went into it.
 pub(super) fn some_batch(
+    version: MetadataVersion,
     records: &[MetadataRecord],
-    base_offset: i64,
-    leader_epoch: i32,
+    (base_offset, leader_epoch): (i64, i32),
     now_ms: i64,
 ) -> Result<(CheckedBatch, usize), FramingError> {
     let mut builder = BatchBuilder::new(base_offset).leader_epoch(leader_epoch);
@@ -92,7 +96,7 @@ pub(super) fn some_batch(
         if builder.records_bytes() >= METADATA_BATCH_BYTES_TARGET {
             break;
         }
-        push(&mut builder, record, now_ms)?;
+        push(&mut builder, version, record, now_ms)?;
         taken += 1;
     }
     Ok((builder.build()?, taken))
@@ -111,11 +115,14 @@ pub(super) fn leader_change(node_id: i32, now_ms: i64) -> Result<CheckedBatch, F
         granting_voters: vec![voter()],
         ..LeaderChangeMessage::default()
     };
-    control(ControlType::LeaderChange, &message, 0, -1, now_ms)
+    let record = (ControlType::LeaderChange, encoded(&message)?);
+    control(&[record], (0, -1), now_ms)
 }
 
-/// Begins a snapshot; `log_timestamp_ms` is the append time of the last record in it.
+/// Begins a snapshot, with what is to be known of the quorum; `log_timestamp_ms` is the append time of
+/// the last record in it.
 pub(super) fn snapshot_header(
+    quorum: &Quorum,
     leader_epoch: i32,
     log_timestamp_ms: i64,
     now_ms: i64,
@@ -125,13 +132,19 @@ pub(super) fn snapshot_header(
         last_contained_log_timestamp: log_timestamp_ms,
         ..SnapshotHeaderRecord::default()
     };
-    control(
-        ControlType::SnapshotHeader,
-        &message,
-        0,
-        leader_epoch,
-        now_ms,
-    )
+    let mut records = vec![(ControlType::SnapshotHeader, encoded(&message)?)];
+    if quorum.version > 0 {
+        let version = KRaftVersionRecord {
+            version: 0,
+            kraft_version: quorum.version,
+            ..KRaftVersionRecord::default()
+        };
+        records.push((ControlType::KRaftVersion, encoded(&version)?));
+    }
+    if let Some(voters) = &quorum.voters {
+        records.push((ControlType::KRaftVoters, encoded(voters)?));
+    }
+    control(&records, (0, leader_epoch), now_ms)
 }
 
 /// Ends a snapshot: without it the file is not whole.
@@ -144,36 +157,51 @@ pub(super) fn snapshot_footer(
         version: 0,
         ..SnapshotFooterRecord::default()
     };
-    control(
-        ControlType::SnapshotFooter,
-        &message,
-        base_offset,
-        leader_epoch,
-        now_ms,
-    )
+    let record = (ControlType::SnapshotFooter, encoded(&message)?);
+    control(&[record], (base_offset, leader_epoch), now_ms)
+}
+
+/// A message of version 0 by itself.
+fn encoded(message: &impl Message) -> Result<Bytes, FramingError> {
+    let mut writer = Writer::new();
+    message.encode(&mut writer, 0)?;
+    Ok(writer.into_bytes())
 }
 
 fn control(
-    kind: ControlType,
-    message: &impl Message,
-    base_offset: i64,
-    leader_epoch: i32,
+    records: &[(ControlType, Bytes)],
+    (base_offset, leader_epoch): (i64, i32),
     now_ms: i64,
 ) -> Result<CheckedBatch, FramingError> {
-    let mut writer = Writer::new();
-    message.encode(&mut writer, 0)?;
-    let (key, value) = (kind.key(), writer.into_bytes());
     let mut builder = BatchBuilder::new(base_offset)
         .leader_epoch(leader_epoch)
         .control();
-    let record = NewRecord {
-        timestamp: now_ms,
-        key: Some(&key),
-        value: Some(&value),
-        ..NewRecord::default()
-    };
-    builder.push(&record)?;
+    for (kind, value) in records {
+        let key = kind.key();
+        let record = NewRecord {
+            timestamp: now_ms,
+            key: Some(&key),
+            value: Some(value),
+            ..NewRecord::default()
+        };
+        builder.push(&record)?;
+    }
     Ok(builder.build()?)
+}
+
+/// The records of a control batch; nothing of a data batch.
+///
+/// # Errors
+/// When one is no control record.
+pub(super) fn read_control(batch: &CheckedBatch) -> Result<Vec<ControlRecord>, FramingError> {
+    if !batch.header.is_control() {
+        return Ok(Vec::new());
+    }
+    let mut records = Vec::new();
+    for (index, record) in (0..).zip(batch.records(&RecordLimits::default())?) {
+        records.push(ControlRecord::from_record(index, &record?)?);
+    }
+    Ok(records)
 }
 
 /// The records of a data batch with their offsets; nothing of a control batch.

@@ -1,10 +1,10 @@
-//! `meta.properties` and `quorum-state`: who a data directory belongs to, and its last epoch.
+//! `meta.properties`: who a data directory belongs to.
 //!
-//! Owns the two files' formats, which are Kafka's. Runs on the designated shard at start; never
+//! Owns the file's format, which is Kafka's. Runs on the designated shard at start; never
 //! changes a directory that belongs to somebody else.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 
 use chronik_io::World;
@@ -16,8 +16,15 @@ const FILE_BYTES_MAX: usize = 64 * 1024;
 /// The name of the file that identifies a data directory.
 pub(crate) const META_PROPERTIES: &str = "meta.properties";
 
-/// The name of the file with the metadata quorum's last epoch, inside the metadata log's directory.
-pub(crate) const QUORUM_STATE: &str = "quorum-state";
+/// The node that a data directory belongs to, as far as its `meta.properties` can be read. For settings,
+/// before there is a shard; blocks the thread.
+pub fn node_id_of(directory: &Path) -> Option<i32> {
+    let file = std::fs::File::open(directory.join(META_PROPERTIES)).ok()?;
+    let mut text = String::new();
+    let mut content = file.take(FILE_BYTES_MAX as u64);
+    content.read_to_string(&mut text).ok()?;
+    parse(&text).ok().map(|identity| identity.node_id)
+}
 
 /// Whose a data directory is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,28 +66,41 @@ impl DirectoryIdentity {
         node_id: i32,
         cluster_id: Option<&Str>,
     ) -> Result<DirectoryIdentity, IdentityError> {
-        let path = directory.join(META_PROPERTIES);
-        match world.read_file(&path, FILE_BYTES_MAX).await {
-            Ok(content) => {
-                let found = parse(&String::from_utf8_lossy(&content), world.random_u128())?;
-                found.check(node_id, cluster_id)?;
-                Ok(found)
+        if let Some((found, has_id)) = read(world, directory).await? {
+            found.check(node_id, cluster_id)?;
+            if !has_id {
+                found.store(world, directory).await?;
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let fresh = DirectoryIdentity {
-                    cluster_id: cluster_id.cloned().unwrap_or_else(|| {
-                        Str::from(Uuid::from_random(world.random_u128()).to_string())
-                    }),
-                    node_id,
-                    directory_id: Uuid::from_random(world.random_u128()),
-                };
-                world
-                    .write_file_atomic(&path, fresh.to_text().as_bytes())
-                    .await?;
-                Ok(fresh)
-            }
-            Err(error) => Err(error.into()),
+            return Ok(found);
         }
+        let fresh = DirectoryIdentity {
+            cluster_id: cluster_id
+                .cloned()
+                .unwrap_or_else(|| Str::from(Uuid::from_random(world.random_u128()).to_string())),
+            node_id,
+            directory_id: Uuid::from_random(world.random_u128()),
+        };
+        fresh.store(world, directory).await?;
+        Ok(fresh)
+    }
+
+    /// Reads the identity of `directory`; `None` when it has none. One without an id of its own (Kafka
+    /// before 3.7) is given one that nobody remembers.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not of a KRaft node.
+    pub(crate) async fn load<W: World>(
+        world: &W,
+        directory: &Path,
+    ) -> Result<Option<DirectoryIdentity>, IdentityError> {
+        Ok(read(world, directory).await?.map(|(found, _)| found))
+    }
+
+    async fn store<W: World>(&self, world: &W, directory: &Path) -> Result<(), IdentityError> {
+        let path = directory.join(META_PROPERTIES);
+        Ok(world
+            .write_file_atomic(&path, self.to_text().as_bytes())
+            .await?)
     }
 
     fn check(&self, node_id: i32, cluster_id: Option<&Str>) -> Result<(), IdentityError> {
@@ -110,7 +130,33 @@ impl DirectoryIdentity {
     }
 }
 
-fn parse(text: &str, random: u128) -> Result<DirectoryIdentity, IdentityError> {
+/// What the file says, and whether it names the directory's id.
+async fn read<W: World>(
+    world: &W,
+    directory: &Path,
+) -> Result<Option<(DirectoryIdentity, bool)>, IdentityError> {
+    let path = directory.join(META_PROPERTIES);
+    match world.read_file(&path, FILE_BYTES_MAX).await {
+        Ok(content) => {
+            let text = String::from_utf8_lossy(&content);
+            let found = parse(&text)?;
+            let has_id = found.directory_id != Uuid::ZERO;
+            let random = Uuid::from_random(world.random_u128());
+            let directory_id = if has_id { found.directory_id } else { random };
+            Ok(Some((
+                DirectoryIdentity {
+                    directory_id,
+                    ..found
+                },
+                has_id,
+            )))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn parse(text: &str) -> Result<DirectoryIdentity, IdentityError> {
     let lines: BTreeMap<&str, &str> = text
         .lines()
         .map(str::trim)
@@ -135,7 +181,8 @@ fn parse(text: &str, random: u128) -> Result<DirectoryIdentity, IdentityError> {
     };
     let version = get("version", "version=1")?;
     if version != "1" {
-        return Err(unusable("version", version, "version=1 (KRaft)"));
+        let wanted = "version=1: it is of a Kafka that uses ZooKeeper; migrate that to KRaft first";
+        return Err(unusable("version", version, wanted));
     }
     let node_id = get("node.id", "a number")?;
     let node_id = node_id
@@ -147,82 +194,13 @@ fn parse(text: &str, random: u128) -> Result<DirectoryIdentity, IdentityError> {
         Some(id) => id
             .parse()
             .map_err(|_| unusable("directory.id", id, "a base64 id"))?,
-        None => Uuid::from_random(random),
+        None => Uuid::ZERO,
     };
     Ok(DirectoryIdentity {
         cluster_id,
         node_id,
         directory_id,
     })
-}
-
-/// The metadata quorum as this node last saw it (`QuorumStateData` v0 as JSON). It is a quorum of
-/// one, so that only the epoch is worth remembering.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct QuorumState {
-    leader_id: i32,
-    /// Never goes back.
-    pub(crate) leader_epoch: i32,
-}
-
-impl QuorumState {
-    /// This node leads since `leader_epoch`, alone.
-    pub(crate) fn leading(node_id: i32, leader_epoch: i32) -> QuorumState {
-        QuorumState {
-            leader_id: node_id,
-            leader_epoch,
-        }
-    }
-
-    fn parse(content: &[u8]) -> Option<QuorumState> {
-        let value: serde_json::Value = serde_json::from_slice(content).ok()?;
-        let number = |key: &str| i32::try_from(value.get(key)?.as_i64()?).ok();
-        Some(QuorumState {
-            leader_id: number("leaderId")?,
-            leader_epoch: number("leaderEpoch")?,
-        })
-    }
-
-    /// In Kafka's order of keys.
-    fn to_json(self) -> String {
-        let QuorumState {
-            leader_id,
-            leader_epoch,
-        } = self;
-        format!(
-            "{{\"clusterId\":\"\",\"leaderId\":{leader_id},\"leaderEpoch\":{leader_epoch},\
-             \"votedId\":-1,\"appliedOffset\":0,\"currentVoters\":[{{\"voterId\":{leader_id}}}],\
-             \"data_version\":0}}"
-        )
-    }
-
-    /// Reads the file of `directory`; `None` when it is missing or cannot be understood (the log's
-    /// own epochs then say enough).
-    pub(crate) async fn load<W: World>(
-        world: &W,
-        directory: &Path,
-    ) -> io::Result<Option<QuorumState>> {
-        let path = directory.join(QUORUM_STATE);
-        match world.read_file(&path, FILE_BYTES_MAX).await {
-            Ok(content) => {
-                let state = QuorumState::parse(&content);
-                if state.is_none() {
-                    tracing::warn!(path = %path.display(), "quorum state passed over");
-                }
-                Ok(state)
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Writes the file; durable when this returns.
-    pub(crate) async fn store<W: World>(&self, world: &W, directory: &Path) -> io::Result<()> {
-        let content = self.to_json();
-        world
-            .write_file_atomic(&directory.join(QUORUM_STATE), content.as_bytes())
-            .await
-    }
 }
 
 #[cfg(test)]
@@ -232,32 +210,23 @@ mod tests {
     /// Written by Kafka 4.3.1.
     const KAFKA_META: &str = "#\n#Sat Nov 21 17:23:22 UTC 2026\nnode.id=1\n\
         directory.id=HxYXXJN9VRTc7WjvTTEfeQ\nversion=1\ncluster.id=AAAAAAAAQACAAAAAAAAAAQ\n";
-    const KAFKA_QUORUM: &str = r#"{"clusterId":"","leaderId":1,"leaderEpoch":1,"votedId":-1,"appliedOffset":0,"currentVoters":[{"voterId":1}],"data_version":0}"#;
 
     #[test]
     fn kafkas_identity_is_read_and_ours_reads_the_same() {
-        let found = parse(KAFKA_META, 0).expect("Kafka's file");
+        let found = parse(KAFKA_META).expect("Kafka's file");
         assert_eq!(found.node_id, 1);
         assert_eq!(found.cluster_id, "AAAAAAAAQACAAAAAAAAAAQ");
         assert_eq!(found.directory_id.to_string(), "HxYXXJN9VRTc7WjvTTEfeQ");
-        assert_eq!(parse(&found.to_text(), 7).expect("our file"), found);
+        assert_eq!(parse(&found.to_text()).expect("our file"), found);
     }
 
     #[test]
     fn foreign_directories_are_refused() {
-        let found = parse(KAFKA_META, 0).expect("Kafka's file");
+        let found = parse(KAFKA_META).expect("Kafka's file");
         assert!(found.check(1, None).is_ok());
         assert!(found.check(2, None).is_err());
         assert!(found.check(1, Some(&Str::from("other"))).is_err());
-        assert!(parse("version=0\nbroker.id=1\ncluster.id=x\n", 0).is_err());
-        assert!(parse("", 0).is_err());
-    }
-
-    #[test]
-    fn quorum_state_is_kafkas_to_the_byte() {
-        let state = QuorumState::parse(KAFKA_QUORUM.as_bytes()).expect("Kafka's file");
-        assert_eq!(state, QuorumState::leading(1, 1));
-        assert_eq!(state.to_json(), KAFKA_QUORUM);
-        assert_eq!(QuorumState::parse(b"{}"), None);
+        assert!(parse("version=0\nbroker.id=1\ncluster.id=x\n").is_err());
+        assert!(parse("").is_err());
     }
 }

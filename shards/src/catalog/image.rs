@@ -10,6 +10,7 @@ use std::sync::Arc;
 use chronik_protocol::records_of::MetadataRecord;
 use chronik_protocol::{Str, Uuid};
 
+use super::quorum::Quorum;
 use super::replay::RetainedKey;
 use super::topic_config::{ConfigLayers, ConfigSynonym, TopicConfig};
 
@@ -34,6 +35,8 @@ pub struct Image {
     pub brokers: BTreeMap<i32, BrokerRegistration>,
     /// The broker's settings, apart from those of topics.
     pub broker_configs: Arc<BrokerConfigs>,
+    /// What the log says of the metadata quorum.
+    pub(crate) quorum: Quorum,
     /// First producer id that no block handed out so far contains.
     pub next_producer_id: i64,
     pub(super) topics: BTreeMap<Uuid, Arc<Topic>>,
@@ -41,7 +44,7 @@ pub struct Image {
     /// Settings of resources that are neither topic nor broker, by (resource type, name).
     pub(super) other_configs: BTreeMap<(i8, Str), BTreeMap<Str, Str>>,
     /// Records nobody here acts on, kept whole so that a snapshot loses nothing.
-    pub(super) retained: BTreeMap<RetainedKey, MetadataRecord>,
+    pub(crate) retained: BTreeMap<RetainedKey, MetadataRecord>,
     /// Topics whose effective settings are to be worked out before the image is shown.
     pub(super) stale: Stale,
 }
@@ -185,6 +188,7 @@ impl Image {
                 static_broker,
                 ..BrokerConfigs::default()
             }),
+            quorum: Quorum::default(),
             next_producer_id: 0,
             topics: BTreeMap::new(),
             ids_by_name: BTreeMap::new(),
@@ -192,6 +196,11 @@ impl Image {
             retained: BTreeMap::new(),
             stale: Stale::Only(BTreeSet::new()),
         }
+    }
+
+    /// The version of the metadata quorum's protocol: a feature level that stands in no feature record.
+    pub fn kraft_version(&self) -> i16 {
+        self.quorum.version
     }
 
     /// The topic of this name.

@@ -3,27 +3,32 @@
 //! Runs on the designated shard before anything is served. Afterwards the log is a partition like
 //! any other on that shard, and `shard::control` appends to it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chronik_io::World;
 use chronik_protocol::messages::{
-    FeatureLevelRecord, PartitionChangeRecord, RegisterControllerRecord,
+    AbortTransactionRecord, FeatureLevelRecord, PartitionChangeRecord, RegisterControllerRecord,
 };
 use chronik_protocol::record::CheckedBatch;
 use chronik_protocol::records_of::MetadataRecord;
 use chronik_protocol::{ErrorCode, Str, Uuid};
 
 use super::METADATA_PARTITION;
-use super::batches::{FramingError, atomic_batch, leader_change, read_batch, some_batch};
+use super::batches::{FramingError, atomic_batch, leader_change, some_batch};
 use super::create_topics::METADATA_TOPIC;
-use super::identity::{DirectoryIdentity, QuorumState};
+use super::identity::DirectoryIdentity;
 use super::image::{BrokerRegistration, Endpoint, Image};
-use super::replay::{LEADER_UNCHANGED, ReplayError, Transactions};
+use super::quorum::{LedEpoch, QuorumState};
+use super::reading::{Reading, bootstrap};
+use super::replay::{LEADER_UNCHANGED, ReplayError};
 use super::snapshot::{self, SnapshotId, registration_record};
 use super::topic_config::{CleanupPolicy, Durability, TopicConfig};
+use super::versions::{
+    GROUP_VERSION_FEATURE, METADATA_VERSION_FEATURE, MetadataVersion, unknown_level,
+};
 use crate::cache::BatchCache;
 use crate::limits::{METADATA_BATCH_BYTES_MAX, METADATA_READ_BYTES, METADATA_SEGMENT_BYTES};
 use crate::log::LogError;
@@ -35,16 +40,8 @@ use crate::partition::{
 use crate::request::{Acks, AppendPart, Isolation, ReadPart, ReadResult};
 use crate::write_behind::WriteBehind;
 
-/// `metadata.version` 4.3-IV0: what a log begun by us is written in.
-const METADATA_VERSION: i16 = 30;
-/// `group.version`: consumer groups of the new protocol (KIP-848).
-pub const GROUP_VERSION_FEATURE: &str = "group.version";
-/// The level at which they are on.
+/// The level of `group.version` at which consumer groups of the new protocol are on.
 const GROUP_VERSION: i16 = 1;
-/// The least `metadata.version` that goes with it (4.0-IV0).
-const METADATA_VERSION_OF_GROUPS: i16 = 22;
-/// The oldest `metadata.version` whose records are read (3.3-IV3).
-const METADATA_VERSION_MIN: i16 = 7;
 
 /// Why the catalogue cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -76,11 +73,8 @@ pub enum CatalogueError {
         snapshot_end: i64,
     },
     /// Written by a Kafka that is too old or too new.
-    #[error(
-        "the metadata log has metadata.version {0}; {METADATA_VERSION_MIN} to {METADATA_VERSION} \
-         can be read"
-    )]
-    MetadataVersion(i16),
+    #[error("the metadata log: {0}")]
+    Level(String),
 }
 
 /// The opened log and what it says.
@@ -91,6 +85,10 @@ pub(crate) struct OpenedCatalogue<W: World> {
     pub(crate) removed: BTreeSet<Uuid>,
     /// Bytes of log not covered by a snapshot.
     pub(crate) uncovered_bytes: u64,
+    /// The log ends within a transaction of its last controller.
+    unfinished: bool,
+    /// What a log that begins is to begin with.
+    bootstrap: Vec<MetadataRecord>,
 }
 
 /// What the broker says of itself when it registers.
@@ -173,14 +171,14 @@ pub(crate) async fn open<W: World>(
         image,
         removed: BTreeSet::new(),
         uncovered_bytes: 0,
+        unfinished: false,
+        bootstrap: Vec::new(),
     };
     opened.replay(cache, snapshot).await?;
-    let version = opened.image.features.get("metadata.version").copied();
-    match version {
-        Some(version) if !(METADATA_VERSION_MIN..=METADATA_VERSION).contains(&version) => {
-            Err(CatalogueError::MetadataVersion(version))
-        }
-        _ => Ok(opened),
+    opened.bootstrap = bootstrap(world, data, &opened.image).await?;
+    match unknown_level(&opened.image) {
+        Some(sentence) => Err(CatalogueError::Level(sentence)),
+        None => Ok(opened),
     }
 }
 
@@ -198,7 +196,8 @@ impl<W: World> OpenedCatalogue<W> {
                 snapshot_end,
             });
         }
-        let mut transactions = Transactions::default();
+        let empty = Image::new(Str::default(), self.image.node_id, BTreeMap::new());
+        let mut reading = Reading::new(std::mem::replace(&mut self.image, empty), snapshot_end);
         let mut offset = snapshot_end;
         while offset < self.partition.high_watermark() {
             let result = self.read(cache, offset).await?;
@@ -208,35 +207,17 @@ impl<W: World> OpenedCatalogue<W> {
                 let (batch, after) = CheckedBatch::parse_first(rest).map_err(FramingError::from)?;
                 rest = after;
                 self.uncovered_bytes += batch.bytes.len() as u64;
-                self.replay_batch(&mut transactions, &batch, snapshot_end)?;
+                reading.batch(&batch)?;
                 offset = batch.header.next_offset();
             }
             if offset == before {
                 return Err(CatalogueError::Refused(ErrorCode::CorruptMessage));
             }
         }
+        self.unfinished = reading.is_unfinished();
+        self.image = reading.image;
+        self.removed = reading.removed;
         self.image.settle();
-        Ok(())
-    }
-
-    fn replay_batch(
-        &mut self,
-        transactions: &mut Transactions,
-        batch: &CheckedBatch,
-        snapshot_end: i64,
-    ) -> Result<(), CatalogueError> {
-        for (offset, record) in read_batch(batch)? {
-            if offset < snapshot_end {
-                continue;
-            }
-            if let MetadataRecord::RemoveTopic(record) = &record {
-                self.removed.insert(record.topic_id);
-            }
-            transactions.apply(&mut self.image, record)?;
-        }
-        self.image.offset = batch.header.last_offset();
-        self.image.epoch = batch.header.partition_leader_epoch;
-        self.image.timestamp_ms = batch.header.max_timestamp;
         Ok(())
     }
 
@@ -289,21 +270,23 @@ impl<W: World> OpenedCatalogue<W> {
         let directory = metadata_directory(data);
         // First the promise never to use the epoch again, then the epoch.
         QuorumState::leading(node_id, epoch)
-            .store(world, &directory)
+            .store(world, &directory, self.image.quorum.version)
             .await?;
+        LedEpoch(epoch).store(world, data).await?;
         self.partition.set_leader_epoch(epoch);
         let now_ms = world.now_ms();
         self.append(world, cache, leader_change(node_id, now_ms)?)
             .await?;
 
         let records = self.registrations(world, registration);
-        let batch = atomic_batch(&records, now_ms)?;
+        let version = self.version();
+        let batch = atomic_batch(version, &records, now_ms)?;
         self.append_records(world, cache, &records, batch).await?;
 
         let changes = new_leader_epochs(&self.image, registration);
         let mut left = &changes[..];
         while !left.is_empty() {
-            let (batch, taken) = some_batch(left, 0, -1, now_ms)?;
+            let (batch, taken) = some_batch(version, left, (0, -1), now_ms)?;
             let (these, rest) = left.split_at(taken.min(left.len()));
             self.append_records(world, cache, these, batch).await?;
             left = rest;
@@ -313,44 +296,60 @@ impl<W: World> OpenedCatalogue<W> {
         Ok(())
     }
 
-    /// Levels that the log does not tell of yet, in Kafka's order. A log of a Kafka before 4.0 keeps
-    /// the groups of its time.
-    fn features(&self) -> Vec<MetadataRecord> {
-        let known = |name: &str| self.image.features.get(name).copied();
-        let level = |name: &str, feature_level: i16| {
-            MetadataRecord::FeatureLevel(FeatureLevelRecord {
-                name: Str::from(name),
-                feature_level,
-                ..FeatureLevelRecord::default()
-            })
-        };
-        let mut records = Vec::new();
-        let version = known("metadata.version");
-        if version.is_none() {
-            records.push(level("metadata.version", METADATA_VERSION));
+    /// What a log that begins begins with: what its directory was formatted for, or our own levels.
+    fn first_records(&self) -> Vec<MetadataRecord> {
+        if self.image.features.contains_key(METADATA_VERSION_FEATURE) {
+            return Vec::new();
         }
-        let is_new_enough = version.unwrap_or(METADATA_VERSION) >= METADATA_VERSION_OF_GROUPS;
-        if known(GROUP_VERSION_FEATURE).is_none() && is_new_enough {
-            records.push(level(GROUP_VERSION_FEATURE, GROUP_VERSION));
+        match self.bootstrap.iter().any(is_metadata_version) {
+            true => self.bootstrap.clone(),
+            false => first_levels().into(),
         }
-        records
     }
 
-    /// What a start writes once: the version of the log, this controller, this broker.
+    /// What the log is written in.
+    fn version(&self) -> MetadataVersion {
+        let mut image = self.image.clone();
+        let of_features =
+            |record: &MetadataRecord| matches!(record, MetadataRecord::FeatureLevel(_));
+        for record in self
+            .first_records()
+            .iter()
+            .filter(|record| of_features(record))
+        {
+            let applied = image.apply(record);
+            debug_assert!(applied.is_ok(), "a level contradicts nothing");
+        }
+        MetadataVersion::of(&image)
+    }
+
+    /// What a start writes once: the end of a transaction that nobody will end, the levels of a log
+    /// that begins, this controller, this broker.
     fn registrations(&self, world: &W, registration: &Registration) -> Vec<MetadataRecord> {
         let node_id = registration.identity.node_id;
-        let mut records = self.features();
-        let incarnation_id = Uuid::from_random(world.random_u128());
-        records.push(MetadataRecord::RegisterController(
-            RegisterControllerRecord {
+        let mut records = Vec::new();
+        if self.unfinished {
+            let reason = Some(Str::from_static("its controller ended"));
+            records.push(MetadataRecord::AbortTransaction(AbortTransactionRecord {
+                reason,
+                ..AbortTransactionRecord::default()
+            }));
+        }
+        records.extend(self.first_records());
+        if self.version().has_controllers() {
+            let incarnation_id = Uuid::from_random(world.random_u128());
+            let controller = RegisterControllerRecord {
                 controller_id: node_id,
                 incarnation_id,
                 ..RegisterControllerRecord::default()
-            },
-        ));
+            };
+            records.push(MetadataRecord::RegisterController(controller));
+        }
         // A broker's epoch is the offset of its registration.
         let position = i64::try_from(records.len()).unwrap_or(i64::MAX);
         let broker_epoch = self.partition.log_end().saturating_add(position);
+        let (least, greatest) = (MetadataVersion::OLDEST, MetadataVersion::NEWEST);
+        let supported = |name: &'static str, least, greatest| (Str::from(name), least, greatest);
         let broker = BrokerRegistration {
             epoch: broker_epoch,
             incarnation_id: Uuid::from_random(world.random_u128()),
@@ -360,12 +359,8 @@ impl<W: World> OpenedCatalogue<W> {
             in_controlled_shutdown: false,
             directories: registration.dirs.ids(),
             features: vec![
-                (Str::from_static(GROUP_VERSION_FEATURE), 0, GROUP_VERSION),
-                (
-                    Str::from("metadata.version"),
-                    METADATA_VERSION_MIN,
-                    METADATA_VERSION,
-                ),
+                supported(GROUP_VERSION_FEATURE, 0, GROUP_VERSION),
+                supported(METADATA_VERSION_FEATURE, least.level(), greatest.level()),
             ],
         };
         records.push(MetadataRecord::RegisterBroker(registration_record(
@@ -442,6 +437,28 @@ impl<W: World> OpenedCatalogue<W> {
         self.image.timestamp_ms = timestamp_ms;
         Ok(())
     }
+}
+
+fn is_metadata_version(record: &MetadataRecord) -> bool {
+    match record {
+        MetadataRecord::FeatureLevel(record) => &*record.name == METADATA_VERSION_FEATURE,
+        _ => false,
+    }
+}
+
+/// The levels of a log that begins. What a log of Kafka's says stays as it is.
+fn first_levels() -> [MetadataRecord; 2] {
+    let levels = [
+        (METADATA_VERSION_FEATURE, MetadataVersion::NEWEST.level()),
+        (GROUP_VERSION_FEATURE, GROUP_VERSION),
+    ];
+    levels.map(|(name, feature_level)| {
+        MetadataRecord::FeatureLevel(FeatureLevelRecord {
+            name: Str::from(name),
+            feature_level,
+            ..FeatureLevelRecord::default()
+        })
+    })
 }
 
 /// A record for every partition this broker has a replica of, which makes it the leader anew and so

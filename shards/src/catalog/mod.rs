@@ -20,10 +20,13 @@ mod group_configs;
 mod identity;
 mod image;
 mod metadata_log;
+mod quorum;
+mod reading;
 mod replay;
 mod snapshot;
 mod topic_config;
 mod topic_name;
+mod versions;
 
 pub use batches::FramingError;
 pub use change::{
@@ -33,11 +36,11 @@ pub use change::{
 pub use config_rules::is_dynamic as is_dynamic_broker_config;
 pub use create_topics::METADATA_TOPIC;
 pub use group_configs::group_synonyms;
-pub use identity::{DirectoryIdentity, IdentityError};
+pub use identity::{DirectoryIdentity, IdentityError, node_id_of};
 pub use image::{
     BrokerConfigs, BrokerRegistration, Endpoint, Image, PartitionInfo, Topic, is_internal_topic,
 };
-pub use metadata_log::{CatalogueError, GROUP_VERSION_FEATURE};
+pub use metadata_log::CatalogueError;
 pub use replay::{RESOURCE_BROKER, RESOURCE_GROUP, RESOURCE_TOPIC, ReplayError};
 pub use snapshot::SnapshotError;
 pub use topic_config::{
@@ -45,15 +48,20 @@ pub use topic_config::{
     TimestampKind, TopicCompression, TopicConfig, broker_synonyms,
 };
 pub use topic_name::{TOPIC_NAME_CHARS_MAX, check_topic_name};
+pub use versions::GROUP_VERSION_FEATURE;
 
 pub(crate) use batches::atomic_batch as metadata_batch;
 pub(crate) use controller::Controller;
 pub(crate) use metadata_log::{
     OpenedCatalogue, Registration, metadata_directory, open as open_catalogue,
 };
+pub(crate) use quorum::{LedEpoch, QuorumState};
+pub(crate) use reading::{Reading, read_only as read_metadata};
+pub(crate) use replay::RetainedKey;
 pub(crate) use snapshot::{
     SnapshotId, remove_older as remove_older_snapshots, write as write_snapshot,
 };
+pub(crate) use versions::{KRAFT_VERSION_MAX, MetadataVersion, unknown_level};
 
 /// The metadata log as a partition; Kafka reserves the id (`Uuid#METADATA_TOPIC_ID`).
 pub(crate) const METADATA_PARTITION: PartitionId = PartitionId {

@@ -12,9 +12,11 @@ use chronik_protocol::messages::{
     BrokerRegistrationChangeRecord, ConfigRecord, PartitionChangeRecord, PartitionRecord,
     RegisterBrokerRecord, TopicRecord,
 };
+use chronik_protocol::record::{CheckedBatch, ControlRecord};
 use chronik_protocol::records_of::MetadataRecord;
 use chronik_protocol::{Str, Uuid};
 
+use super::batches::FramingError;
 use super::image::{
     BrokerRegistration, Endpoint, Image, PartitionInfo, Stale, Topic, is_internal_topic,
 };
@@ -44,8 +46,9 @@ impl std::error::Error for ReplayError {}
 
 /// Identity of a record that is kept whole: what a later record of the same identity replaces.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum RetainedKey {
+pub(crate) enum RetainedKey {
     Controller(i32),
+    ZkMigration,
     DelegationToken(Str),
     ScramCredential(Str, i8),
     ClientQuota(Vec<(Str, Option<Str>)>, Str),
@@ -87,6 +90,20 @@ impl Image {
             other => self.retain(other),
         }
         Ok(())
+    }
+
+    /// Takes over a control record of `batch`.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(super) fn apply_control(
+        &mut self,
+        batch: &CheckedBatch,
+        control: &ControlRecord,
+    ) -> Result<(), FramingError> {
+        let offset = batch.header.base_offset;
+        let applied = self.quorum.apply(control);
+        applied.map_err(|source| FramingError::Control { offset, source })
     }
 
     fn register_broker(&mut self, record: &RegisterBrokerRecord) {
@@ -323,6 +340,7 @@ impl Image {
         use MetadataRecord as R;
         let (key, keep) = match record {
             R::RegisterController(r) => (RetainedKey::Controller(r.controller_id), true),
+            R::ZkMigrationState(_) => (RetainedKey::ZkMigration, true),
             R::DelegationToken(r) => (RetainedKey::DelegationToken(r.token_id.clone()), true),
             R::RemoveDelegationToken(r) => {
                 (RetainedKey::DelegationToken(r.token_id.clone()), false)
@@ -346,7 +364,7 @@ impl Image {
             }
             R::AccessControlEntry(r) => (RetainedKey::Access(r.id), true),
             R::RemoveAccessControlEntry(r) => (RetainedKey::Access(r.id), false),
-            // NoOp, ZkMigrationState and the transaction markers leave no trace in the picture.
+            // NoOp and the transaction markers leave no trace in the picture.
             _ => return,
         };
         if keep {
@@ -364,13 +382,19 @@ fn assign(settings: &mut BTreeMap<Str, Str>, name: &Str, value: &Option<Str>) {
     };
 }
 
-/// Holds back the records of a metadata transaction until it ends (KIP-868).
+/// Holds back the records of a metadata transaction until it ends (KIP-868). One that is open where
+/// the log ends was not finished by its controller, and does not count.
 #[derive(Debug, Default)]
 pub(super) struct Transactions {
     open: Option<Vec<MetadataRecord>>,
 }
 
 impl Transactions {
+    /// Whether one has begun and not ended.
+    pub(super) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
     /// Applies a record, or keeps it until its transaction ends.
     ///
     /// # Errors

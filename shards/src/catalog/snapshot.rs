@@ -13,12 +13,15 @@ use chronik_protocol::messages::{
     ConfigRecord, FeatureLevelRecord, PartitionRecord, ProducerIdsRecord, RegisterBrokerRecord,
     TopicRecord, register_broker_record,
 };
-use chronik_protocol::record::{CheckedBatch, ControlRecord, ControlType, RecordLimits};
+use chronik_protocol::record::{CheckedBatch, ControlType};
 use chronik_protocol::records_of::MetadataRecord;
 
-use super::batches::{FramingError, read_batch, snapshot_footer, snapshot_header, some_batch};
+use super::batches::{
+    FramingError, read_batch, read_control, snapshot_footer, snapshot_header, some_batch,
+};
 use super::image::{BrokerRegistration, Image, Topic};
 use super::replay::{RESOURCE_BROKER, RESOURCE_TOPIC, ReplayError};
+use super::versions::{METADATA_VERSION_FEATURE, MetadataVersion};
 use crate::limits::METADATA_SNAPSHOT_BYTES_MAX;
 
 /// Which snapshot: it holds every record below `end_offset`.
@@ -111,13 +114,15 @@ async fn load<W: World>(world: &W, path: &Path, image: &mut Image) -> Result<(),
     while !rest.is_empty() {
         let (batch, after) = CheckedBatch::parse_first(rest).map_err(FramingError::from)?;
         rest = after;
-        match control_type(&batch)? {
-            Some((ControlType::SnapshotHeader, value)) => {
-                began = true;
-                image.timestamp_ms = header_timestamp(&value);
+        for control in read_control(&batch)? {
+            match control.control_type {
+                ControlType::SnapshotHeader => {
+                    began = true;
+                    image.timestamp_ms = header_timestamp(&control.value);
+                }
+                ControlType::SnapshotFooter => ended = true,
+                _ => image.apply_control(&batch, &control)?,
             }
-            Some((ControlType::SnapshotFooter, _)) => ended = true,
-            _ => {}
         }
         for (_, record) in read_batch(&batch)? {
             image.apply(&record)?;
@@ -128,19 +133,6 @@ async fn load<W: World>(world: &W, path: &Path, image: &mut Image) -> Result<(),
         (false, _) => Err(SnapshotError::Missing("header")),
         (_, false) => Err(SnapshotError::Missing("footer")),
         _ => Ok(()),
-    }
-}
-
-fn control_type(batch: &CheckedBatch) -> Result<Option<(ControlType, Bytes)>, FramingError> {
-    if !batch.header.is_control() {
-        return Ok(None);
-    }
-    match batch.records(&RecordLimits::default())?.next() {
-        Some(record) => {
-            let control = ControlRecord::from_record(0, &record?)?;
-            Ok(Some((control.control_type, control.value)))
-        }
-        None => Ok(None),
     }
 }
 
@@ -164,13 +156,15 @@ pub(crate) async fn write<W: World>(
     };
     let now_ms = world.now_ms();
     let mut content = BytesMut::new();
-    content.extend_from_slice(&snapshot_header(id.epoch, image.timestamp_ms, now_ms)?.bytes);
-    let mut offset = 1;
+    let header = snapshot_header(&image.quorum, id.epoch, image.timestamp_ms, now_ms)?;
+    content.extend_from_slice(&header.bytes);
+    let mut offset = header.header.next_offset();
+    let version = MetadataVersion::of(image);
     let mut sections = Sections::new(image);
     while let Some(records) = sections.next() {
         let mut left = &records[..];
         while !left.is_empty() {
-            let (batch, taken) = some_batch(left, offset, id.epoch, now_ms)?;
+            let (batch, taken) = some_batch(version, left, (offset, id.epoch), now_ms)?;
             content.extend_from_slice(&batch.bytes);
             offset = batch.header.next_offset();
             left = left.get(taken..).unwrap_or_default();
@@ -234,7 +228,7 @@ impl<'a> Sections<'a> {
 fn head_records(image: &Image) -> Vec<MetadataRecord> {
     let mut records = Vec::new();
     let mut features: Vec<_> = image.features.iter().collect();
-    features.sort_by_key(|(name, _)| (**name != "metadata.version", (*name).clone()));
+    features.sort_by_key(|(name, _)| (**name != METADATA_VERSION_FEATURE, (*name).clone()));
     for (name, level) in features {
         records.push(MetadataRecord::FeatureLevel(FeatureLevelRecord {
             name: name.clone(),

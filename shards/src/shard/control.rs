@@ -13,7 +13,7 @@ use chronik_protocol::ErrorCode;
 use super::{Effect, Shard, Slot};
 use crate::catalog::{
     ApiError, Controller, ControllerReply, ControllerRequest, Image, METADATA_PARTITION,
-    SnapshotError, SnapshotId, metadata_batch,
+    MetadataVersion, SnapshotError, SnapshotId, metadata_batch,
 };
 use crate::limits::{CONTROL_QUEUE_LEN_MAX, METADATA_SNAPSHOT_AFTER_BYTES};
 use crate::partition::{AppendOutcome, Shared};
@@ -138,7 +138,11 @@ impl<W: World, R> Shard<W, R> {
         let Some(next) = decision.next else {
             return self.reply(responder, Reply::Control(decision.reply));
         };
-        let batch = match metadata_batch(&decision.records, now.wall_ms) {
+        let batch = match metadata_batch(
+            MetadataVersion::of(&self.image),
+            &decision.records,
+            now.wall_ms,
+        ) {
             Ok(batch) => batch,
             Err(error) => {
                 control.controller.forget_producer_ids();

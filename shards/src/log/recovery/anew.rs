@@ -36,7 +36,12 @@ impl<W: World> Recovery<'_, W> {
             first_timestamp: None,
             last_batch: None,
         };
-        self.finish(hint, base_offset, Vec::new(), tail).await
+        let begun = self.finish(hint, base_offset, Vec::new(), tail).await?;
+        // A clean stop leaves the files that Kafka expects beside a log, though nothing was appended.
+        Ok(Recovered {
+            dirty: true,
+            ..begun
+        })
     }
 
     /// The log ends before the offset that may be read first: all of it was deleted by
