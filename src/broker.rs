@@ -31,7 +31,7 @@ use crate::server::connection::Server;
 use crate::server::connections::Connections;
 
 /// The file that keeps a second broker out of the data directory; Kafka's own name for it.
-const LOCK_FILE: &str = ".lock";
+pub(crate) const LOCK_FILE: &str = ".lock";
 /// How long connections may take to get their last replies when the broker stops, ns.
 const DRAIN_NS_MAX: u64 = 5_000_000_000;
 /// Descriptors for a comfortable start: segments, indexes and connections.
@@ -69,9 +69,9 @@ struct Ready {
     after_ms: u64,
 }
 
-/// What the preflight finds for these settings.
+/// What the preflight finds for these settings; with `may_write`, by writing into the data directory.
 #[must_use]
-pub fn findings(config: &Config) -> Vec<Finding> {
+pub fn findings(config: &Config, may_write: bool) -> Vec<Finding> {
     let preflight = Preflight {
         directories: vec![config.data_dir.clone()],
         addresses: config
@@ -79,6 +79,7 @@ pub fn findings(config: &Config) -> Vec<Finding> {
             .iter()
             .map(|listener| listener.bind)
             .collect(),
+        may_write,
         descriptors: DESCRIPTORS_WANTED,
     };
     preflight.check()
@@ -91,7 +92,7 @@ impl Broker {
     /// One sentence: a preflight check that failed, a directory or port that is taken, a data
     /// directory that belongs to somebody else or cannot be read.
     pub fn start(config: Config) -> Result<Self, Failure> {
-        for finding in findings(&config) {
+        for finding in findings(&config, true) {
             match finding.verdict {
                 Verdict::Fine => {}
                 Verdict::Warning => warn!("{}: {}", finding.subject, finding.sentence),
@@ -133,6 +134,11 @@ impl Broker {
                     .for_each(Gate::open);
                 // The reason is known; the shards have nothing to add.
                 drop(executors.join());
+                for lock in locks {
+                    if let Err(error) = lock.withdraw() {
+                        warn!(%error, "the lock file stays");
+                    }
+                }
                 return Err(Failure::new(reason));
             }
         };

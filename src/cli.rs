@@ -30,7 +30,8 @@ pub enum Command {
     /// Run the broker until SIGTERM or SIGINT.
     #[command(visible_alias = "integrated", after_help = SERVE_HELP)]
     Serve(Settings),
-    /// Check whether this machine and these settings can run the broker, and say how to mend what cannot.
+    /// Check whether this machine, these settings and what lies in the data directories can run the
+    /// broker, and say how to mend what cannot. Changes nothing.
     Doctor(Settings),
 }
 
@@ -40,9 +41,10 @@ pub struct Settings {
     /// Port to listen on (the listener's address stays what `listeners` says, 127.0.0.1 unless set).
     #[arg(short, long, value_name = "PORT")]
     pub port: Option<u16>,
-    /// Data directory; created when missing [default: ./data].
-    #[arg(short, long, value_name = "DIR")]
-    pub data: Option<PathBuf>,
+    /// Data directory; created when missing [default: ./data]. Several, separated by commas or given one
+    /// by one, for `log.dirs`: the one with the metadata log first.
+    #[arg(short, long, value_name = "DIR", value_delimiter = ',')]
+    pub data: Vec<PathBuf>,
     /// A Kafka `server.properties` file.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -80,10 +82,9 @@ impl Settings {
     pub fn layer(&self) -> Result<Layer, String> {
         let mut layer = Layer::named("the command line");
         layer.port = self.port.map(|port| port.to_string());
-        layer.data = self
-            .data
-            .as_ref()
-            .map(|dir| dir.to_string_lossy().into_owned());
+        let dirs = self.data.iter().map(|dir| dir.to_string_lossy());
+        let dirs: Vec<_> = dirs.collect();
+        layer.data = (!dirs.is_empty()).then(|| dirs.join(","));
         for given in &self.overrides {
             let (key, value) = given
                 .split_once('=')
@@ -123,12 +124,20 @@ mod tests {
     }
 
     #[test]
+    fn several_directories_are_named_either_way() {
+        for args in [&["-d", "a,b"][..], &["--data", "a", "--data", "b"]] {
+            let layer = settings(args).layer().expect("valid");
+            assert_eq!(layer.data.as_deref(), Some("a,b"));
+        }
+    }
+
+    #[test]
     fn integrated_is_serve() {
         let cli = Cli::try_parse_from(["chronik", "integrated", "-p", "1234", "-d", "x"]);
         match cli.expect("parses").command {
             Command::Serve(settings) => {
                 assert_eq!(settings.port, Some(1234));
-                assert_eq!(settings.data, Some(PathBuf::from("x")));
+                assert_eq!(settings.data, [PathBuf::from("x")]);
             }
             Command::Doctor(_) => panic!("integrated must mean serve"),
         }

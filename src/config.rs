@@ -23,6 +23,8 @@ pub use listeners::Listener;
 
 use keys::Values;
 
+/// Where neither the settings nor the data directory name a node.
+const DEFAULT_NODE_ID: i32 = 1;
 /// Data directory when neither `log.dirs` nor `--data` is given.
 const DEFAULT_DATA_DIR: &str = "./data";
 /// Bytes of unanswered requests and unread replies a shard holds when
@@ -104,8 +106,9 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The other ones, where `log.dirs` names several.
     pub more_data_dirs: Vec<PathBuf>,
-    /// This broker's id (`node.id`, else `broker.id`, else 1).
+    /// This broker's id (`node.id`, else `broker.id`, else that of the data directory, else 1).
     pub node_id: i32,
+    is_node_id_set: bool,
     /// Rack, told to clients.
     pub rack: Option<String>,
     /// Cluster id for a new data directory; `None` takes a random one.
@@ -163,7 +166,8 @@ impl Config {
         let (data_dirs, node_id) = (data_dirs(&values)?, node_id(&values)?);
         let config = Self {
             listeners,
-            node_id,
+            node_id: node_id.unwrap_or(DEFAULT_NODE_ID),
+            is_node_id_set: node_id.is_some(),
             rack: values.text("broker.rack").map(str::to_owned),
             cluster_id: cluster_id(&values)?,
             shards: NonZeroUsize::new(shards),
@@ -187,7 +191,7 @@ impl Config {
                 2000,
             )?,
             offsets_topic: OffsetsTopic::read(&values)?,
-            values: told(&merged, node_id, &data_dirs),
+            values: told(&merged, node_id.unwrap_or(DEFAULT_NODE_ID), &data_dirs),
             data_dir: data_dirs.0,
             more_data_dirs: data_dirs.1,
             warnings: Vec::new(),
@@ -195,6 +199,19 @@ impl Config {
         // The rules of Kafka for the rest come last: what is read above knows better what to say.
         warnings.extend(check_known(&merged)?);
         Ok(Self { warnings, ..config })
+    }
+
+    /// The same for a data directory that may belong to a node already: its id holds where none was
+    /// set. Whether it is sound, a start judges.
+    #[must_use]
+    pub fn of_directory(mut self) -> Self {
+        let found = chronik_shards::catalog::node_id_of(&self.data_dir);
+        if let Some(node_id) = found.filter(|_| !self.is_node_id_set) {
+            self.node_id = node_id;
+            let told = self.values.entry("node.id".to_owned());
+            told.insert_entry(node_id.to_string());
+        }
+        self
     }
 }
 
@@ -311,17 +328,17 @@ fn data_dirs(values: &Values<'_>) -> Result<(PathBuf, Vec<PathBuf>), ConfigError
     }
 }
 
-fn node_id(values: &Values<'_>) -> Result<i32, ConfigError> {
+fn node_id(values: &Values<'_>) -> Result<Option<i32>, ConfigError> {
     let node = values.number("node.id", 0..=i32::MAX, -1)?;
     let broker = match values.text("broker.id") {
         Some("-1") => -1,
         _ => values.number("broker.id", 0..=i32::MAX, -1)?,
     };
     match (node, broker) {
-        (-1, -1) => Ok(1),
-        (-1, broker) => Ok(broker),
-        (node, -1) => Ok(node),
-        (node, broker) if node == broker => Ok(node),
+        (-1, -1) => Ok(None),
+        (-1, broker) => Ok(Some(broker)),
+        (node, -1) => Ok(Some(node)),
+        (node, broker) if node == broker => Ok(Some(node)),
         (node, broker) => Err(ConfigError::invalid(
             "broker.id",
             &broker.to_string(),

@@ -1,6 +1,6 @@
 //! The broker: settings, connections, handlers, and the way to the shards.
 //!
-//! Code map: [`cli`] and [`config`] say what is wanted; [`broker`] puts everything together and is
+//! Code map: [`cli`] and [`config`] say what is wanted, `doctor` whether that can be; [`broker`] puts everything together and is
 //! the only place that does; `server` turns sockets into requests; `handlers` has one module for
 //! each API; `router` leads to the shards that own partitions. Never owns the state of a partition.
 
@@ -8,6 +8,7 @@ pub mod broker;
 pub mod cli;
 pub mod config;
 mod cores;
+mod doctor;
 mod gate;
 mod handlers;
 mod router;
@@ -18,7 +19,6 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::mpsc;
 
-use chronik_io::preflight::Verdict;
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
@@ -70,7 +70,8 @@ fn load(settings: &Settings) -> Result<Config, Failure> {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     layers.push(Layer::from_environment(variables));
     layers.push(settings.layer().map_err(Failure::new)?);
-    Config::from_layers(&layers).map_err(Failure::new)
+    let config = Config::from_layers(&layers).map_err(Failure::new)?;
+    Ok(config.of_directory())
 }
 
 fn serve(settings: &Settings) -> Result<(), Failure> {
@@ -98,25 +99,7 @@ fn serve(settings: &Settings) -> Result<(), Failure> {
 }
 
 fn doctor(settings: &Settings) -> Result<(), Failure> {
-    let config = load(settings)?;
-    for warning in &config.warnings {
-        println!("warning  {warning}");
-    }
-    let mut refused = 0;
-    for finding in broker::findings(&config) {
-        let word = match finding.verdict {
-            Verdict::Fine => "ok     ",
-            Verdict::Warning => "warning",
-            Verdict::Refused => "refused",
-        };
-        refused += usize::from(finding.verdict == Verdict::Refused);
-        println!("{word}  {}: {}", finding.subject, finding.sentence);
-    }
-    match refused {
-        0 => Ok(()),
-        1 => Err(Failure("one check stands in the way".to_owned())),
-        count => Err(Failure(format!("{count} checks stand in the way"))),
-    }
+    doctor::examine(&load(settings)?)
 }
 
 /// Logs to standard error; `CHRONIK_TRACE` says how much.

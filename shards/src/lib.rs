@@ -22,6 +22,7 @@ mod remembered_logs;
 mod request;
 mod shard;
 mod start;
+mod survey;
 mod write_behind;
 
 pub use group_lag::{GroupLag, PartitionLag, group_lag};
@@ -30,3 +31,4 @@ pub use log_dirs::{LogDir, LogDirs};
 pub use placement::{COORDINATOR_SHARD, shard_of};
 pub use request::*;
 pub use start::{ShardHandle, StartError, StartOptions, start};
+pub use survey::{LastWriter, LogsFound, Survey, SurveyOptions, SurveyedDir};

@@ -17,6 +17,11 @@ use crate::log::directory::PartitionDir;
 /// Ids below this one stand for "not assigned", "lost" and the like (`DirectoryId`).
 const RESERVED_IDS: u128 = 100;
 
+/// Whether an id is that of a directory.
+pub(crate) fn is_assigned(id: Uuid) -> bool {
+    id.0 >= RESERVED_IDS
+}
+
 /// One directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogDir {
@@ -63,19 +68,11 @@ impl LogDirs {
     pub fn home(&self, directories: &[Uuid]) -> Option<&Path> {
         let known = |id: &Uuid| self.usable().find(|(_, ours)| ours == id);
         let found = directories.iter().find_map(known).map(|(path, _)| path);
-        let is_assigned = directories.iter().any(|id| id.0 >= RESERVED_IDS);
+        let is_assigned = directories.iter().copied().any(is_assigned);
         match found {
             None if !is_assigned => Some(self.first()),
             found => found,
         }
-    }
-
-    /// The id of the directory where a partition lies, as [`LogDirs::home`] finds it.
-    pub(crate) fn home_id(&self, directories: &[Uuid]) -> Option<Uuid> {
-        let home = self.home(directories)?;
-        self.usable()
-            .find(|(path, _)| *path == home)
-            .map(|(_, id)| id)
     }
 
     /// Where a partition of the image lies.
@@ -129,7 +126,7 @@ impl FoundDirs {
         index: i32,
     ) -> Option<Uuid> {
         let found = self.0.get(&PartitionDir::name(topic, index)).copied();
-        let is_assigned = directories.iter().any(|id| id.0 >= RESERVED_IDS);
+        let is_assigned = directories.iter().copied().any(is_assigned);
         let wanted = match found {
             Some(found) => Some(found),
             None if is_assigned => None,
@@ -195,9 +192,6 @@ mod tests {
         assert_eq!(dirs.home(&[Uuid(3000)]), None);
         assert_eq!(dirs.home(&[Uuid::ZERO]), Some(Path::new("/a")));
         assert_eq!(dirs.home(&[]), Some(Path::new("/a")));
-        assert_eq!(dirs.home_id(&[]), Some(Uuid(1000)));
-        assert_eq!(dirs.home_id(&[Uuid(2000)]), Some(Uuid(2000)));
-        assert_eq!(dirs.home_id(&[Uuid(3000)]), None);
     }
 
     #[test]

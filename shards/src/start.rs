@@ -33,6 +33,7 @@ use crate::placement::{COORDINATOR_SHARD, shard_of};
 use crate::remembered_logs::RememberedLogs;
 use crate::request::{PartitionId, Reply, Request};
 use crate::shard::{CheckpointFiles, Shard, ShardOptions};
+use crate::survey::{LastWriter, Survey, SurveyOptions};
 use crate::write_behind::LeftBehind;
 
 /// `producer.id.expiration.ms`'s default: a day.
@@ -70,6 +71,9 @@ pub struct StartOptions {
 /// Why the shards cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The data directories hold what cannot be taken over; nothing in them was changed.
+    #[error("{}", .0.join("; "))]
+    Refused(Vec<String>),
     /// The data directory belongs to somebody else.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -208,6 +212,7 @@ async fn boot<W: World>(
     mut empty: Image,
 ) -> Result<Arc<Boot>, StartError> {
     let data = &options.data;
+    let is_foreign = survey(world, options).await?;
     world.create_dir_all(data).await.map_err(about(data))?;
     let wanted = options.cluster_id.as_ref();
     let identity = DirectoryIdentity::load_or_create(world, data, options.node_id, wanted).await?;
@@ -216,9 +221,13 @@ async fn boot<W: World>(
     let look = Look::into(world, &dirs).await?;
     let Look { clean, found, .. } = look;
     let entries = world.list_dir(data).await.map_err(about(data))?;
-    let remembered = RememberedLogs::find(world, data, &entries)
+    let mut remembered = RememberedLogs::find(world, data, &entries)
         .await
         .map_err(about(data))?;
+    if is_foreign {
+        // Whoever led since may have changed any log.
+        remembered = RememberedLogs::default();
+    }
     // What a killed process, or another program, has written may be in memory only: nobody must build
     // on it before it is durable. What our own clean stop left is.
     let durable = !clean.is_some_and(|epoch| remembered.are_of_run(epoch));
@@ -263,6 +272,39 @@ async fn boot<W: World>(
     let offsets = look.offsets;
     driver.step(|state| state.adopt_catalogue(log, uncovered_bytes, offsets));
     Ok(boot)
+}
+
+/// Looks before anything is changed; says whether another broker wrote the directories last.
+async fn survey<W: World>(world: &W, options: &StartOptions) -> Result<bool, StartError> {
+    let found = Survey::take(
+        world,
+        SurveyOptions {
+            data: &options.data,
+            more_data: &options.more_data,
+            node_id: Some(options.node_id),
+            cluster_id: options.cluster_id.as_ref(),
+            count_logs: false,
+        },
+    );
+    let found = found.await;
+    if !found.refusals.is_empty() {
+        return Err(StartError::Refused(found.refusals));
+    }
+    let is_foreign = found.last_writer == LastWriter::Kafka;
+    if is_foreign {
+        tracing::info!(
+            data = %options.data.display(),
+            metadata_version = found.metadata_version.unwrap_or_default(),
+            clean = found.is_clean,
+            topics = found.topics,
+            partitions = found.partitions,
+            "taking over from Kafka"
+        );
+    }
+    for note in &found.notes {
+        tracing::warn!("{note}");
+    }
+    Ok(is_foreign)
 }
 
 async fn sync_all<W: World>(world: &W, dirs: &LogDirs) -> Result<(), StartError> {

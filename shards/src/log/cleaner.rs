@@ -21,7 +21,6 @@ use std::rc::Rc;
 use chronik_io::{OpenMode, World};
 use chronik_protocol::record::{CheckedBatch, Compression, Record, RecordLimits};
 
-use super::aborted::{Aborted, ENTRY_BYTES};
 use super::checkpoint::read_if_present;
 use super::directory::{FileKind, Leftover, SegmentFile, leftover_path, segment_path};
 use super::index::{IndexBuilder, IndexedBatch};
@@ -34,6 +33,7 @@ pub(crate) use filter::{LastBatch, Rules};
 pub(crate) use offset_map::OffsetMap;
 pub(crate) use pace::{Cancel, Pace};
 pub(crate) use swap::{Swap, remove_cleaned};
+use transactions::Aborted;
 pub(crate) use transactions::Transactions;
 
 /// Longest batch that is decoded or encoded on the shard, bytes: some 50 µs of work.
@@ -161,8 +161,7 @@ pub(crate) struct CleanedSegment<W: World> {
     pub(crate) size_bytes: u64,
     pub(crate) file: Rc<W::File>,
     pub(crate) index: Rc<IndexBuilder>,
-    /// What its `.txnindex` says; without an entry there is no file.
-    pub(crate) aborted: Vec<Aborted>,
+    pub(crate) has_transaction_index: bool,
     /// Nothing was removed: it is not needed.
     pub(crate) is_same: bool,
 }
@@ -219,13 +218,11 @@ impl<W: World> GroupJob<W> {
                 self.clean(&batch, is_last, &mut output).await?;
             }
         }
-        let aborted = self.transactions.take_kept();
-        if !aborted.is_empty() {
+        let kept = self.transactions.take_kept();
+        if !kept.is_empty() {
             let kind = FileKind::TransactionIndex;
             let path = leftover_path(&self.dir, base_offset, kind, Leftover::Cleaned);
-            let mut bytes = Vec::with_capacity(aborted.len() * ENTRY_BYTES);
-            aborted.iter().for_each(|entry| entry.write(&mut bytes));
-            self.world.write_file_atomic(&path, &bytes).await?;
+            self.world.write_file_atomic(&path, &kept).await?;
         }
         output.index.finish();
         let size_bytes = output.writer.end();
@@ -233,7 +230,7 @@ impl<W: World> GroupJob<W> {
             size_bytes,
             file: output.writer.finish().await?,
             index: Rc::new(output.index),
-            aborted,
+            has_transaction_index: !kept.is_empty(),
             is_same: output.is_same,
         })
     }

@@ -46,8 +46,6 @@ pub(crate) struct Inventory {
     /// By base offset.
     pub(crate) segments: Vec<SegmentEntry>,
     snapshots: BTreeSet<i64>,
-    /// Base offsets of segments beside which there is a `.txnindex`.
-    pub(crate) transaction_indexes: Vec<i64>,
 }
 
 /// The directory as it was found, before anything in it is touched.
@@ -162,8 +160,7 @@ impl Inventory {
                 FileKind::Snapshot => {
                     inventory.snapshots.insert(offset);
                 }
-                FileKind::TransactionIndex => inventory.transaction_indexes.push(offset),
-                FileKind::Index | FileKind::TimeIndex => {}
+                FileKind::Index | FileKind::TimeIndex | FileKind::TransactionIndex => {}
             }
         }
         inventory

@@ -21,7 +21,7 @@ use crate::request::{Isolation, ReadPart, ReadResult};
 /// Sealed segments of one partition whose files stay open between reads.
 const OPEN_FILES_MAX: usize = 2;
 /// Segments a read looks through for its first batch: more than one only where compaction removed
-/// the batches behind an offset up to the segment's end. The next one that is not empty has it.
+/// the batches behind an offset up to the segment's end.
 const SEGMENTS_PER_READ_MAX: usize = 4;
 
 /// How a read is answered.
@@ -74,7 +74,7 @@ impl<W: World> Partition<W> {
                 .or_else(|| cache.read_cold(self.id, &limits))
         };
         if let Some(records) = cached {
-            return ReadPlan::Ready(self.read_found(isolation, offset, records));
+            return ReadPlan::Ready(self.read_result(isolation, records));
         }
         ReadPlan::Disk(self.read_job(cache, limits, isolation))
     }
@@ -127,7 +127,7 @@ impl<W: World> Partition<W> {
                 block.goes_on = cache.cold_end(self.id, done.limits.fetch_offset).is_some();
                 let records = Records::from(block.select(&done.limits));
                 cache.push_cold(self.id, block);
-                self.read_found(done.isolation, done.limits.fetch_offset, records)
+                self.read_result(done.isolation, records)
             }
             Err(ReadFailure::Corrupt {
                 segment,
@@ -160,28 +160,22 @@ impl<W: World> Partition<W> {
         let mut bytes = 0_u64;
         if end_offset > active {
             let from = self.active.position_of(from_offset.max(active));
-            // Both may lie behind one entry of the index.
-            bytes += self
-                .active
-                .position_of(end_offset)
-                .saturating_sub(from)
-                .max(1);
+            bytes += self.active.position_of(end_offset).saturating_sub(from);
         }
         if from_offset < active {
             for closing in &self.closing {
                 let (base, next) = (closing.base_offset(), closing.next_offset());
-                bytes += share(from_offset, end_offset, base, next, closing.size_bytes()).max(1);
+                bytes += share(from_offset, end_offset, base, next, closing.size_bytes());
             }
             let first = self
                 .sealed
                 .partition_point(|s| s.next_offset <= from_offset);
-            for segment in self.sealed.range(first..).filter(|s| s.size_bytes > 0) {
+            for segment in self.sealed.range(first..) {
                 let (base, next) = (segment.base_offset, segment.next_offset);
-                // A share that is rounded to nothing may still be a batch.
-                bytes += share(from_offset, end_offset, base, next, segment.size_bytes).max(1);
+                bytes += share(from_offset, end_offset, base, next, segment.size_bytes);
             }
         }
-        usize::try_from(bytes).unwrap_or(usize::MAX)
+        usize::try_from(bytes).unwrap_or(usize::MAX).max(1)
     }
 
     fn readable_end(&self, isolation: Isolation) -> i64 {
@@ -219,9 +213,7 @@ impl<W: World> Partition<W> {
         let first = self
             .sealed
             .partition_point(|segment| segment.next_offset <= offset);
-        // Kafka's cleaner leaves segments without a byte, any number of them in a row.
-        let filled = self.sealed.range(first..).filter(|s| s.size_bytes > 0);
-        for segment in filled.take(SEGMENTS_PER_READ_MAX) {
+        for segment in self.sealed.range(first..).take(SEGMENTS_PER_READ_MAX) {
             let base = segment.base_offset;
             let pinned = segment.pinned.as_ref();
             let start = match cache.cold_end(self.id, offset) {
@@ -283,19 +275,6 @@ impl<W: World> Partition<W> {
             aborted: (isolation == Isolation::ReadCommitted).then(Vec::new),
             records,
         }
-    }
-
-    /// Besides the records, a reader of committed ones learns which transactions among them, from
-    /// this offset on, were aborted.
-    fn read_found(&self, isolation: Isolation, from: i64, records: Records) -> ReadResult {
-        let mut result = self.read_result(isolation, records);
-        if let Some(aborted) = &mut result.aborted
-            && self.aborted.any_from(from)
-            && let Some(last) = result.records.batch_headers().last()
-        {
-            *aborted = self.aborted.within(from..last.next_offset());
-        }
-        result
     }
 
     fn read_error(&self, error: ErrorCode) -> ReadResult {

@@ -8,15 +8,16 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use chronik_io::World;
-use chronik_protocol::record::Compression;
-use chronik_protocol::record::legacy::{Converted, DownConversion, MessageError, MessageFormat};
+use chronik_protocol::record::legacy::{
+    Converted, DownConversion, DownProgress, MessageError, MessageFormat, STEP_BYTES,
+};
+use chronik_protocol::record::{BATCH_HEADER_BYTES, BatchHeader, Compression};
 use chronik_protocol::{ErrorCode, Records};
 use chronik_shards::{Isolation, ReadPart, ReadResult};
 use tracing::warn;
 
 use super::read::{self, Reading};
-use crate::handlers::context::Context;
-use crate::handlers::conversion;
+use crate::handlers::context::{Context, LARGE_RECORD_BYTES};
 use crate::handlers::slice::Slice;
 
 /// The versions that take batches but no zstd (KIP-110).
@@ -83,14 +84,9 @@ impl Old {
             let from = part.fetch_offset;
             while result.error == ErrorCode::None && !result.records.is_empty() {
                 let batches = std::mem::take(&mut result.records);
-                let (bytes_in, max) = (batches.len(), part.max_bytes.min(room));
-                let work = DownConversion::new(batches, *format, part.fetch_offset, max);
-                let run = conversion::run(context, &mut slice, work, bytes_in).await;
-                let Ok(converted) = run else {
-                    result = ReadResult::failed(ErrorCode::UnknownServerError);
-                    break;
-                };
-                match converted {
+                let max = part.max_bytes.min(room);
+                let conversion = DownConversion::new(batches, *format, part.fetch_offset, max);
+                match finish(context, &mut slice, conversion).await {
                     Err(error) => result = ReadResult::failed(code(part, &error)),
                     Ok(messages) if !messages.records.is_empty() => {
                         result.records = messages.records;
@@ -131,6 +127,23 @@ async fn read_one<W: World>(
         .unwrap_or_else(|| ReadResult::failed(ErrorCode::NotLeaderOrFollower))
 }
 
+async fn finish<W: World>(
+    context: &Context<W>,
+    slice: &mut Slice,
+    mut conversion: DownConversion,
+) -> Result<Converted, MessageError> {
+    let mut turn = None;
+    loop {
+        if turn.is_none() && conversion.held_bytes() > LARGE_RECORD_BYTES {
+            turn = Some(context.large_record.lock().await);
+        }
+        match conversion.step(STEP_BYTES)? {
+            DownProgress::More => slice.breathe(&context.world).await,
+            DownProgress::Done(converted) => return Ok(converted),
+        }
+    }
+}
+
 fn code(part: &ReadPart, error: &MessageError) -> ErrorCode {
     if let MessageError::Codec(_) = error {
         return ErrorCode::UnsupportedCompressionType;
@@ -152,10 +165,41 @@ pub(super) fn refuse_zstd(result: &mut ReadResult) {
     }
 }
 
-/// What is no batch is left to the client to refuse.
+/// Goes from batch header to batch header, across the parts.
 fn holds_zstd(records: &Records) -> bool {
-    let mut headers = records.batch_headers();
-    headers.any(|batch| batch.compression() == Compression::Zstd)
+    let mut header = [0_u8; BATCH_HEADER_BYTES];
+    let mut filled = 0;
+    let mut skip = 0;
+    for part in records.parts() {
+        let mut rest = &part[..];
+        while !rest.is_empty() {
+            if skip > 0 {
+                let step = skip.min(rest.len());
+                rest = rest.get(step..).unwrap_or_default();
+                skip -= step;
+                continue;
+            }
+            let step = (BATCH_HEADER_BYTES - filled).min(rest.len());
+            let (taken, left) = rest.split_at(step);
+            if let Some(place) = header.get_mut(filled..filled + step) {
+                place.copy_from_slice(taken);
+            }
+            filled += step;
+            rest = left;
+            if filled == BATCH_HEADER_BYTES {
+                // What is no batch is left to the client to refuse.
+                let Ok(batch) = BatchHeader::peek(&header) else {
+                    return false;
+                };
+                if batch.compression() == Compression::Zstd {
+                    return true;
+                }
+                skip = batch.size_bytes().saturating_sub(BATCH_HEADER_BYTES);
+                filled = 0;
+            }
+        }
+    }
+    false
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! The partition against a simulated disk that loses, fills up and fails, and against a real one.
 
 mod compaction;
-mod emptied;
 mod faults;
 mod files;
 mod golden;
@@ -11,4 +10,3 @@ mod queries;
 mod real_disk;
 mod retention;
 mod rig;
-mod transactions;
