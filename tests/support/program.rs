@@ -75,6 +75,12 @@ impl Program {
         self
     }
 
+    /// Sets one variable of its environment.
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
     /// Runs it to its end. `None`, after a loud line, when it is not installed.
     ///
     /// # Panics

@@ -11,7 +11,6 @@ mod compression;
 mod control;
 mod error;
 mod header;
-mod headers;
 mod iterate;
 pub mod legacy;
 mod retain;
@@ -32,7 +31,6 @@ pub use header::{
     NO_PARTITION_LEADER_EPOCH, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP,
     increment_sequence,
 };
-pub use headers::BatchHeaders;
 pub use iterate::{Header, Headers, Record, RecordIter};
 pub use scan::{Scan, scan};
 pub use validate::{Progress, RecordLimits, RecordsSummary, RecordsValidator, STEP_BYTES};
