@@ -146,7 +146,8 @@ fn duration_name(decade: u32) -> String {
     }
 }
 
-fn escaped(text: &str) -> String {
+/// `text` as it may stand in SVG.
+pub(crate) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")

@@ -10,6 +10,7 @@ mod cells;
 mod contestant;
 mod effort;
 mod machine;
+mod plot;
 mod report;
 mod scenarios;
 mod state;
@@ -50,7 +51,7 @@ pub(crate) struct Options {
     /// Where data directories are made; both brokers use the same disk
     #[arg(long, default_value = ".")]
     directory: PathBuf,
-    /// Where results are kept: state.json, comparison.md, comparison.json
+    /// Where results are kept: state.json, comparison.md, comparison.json, plots
     #[arg(long, default_value = "target/bench-kafka")]
     output: PathBuf,
     /// How often both are measured
@@ -328,6 +329,9 @@ impl Comparison<'_> {
         fs::write(folder.join("comparison.md"), &markdown)?;
         let json = report.json(&heading, &self.state);
         fs::write(folder.join("comparison.json"), format!("{json:#}\n"))?;
+        for (name, svg) in report.plots() {
+            fs::write(folder.join(name), svg)?;
+        }
         println!("{markdown}");
         println!("kept in {}", folder.display());
         Ok(())

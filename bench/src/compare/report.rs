@@ -9,6 +9,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use crate::compare::contestant::Contestant;
+use crate::compare::plot::{self, Row};
 use crate::compare::state::State;
 use crate::compare::targets::{Bound, CLAIMS, Claim, PERF_MIDDLE_AT_LEAST, Sides, speaks_of};
 use crate::figures::OTHERS;
@@ -134,6 +135,16 @@ impl Report {
         json!({ "heading": heading, "comparison": parts, "measured": state.as_json() })
     }
 
+    /// Names and texts of the plots: one for each comparison of promises, of what has a ratio to reach.
+    pub(crate) fn plots(&self) -> Vec<(String, String)> {
+        let plot = |(sides, lines): &(Sides, Vec<Line>)| {
+            let rows: Vec<Row> = lines.iter().filter_map(|line| line.row(*sides)).collect();
+            let name = format!("comparison-{}.svg", sides.name());
+            (!rows.is_empty()).then(|| (name, plot::factors(sides.title(), &rows)))
+        };
+        self.parts.iter().filter_map(plot).collect()
+    }
+
     fn summary(&self) -> String {
         let verdicts = self.parts.iter().flat_map(|(_, lines)| lines);
         let verdicts: Vec<bool> = verdicts.filter_map(|line| line.is_met).collect();
@@ -226,6 +237,34 @@ impl Line {
             asked(self.claim.bound(sides)),
             verdict(self.is_met),
         )
+    }
+
+    /// Its row of the plot: where less is better the ratio is turned over.
+    fn row(&self, sides: Sides) -> Option<Row> {
+        let ratio = self.ratio?;
+        let Spread {
+            least,
+            median,
+            most,
+        } = ratio;
+        let name = format!("{}  {}", self.cell, self.claim.figure.replace('_', " "));
+        match self.claim.bound(sides) {
+            Bound::RatioAtLeast(asked) => Some(Row {
+                name,
+                least,
+                median,
+                most,
+                asked,
+            }),
+            Bound::RatioAtMost(asked) => Some(Row {
+                name,
+                least: most.recip(),
+                median: median.recip(),
+                most: least.recip(),
+                asked: asked.recip(),
+            }),
+            Bound::AtMost(_) | Bound::Told => None,
+        }
     }
 
     fn json(&self, sides: Sides) -> Value {
@@ -335,6 +374,11 @@ mod tests {
         let synced = of(Sides::DiskToSynced).expect("a line");
         assert_eq!((synced.ratio, synced.is_met), (None, None));
         assert!(of(Sides::Shipped).is_none());
+        let plots = report.plots();
+        let names: Vec<&str> = plots.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["comparison-process.svg", "comparison-disk.svg"]);
+        let load = "closed/16c-x5  produce";
+        assert!(plots.iter().all(|(_, svg)| svg.contains(load)));
         let text = report.markdown("A machine.", &state);
         assert!(
             text.contains("| closed/16c-x5 | produce requests per s | 900 (700–1,000) |"),

@@ -35,6 +35,16 @@ impl Sides {
         }
     }
 
+    /// What its plot's file is called.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::ProcessToDefault => "process",
+            Self::DiskToDefault => "disk",
+            Self::DiskToSynced => "disk-synced",
+            Self::Shipped => "shipped",
+        }
+    }
+
     /// The endings of the cells' names: Chronik's, Kafka's. Loads are measured with both promises,
     /// everything else as shipped and without an ending.
     pub(crate) fn endings(self) -> [&'static str; 2] {
