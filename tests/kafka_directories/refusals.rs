@@ -7,15 +7,17 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use chronik_protocol::messages::{
-    ConfigRecord, FeatureLevelRecord, PartitionChangeRecord, RegisterBrokerRecord, VotersRecord,
-    ZkMigrationStateRecord, voters_record,
+    ConfigRecord, FeatureLevelRecord, PartitionChangeRecord, RegisterBrokerRecord, TopicRecord,
+    VotersRecord, ZkMigrationStateRecord, voters_record,
 };
 use chronik_protocol::record::{BatchBuilder, ControlType, NewRecord};
 use chronik_protocol::records_of::MetadataRecord;
 use chronik_protocol::{Message, Str, Uuid, Writer};
 
+use crate::picture::Picture;
 use crate::support::batch::{ReadBatch, TestBatch};
 use crate::support::calls::{create_topic, produce_ok};
+use crate::support::client::Client;
 use crate::support::message::TestMessage;
 use crate::support::{BrokerOptions, Scratch, free_port};
 use crate::{chronik, connect, tree};
@@ -226,6 +228,17 @@ fn directories_of_somebody_else_are_refused_and_left_alone() {
 }
 
 #[test]
+fn a_directory_says_which_node_it_is_where_the_settings_do_not() {
+    let scratch = Scratch::new();
+    let data = scratch.join("data");
+    chronik(&data).set("node.id", 7).start().stop();
+    let broker = chronik(&data).start();
+    assert_eq!(Picture::take(&mut connect(&broker)).broker_id, 7);
+    broker.stop();
+    refused(&[&data], &[("node.id", "1")], &["node 7", "node.id=1"]);
+}
+
+#[test]
 fn directories_that_do_not_belong_together_are_refused() {
     let mut made = Made::new(2);
     let dirs = made.copy(false);
@@ -326,6 +339,36 @@ fn metadata_that_nobody_knows_and_quorums_of_several_are_refused() {
     let data = &made.copy(false)[0];
     append_voters(data, &[1, 3]);
     refused(&[data], &[], &["other controllers", "node 3"]);
+}
+
+#[test]
+fn a_change_that_its_controller_did_not_end_does_not_count_and_takes_no_other_along() {
+    let mut made = Made::new(1);
+    let data = &made.copy(true)[0];
+    append_record(data, &MetadataRecord::BeginTransaction(Default::default()));
+    let topic = TopicRecord {
+        name: Str::from("half"),
+        topic_id: Uuid(1 << 100),
+        ..TopicRecord::default()
+    };
+    append_record(data, &MetadataRecord::Topic(topic));
+    let said = doctor(&[data], &[]);
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(
+        said.contains("within a transaction of its controller"),
+        "{said}"
+    );
+    let names = |client: &mut Client| Picture::take(client).topics.into_keys().collect::<Vec<_>>();
+    let broker = chronik(data).start();
+    let mut client = connect(&broker);
+    assert_eq!(names(&mut client), ["__consumer_offsets", "t"]);
+    create_topic(&mut client, "whole", 1, &[]);
+    // Without a snapshot, so that the next start reads the log from its beginning.
+    broker.kill();
+    let broker = chronik(data).start();
+    let mut client = connect(&broker);
+    assert_eq!(names(&mut client), ["__consumer_offsets", "t", "whole"]);
+    broker.stop();
 }
 
 #[test]
