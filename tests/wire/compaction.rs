@@ -5,10 +5,14 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use chronik_protocol::ErrorCode;
+use chronik_protocol::messages::{
+    IncrementalAlterConfigsRequest, incremental_alter_configs_request,
+};
 
 use crate::support::batch::{TestBatch, TestRecord};
 use crate::support::calls::{
-    code, create_topic, fetch, latest, produce, produce_ok, read_batches, text,
+    EARLIEST, code, create_topic, fetch, latest, list_offset, produce, produce_ok, read_batches,
+    text,
 };
 use crate::support::client::Client;
 use crate::support::groups::{
@@ -187,5 +191,112 @@ fn committed_offsets_outlive_the_compaction_of_their_log() {
         .map(|entry| entry.metadata().expect("a file").len())
         .sum();
     assert!(bytes < 1_500_000, "{bytes} bytes of 600 commits");
+    broker.stop();
+}
+
+fn set(client: &mut Client, topic: &str, key: &str, value: &str) {
+    let config = incremental_alter_configs_request::AlterableConfig {
+        name: text(key),
+        value: Some(text(value)),
+        ..Default::default()
+    };
+    let request = IncrementalAlterConfigsRequest {
+        resources: vec![incremental_alter_configs_request::AlterConfigsResource {
+            resource_type: 2,
+            resource_name: text(topic),
+            configs: vec![config],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let response = client.call(&request, 1).responses.remove(0);
+    assert_eq!(code(response.error_code), ErrorCode::None);
+}
+
+/// Produces records of half a megabyte for three keys in turn.
+fn produce_states(client: &mut Client, topic: &str, numbers: std::ops::Range<u8>) {
+    for n in numbers {
+        let key = format!("key {}", n % 3);
+        let batch = TestBatch::of(&[keyed(&key, Some(vec![n; 500_000]))]);
+        produce_ok(client, topic, 0, batch.encode());
+    }
+}
+
+fn offsets(client: &mut Client, topic: &str, from: i64) -> Vec<i64> {
+    let batches = read_batches(client, topic, 0, from);
+    let keys = batches.iter().flat_map(|batch| batch.keys());
+    keys.map(|(offset, _)| offset).collect()
+}
+
+#[test]
+fn a_log_may_be_compacted_and_lose_what_is_old_as_well() {
+    let scratch = Scratch::new();
+    let Some(options) = options(&scratch) else {
+        return;
+    };
+    let broker = options.set("log.retention.check.interval.ms", 20).start();
+    let mut client = Client::connect(broker.address());
+    let settings = [
+        ("cleanup.policy", "compact,delete"),
+        ("segment.bytes", "1048576"),
+        ("retention.ms", "-1"),
+    ];
+    create_topic(&mut client, "both", 1, &settings);
+    produce_states(&mut client, "both", 0..9);
+    broker.wait_for_line(COMPACTED);
+    let (broker, mut client) = restart(broker);
+    let left = offsets(&mut client, "both", 0);
+    assert!(left.len() < 9 && left.ends_with(&[6, 7, 8]), "{left:?}");
+    // The records are older than a minute, all of them.
+    set(&mut client, "both", "retention.ms", "60000");
+    broker.wait_for_line("log_start=9");
+    let start = list_offset(&mut client, "both", 0, EARLIEST).offset;
+    assert_eq!((start, latest(&mut client, "both", 0)), (9, 9));
+    broker.stop();
+}
+
+#[test]
+fn what_happens_to_old_records_can_be_changed_while_it_serves() {
+    let scratch = Scratch::new();
+    let Some(options) = options(&scratch) else {
+        return;
+    };
+    let broker = options.set("log.retention.check.interval.ms", 20).start();
+    let mut client = Client::connect(broker.address());
+    let settings = [
+        ("cleanup.policy", "delete"),
+        ("segment.bytes", "1048576"),
+        ("retention.ms", "-1"),
+    ];
+    create_topic(&mut client, "changed", 1, &settings);
+    let without_key = TestBatch::of_values([vec![0; 500_000]]);
+    produce_ok(&mut client, "changed", 0, without_key.encode());
+    produce_states(&mut client, "changed", 0..9);
+    assert_eq!(offsets(&mut client, "changed", 0).len(), 10, "all is there");
+
+    set(&mut client, "changed", "cleanup.policy", "compact");
+    broker.wait_for_line(COMPACTED);
+    let refused = produce(&mut client, "changed", 0, without_key.encode());
+    assert_eq!(code(refused.error_code), ErrorCode::InvalidRecord);
+    set(&mut client, "changed", "retention.ms", "60000");
+    let (broker, mut client) = restart(broker);
+    let left = offsets(&mut client, "changed", 0);
+    assert!(
+        !left.contains(&0),
+        "a record without a key has no place in {left:?}"
+    );
+    assert!(left.len() < 10 && left.ends_with(&[7, 8, 9]), "{left:?}");
+
+    // Nothing goes by any rule.
+    set(&mut client, "changed", "cleanup.policy", "");
+    produce_states(&mut client, "changed", 9..15);
+    let more = offsets(&mut client, "changed", 0);
+    assert_eq!(more.len(), left.len() + 6);
+    produce_ok(&mut client, "changed", 0, without_key.encode());
+
+    set(&mut client, "changed", "cleanup.policy", "delete");
+    broker.wait_for_line("log_start=17");
+    let start = list_offset(&mut client, "changed", 0, EARLIEST).offset;
+    assert_eq!((start, latest(&mut client, "changed", 0)), (17, 17));
     broker.stop();
 }

@@ -23,8 +23,8 @@ use chronik_protocol::record::{CheckedBatch, Compression, Record, RecordLimits};
 
 use super::checkpoint::read_if_present;
 use super::directory::{FileKind, Leftover, SegmentFile, leftover_path, segment_path};
-use super::index::{IndexBuilder, IndexedBatch};
-use super::recovery::SIDE_FILE_BYTES_MAX;
+use super::index::IndexBuilder;
+use super::recovery::{SIDE_FILE_BYTES_MAX, indexed};
 use super::scan::{LogScan, ScanEnd, ScanStep};
 use filter::{DECOMPRESSED_BYTES_MAX, Outcome, control_type};
 use writer::SegmentWriter;
@@ -283,12 +283,8 @@ impl<W: World> Output<W> {
             // Delete horizons make records longer by a few bytes.
             CleanError::Corrupt("what stays is longer than 2 GiB".to_owned())
         })?;
-        let indexed = IndexedBatch {
-            last_offset: batch.header.last_offset(),
-            max_timestamp: batch.header.max_timestamp,
-            position: position.unsigned_abs().saturating_sub(size as u32),
-            size_bytes: size as u32,
-        };
+        let at = u64::from(position.unsigned_abs()).saturating_sub(size);
+        let indexed = indexed(&batch.header, at);
         self.index.append(&indexed, self.interval_bytes);
         Ok(self.writer.append(&batch.bytes).await?)
     }

@@ -35,7 +35,7 @@ use super::segment::{
 use crate::catalog::TopicConfig;
 use crate::partition::ProducerStates;
 
-use reindex::indexed;
+pub(crate) use reindex::indexed;
 pub(crate) use reindex::{max_timestamp, rebuild_indexes};
 
 /// Largest index, snapshot or epoch file that is read: `segment.index.bytes` is an i32 in Kafka,

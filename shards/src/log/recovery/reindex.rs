@@ -16,7 +16,9 @@ use crate::log::index::{IndexBuilder, IndexedBatch, NO_TIMESTAMP, TIME_ENTRY_BYT
 use crate::log::scan::{LogScan, ScanEnd, ScanStep};
 use crate::log::segment::{SideFileSync, write_indexes};
 
-pub(super) fn indexed(header: &BatchHeader, position: u64) -> IndexedBatch {
+/// What indexes tell of a stored batch. One from which compaction took every record counts with the
+/// time in its header, as in Kafka: a segment that holds nothing else is as old as its records were.
+pub(crate) fn indexed(header: &BatchHeader, position: u64) -> IndexedBatch {
     IndexedBatch {
         last_offset: header.last_offset(),
         max_timestamp: header.max_timestamp,
