@@ -21,7 +21,7 @@ use crate::request::{Isolation, ReadPart, ReadResult};
 /// Sealed segments of one partition whose files stay open between reads.
 const OPEN_FILES_MAX: usize = 2;
 /// Segments a read looks through for its first batch: more than one only where compaction removed
-/// the batches behind an offset up to the segment's end.
+/// the batches behind an offset up to the segment's end. The next one that is not empty has it.
 const SEGMENTS_PER_READ_MAX: usize = 4;
 
 /// How a read is answered.
@@ -160,22 +160,28 @@ impl<W: World> Partition<W> {
         let mut bytes = 0_u64;
         if end_offset > active {
             let from = self.active.position_of(from_offset.max(active));
-            bytes += self.active.position_of(end_offset).saturating_sub(from);
+            // Both may lie behind one entry of the index.
+            bytes += self
+                .active
+                .position_of(end_offset)
+                .saturating_sub(from)
+                .max(1);
         }
         if from_offset < active {
             for closing in &self.closing {
                 let (base, next) = (closing.base_offset(), closing.next_offset());
-                bytes += share(from_offset, end_offset, base, next, closing.size_bytes());
+                bytes += share(from_offset, end_offset, base, next, closing.size_bytes()).max(1);
             }
             let first = self
                 .sealed
                 .partition_point(|s| s.next_offset <= from_offset);
-            for segment in self.sealed.range(first..) {
+            for segment in self.sealed.range(first..).filter(|s| s.size_bytes > 0) {
                 let (base, next) = (segment.base_offset, segment.next_offset);
-                bytes += share(from_offset, end_offset, base, next, segment.size_bytes);
+                // A share that is rounded to nothing may still be a batch.
+                bytes += share(from_offset, end_offset, base, next, segment.size_bytes).max(1);
             }
         }
-        usize::try_from(bytes).unwrap_or(usize::MAX).max(1)
+        usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
     fn readable_end(&self, isolation: Isolation) -> i64 {
@@ -213,7 +219,9 @@ impl<W: World> Partition<W> {
         let first = self
             .sealed
             .partition_point(|segment| segment.next_offset <= offset);
-        for segment in self.sealed.range(first..).take(SEGMENTS_PER_READ_MAX) {
+        // Kafka's cleaner leaves segments without a byte, any number of them in a row.
+        let filled = self.sealed.range(first..).filter(|s| s.size_bytes > 0);
+        for segment in filled.take(SEGMENTS_PER_READ_MAX) {
             let base = segment.base_offset;
             let pinned = segment.pinned.as_ref();
             let start = match cache.cold_end(self.id, offset) {

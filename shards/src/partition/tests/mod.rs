@@ -1,6 +1,7 @@
 //! The partition against a simulated disk that loses, fills up and fails, and against a real one.
 
 mod compaction;
+mod emptied;
 mod faults;
 mod files;
 mod golden;
