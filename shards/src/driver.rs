@@ -14,11 +14,14 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use chronik_io::{Endpoint, Responder, World};
+use chronik_protocol::Uuid;
 
 use crate::catalog::{
     Image, METADATA_TOPIC, metadata_directory, remove_older_snapshots, write_snapshot,
 };
-use crate::internal::{ClosedPartition, Internal, InternalAnswer, InternalReply, InternalRequest};
+use crate::internal::{
+    ClosedPartition, Durable, Internal, InternalAnswer, InternalReply, InternalRequest,
+};
 use crate::log::LogError;
 use crate::log::checkpoint::{
     CLEAN_SHUTDOWN_FILE, CLEANER_FILE, CleanShutdown, HIGH_WATERMARK_FILE, LOG_START_FILE,
@@ -168,9 +171,11 @@ impl<W: World> Driver<W> {
             Effect::Note(notes) => self.spawn(|driver| async move {
                 let request = Request::Internal(InternalRequest(Internal::Note(notes)));
                 let reply = driver.inner.endpoint.call(COORDINATOR_SHARD, request).await;
-                let noted = InternalAnswer::Noted { durable: true };
-                let durable = matches!(reply, Ok(Reply::Internal(InternalReply(a))) if a == noted);
-                driver.done(Done::Noted { durable });
+                let durable = match reply {
+                    Ok(Reply::Internal(InternalReply(InternalAnswer::Noted(durable)))) => durable,
+                    _ => Durable::Nowhere,
+                };
+                driver.done(Done::Noted(durable));
             }),
             Effect::MakeRing { bytes } => self.spawn(move |driver| async move {
                 let (data, shard) = (driver.data(), driver.inner.endpoint.index());
@@ -217,8 +222,8 @@ impl<W: World> Driver<W> {
                 self.spawn(|driver| async move {
                     let (dirs, image) = (driver.dirs(), driver.image());
                     let world = &driver.inner.world;
-                    let result = write_offsets(world, &dirs, &image, &files).await;
-                    driver.done(Done::CheckpointsWritten(result));
+                    let refused = write_offsets(world, &dirs, &image, &files).await;
+                    driver.done(Done::CheckpointsWritten(refused));
                 });
             }
             Effect::StopAll(responder, image) => self.spawn(|driver| async move {
@@ -337,7 +342,9 @@ impl<W: World> Driver<W> {
             }
         }
         let dirs = self.dirs();
-        write_offsets(world, &dirs, image, &files).await?;
+        if !write_offsets(world, &dirs, image, &files).await.is_empty() {
+            return Err(io::Error::other("offset checkpoints were not written"));
+        }
         for (dir, _) in dirs.usable() {
             let here = dirs.part(image, &high_watermarks, dir);
             here.write(world, &dir.join(HIGH_WATERMARK_FILE)).await?;
@@ -440,14 +447,15 @@ impl<W: World> Driver<W> {
     }
 }
 
+/// Writes the offset checkpoints of every directory; says which refused.
 async fn write_offsets<W: World>(
     world: &W,
     dirs: &LogDirs,
     image: &Image,
     files: &CheckpointFiles,
-) -> io::Result<()> {
-    let mut written = Ok(());
-    for (dir, _) in dirs.usable() {
+) -> Vec<Uuid> {
+    let mut refused = Vec::new();
+    for (dir, id) in dirs.usable() {
         for (name, offsets) in [
             (RECOVERY_POINT_FILE, &files.recovery_points),
             (LOG_START_FILE, &files.log_starts),
@@ -456,12 +464,13 @@ async fn write_offsets<W: World>(
             let here = dirs.part(image, offsets, dir);
             // One that fails does not keep the others from knowing theirs.
             if let Err(error) = here.write(world, &dir.join(name)).await {
-                written = Err(error);
+                tracing::error!(dir = %dir.display(), %error, "offset checkpoints not written");
+                refused.push(id);
                 break;
             }
         }
     }
-    written
+    refused
 }
 
 /// Opens a partition. A directory of the same name that belongs to another topic is removed when

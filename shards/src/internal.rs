@@ -40,11 +40,27 @@ pub(crate) enum InternalAnswer {
     Loaded {
         failed: Vec<PartitionId>,
     },
-    /// Whether the notes are durable.
-    Noted {
-        durable: bool,
-    },
+    /// Where the notes are durable.
+    Noted(Durable),
     Closed(Vec<ClosedPartition>),
+}
+
+/// In which log directories noted offsets are durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Durable {
+    Nowhere,
+    /// In all but these, which refused.
+    AllBut(Vec<Uuid>),
+}
+
+impl Durable {
+    /// Whether they are in this one.
+    pub(crate) fn is_in(&self, directory: Option<Uuid>) -> bool {
+        match self {
+            Self::Nowhere => false,
+            Self::AllBut(refused) => !directory.is_some_and(|id| refused.contains(&id)),
+        }
+    }
 }
 
 /// What every shard needs to open its partitions.

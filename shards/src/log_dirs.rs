@@ -75,6 +75,14 @@ impl LogDirs {
         }
     }
 
+    /// The id of the directory where a partition lies, as [`LogDirs::home`] finds it.
+    pub(crate) fn home_id(&self, directories: &[Uuid]) -> Option<Uuid> {
+        let home = self.home(directories)?;
+        self.usable()
+            .find(|(path, _)| *path == home)
+            .map(|(_, id)| id)
+    }
+
     /// Where a partition of the image lies.
     pub(crate) fn home_of(&self, image: &Image, topic: &str, index: i32) -> Option<&Path> {
         let topic = image.topic(topic)?;
@@ -192,6 +200,9 @@ mod tests {
         assert_eq!(dirs.home(&[Uuid(3000)]), None);
         assert_eq!(dirs.home(&[Uuid::ZERO]), Some(Path::new("/a")));
         assert_eq!(dirs.home(&[]), Some(Path::new("/a")));
+        assert_eq!(dirs.home_id(&[]), Some(Uuid(1000)));
+        assert_eq!(dirs.home_id(&[Uuid(2000)]), Some(Uuid(2000)));
+        assert_eq!(dirs.home_id(&[Uuid(3000)]), None);
     }
 
     #[test]

@@ -25,13 +25,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chronik_io::World;
-use chronik_protocol::ErrorCode;
+use chronik_protocol::{ErrorCode, Uuid};
 use slab::Slab;
 
 use crate::cache::{BatchCache, CacheLimits};
 use crate::catalog::{Image, SnapshotError, SnapshotId};
 use crate::groups::{Coordinator, GroupSettings};
-use crate::internal::{Boot, Internal, InternalAnswer, InternalReply, OffsetNote};
+use crate::internal::{Boot, Durable, Internal, InternalAnswer, InternalReply, OffsetNote};
 use crate::limits::{CACHE_COLD_BYTES, CACHE_INDEX_BYTES, CACHE_TAIL_BYTES, TIMERS_PER_SLICE};
 use crate::log::LogError;
 use crate::log_dirs::LogDirs;
@@ -149,11 +149,10 @@ pub(crate) enum Done<W: World> {
     /// Every shard has applied the image.
     Published,
     Snapshot(Result<SnapshotId, SnapshotError>),
-    /// The designated shard has written the notes down (or could not).
-    Noted {
-        durable: bool,
-    },
-    CheckpointsWritten(std::io::Result<()>),
+    /// The designated shard has written the notes down, or could not.
+    Noted(Durable),
+    /// Which directories refused.
+    CheckpointsWritten(Vec<Uuid>),
     RingMade(std::io::Result<Ring<W::Mapping>>),
     Rested,
     RestedFromChores,
@@ -405,8 +404,8 @@ impl<W: World, R> Shard<W, R> {
             Done::Closed { id, result } => self.closed(id, result),
             Done::Published => self.published(),
             Done::Snapshot(result) => self.snapshot_written(result),
-            Done::Noted { durable } => self.noted(durable),
-            Done::CheckpointsWritten(result) => self.checkpoints_written(result),
+            Done::Noted(durable) => self.noted(&durable),
+            Done::CheckpointsWritten(refused) => self.checkpoints_written(refused),
             Done::RingMade(result) => self.ring_made(result),
             Done::Rested => self.rested(),
             Done::RestedFromChores => self.rested_from_chores(),
@@ -524,7 +523,7 @@ impl<W: World, R> Shard<W, R> {
                 Ok(partition) => partition.delete_records(part, &mut events),
                 Err(error) => DeleteRecordsResult::failed(error),
             };
-            results.push(result);
+            results.push((id, result));
             if events.is_empty() {
                 continue;
             }
@@ -537,6 +536,7 @@ impl<W: World, R> Shard<W, R> {
         if moved {
             self.reply_after_notes(responder, results);
         } else {
+            let results = results.into_iter().map(|(_, result)| result).collect();
             self.reply(responder, Reply::DeleteRecords(results));
         }
     }

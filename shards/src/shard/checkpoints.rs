@@ -7,11 +7,11 @@
 use std::collections::BTreeMap;
 
 use chronik_io::World;
-use chronik_protocol::{ErrorCode, Str};
+use chronik_protocol::{ErrorCode, Str, Uuid};
 
 use super::{Effect, Shard};
 use crate::catalog::METADATA_PARTITION;
-use crate::internal::{InternalAnswer, OffsetChange, OffsetNote};
+use crate::internal::{Durable, InternalAnswer, OffsetChange, OffsetNote};
 use crate::log::checkpoint::OffsetCheckpoint;
 use crate::request::{DeleteRecordsResult, PartitionId, Reply};
 
@@ -20,10 +20,13 @@ pub(super) struct Notes<R> {
     unsent: Vec<OffsetNote>,
     in_flight: bool,
     /// Answered when the notes not yet sent are durable.
-    waiting: Vec<(R, Vec<DeleteRecordsResult>)>,
+    waiting: Vec<(R, Deletions)>,
     /// Answered when the notes on their way are.
-    waiting_in_flight: Vec<(R, Vec<DeleteRecordsResult>)>,
+    waiting_in_flight: Vec<(R, Deletions)>,
 }
+
+/// What became of records that were to be deleted, and where.
+type Deletions = Vec<(PartitionId, DeleteRecordsResult)>;
 
 impl<R> Default for Notes<R> {
     fn default() -> Self {
@@ -131,7 +134,7 @@ impl<W: World, R> Shard<W, R> {
     }
 
     /// Answers DeleteRecords when the new log starts are durable.
-    pub(super) fn reply_after_notes(&mut self, responder: R, results: Vec<DeleteRecordsResult>) {
+    pub(super) fn reply_after_notes(&mut self, responder: R, results: Deletions) {
         self.notes.waiting.push((responder, results));
         self.flush_notes();
     }
@@ -147,21 +150,27 @@ impl<W: World, R> Shard<W, R> {
             .push(Effect::Note(std::mem::take(&mut self.notes.unsent)));
     }
 
-    pub(super) fn noted(&mut self, durable: bool) {
+    pub(super) fn noted(&mut self, durable: &Durable) {
         self.notes.in_flight = false;
-        for (responder, mut results) in std::mem::take(&mut self.notes.waiting_in_flight) {
-            for result in results
-                .iter_mut()
-                .filter(|result| result.error == ErrorCode::None)
-            {
-                if !durable {
-                    *result = DeleteRecordsResult::failed(ErrorCode::KafkaStorageError);
+        for (responder, deletions) in std::mem::take(&mut self.notes.waiting_in_flight) {
+            let told = deletions.into_iter().map(|(id, result)| {
+                match result.error == ErrorCode::None && !durable.is_in(self.directory_of(id)) {
+                    true => DeleteRecordsResult::failed(ErrorCode::KafkaStorageError),
+                    false => result,
                 }
-            }
-            self.reply(responder, Reply::DeleteRecords(results));
+            });
+            let told = told.collect();
+            self.reply(responder, Reply::DeleteRecords(told));
         }
         self.flush_notes();
         self.close_when_idle();
+    }
+
+    /// The directory that a partition lies in.
+    fn directory_of(&self, id: PartitionId) -> Option<Uuid> {
+        let topic = self.image.topic_by_id(id.topic_id)?;
+        let info = topic.partitions.get(usize::try_from(id.index).ok()?)?;
+        self.dirs.home_id(&info.directories)
     }
 
     /// Whether everything noted has arrived.
@@ -172,7 +181,7 @@ impl<W: World, R> Shard<W, R> {
     /// On the designated shard: takes another shard's notes in; answered when they are durable.
     pub(super) fn take_notes(&mut self, notes: Vec<OffsetNote>, responder: R) {
         let Some(checkpoints) = &mut self.checkpoints else {
-            return self.answer(responder, InternalAnswer::Noted { durable: false });
+            return self.answer(responder, InternalAnswer::Noted(Durable::Nowhere));
         };
         for note in notes {
             checkpoints.take(note);
@@ -196,27 +205,21 @@ impl<W: World, R> Shard<W, R> {
         self.effects.push(Effect::WriteCheckpoints(files));
     }
 
-    pub(super) fn checkpoints_written(&mut self, result: std::io::Result<()>) {
+    pub(super) fn checkpoints_written(&mut self, refused: Vec<Uuid>) {
         let Some(checkpoints) = &mut self.checkpoints else {
             return;
         };
         checkpoints.writing = false;
-        if let Err(error) = &result {
-            // The next write holds everything again; until then a crash scans more.
-            tracing::error!(%error, "offset checkpoints not written");
-            checkpoints.dirty = true;
-        }
-        let durable = result.is_ok();
+        let written = refused.is_empty();
+        // The next write holds everything again; until then a crash scans more.
+        checkpoints.dirty |= !written;
         for responder in std::mem::take(&mut checkpoints.waiting_in_flight) {
-            self.answer(responder, InternalAnswer::Noted { durable });
+            let durable = Durable::AllBut(refused.clone());
+            self.answer(responder, InternalAnswer::Noted(durable));
         }
         // A failed write is not tried again before there is something new to write.
-        if durable
-            || self
-                .checkpoints
-                .as_ref()
-                .is_some_and(|c| !c.waiting.is_empty())
-        {
+        let more = |checkpoints: &Checkpoints<R>| !checkpoints.waiting.is_empty();
+        if written || self.checkpoints.as_ref().is_some_and(more) {
             self.write_checkpoints();
         }
     }

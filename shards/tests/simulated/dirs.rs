@@ -108,6 +108,33 @@ fn a_directory_that_fails_takes_its_partitions_offline_and_no_others() {
     }
 }
 
+#[test]
+fn records_are_deleted_beside_a_directory_that_fails() {
+    let mut cluster = start(Simulation::new(13), 2);
+    cluster.create("t", PARTITIONS).expect("created");
+    append_everywhere(&mut cluster, b"one");
+    append_everywhere(&mut cluster, b"two");
+    let lost = below(&mut cluster, OTHER);
+    cluster.simulation.faults().break_below(OTHER);
+    for index in 0..PARTITIONS {
+        let partition = cluster.id("t", index);
+        let part = DeleteRecordsPart {
+            partition,
+            offset: 1,
+        };
+        let owner = cluster.owner(partition);
+        let reply = cluster.ask(owner, Request::DeleteRecords(vec![part]));
+        let Reply::DeleteRecords(results) = reply else {
+            panic!("{reply:?}");
+        };
+        let expected = match lost.contains(&index) {
+            true => ErrorCode::KafkaStorageError,
+            false => ErrorCode::None,
+        };
+        assert_eq!(results[0].error, expected, "{index}");
+    }
+}
+
 fn check(cluster: &mut Cluster, lost: &[i32], value: &[u8]) {
     for index in 0..PARTITIONS {
         let expected = match lost.contains(&index) {

@@ -6,7 +6,7 @@
 //! never its bytes, and everything else. Names each such place in the log.
 
 use chronik_io::World;
-use tracing::error;
+use tracing::{error, warn};
 
 use super::{Recovery, Walked};
 use crate::log::scan::{LogScan, ScanEnd};
@@ -35,7 +35,7 @@ impl<W: World> Recovery<'_, W> {
             is_damage = far.resync().await?.is_some();
         }
         if !is_damage {
-            return Ok(false);
+            return self.tell_tear(scan, why).await;
         }
         let Some((to, next)) = scan.resync().await? else {
             return Ok(false);
@@ -47,6 +47,23 @@ impl<W: World> Recovery<'_, W> {
             "the log is damaged here; its records cannot be read, what follows can"
         );
         Ok(true)
+    }
+
+    /// Names a tear behind which whole batches lie. They are of the same write as the tear, whose
+    /// blocks reach a disk in any order: acknowledged to nobody, and to be cut with it, for a producer
+    /// that sends them all again would be told of duplicates otherwise, and readers would stand before
+    /// the hole for ever. That acknowledged batches of the last [`TORN_BYTES_MAX`] were damaged and
+    /// the machine crashed besides looks the same; so it is said.
+    async fn tell_tear(&self, scan: &LogScan<'_, W>, why: &str) -> std::io::Result<bool> {
+        let (from, expected) = (scan.position(), scan.next_offset());
+        if let Some((to, next)) = scan.behind(from).resync().await? {
+            warn!(
+                dir = %self.dir.display(), segment = scan.base_offset(), position = from,
+                first_offset = expected, next_position = to, next_offset = next, why,
+                "a write was torn by the crash: whole batches behind the tear go with it"
+            );
+        }
+        Ok(false)
     }
 
     /// Whether a segment that ends too early had been whole.
