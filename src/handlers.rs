@@ -8,6 +8,7 @@ mod api_versions;
 mod call;
 mod configs;
 pub(crate) mod context;
+mod conversion;
 mod create_partitions;
 mod create_topics;
 mod delete_records;

@@ -8,16 +8,15 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use chronik_io::World;
-use chronik_protocol::record::legacy::{
-    Converted, DownConversion, DownProgress, MessageError, MessageFormat, STEP_BYTES,
-};
+use chronik_protocol::record::legacy::{Converted, DownConversion, MessageError, MessageFormat};
 use chronik_protocol::record::{BATCH_HEADER_BYTES, BatchHeader, Compression};
 use chronik_protocol::{ErrorCode, Records};
 use chronik_shards::{Isolation, ReadPart, ReadResult};
 use tracing::warn;
 
 use super::read::{self, Reading};
-use crate::handlers::context::{Context, LARGE_RECORD_BYTES};
+use crate::handlers::context::Context;
+use crate::handlers::conversion;
 use crate::handlers::slice::Slice;
 
 /// The versions that take batches but no zstd (KIP-110).
@@ -84,9 +83,14 @@ impl Old {
             let from = part.fetch_offset;
             while result.error == ErrorCode::None && !result.records.is_empty() {
                 let batches = std::mem::take(&mut result.records);
-                let max = part.max_bytes.min(room);
-                let conversion = DownConversion::new(batches, *format, part.fetch_offset, max);
-                match finish(context, &mut slice, conversion).await {
+                let (bytes_in, max) = (batches.len(), part.max_bytes.min(room));
+                let work = DownConversion::new(batches, *format, part.fetch_offset, max);
+                let run = conversion::run(context, &mut slice, work, bytes_in).await;
+                let Ok(converted) = run else {
+                    result = ReadResult::failed(ErrorCode::UnknownServerError);
+                    break;
+                };
+                match converted {
                     Err(error) => result = ReadResult::failed(code(part, &error)),
                     Ok(messages) if !messages.records.is_empty() => {
                         result.records = messages.records;
@@ -125,23 +129,6 @@ async fn read_one<W: World>(
     results
         .pop()
         .unwrap_or_else(|| ReadResult::failed(ErrorCode::NotLeaderOrFollower))
-}
-
-async fn finish<W: World>(
-    context: &Context<W>,
-    slice: &mut Slice,
-    mut conversion: DownConversion,
-) -> Result<Converted, MessageError> {
-    let mut turn = None;
-    loop {
-        if turn.is_none() && conversion.held_bytes() > LARGE_RECORD_BYTES {
-            turn = Some(context.large_record.lock().await);
-        }
-        match conversion.step(STEP_BYTES)? {
-            DownProgress::More => slice.breathe(&context.world).await,
-            DownProgress::Done(converted) => return Ok(converted),
-        }
-    }
 }
 
 fn code(part: &ReadPart, error: &MessageError) -> ErrorCode {

@@ -8,14 +8,13 @@ use bytes::Bytes;
 use chronik_io::World;
 use chronik_protocol::ErrorCode;
 use chronik_protocol::record::CheckedBatch;
-use chronik_protocol::record::legacy::{
-    MessageError, MessageSetCheck, STEP_BYTES, SetProgress, UpConversion, UpProgress, UpRules,
-};
+use chronik_protocol::record::legacy::{MessageError, MessageSetCheck, UpConversion, UpRules};
 use chronik_shards::catalog::TimestampKind;
 
 use super::check::{Refusal, Rules, limits, refusal, target_codec};
 use super::conversions::Conversions;
-use crate::handlers::context::{Context, LARGE_RECORD_BYTES};
+use crate::handlers::context::Context;
+use crate::handlers::conversion;
 use crate::handlers::slice::Slice;
 
 /// The newest version whose records may be message sets.
@@ -39,21 +38,16 @@ pub(super) async fn batch<W: World>(
     rules: &Rules<'_>,
     bytes: Bytes,
 ) -> Result<Option<CheckedBatch>, Refusal> {
-    let world = &context.world;
     let config = rules.config();
-    let now_ms = world.now_ms();
+    let now_ms = context.world.now_ms();
     let limits = limits(config, now_ms);
     let refuse = |error| refused(&error, rules, now_ms);
     let batch_bytes_max = usize::try_from(config.max_message_bytes).unwrap_or(usize::MAX);
     conversions.room_for(bytes.len()).await?;
-    let mut check = MessageSetCheck::new(bytes, batch_bytes_max);
-    let set = loop {
-        match check.step(STEP_BYTES).map_err(refuse)? {
-            SetProgress::More => slice.breathe(world).await,
-            SetProgress::Done(set) => break set,
-        }
-    };
-    let Some(set) = set else {
+    let bytes_in = bytes.len();
+    let check = MessageSetCheck::new(bytes, batch_bytes_max);
+    let checked = conversion::run(context, slice, check, bytes_in).await;
+    let Some(set) = checked.map_err(no_thread)?.map_err(refuse)? else {
         return Ok(None);
     };
     let append_time_ms = match config.timestamp_kind {
@@ -67,20 +61,15 @@ pub(super) async fn batch<W: World>(
         append_time_ms,
         batch_bytes_max,
     };
-    let mut conversion = UpConversion::new(set, rules).map_err(refuse)?;
-    let mut turn = None;
-    loop {
-        if turn.is_none() && conversion.held_bytes() > LARGE_RECORD_BYTES {
-            turn = Some(context.large_record.lock().await);
-        }
-        match conversion.step(STEP_BYTES).map_err(refuse)? {
-            UpProgress::More => slice.breathe(world).await,
-            UpProgress::Done(batch) => {
-                conversions.made(batch.bytes.len());
-                return Ok(Some(batch));
-            }
-        }
-    }
+    let conversion = UpConversion::new(set, rules).map_err(refuse)?;
+    let batch = conversion::run(context, slice, conversion, bytes_in).await;
+    let batch = batch.map_err(no_thread)?.map_err(refuse)?;
+    conversions.made(batch.bytes.len());
+    Ok(Some(batch))
+}
+
+fn no_thread(error: std::io::Error) -> Refusal {
+    Refusal::saying(ErrorCode::UnknownServerError, error.to_string())
 }
 
 fn refused(error: &MessageError, rules: &Rules<'_>, now_ms: i64) -> Refusal {
