@@ -11,6 +11,7 @@ mod compression;
 mod control;
 mod error;
 mod header;
+mod headers;
 mod iterate;
 pub mod legacy;
 mod retain;
@@ -31,6 +32,7 @@ pub use header::{
     NO_PARTITION_LEADER_EPOCH, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP,
     increment_sequence,
 };
+pub use headers::BatchHeaders;
 pub use iterate::{Header, Headers, Record, RecordIter};
 pub use scan::{Scan, scan};
 pub use validate::{Progress, RecordLimits, RecordsSummary, RecordsValidator, STEP_BYTES};

@@ -21,6 +21,7 @@ use std::rc::Rc;
 use chronik_io::{OpenMode, World};
 use chronik_protocol::record::{CheckedBatch, Compression, Record, RecordLimits};
 
+use super::aborted::{Aborted, ENTRY_BYTES};
 use super::checkpoint::read_if_present;
 use super::directory::{FileKind, Leftover, SegmentFile, leftover_path, segment_path};
 use super::index::IndexBuilder;
@@ -33,7 +34,6 @@ pub(crate) use filter::{LastBatch, Rules};
 pub(crate) use offset_map::OffsetMap;
 pub(crate) use pace::{Cancel, Pace};
 pub(crate) use swap::{Swap, remove_cleaned};
-use transactions::Aborted;
 pub(crate) use transactions::Transactions;
 
 /// Longest batch that is decoded or encoded on the shard, bytes: some 50 µs of work.
@@ -161,7 +161,8 @@ pub(crate) struct CleanedSegment<W: World> {
     pub(crate) size_bytes: u64,
     pub(crate) file: Rc<W::File>,
     pub(crate) index: Rc<IndexBuilder>,
-    pub(crate) has_transaction_index: bool,
+    /// What its `.txnindex` says; without an entry there is no file.
+    pub(crate) aborted: Vec<Aborted>,
     /// Nothing was removed: it is not needed.
     pub(crate) is_same: bool,
 }
@@ -218,11 +219,13 @@ impl<W: World> GroupJob<W> {
                 self.clean(&batch, is_last, &mut output).await?;
             }
         }
-        let kept = self.transactions.take_kept();
-        if !kept.is_empty() {
+        let aborted = self.transactions.take_kept();
+        if !aborted.is_empty() {
             let kind = FileKind::TransactionIndex;
             let path = leftover_path(&self.dir, base_offset, kind, Leftover::Cleaned);
-            self.world.write_file_atomic(&path, &kept).await?;
+            let mut bytes = Vec::with_capacity(aborted.len() * ENTRY_BYTES);
+            aborted.iter().for_each(|entry| entry.write(&mut bytes));
+            self.world.write_file_atomic(&path, &bytes).await?;
         }
         output.index.finish();
         let size_bytes = output.writer.end();
@@ -230,7 +233,7 @@ impl<W: World> GroupJob<W> {
             size_bytes,
             file: output.writer.finish().await?,
             index: Rc::new(output.index),
-            has_transaction_index: !kept.is_empty(),
+            aborted,
             is_same: output.is_same,
         })
     }

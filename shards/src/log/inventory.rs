@@ -46,6 +46,8 @@ pub(crate) struct Inventory {
     /// By base offset.
     pub(crate) segments: Vec<SegmentEntry>,
     snapshots: BTreeSet<i64>,
+    /// Base offsets of segments beside which there is a `.txnindex`.
+    pub(crate) transaction_indexes: Vec<i64>,
 }
 
 /// The directory as it was found, before anything in it is touched.
@@ -160,7 +162,8 @@ impl Inventory {
                 FileKind::Snapshot => {
                     inventory.snapshots.insert(offset);
                 }
-                FileKind::Index | FileKind::TimeIndex | FileKind::TransactionIndex => {}
+                FileKind::TransactionIndex => inventory.transaction_indexes.push(offset),
+                FileKind::Index | FileKind::TimeIndex => {}
             }
         }
         inventory

@@ -3,6 +3,7 @@
 //! Runs on the shard that owns the partition. Owns segments, indexes, checkpoints and recovery.
 //! Never assigns offsets, judges producers or answers anybody: that is `partition`, above it.
 
+pub(crate) mod aborted;
 pub mod checkpoint;
 pub(crate) mod cleaner;
 pub mod directory;

@@ -21,6 +21,7 @@ use chronik_protocol::record::BatchHeader;
 use tracing::{info, warn};
 
 use super::LogError;
+use super::aborted::AbortedTransactions;
 use super::checkpoint::{LEADER_EPOCH_FILE, read_if_present};
 use super::directory::{FileKind, segment_path};
 use super::epochs::LeaderEpochs;
@@ -92,6 +93,7 @@ pub(crate) struct Recovered<W: World> {
     pub(crate) active: ActiveSegment<W>,
     pub(crate) producers: ProducerStates,
     pub(crate) epochs: LeaderEpochs,
+    pub(crate) aborted: AbortedTransactions,
     /// The epoch file could not be used.
     pub(crate) epochs_changed: bool,
     /// The files beside the log are not as a clean stop leaves them.
@@ -129,6 +131,11 @@ pub(crate) async fn recover<W: World>(
         now_ms: world.now_ms(),
     };
     let mut opened = recovery.run(hint).await?;
+    let (indexes, log_end) = (
+        &recovery.inventory.transaction_indexes,
+        opened.report.log_end,
+    );
+    opened.aborted = AbortedTransactions::read(world, dir, indexes, log_end).await?;
     opened.report.took_ns = world.monotonic_ns().saturating_sub(started_ns);
     Ok(opened)
 }
@@ -553,6 +560,7 @@ impl<W: World> Recovery<'_, W> {
             active: ActiveSegment::new(file, tail.index, start),
             producers: std::mem::take(&mut self.producers),
             epochs: std::mem::take(&mut self.epochs),
+            aborted: AbortedTransactions::default(),
             epochs_changed,
             dirty,
             report,

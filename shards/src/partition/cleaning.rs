@@ -396,7 +396,7 @@ impl<W: World> Partition<W> {
         self.removal.swap(Swap {
             replaced: bases,
             index: segment.index,
-            has_transaction_index: segment.has_transaction_index,
+            has_transaction_index: !segment.aborted.is_empty(),
         });
     }
 
@@ -417,6 +417,8 @@ impl<W: World> Partition<W> {
             pinned: Some(Rc::clone(&cleaned.index)),
             file: Some(Rc::clone(&cleaned.file)),
         };
+        let offsets = segment.base_offset..segment.next_offset;
+        self.aborted.replace(offsets, &cleaned.aborted);
         self.sealed.replace(at, bases.len(), segment);
         self.layout += 1;
     }

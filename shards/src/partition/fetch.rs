@@ -74,7 +74,7 @@ impl<W: World> Partition<W> {
                 .or_else(|| cache.read_cold(self.id, &limits))
         };
         if let Some(records) = cached {
-            return ReadPlan::Ready(self.read_result(isolation, records));
+            return ReadPlan::Ready(self.read_found(isolation, offset, records));
         }
         ReadPlan::Disk(self.read_job(cache, limits, isolation))
     }
@@ -127,7 +127,7 @@ impl<W: World> Partition<W> {
                 block.goes_on = cache.cold_end(self.id, done.limits.fetch_offset).is_some();
                 let records = Records::from(block.select(&done.limits));
                 cache.push_cold(self.id, block);
-                self.read_result(done.isolation, records)
+                self.read_found(done.isolation, done.limits.fetch_offset, records)
             }
             Err(ReadFailure::Corrupt {
                 segment,
@@ -283,6 +283,19 @@ impl<W: World> Partition<W> {
             aborted: (isolation == Isolation::ReadCommitted).then(Vec::new),
             records,
         }
+    }
+
+    /// Besides the records, a reader of committed ones learns which transactions among them, from
+    /// this offset on, were aborted.
+    fn read_found(&self, isolation: Isolation, from: i64, records: Records) -> ReadResult {
+        let mut result = self.read_result(isolation, records);
+        if let Some(aborted) = &mut result.aborted
+            && self.aborted.any_from(from)
+            && let Some(last) = result.records.batch_headers().last()
+        {
+            *aborted = self.aborted.within(from..last.next_offset());
+        }
+        result
     }
 
     fn read_error(&self, error: ErrorCode) -> ReadResult {

@@ -109,6 +109,7 @@ impl<W: World> Partition<W> {
             rolling: Rolling::No,
             must_roll: false,
             producers: recovered.producers,
+            aborted: recovered.aborted,
             epochs: recovered.epochs,
             epochs_to_save: recovered.epochs_changed,
             log_start: report.log_start,

@@ -48,6 +48,7 @@ pub use timestamps::{OffsetDone, OffsetJob, OffsetPlan};
 use crate::cache::BatchCache;
 use crate::catalog::{Durability, TopicConfig};
 use crate::log::LogError;
+use crate::log::aborted::AbortedTransactions;
 use crate::log::epochs::LeaderEpochs;
 use crate::log::index::IndexBuilder;
 pub use crate::log::recovery::{RecoveryHint, RecoveryReport};
@@ -202,6 +203,8 @@ pub struct Partition<W: World> {
     /// this one any more, or it would reach past the base of the next.
     must_roll: bool,
     producers: ProducerStates,
+    /// From the life of a Kafka before.
+    aborted: AbortedTransactions,
     epochs: LeaderEpochs,
     epochs_to_save: bool,
     log_start: i64,

@@ -8,8 +8,8 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use chronik_io::World;
+use chronik_protocol::record::Compression;
 use chronik_protocol::record::legacy::{Converted, DownConversion, MessageError, MessageFormat};
-use chronik_protocol::record::{BATCH_HEADER_BYTES, BatchHeader, Compression};
 use chronik_protocol::{ErrorCode, Records};
 use chronik_shards::{Isolation, ReadPart, ReadResult};
 use tracing::warn;
@@ -152,41 +152,10 @@ pub(super) fn refuse_zstd(result: &mut ReadResult) {
     }
 }
 
-/// Goes from batch header to batch header, across the parts.
+/// What is no batch is left to the client to refuse.
 fn holds_zstd(records: &Records) -> bool {
-    let mut header = [0_u8; BATCH_HEADER_BYTES];
-    let mut filled = 0;
-    let mut skip = 0;
-    for part in records.parts() {
-        let mut rest = &part[..];
-        while !rest.is_empty() {
-            if skip > 0 {
-                let step = skip.min(rest.len());
-                rest = rest.get(step..).unwrap_or_default();
-                skip -= step;
-                continue;
-            }
-            let step = (BATCH_HEADER_BYTES - filled).min(rest.len());
-            let (taken, left) = rest.split_at(step);
-            if let Some(place) = header.get_mut(filled..filled + step) {
-                place.copy_from_slice(taken);
-            }
-            filled += step;
-            rest = left;
-            if filled == BATCH_HEADER_BYTES {
-                // What is no batch is left to the client to refuse.
-                let Ok(batch) = BatchHeader::peek(&header) else {
-                    return false;
-                };
-                if batch.compression() == Compression::Zstd {
-                    return true;
-                }
-                skip = batch.size_bytes().saturating_sub(BATCH_HEADER_BYTES);
-                filled = 0;
-            }
-        }
-    }
-    false
+    let mut headers = records.batch_headers();
+    headers.any(|batch| batch.compression() == Compression::Zstd)
 }
 
 #[cfg(test)]

@@ -9,9 +9,7 @@ use bytes::Bytes;
 use chronik_io::World;
 use chronik_io::simulated::{Operation, Random, SimulatedWorld, Simulation};
 use chronik_protocol::ErrorCode;
-use chronik_protocol::record::{
-    BatchBuilder, CheckedBatch, Compression, EndTransactionMarker, NewRecord, RecordLimits,
-};
+use chronik_protocol::record::{BatchBuilder, CheckedBatch, Compression, NewRecord, RecordLimits};
 
 use super::rig::{ID, Rig, small_config};
 use crate::catalog::{CleanupPolicy, Durability, TopicConfig};
@@ -21,13 +19,13 @@ use crate::request::{Acks, OffsetTarget};
 
 const DIR: &str = "/data/orders-0";
 
-const AMPLE: CleanSettings = CleanSettings {
+pub(super) const AMPLE: CleanSettings = CleanSettings {
     map_bytes_max: 1 << 20,
     bytes_per_second_max: u64::MAX,
     backoff_ms: 1,
 };
 
-fn config() -> TopicConfig {
+pub(super) fn config() -> TopicConfig {
     TopicConfig {
         cleanup_policy: CleanupPolicy {
             delete: false,
@@ -412,7 +410,12 @@ fn a_failing_disk_takes_nothing_that_was_to_stay() {
     run_histories(1000, &[Ending::PowerCut, Ending::Kill], true);
 }
 
-async fn keyed(rig: &Rig<SimulatedWorld>, key: &str, value: Option<&[u8]>, timestamp: i64) -> i64 {
+pub(super) async fn keyed(
+    rig: &Rig<SimulatedWorld>,
+    key: &str,
+    value: Option<&[u8]>,
+    timestamp: i64,
+) -> i64 {
     let mut builder = BatchBuilder::new(0);
     let record = NewRecord {
         timestamp,
@@ -424,7 +427,7 @@ async fn keyed(rig: &Rig<SimulatedWorld>, key: &str, value: Option<&[u8]>, times
     rig.must_append(&builder.build().expect("valid")).await
 }
 
-async fn clean_up(world: &SimulatedWorld, rig: &Rig<SimulatedWorld>) {
+pub(super) async fn clean_up(world: &SimulatedWorld, rig: &Rig<SimulatedWorld>) {
     rig.quiet().await;
     assert!(rig.clean(AMPLE), "a round is due");
     rig.quiet().await;
@@ -524,74 +527,5 @@ fn nothing_wakes_for_a_log_that_is_clean_enough() {
             ..config
         });
         assert_eq!(due(), None);
-    });
-}
-
-#[test]
-fn records_of_aborted_transactions_go_and_markers_follow() {
-    let mut simulation = Simulation::new(3);
-    let world = simulation.world();
-    simulation.run(async {
-        let config = TopicConfig {
-            min_cleanable_dirty_ratio: 0.0,
-            delete_retention_ms: 0,
-            ..config()
-        };
-        let (rig, _) = Rig::open(&world, Path::new(DIR), &config, RecoveryHint::default(), 0)
-            .await
-            .expect("opens");
-        let transactional = async |id: i64, key: &[u8]| {
-            let mut builder = BatchBuilder::new(0).producer(id, 0, 0).transactional();
-            let record = NewRecord {
-                timestamp: 5,
-                key: Some(key),
-                value: Some(b"in a transaction"),
-                ..NewRecord::default()
-            };
-            builder.push(&record).expect("small");
-            rig.must_append(&builder.build().expect("valid")).await
-        };
-        let marker = async |id: i64, commit: bool| {
-            let mut builder = BatchBuilder::new(0)
-                .producer(id, 0, 1)
-                .transactional()
-                .control();
-            let marker = EndTransactionMarker {
-                commit,
-                coordinator_epoch: 0,
-            };
-            builder.push_control(5, &marker.to_record()).expect("small");
-            let batch = builder.build().expect("valid");
-            rig.must_append(&batch).await;
-        };
-        keyed(&rig, "kept", Some(b"before"), 4).await;
-        assert_eq!(transactional(7, b"kept").await, 1);
-        assert_eq!(transactional(8, b"committed").await, 2);
-        marker(7, false).await;
-        marker(8, true).await;
-        let filler = [b'f'; 6000];
-        for n in 0..5 {
-            keyed(&rig, "filler", Some(&filler), 20 + n).await;
-        }
-        rig.quiet().await;
-        let entry: Vec<u8> = [0, 7, 1, 3, 1]
-            .iter()
-            .flat_map(|field: &i64| field.to_be_bytes())
-            .skip(6)
-            .collect();
-        let path = Path::new(DIR).join(format!("{:020}.txnindex", 0));
-        world
-            .write_file_atomic(&path, &entry)
-            .await
-            .expect("written");
-        clean_up(&world, &rig).await;
-        let left = keys(&rig).await;
-        let has = |offset| left.iter().any(|(found, _, _)| *found == offset);
-        assert!(has(0) && !has(1) && has(2), "{left:?}");
-        let index = world
-            .read_file(&path, 1000)
-            .await
-            .expect("the index is there");
-        assert_eq!(&index[..], entry, "its marker is still there, and needs it");
     });
 }

@@ -11,3 +11,4 @@ mod queries;
 mod real_disk;
 mod retention;
 mod rig;
+mod transactions;
