@@ -404,7 +404,7 @@ fn end_transaction(client: &mut Client, (id, epoch): (i64, i16), committed: bool
 }
 
 #[test]
-fn transactions_are_taken_over_when_they_were_committed_and_refused_otherwise() {
+fn transactions_are_taken_over_when_they_have_ended_and_refused_otherwise() {
     if Version::Pinned.is_missing() {
         return;
     }
@@ -438,8 +438,15 @@ fn transactions_are_taken_over_when_they_were_committed_and_refused_otherwise() 
     let mut client = client_of(&running);
     running_again(&mut client);
     end_transaction(&mut client, transaction, false);
+    let planted = Picture::take(&mut client);
+    assert_eq!(planted.topics["plain"].partitions[&0].aborted.len(), 1);
     running.stop();
-    refused(&[&dirs[0]], &[], &["aborted transactions", "plain-0"]);
+    let broker: Broker = chronik(&dirs[0]).start();
+    planted.expect(&Picture::take(&mut connect(&broker)));
+    broker.stop();
+    let running = kafka.start();
+    planted.expect(&Picture::take(&mut client_of(&running)));
+    running.stop();
 }
 
 /// Waits until the coordinator has read what it knew.

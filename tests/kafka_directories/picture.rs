@@ -1,7 +1,7 @@
 //! Owns what is compared before and after a move: everything a client can learn of a broker that
 //! has to stay as it was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chronik_protocol::messages::{
@@ -12,7 +12,10 @@ use chronik_protocol::messages::{
 use chronik_protocol::{ErrorCode, Uuid};
 
 use crate::support::batch::ReadBatch;
-use crate::support::calls::{EARLIEST, LATEST, code, list_offset, read_batches, text};
+use crate::support::calls::{
+    EARLIEST, FETCH_BY_NAME, LATEST, code, fetch_request, fetched_bytes, list_offset, read_batches,
+    text,
+};
 use crate::support::client::Client;
 use crate::support::groups::fetch_offsets;
 
@@ -29,6 +32,8 @@ pub(crate) struct PartitionPicture {
     /// Offset of the record found for a time, and its time.
     pub(crate) by_time: (i64, i64),
     pub(crate) batches: Vec<ReadBatch>,
+    /// Producers and first offsets of the transactions that a reader of committed records leaves out.
+    pub(crate) aborted: Vec<(i64, i64)>,
 }
 
 /// One topic.
@@ -165,6 +170,7 @@ impl PartitionPicture {
             start,
             end,
             by_time,
+            aborted: aborted(client, topic, index, start),
             batches,
         }
     }
@@ -176,12 +182,47 @@ impl PartitionPicture {
             assert_eq!(Some(&self.batches[..]), kept, "{name}");
             return;
         }
-        let brief = |one: &Self| (one.replicas.clone(), one.start, one.end, one.by_time);
+        let brief = |one: &Self| {
+            let aborted = one.aborted.clone();
+            (
+                one.replicas.clone(),
+                one.start,
+                one.end,
+                one.by_time,
+                aborted,
+            )
+        };
         assert_eq!(brief(self), brief(after), "{name}");
         assert!(
             self.batches == after.batches,
             "the batches of {name} differ"
         );
+    }
+}
+
+/// What readers of committed records are told to leave out; Kafka tells it segment by segment.
+fn aborted(client: &mut Client, topic: &str, index: i32, from: i64) -> Vec<(i64, i64)> {
+    let (mut offset, mut found) = (from, BTreeSet::new());
+    loop {
+        let mut request = fetch_request(topic, index, offset);
+        request.isolation_level = 1;
+        let mut answer = client.call(&request, FETCH_BY_NAME);
+        let partition = answer.responses.remove(0).partitions.remove(0);
+        assert_eq!(
+            code(partition.error_code),
+            ErrorCode::None,
+            "{topic}-{index}"
+        );
+        let batches = ReadBatch::all(&fetched_bytes(&partition));
+        let aborted = partition
+            .aborted_transactions
+            .unwrap_or_default()
+            .into_iter();
+        found.extend(aborted.map(|one| (one.producer_id, one.first_offset)));
+        match batches.last() {
+            Some(last) => offset = last.base_offset + i64::from(last.last_offset_delta) + 1,
+            None => return found.into_iter().collect(),
+        }
     }
 }
 

@@ -378,8 +378,4 @@ fn logs_that_cannot_be_served_are_refused() {
     let message = TestMessage::of(1, 5, Some(b"key"), Some(b"value"));
     fs::write(data.join("t-3/00000000000000000000.log"), message.encode()).expect("written");
     refused(&[data], &[], &["before Kafka 0.11", "t-3"]);
-
-    let data = &made.copy(true)[0];
-    fs::write(data.join("t-1/00000000000000000000.txnindex"), [0; 34]).expect("written");
-    refused(&[data], &[], &["aborted transactions", "t-1"]);
 }

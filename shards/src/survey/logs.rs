@@ -3,7 +3,7 @@
 //! Reads directory lists; of a directory that Kafka wrote also the first bytes of each segment, the
 //! newest producer snapshot of each log, and the transaction coordinator's logs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use chronik_io::{File, OpenMode, World};
@@ -40,7 +40,6 @@ pub struct LogsFound {
 #[derive(Default)]
 struct Found {
     old_formats: Vec<String>,
-    aborted: Vec<String>,
     open: Vec<String>,
     transactions: BTreeMap<Str, i8>,
     unreadable: Vec<String>,
@@ -130,14 +129,6 @@ impl Found {
             );
             survey.refuse(data, sentence);
         }
-        if !self.aborted.is_empty() {
-            let sentence = format!(
-                "logs hold aborted transactions ({}), which Chronik does not tell from committed ones \
-                 yet: copy these topics with clients instead",
-                listed(&self.aborted)
-            );
-            survey.refuse(data, sentence);
-        }
         if !self.unreadable.is_empty() {
             survey.refuse(
                 data,
@@ -202,22 +193,19 @@ impl Log<'_> {
         });
         let mut bytes = 0_u64;
         let mut newest_snapshot = None;
-        let mut kinds = BTreeSet::new();
+        let mut is_any_old = false;
         for (file, entry) in files {
             let path = self.path.join(&entry.name);
             match file.kind {
                 FileKind::Log => {
                     bytes = bytes.saturating_add(entry.len);
                     if is_foreign && is_old(world, &path, entry.len).await.map_err(said)? {
-                        kinds.insert(FileKind::Log);
+                        is_any_old = true;
                     }
                     if is_foreign && self.name.starts_with(TRANSACTION_TOPIC) {
                         let segment = (file.offset, &*path, entry.len);
                         transactions(world, segment, &mut found.transactions).await?;
                     }
-                }
-                FileKind::TransactionIndex if entry.len > 0 => {
-                    kinds.insert(FileKind::TransactionIndex);
                 }
                 FileKind::Snapshot => {
                     newest_snapshot = newest_snapshot.max(Some((file.offset, path)))
@@ -225,11 +213,8 @@ impl Log<'_> {
                 _ => {}
             }
         }
-        if kinds.contains(&FileKind::Log) {
+        if is_any_old {
             found.old_formats.push(self.name.to_owned());
-        }
-        if kinds.contains(&FileKind::TransactionIndex) {
-            found.aborted.push(self.name.to_owned());
         }
         // After a kill the newest snapshot may be older than the end of what it tells of.
         if let (Some((_, path)), true, true) = (newest_snapshot, is_foreign, self.is_clean) {
