@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use crate::svg::escaped;
 
-const WIDTH: f64 = 900.0;
-const LEFT: f64 = 320.0;
+const WIDTH: f64 = 960.0;
+const LEFT: f64 = 390.0;
 const RIGHT: f64 = 30.0;
 const TOP: f64 = 62.0;
 const BOTTOM: f64 = 40.0;
