@@ -6,10 +6,7 @@
 
 mod support;
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, ErrorKind, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::time::Duration;
 
 use chronik_protocol::ErrorCode;
@@ -20,9 +17,9 @@ use support::calls::{
     code, create_topic, delete_topic, latest, produce, produce_ok, read_values, text,
 };
 use support::client::Client;
+use support::disk::{DISK_BYTES, Disk};
 use support::{Broker, BrokerOptions, Scratch};
 
-const DISK_BYTES: u64 = 160 << 20;
 /// Bytes of the records that fill the disk, each.
 const VALUE_BYTES: usize = 200_000;
 /// Produce requests after which a full disk must have been noticed: the records of the image twice.
@@ -31,97 +28,12 @@ const ATTEMPTS_MAX: usize = 2 * (DISK_BYTES as usize) / VALUE_BYTES;
 /// How often a client tries again, a tenth of a second apart, before the test gives up.
 const ATTEMPTS_OF_A_CLIENT: usize = 300;
 
-/// A mounted image. A process holds the mount namespace in which it is visible.
-#[derive(Debug)]
-struct Disk {
-    holder: Child,
-    mounted: PathBuf,
-}
-
-impl Disk {
-    /// Makes and mounts the image, or says why that is impossible here.
-    fn mount(scratch: &Scratch) -> Result<Self, String> {
-        let (image, mounted) = (scratch.join("image"), scratch.join("disk"));
-        let file = File::create(&image).and_then(|file| file.set_len(DISK_BYTES));
-        file.and_then(|()| fs::create_dir(&mounted))
-            .map_err(|error| error.to_string())?;
-        let made = Command::new("mkfs.ext4")
-            .args(["-q", "-m", "0"])
-            .arg(&image)
-            .output();
-        match made {
-            Ok(output) if output.status.success() => {}
-            Ok(output) => return Err(String::from_utf8_lossy(&output.stderr).into_owned()),
-            Err(error) => return Err(format!("mkfs.ext4 (package e2fsprogs): {error}")),
-        }
-        // It says that it is ready, then waits for the end of its input.
-        let script = "mount -o loop \"$0\" \"$1\" && echo mounted && exec cat";
-        let mut holder = Command::new("unshare")
-            .args(["--mount", "sh", "-c", script])
-            .args([&image, &mounted])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|error| format!("unshare (package util-linux): {error}"))?;
-        let mut line = String::new();
-        let output = holder.stdout.take().expect("standard output is piped");
-        BufReader::new(output)
-            .read_line(&mut line)
-            .expect("its first line");
-        let disk = Self { holder, mounted };
-        if line.trim() != "mounted" {
-            return Err("a loop device cannot be mounted (it takes root)".into());
-        }
-        Ok(disk)
-    }
-
-    /// A broker whose data are on this disk.
-    fn options(&self) -> BrokerOptions {
-        let target = self.holder.id().to_string();
-        BrokerOptions::new(self.mounted.join("data"))
-            .under(["nsenter", "--target", &target, "--mount", "--"])
-            .set("log.segment.bytes", 8 << 20)
-            .set("log.segment.delete.delay.ms", 0)
-    }
-
-    /// A file of the disk as this process can reach it.
-    fn seen_from_here(&self, name: &str) -> PathBuf {
-        let root = PathBuf::from(format!("/proc/{}/root", self.holder.id()));
-        let inside = self.mounted.strip_prefix("/").expect("an absolute path");
-        root.join(inside).join(name)
-    }
-
-    /// Takes every byte there is left.
-    fn fill(&self) {
-        let ballast = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.seen_from_here("ballast"));
-        let mut ballast = ballast.expect("a file on the disk");
-        for piece in [1 << 20, 4096, 1] {
-            let bytes = vec![0xff; piece];
-            loop {
-                match ballast.write_all(&bytes).and_then(|()| ballast.sync_data()) {
-                    Ok(()) => {}
-                    Err(error) if error.kind() == ErrorKind::StorageFull => break,
-                    Err(error) => panic!("ballast: {error}"),
-                }
-            }
-        }
-    }
-
-    /// Gives it back.
-    fn free(&self) {
-        fs::remove_file(self.seen_from_here("ballast")).expect("the ballast");
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // The namespace, and with it the mount, ends with its last process.
-        drop(self.holder.stdin.take());
-        let _status = self.holder.wait();
-    }
+/// A broker whose data are on this disk.
+fn options(disk: &Disk) -> BrokerOptions {
+    BrokerOptions::new(disk.mounted().join("data"))
+        .under(disk.wrapper())
+        .set("log.segment.bytes", 8 << 20)
+        .set("log.segment.delete.delay.ms", 0)
 }
 
 /// Writes until the broker refuses; returns how many were acknowledged, and the refusal.
@@ -200,7 +112,7 @@ fn a_full_disk_stops_writing_and_nothing_else() {
 }
 
 fn survive(disk: &Disk) {
-    let options = disk.options();
+    let options = options(disk);
     let mut broker = options.start();
     let mut client = Client::connect(broker.address());
     for topic in ["written", "quiet", "victim"] {
@@ -263,7 +175,7 @@ fn survive(disk: &Disk) {
     assert!(kept as usize >= 3 + written + more, "{kept}");
     broker.stop();
     assert!(
-        !Path::new(&disk.mounted.join("data")).exists(),
+        !Path::new(&disk.mounted().join("data")).exists(),
         "the disk is seen only inside"
     );
 }

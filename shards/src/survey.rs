@@ -155,7 +155,8 @@ impl Survey {
     /// Whether the directories belong together, and to whom the settings say.
     fn judge_identities(&mut self, options: SurveyOptions<'_>) {
         let dirs = std::mem::take(&mut self.dirs);
-        for dir in &dirs {
+        // One that cannot be read is offline, whoever's it is: what it lacks says nothing.
+        for dir in dirs.iter().filter(|dir| dir.failure.is_none()) {
             let sentence = dir.stranger(options).or_else(|| dir.misplaced(&dirs));
             if let Some(sentence) = sentence {
                 self.refuse(&dir.path, sentence);

@@ -26,6 +26,7 @@ pub mod calls;
 pub mod client;
 pub mod consumer_groups;
 mod corpus;
+pub mod disk;
 pub mod groups;
 pub mod message;
 mod program;

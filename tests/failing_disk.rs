@@ -1,0 +1,148 @@
+//! One of two log directories fails while the broker serves: its partitions are offline, those of the
+//! other are served as if nothing had happened, also by a start without it; and what was acknowledged
+//! there comes back with the disk.
+//!
+//! The failing disk is an image of this test's own, see `support::disk`; without root and loop
+//! devices the test is skipped, loudly.
+
+mod support;
+
+use chronik_protocol::ErrorCode;
+use chronik_protocol::messages::DescribeLogDirsRequest;
+
+use support::batch::TestBatch;
+use support::calls::{code, create_topic, fetch, produce, produce_ok, read_values};
+use support::client::Client;
+use support::disk::Disk;
+use support::{BrokerOptions, Scratch};
+
+const PARTITIONS: i32 = 8;
+
+/// The partitions of `topic` in the directories whose path ends like this.
+fn partitions_in(client: &mut Client, ending: &str, topic: &str) -> Vec<i32> {
+    let every_topic = DescribeLogDirsRequest {
+        topics: None,
+        ..Default::default()
+    };
+    let response = client.call(&every_topic, 4);
+    let found = response
+        .results
+        .iter()
+        .find(|result| result.log_dir.ends_with(ending));
+    let found = found.expect("the directory");
+    assert_eq!(code(found.error_code), ErrorCode::None);
+    let topics = found.topics.iter().filter(|found| *found.name == *topic);
+    topics
+        .flat_map(|found| {
+            found
+                .partitions
+                .iter()
+                .map(|partition| partition.partition_index)
+        })
+        .collect()
+}
+
+fn write(client: &mut Client, topic: &str, partition: i32, value: &str) -> ErrorCode {
+    let batch = TestBatch::of_values([value]).encode();
+    code(produce(client, topic, partition, batch).error_code)
+}
+
+fn values(client: &mut Client, topic: &str, partition: i32) -> Vec<Vec<u8>> {
+    let values = read_values(client, topic, partition, 0);
+    values.into_iter().map(|(_, value)| value).collect()
+}
+
+#[test]
+fn a_failing_directory_takes_its_own_partitions_along_and_no_others() {
+    let scratch = Scratch::new();
+    let disk = match Disk::mount(&scratch) {
+        Ok(disk) => disk,
+        Err(reason) => {
+            eprintln!("SKIPPED: no small disk that could fail: {reason}");
+            return;
+        }
+    };
+    let options = BrokerOptions::new(scratch.join("sound"))
+        .under(disk.wrapper())
+        .argument("--data")
+        .argument(disk.mounted().join("frail"));
+    survive(&disk, &options);
+}
+
+fn survive(disk: &Disk, options: &BrokerOptions) {
+    let broker = options.start();
+    let mut client = Client::connect(broker.address());
+    create_topic(&mut client, "t", PARTITIONS, &[]);
+    for partition in 0..PARTITIONS {
+        produce_ok(
+            &mut client,
+            "t",
+            partition,
+            TestBatch::of_values(["before"]).encode(),
+        );
+    }
+    let sound = partitions_in(&mut client, "sound", "t");
+    let frail = partitions_in(&mut client, "frail", "t");
+    assert!(
+        !sound.is_empty() && !frail.is_empty(),
+        "{sound:?} {frail:?}"
+    );
+    assert_eq!(sound.len() + frail.len(), PARTITIONS as usize);
+
+    disk.fail();
+    for partition in &frail {
+        assert_eq!(
+            write(&mut client, "t", *partition, "lost"),
+            ErrorCode::KafkaStorageError
+        );
+    }
+    for partition in &sound {
+        assert_eq!(
+            write(&mut client, "t", *partition, "during"),
+            ErrorCode::None
+        );
+        assert_eq!(
+            values(&mut client, "t", *partition),
+            [b"before".to_vec(), b"during".to_vec()]
+        );
+    }
+    create_topic(&mut client, "later", 1, &[]);
+
+    // Killed and started without that disk: the others are served, it is said what is not.
+    broker.kill();
+    let broker = options.start();
+    assert!(broker.log().contains("frail"), "{}", broker.log());
+    let mut client = Client::connect(broker.address());
+    for partition in &sound {
+        assert_eq!(
+            write(&mut client, "t", *partition, "without"),
+            ErrorCode::None
+        );
+    }
+    for partition in &frail {
+        assert_ne!(write(&mut client, "t", *partition, "lost"), ErrorCode::None);
+        let fetched = fetch(&mut client, "t", *partition, 0);
+        assert_ne!(code(fetched.error_code), ErrorCode::None);
+    }
+    broker.stop();
+    come_back(disk, options, &sound, &frail);
+}
+
+fn come_back(disk: &Disk, options: &BrokerOptions, sound: &[i32], frail: &[i32]) {
+    disk.mount_again();
+    let broker = options.start();
+    let mut client = Client::connect(broker.address());
+    for partition in frail {
+        // The refused write may have reached the log, but stands behind what was acknowledged.
+        assert_eq!(values(&mut client, "t", *partition)[0], b"before");
+        assert_eq!(
+            write(&mut client, "t", *partition, "after"),
+            ErrorCode::None
+        );
+    }
+    for partition in sound {
+        let kept = values(&mut client, "t", *partition);
+        assert_eq!(kept, [&b"before"[..], b"during", b"without"]);
+    }
+    broker.stop();
+}
