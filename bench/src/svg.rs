@@ -21,23 +21,12 @@ const POINTS_PER_DECADE: u32 = 24;
 pub(crate) fn percentile_plot(title: &str, curves: &[(&str, &Histogram<u64>)]) -> String {
     let curves: Vec<_> = curves.iter().filter(|curve| !curve.1.is_empty()).collect();
     let axes = Axes::fitting(&curves);
-    let mut svg = String::new();
+    let mut svg = opening([WIDTH, HEIGHT], LEFT, title);
     let mut put = |line: std::fmt::Arguments<'_>| {
         // Writing to a String cannot fail.
         let _never = svg.write_fmt(line);
         svg.push('\n');
     };
-    put(format_args!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
-         font-family=\"sans-serif\" font-size=\"12\">"
-    ));
-    put(format_args!(
-        "<rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"white\"/>"
-    ));
-    put(format_args!(
-        "<text x=\"{LEFT}\" y=\"24\" font-size=\"15\">{}</text>",
-        escaped(title)
-    ));
     axes.draw(&mut put);
     for (number, (name, histogram)) in curves.iter().enumerate() {
         let colour = COLOURS[number % COLOURS.len()];
@@ -58,6 +47,17 @@ pub(crate) fn percentile_plot(title: &str, curves: &[(&str, &Histogram<u64>)]) -
     }
     put(format_args!("</svg>"));
     svg
+}
+
+/// The first lines of every plot: its size, a white ground, and its title, which begins at `left`.
+pub(crate) fn opening([width, height]: [f64; 2], left: f64, title: &str) -> String {
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
+         font-family=\"sans-serif\" font-size=\"12\">\n\
+         <rect width=\"{width}\" height=\"{height}\" fill=\"white\"/>\n\
+         <text x=\"{left}\" y=\"24\" font-size=\"15\">{}</text>\n",
+        escaped(title)
+    )
 }
 
 /// Decades shown: 10^0 to 10^`requests` of requests, 10^`low` to 10^`high` of µs.

@@ -3,9 +3,10 @@
 
 use std::fmt::Write;
 
-use crate::svg::escaped;
+use crate::svg::{escaped, opening};
 
 const WIDTH: f64 = 960.0;
+const MARGIN: f64 = 16.0;
 const LEFT: f64 = 390.0;
 const RIGHT: f64 = 30.0;
 const TOP: f64 = 62.0;
@@ -33,24 +34,15 @@ pub(crate) struct Row {
 pub(crate) fn factors(title: &str, rows: &[Row]) -> String {
     let axis = Axis::fitting(rows);
     let height = TOP + ROW * rows.len() as f64 + BOTTOM;
-    let mut svg = String::new();
+    let mut svg = opening([WIDTH, height], MARGIN, title);
     let mut put = |line: std::fmt::Arguments<'_>| {
         // Writing to a String cannot fail.
         let _never = svg.write_fmt(line);
         svg.push('\n');
     };
     put(format_args!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
-         font-family=\"sans-serif\" font-size=\"12\">"
-    ));
-    put(format_args!(
-        "<rect width=\"{WIDTH}\" height=\"{height}\" fill=\"white\"/>"
-    ));
-    put(format_args!(
-        "<text x=\"16\" y=\"24\" font-size=\"15\">{}</text>\
-         <text x=\"16\" y=\"44\" fill=\"#555\">times better than Kafka: median and range of the \
-         pairs; the bar is what was asked</text>",
-        escaped(title)
+        "<text x=\"{MARGIN}\" y=\"44\" fill=\"#555\">times better than Kafka: median and range of the \
+         pairs; the bar is what was asked</text>"
     ));
     axis.draw(height, &mut put);
     for (number, row) in rows.iter().enumerate() {
