@@ -4,7 +4,7 @@
 //! Runs on the main thread; the directories are looked at on an executor of its own, with the very
 //! checks of a start. Never writes anything, and takes no lock.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::mpsc::channel;
 
@@ -20,10 +20,29 @@ use crate::config::Config;
 /// Prints what was found.
 ///
 /// # Errors
-/// When something stands in the way of a start.
+/// When something stands in the way of a start, or when it cannot be printed.
 pub(crate) fn examine(config: &Config) -> Result<(), Failure> {
+    let mut found = Vec::new();
+    let verdict = look(config, &mut found);
+    let mut output = io::stdout().lock();
+    match output.write_all(&found).and_then(|()| output.flush()) {
+        // Who closes the pipe has read enough; the exit code tells the rest.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let said = format!("what was found cannot be printed: {error}");
+            verdict.and(Err(Failure::new(said)))
+        }
+        _ => verdict,
+    }
+}
+
+/// Writes what was found to `out`.
+fn look(config: &Config, out: &mut Vec<u8>) -> Result<(), Failure> {
+    let mut print = |line: String| {
+        out.extend_from_slice(line.as_bytes());
+        out.push(b'\n');
+    };
     for warning in &config.warnings {
-        println!("warning  {warning}");
+        print(format!("warning  {warning}"));
     }
     let mut refused = 0;
     for finding in broker::findings(config, false) {
@@ -33,21 +52,21 @@ pub(crate) fn examine(config: &Config) -> Result<(), Failure> {
             Verdict::Refused => "refused",
         };
         refused += usize::from(finding.verdict == Verdict::Refused);
-        println!("{word}  {}: {}", finding.subject, finding.sentence);
+        print(format!("{word}  {}: {}", finding.subject, finding.sentence));
     }
     for dir in [&config.data_dir].into_iter().chain(&config.more_data_dirs) {
         if let Err(error) = DirectoryLock::look(&dir.join(LOCK_FILE)) {
             refused += usize::from(error.kind() == io::ErrorKind::WouldBlock);
-            println!("refused  {error}");
+            print(format!("refused  {error}"));
         }
     }
     let survey = survey(config)?;
-    println!("{}", summary(&survey));
+    print(summary(&survey));
     for note in &survey.notes {
-        println!("note     {note}");
+        print(format!("note     {note}"));
     }
     for refusal in &survey.refusals {
-        println!("refused  {refusal}");
+        print(format!("refused  {refusal}"));
     }
     refused += survey.refusals.len();
     match refused {

@@ -19,6 +19,7 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::mpsc;
 
+use chronik_io::log_queue::{self, LastLines};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
@@ -75,7 +76,7 @@ fn load(settings: &Settings) -> Result<Config, Failure> {
 }
 
 fn serve(settings: &Settings) -> Result<(), Failure> {
-    begin_logging();
+    let last_lines = begin_logging()?;
     let config = load(settings)?;
     for warning in &config.warnings {
         warn!("{warning}");
@@ -92,9 +93,12 @@ fn serve(settings: &Settings) -> Result<(), Failure> {
     if let Ok(name) = signals.recv() {
         info!(signal = name, "stopping");
     }
+    // A second signal changes nothing, and is told so.
+    drop(signals);
     broker.stop()?;
     drop(watch);
     info!("stopped");
+    drop(last_lines);
     Ok(())
 }
 
@@ -102,16 +106,22 @@ fn doctor(settings: &Settings) -> Result<(), Failure> {
     doctor::examine(&load(settings)?)
 }
 
-/// Logs to standard error; `CHRONIK_TRACE` says how much.
-fn begin_logging() {
+/// Logs to standard error; `CHRONIK_TRACE` says how much. Nobody who logs waits for that.
+fn begin_logging() -> Result<LastLines, Failure> {
+    let started = log_queue::start();
+    let (queue, last_lines) =
+        started.map_err(|error| Failure(format!("the log cannot be written: {error}")))?;
     let filter =
         EnvFilter::try_from_env("CHRONIK_TRACE").unwrap_or_else(|_| EnvFilter::new("info"));
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(move || queue.clone())
+        // It would write to standard error itself.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
     if subscriber.try_init().is_err() {
         warn!("logging was set up before");
     }
+    Ok(last_lines)
 }

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use chronik_io::log_queue::{last_words, say};
 use clap::Parser;
 
 /// Frames come and go in the tens of thousands a second, and glibc gives memory back to the kernel
@@ -13,7 +14,9 @@ fn main() -> ExitCode {
     match chronik::run(&chronik::cli::Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("chronik: {error}");
+            // Standard error may be what is broken, or a pipe that nobody reads.
+            say(&format!("chronik: {error}"));
+            last_words();
             ExitCode::FAILURE
         }
     }

@@ -310,7 +310,8 @@ pub(crate) fn leave_shard_cpu() {
 /// be trusted; what was acknowledged is on disk.
 pub(crate) fn abort(reason: &str) -> ! {
     tracing::error!("{reason}; the process ends");
-    eprintln!("chronik: {reason}; the process ends");
+    crate::log_queue::say(&format!("chronik: {reason}; the process ends"));
+    crate::log_queue::last_words();
     std::process::abort()
 }
 

@@ -10,6 +10,7 @@ mod behaviour_tests;
 pub mod direct;
 pub mod executor;
 mod log_bridge;
+pub mod log_queue;
 pub mod mapping;
 mod memory;
 pub mod mesh;

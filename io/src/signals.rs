@@ -1,9 +1,11 @@
-//! Signals: SIGTERM and SIGINT as calls on a thread of their own.
+//! Signals: SIGTERM, SIGINT and SIGHUP as calls on a thread of their own.
 //!
 //! Owns the thread that waits for them. The handler only writes to a pipe (signal-hook), so nothing
-//! of ours runs in signal context. Never ends the process itself.
+//! of ours runs in signal context. A SIGHUP that was ignored before (`nohup`) stays so, as in a JVM.
+//! Writing to a closed pipe or beyond `ulimit -f` is an error of that write and no signal: SIGPIPE is
+//! ignored by Rust's runtime, SIGXFSZ here. Never ends the process itself.
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::{Handle, Signals};
 use std::io;
 use std::thread::{Builder, JoinHandle};
@@ -20,21 +22,35 @@ pub struct SignalWatch {
 /// # Errors
 /// If the handlers or the thread cannot be installed.
 pub fn watch(mut on_signal: impl FnMut(&'static str) + Send + 'static) -> io::Result<SignalWatch> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGXFSZ])?;
+    if !is_ignored(SIGHUP) {
+        signals.add_signal(SIGHUP)?;
+    }
     let handle = signals.handle();
     let thread = Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
-            on_signal(if signal == SIGTERM {
-                "SIGTERM"
-            } else {
-                "SIGINT"
-            });
+            match signal {
+                SIGTERM => on_signal("SIGTERM"),
+                SIGINT => on_signal("SIGINT"),
+                SIGHUP => on_signal("SIGHUP"),
+                // The write that caused it has its error.
+                _ => {}
+            }
         }
     })?;
     Ok(SignalWatch {
         handle,
         thread: Some(thread),
     })
+}
+
+/// Whether this process came into being with `signal` ignored.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mut lines = status.lines();
+    let mask = lines.find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 impl Drop for SignalWatch {
@@ -59,10 +75,14 @@ mod tests {
         for (signal, name) in [
             (rustix::process::Signal::TERM, "SIGTERM"),
             (rustix::process::Signal::INT, "SIGINT"),
+            (rustix::process::Signal::HUP, "SIGHUP"),
         ] {
             rustix::process::kill_process(rustix::process::getpid(), signal).unwrap();
             assert_eq!(receiver.recv().unwrap(), name);
         }
+        // This one has no call, and does not end the process either.
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::XFSZ)
+            .unwrap();
         drop(watch);
         assert!(receiver.recv().is_err(), "the thread has ended");
     }

@@ -37,6 +37,7 @@ pub struct BrokerOptions {
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     wrapper: Vec<OsString>,
+    log: Option<Arc<OwnedFd>>,
 }
 
 impl BrokerOptions {
@@ -50,6 +51,7 @@ impl BrokerOptions {
             arguments: Vec::new(),
             environment: Vec::new(),
             wrapper: Vec::new(),
+            log: None,
         }
     }
 
@@ -85,6 +87,12 @@ impl BrokerOptions {
         I::Item: Into<OsString>,
     {
         self.wrapper = wrapper.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Gives it `log` as standard error, which is not captured then.
+    pub fn log_to(mut self, log: impl Into<OwnedFd>) -> Self {
+        self.log = Some(Arc::new(log.into()));
         self
     }
 
@@ -127,23 +135,22 @@ impl BrokerOptions {
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .stderr(match &self.log {
+                Some(log) => Stdio::from(log.try_clone().expect("another descriptor")),
+                None => Stdio::piped(),
+            });
         let started = Instant::now();
         let mut child = command
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let log = Arc::new(Log::default());
-        let readers = vec![
-            log.capture(
-                "out",
-                child.stdout.take().expect("standard output is piped"),
-            ),
-            log.capture("err", child.stderr.take().expect("standard error is piped")),
-        ];
+        let output = child.stdout.take().expect("standard output is piped");
+        let mut readers = vec![log.capture("out", output)];
+        readers.extend(child.stderr.take().map(|errors| log.capture("err", errors)));
         let pid = Pid::from_child(&child);
         let ended = pidfd_open(pid, PidfdFlags::empty()).expect("a descriptor for the child");
         Broker {
-            options: self.clone(),
+            options: Box::new(self.clone()),
             port,
             started,
             child,
@@ -158,7 +165,7 @@ impl BrokerOptions {
 /// A running (or ended) broker process.
 #[derive(Debug)]
 pub struct Broker {
-    options: BrokerOptions,
+    options: Box<BrokerOptions>,
     port: u16,
     started: Instant,
     child: Child,

@@ -110,7 +110,7 @@ fn a_stop_answers_what_was_sent_and_keeps_it() {
     }
     let scratch = Scratch::new();
     let options = BrokerOptions::new(scratch.join("data"));
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let mut broker = options.start();
         let mut client = Client::connect(broker.address());
         let topic = format!("stopped-by-{}", signal.as_raw());

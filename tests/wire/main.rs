@@ -17,6 +17,7 @@ mod group_bytes;
 mod groups;
 mod idempotence;
 mod lifecycle;
+mod log;
 mod metadata;
 mod neighbours;
 mod offsets;
