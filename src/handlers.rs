@@ -17,6 +17,7 @@ mod describe_cluster;
 mod describe_configs;
 mod describe_log_dirs;
 mod describe_topic_partitions;
+mod distinct;
 pub(crate) mod fetch;
 mod groups;
 mod init_producer_id;
@@ -42,6 +43,7 @@ use chronik_protocol::{ApiKey, Reader, Request, Str, versions};
 use crate::server::service::{Admitted, Answer, Pace, Reply, Service};
 use call::Call;
 use context::{Advertised, Context};
+use distinct::Distinct;
 
 /// The service behind every connection.
 pub(crate) struct Handlers<W> {
@@ -187,7 +189,7 @@ fn closed(reason: String) -> Admitted {
 }
 
 /// Answers from what this shard has in memory.
-fn now<Q: Request>(
+fn now<Q: Request + Distinct>(
     call: Call,
     body: Reader,
     handle: impl FnOnce(&Call, Q) -> Q::Response,
@@ -206,7 +208,7 @@ fn now<Q: Request>(
 }
 
 /// Answers when other shards have, with nothing taken from this connection meanwhile.
-fn later<Q: Request, F: Future<Output = Q::Response> + 'static>(
+fn later<Q: Request + Distinct, F: Future<Output = Q::Response> + 'static>(
     call: Call,
     body: Reader,
     handle: impl FnOnce(Rc<Call>, Q) -> F,

@@ -4,6 +4,7 @@
 //! of one of their parts an error. Knows nobody's bytes: the shard counts them and tells.
 
 use std::collections::{BTreeMap, HashMap};
+use std::mem;
 
 use slab::Slab;
 
@@ -30,6 +31,8 @@ pub(crate) struct Entry<R> {
     available: Vec<Available>,
     /// Sum over `available`, each capped.
     total: usize,
+    /// Whether it is among the watchers of its partitions: until it is told to wake.
+    watches: bool,
 }
 
 #[derive(Debug)]
@@ -38,6 +41,8 @@ struct Available {
     offset: i64,
     bytes_max: usize,
     bytes: usize,
+    /// Where it stands among the watchers of its partition.
+    place: usize,
 }
 
 /// A part of a parked request as the shard counts its bytes.
@@ -50,6 +55,9 @@ pub(crate) struct Watch {
 }
 
 /// See the module's text.
+///
+/// Every part knows its place among the watchers of its partition, so that parking and waking cost
+/// what the request names, however many others wait for the same partitions.
 #[derive(Debug)]
 pub(crate) struct Purgatory<R> {
     entries: Slab<Entry<R>>,
@@ -91,20 +99,20 @@ impl<R> Purgatory<R> {
         };
         let wait = wait.expect("only requests that wait are parked");
         let key = self.entries.vacant_key();
-        let available: Vec<Available> = parts
-            .map(|(partition, offset, bytes_max, bytes)| Available {
-                partition,
-                offset,
-                bytes_max,
-                bytes: bytes.min(bytes_max),
-            })
-            .collect();
-        for (part, watched) in available.iter().enumerate() {
-            self.by_partition
-                .entry(watched.partition)
-                .or_default()
-                .push((key, part));
-        }
+        let by_partition = &mut self.by_partition;
+        let watch =
+            |(part, (partition, offset, bytes_max, bytes)): (usize, (_, _, usize, usize))| {
+                let watchers = by_partition.entry(partition).or_default();
+                watchers.push((key, part));
+                Available {
+                    partition,
+                    offset,
+                    bytes_max,
+                    bytes: bytes.min(bytes_max),
+                    place: watchers.len() - 1,
+                }
+            };
+        let available: Vec<Available> = parts.enumerate().map(watch).collect();
         self.by_token.insert(wait.token, key);
         self.entries.insert(Entry {
             parked,
@@ -114,6 +122,7 @@ impl<R> Purgatory<R> {
             min_bytes: wait.min_bytes,
             total: available.iter().map(|part| part.bytes).sum(),
             available,
+            watches: true,
         });
     }
 
@@ -163,20 +172,54 @@ impl<R> Purgatory<R> {
         self.by_token.get(&token).copied()
     }
 
+    /// An entry has what it waited for: nobody counts for it any more. Its timer, the first time.
+    pub(crate) fn rouse(&mut self, key: usize) -> Option<TimerKey> {
+        self.unwatch(key).then(|| self.timer(key)).flatten()
+    }
+
+    /// Takes the parts of an entry out of the watchers; whether they were there.
+    fn unwatch(&mut self, key: usize) -> bool {
+        let Some(entry) = self.entries.get_mut(key) else {
+            return false;
+        };
+        if !mem::take(&mut entry.watches) {
+            return false;
+        }
+        for part in 0..entry.available.len() {
+            self.unwatch_part(key, part);
+        }
+        true
+    }
+
+    fn unwatch_part(&mut self, key: usize, part: usize) {
+        let Some(watched) = self.entries.get(key).and_then(|e| e.available.get(part)) else {
+            return;
+        };
+        let (partition, place) = (watched.partition, watched.place);
+        let Some(watchers) = self.by_partition.get_mut(&partition) else {
+            return;
+        };
+        watchers.swap_remove(place);
+        // The last of the watchers stands in the free place now.
+        let moved = watchers.get(place).copied();
+        if watchers.is_empty() {
+            self.by_partition.remove(&partition);
+        }
+        if let Some((key, part)) = moved
+            && let Some(entry) = self.entries.get_mut(key)
+            && let Some(watched) = entry.available.get_mut(part)
+        {
+            watched.place = place;
+        }
+    }
+
     /// Takes an entry out.
     pub(crate) fn take(&mut self, key: usize) -> Option<Entry<R>> {
+        self.unwatch(key);
         let entry = self.entries.try_remove(key)?;
         // A token that was used twice names the later request.
         if self.by_token.get(&entry.token) == Some(&key) {
             self.by_token.remove(&entry.token);
-        }
-        for part in &entry.available {
-            if let Some(watchers) = self.by_partition.get_mut(&part.partition) {
-                watchers.retain(|(watcher, _)| *watcher != key);
-                if watchers.is_empty() {
-                    self.by_partition.remove(&part.partition);
-                }
-            }
         }
         Some(entry)
     }
@@ -254,5 +297,54 @@ mod tests {
         assert!(purgatory.take(key).is_none());
         assert_eq!(purgatory.find(ParkToken(5)), None);
         assert!(purgatory.by_partition.is_empty());
+    }
+
+    /// Where each entry's parts are found, and that nobody else is.
+    fn check(purgatory: &Purgatory<u8>) {
+        let mut watching = 0;
+        for (key, entry) in purgatory.entries.iter().filter(|(_, entry)| entry.watches) {
+            for (part, watched) in entry.available.iter().enumerate() {
+                let watchers = &purgatory.by_partition[&watched.partition];
+                assert_eq!(watchers[watched.place], (key, part));
+                watching += 1;
+            }
+        }
+        let listed: usize = purgatory.by_partition.values().map(Vec::len).sum();
+        assert_eq!(listed, watching);
+    }
+
+    #[test]
+    fn whoever_leaves_the_others_are_found_in_their_places() {
+        let mut purgatory = Purgatory::default();
+        let mut random = 7_u64;
+        let mut parked = Vec::new();
+        for token in 0..400 {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            let choice = usize::try_from(random >> 33).expect("31 bits");
+            match choice % 5 {
+                0 | 1 if !parked.is_empty() => {
+                    assert!(
+                        purgatory
+                            .take(parked.swap_remove(choice % parked.len()))
+                            .is_some()
+                    );
+                }
+                2 if !parked.is_empty() => {
+                    let key = parked[choice % parked.len()];
+                    if purgatory.rouse(key).is_some() {
+                        assert!(purgatory.rouse(key).is_none(), "woken once");
+                    }
+                }
+                _ => parked.push(park(&mut purgatory, token, 100, 1 + token as i32 % 7)),
+            }
+            check(&purgatory);
+        }
+        for key in parked {
+            assert!(purgatory.take(key).is_some());
+            check(&purgatory);
+        }
+        assert!(purgatory.by_partition.is_empty() && purgatory.by_token.is_empty());
     }
 }

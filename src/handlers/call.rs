@@ -10,6 +10,7 @@ use tracing::trace;
 
 use super::Session;
 use super::context::Advertised;
+use super::distinct::Distinct;
 use crate::server::service::Reply;
 
 /// A request of a served version.
@@ -46,17 +47,18 @@ impl Call {
         }
     }
 
-    /// The body. Bytes behind it are passed over, as in Kafka: librdkafka 2.11 sends three of them
+    /// The body, with what it names again and again settled. Bytes behind it are passed over, as in Kafka: librdkafka 2.11 sends three of them
     /// with Metadata 13.
     ///
     /// # Errors
     /// The reply that closes the connection, when the bytes are not a request.
-    pub(crate) fn decode<Q: Request>(&self, mut body: Reader) -> Result<Q, Reply> {
-        let request = Q::decode(&mut body, self.version)
+    pub(crate) fn decode<Q: Request + Distinct>(&self, mut body: Reader) -> Result<Q, Reply> {
+        let mut request = Q::decode(&mut body, self.version)
             .map_err(|error| self.close(&format!("cannot be decoded: {error}")))?;
         if let Err(error) = body.finish() {
             trace!(api = %self.key, version = self.version, %error, "passed over");
         }
+        request.settle();
         Ok(request)
     }
 

@@ -1,5 +1,6 @@
 //! CreateTopics (key 19). The controller decides; this module translates.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use chronik_io::World;
@@ -42,8 +43,11 @@ pub(super) async fn handle<W: World>(
         Err(_) => names.into_iter().map(gone).collect(),
     };
     let image = context.image();
+    // A topic that is named twice was refused twice and is told of once.
+    let mut told = HashSet::new();
     let topics = created
         .into_iter()
+        .filter(|created| told.insert(created.name.clone()))
         .map(|created| result(&image, call.version, created));
     CreateTopicsResponse {
         topics: topics.collect(),

@@ -2,6 +2,8 @@
 //!
 //! Answered from the image (`ConfigHelper`).
 
+use std::collections::HashSet;
+
 use chronik_io::World;
 use chronik_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use chronik_protocol::messages::describe_configs_response::{
@@ -45,12 +47,13 @@ fn describe(
     match settings(image, resource) {
         Ok(settings) => {
             // No keys and an empty list of keys both ask for everything.
-            let wanted = resource
-                .configuration_keys
-                .as_deref()
-                .filter(|keys| !keys.is_empty());
+            let keys = resource.configuration_keys.as_deref();
+            let wanted: Option<HashSet<&str>> = keys
+                .filter(|keys| !keys.is_empty())
+                .map(|keys| keys.iter().map(Str::as_str).collect());
             let is_wanted = |setting: &Setting| {
-                wanted.is_none_or(|keys| keys.iter().any(|key| *key == setting.definition.name))
+                let name = setting.definition.name;
+                wanted.as_ref().is_none_or(|keys| keys.contains(name))
             };
             let settings = settings.into_iter().filter(is_wanted);
             let synonyms = request.include_synonyms;

@@ -2,7 +2,7 @@
 
 mod segments;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use chronik_io::World;
@@ -40,18 +40,22 @@ pub(super) async fn handle<W: World>(
         .await
         .unwrap_or_default();
     let mut answers = partitions::merge(errors, answers, OffsetAnswer::failed);
+    let mut repeated = Repeated::of(&request);
     let topics = request.topics.iter().map(|topic| ListOffsetsTopicResponse {
         name: topic.name.clone(),
         partitions: topic
             .partitions
             .iter()
             .zip(&mut answers)
+            .filter(|(asked, _)| repeated.tell(&topic.name, asked.partition_index))
             .map(|(partition, answer)| response(call.version, partition, &answer))
             .collect(),
         ..ListOffsetsTopicResponse::default()
     });
     ListOffsetsResponse {
-        topics: topics.collect(),
+        topics: topics
+            .filter(|topic| !topic.partitions.is_empty())
+            .collect(),
         ..ListOffsetsResponse::default()
     }
 }
@@ -64,12 +68,12 @@ fn plan<W: World>(
     request: &ListOffsetsRequest,
 ) -> (Vec<OffsetQuery>, Vec<Option<ErrorCode>>) {
     let image = context.image();
-    let twice = named_twice(request);
+    let twice = Repeated::of(request);
     let (mut queries, mut errors) = (Vec::new(), Vec::new());
     for topic in &request.topics {
         for partition in &topic.partitions {
             let index = partition.partition_index;
-            let planned = if twice.contains(&(&topic.name, index)) {
+            let planned = if twice.contains(&topic.name, index) {
                 Err(ErrorCode::InvalidRequest)
             } else {
                 partitions::by_name(&image, &topic.name, index)
@@ -89,19 +93,37 @@ fn plan<W: World>(
     (queries, errors)
 }
 
-/// Partitions that a request names more than once: Kafka refuses them.
-pub(super) fn named_twice(request: &ListOffsetsRequest) -> HashSet<(&Str, i32)> {
-    let mut seen = HashSet::new();
-    let mut twice = HashSet::new();
-    for topic in &request.topics {
-        for partition in &topic.partitions {
-            let key = (&topic.name, partition.partition_index);
-            if !seen.insert(key) {
-                twice.insert(key);
+/// Partitions that a request names more than once: refused, each of them once. Of those the decoder
+/// leaves two.
+pub(super) struct Repeated<'a> {
+    /// Whether it has been told.
+    twice: HashMap<(&'a Str, i32), bool>,
+}
+
+impl<'a> Repeated<'a> {
+    pub(super) fn of(request: &'a ListOffsetsRequest) -> Self {
+        let mut seen = HashSet::new();
+        let mut twice = HashMap::new();
+        for topic in &request.topics {
+            for partition in &topic.partitions {
+                let key = (&topic.name, partition.partition_index);
+                if !seen.insert(key) {
+                    twice.insert(key, false);
+                }
             }
         }
+        Self { twice }
     }
-    twice
+
+    pub(super) fn contains(&self, name: &'a Str, index: i32) -> bool {
+        self.twice.contains_key(&(name, index))
+    }
+
+    /// Whether a partition stands in the answer here: the first time.
+    pub(super) fn tell(&mut self, name: &'a Str, index: i32) -> bool {
+        let told = self.twice.get_mut(&(name, index));
+        told.is_none_or(|told| !std::mem::replace(told, true))
+    }
 }
 
 /// What a timestamp of the wire asks for; negative ones are names that came version by version.

@@ -3,7 +3,7 @@
 //! Answered from the image; a missing topic may be created first. The topic that was created is
 //! described at once, because the controller answers after every shard knows it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use chronik_io::World;
@@ -48,7 +48,7 @@ pub(super) async fn handle<W: World>(
             let errors = if create {
                 create_missing(&context, names).await
             } else {
-                Vec::new()
+                HashMap::new()
             };
             describe.by_names(&context.image(), names, &errors)
         }
@@ -121,7 +121,7 @@ fn refused(request: &MetadataRequest) -> Vec<MetadataResponseTopic> {
 }
 
 /// Creates the topics of these names that do not exist and may; the errors of those that could not.
-async fn create_missing<W: World>(context: &Context<W>, names: &[Str]) -> Vec<(Str, ErrorCode)> {
+async fn create_missing<W: World>(context: &Context<W>, names: &[Str]) -> HashMap<Str, ErrorCode> {
     let image = context.image();
     let topics: Vec<NewTopic> = names
         .iter()
@@ -130,7 +130,7 @@ async fn create_missing<W: World>(context: &Context<W>, names: &[Str]) -> Vec<(S
         .map(|name| NewTopic::with_defaults(name.detached()))
         .collect();
     if topics.is_empty() {
-        return Vec::new();
+        return HashMap::new();
     }
     let created: Vec<Str> = topics.iter().map(|topic| topic.name.clone()).collect();
     let request = ControllerRequest::CreateTopics {
@@ -145,13 +145,15 @@ async fn create_missing<W: World>(context: &Context<W>, names: &[Str]) -> Vec<(S
             return created.into_iter().map(|name| (name, error)).collect();
         }
     };
-    let mut errors = Vec::new();
+    let mut errors = HashMap::new();
     for created in results {
         match created.result {
             Ok(_) => info!(topic = %created.name, "created because a client asked for it"),
             // Somebody else was faster; the image has it.
             Err(error) if error.code == ErrorCode::TopicAlreadyExists => {}
-            Err(error) => errors.push((created.name, error.code)),
+            Err(error) => {
+                errors.insert(created.name, error.code);
+            }
         }
     }
     errors
@@ -178,7 +180,7 @@ impl Describe {
         &self,
         image: &Image,
         names: &[Str],
-        errors: &[(Str, ErrorCode)],
+        errors: &HashMap<Str, ErrorCode>,
     ) -> Vec<MetadataResponseTopic> {
         let describe = |name: &Str| match image.topic(name) {
             Some(topic) => self.topic(topic),
@@ -211,12 +213,12 @@ impl Describe {
     }
 }
 
-fn missing(name: &Str, errors: &[(Str, ErrorCode)]) -> ErrorCode {
+fn missing(name: &Str, errors: &HashMap<Str, ErrorCode>) -> ErrorCode {
     if check_topic_name(name).is_err() {
         return ErrorCode::InvalidTopicException;
     }
-    let error = errors.iter().find(|(failed, _)| failed == name);
-    error.map_or(ErrorCode::UnknownTopicOrPartition, |(_, error)| *error)
+    let error = errors.get(name).copied();
+    error.unwrap_or(ErrorCode::UnknownTopicOrPartition)
 }
 
 fn partition(index: i32, info: &PartitionInfo) -> MetadataResponsePartition {

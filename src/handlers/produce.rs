@@ -10,7 +10,6 @@ mod conversions;
 mod messages;
 mod respond;
 
-use std::collections::HashMap;
 use std::rc::Rc;
 
 use chronik_io::World;
@@ -127,9 +126,7 @@ async fn check_all<W: World>(
 /// Where a batch goes, or why nowhere.
 type Target<'a> = Result<(&'a Topic, PartitionId), Refusal>;
 
-/// The partitions that the request names, in its order. Of one that is named again and again the
-/// last counts, as for Kafka, which puts the records into a map; it says nothing of the others, and
-/// here they are refused.
+/// The partitions that the request names, in its order.
 fn find_all<'a>(image: &'a Image, call: &Call, request: &ProduceRequest) -> Vec<Target<'a>> {
     let mut targets: Vec<Target<'a>> = Vec::new();
     for data in &request.topic_data {
@@ -140,20 +137,6 @@ fn find_all<'a>(image: &'a Image, call: &Call, request: &ProduceRequest) -> Vec<
             let unknown = || Refusal::of(ErrorCode::UnknownTopicOrPartition);
             Ok((topic, found.ok_or_else(unknown)?.0))
         }));
-    }
-    if targets.len() > 1 {
-        let mut last = HashMap::with_capacity(targets.len());
-        for (at, target) in targets.iter().enumerate() {
-            if let Ok((_, id)) = target {
-                last.insert(*id, at);
-            }
-        }
-        for (at, target) in targets.iter_mut().enumerate() {
-            if target.as_ref().is_ok_and(|(_, id)| last[id] != at) {
-                let message = "the request names this partition again";
-                *target = Err(Refusal::saying(ErrorCode::InvalidRequest, message));
-            }
-        }
     }
     targets
 }

@@ -3,6 +3,7 @@
 mod apis;
 mod conversions;
 mod data;
+mod repetitions;
 
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;

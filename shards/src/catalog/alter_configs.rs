@@ -161,17 +161,19 @@ fn new_value(
         Some(value) => value.clone(),
         None => inherited(image, resource, &op.name),
     };
+    // A list may be as long as a request: each of its items is looked up once.
     let mut items: Vec<&str> = old
         .split(',')
         .map(str::trim)
         .filter(|s| !s.is_empty())
         .collect();
-    for item in given.split(',').map(str::trim) {
-        if op.kind == ConfigOpKind::Subtract {
-            items.retain(|known| *known != item);
-        } else if !items.contains(&item) {
-            items.push(item);
-        }
+    if op.kind == ConfigOpKind::Subtract {
+        let gone: HashSet<&str> = given.split(',').map(str::trim).collect();
+        items.retain(|known| !gone.contains(known));
+    } else {
+        let mut known: HashSet<&str> = items.iter().copied().collect();
+        let more = given.split(',').map(str::trim);
+        items.extend(more.filter(|item| known.insert(item)));
     }
     Ok(Some(Str::from(items.join(","))))
 }

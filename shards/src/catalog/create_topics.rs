@@ -13,7 +13,7 @@ use super::change::{ApiError, NewPartitions, NewTopic};
 use super::config_rules::check_topic_configs;
 use super::image::{Image, Topic};
 use super::replay::RESOURCE_TOPIC;
-use super::topic_name::{check_topic_name, has_collision_chars, topic_names_collide};
+use super::topic_name::{check_topic_name, collision_name, has_collision_chars};
 use crate::limits::PARTITIONS_PER_REQUEST_MAX;
 use crate::log_dirs::Spread;
 
@@ -25,6 +25,9 @@ pub(super) struct TopicPlanner<'a> {
     image: &'a Image,
     random: &'a mut dyn FnMut() -> u128,
     spread: BTreeMap<i32, Spread>,
+    /// Topics with dots or underscores, by the name they have where those are the same; made when
+    /// the first name could collide.
+    colliding: Option<HashMap<String, &'a Str>>,
 }
 
 /// One topic that can be created: its id and records.
@@ -39,6 +42,7 @@ impl<'a> TopicPlanner<'a> {
             image,
             random,
             spread: spread(image),
+            colliding: None,
         }
     }
 
@@ -122,21 +126,20 @@ impl<'a> TopicPlanner<'a> {
         Ok(PlannedTopic { id, records })
     }
 
-    fn check_collision(&self, name: &str) -> Result<(), ApiError> {
+    fn check_collision(&mut self, name: &str) -> Result<(), ApiError> {
         if !has_collision_chars(name) {
             return Ok(());
         }
-        match self
-            .image
-            .topics()
-            .find(|topic| topic_names_collide(&topic.name, name))
-        {
+        let image = self.image;
+        let colliding = self.colliding.get_or_insert_with(|| {
+            let topics = image.topics().map(|topic| &topic.name);
+            let able = topics.filter(|name| has_collision_chars(name));
+            able.map(|name| (collision_name(name), name)).collect()
+        });
+        match colliding.get(&collision_name(name)) {
             Some(existing) => Err(ApiError::new(
                 ErrorCode::InvalidTopicException,
-                format!(
-                    "Topic '{name}' collides with existing topic: {}",
-                    existing.name
-                ),
+                format!("Topic '{name}' collides with existing topic: {existing}"),
             )),
             None => Ok(()),
         }
@@ -342,6 +345,7 @@ pub(super) fn plan_partitions(
         *seen.entry(&topic.name).or_default() += 1;
     }
     let mut budget = PARTITIONS_PER_REQUEST_MAX;
+    let mut spread = spread(image);
     topics
         .iter()
         .map(|wanted| {
@@ -352,7 +356,7 @@ pub(super) fn plan_partitions(
                 ));
             }
             let topic = image.topic(&wanted.name).ok_or_else(unknown_topic)?;
-            let records = plan_added(image, topic, wanted, budget)?;
+            let records = plan_added(image, topic, wanted, budget, &mut spread)?;
             budget = budget.saturating_sub(records.len() as u64);
             Ok(records)
         })
@@ -372,6 +376,7 @@ fn plan_added(
     topic: &Topic,
     wanted: &NewPartitions,
     budget: u64,
+    spread: &mut BTreeMap<i32, Spread>,
 ) -> Result<Vec<MetadataRecord>, ApiError> {
     let current = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
     let invalid = |message: String| Err(ApiError::new(ErrorCode::InvalidPartitions, message));
@@ -401,7 +406,6 @@ fn plan_added(
         return Err(excessive_partitions());
     }
     let factor = topic.partitions.first().map(|first| first.replicas.len());
-    let mut spread = spread(image);
     let mut records = Vec::with_capacity(usize::try_from(added).unwrap_or(0));
     for index in current..wanted.count {
         let place = usize::try_from(index.abs_diff(current)).unwrap_or(usize::MAX);
@@ -413,7 +417,7 @@ fn plan_added(
             }
             None => vec![image.node_id],
         };
-        records.push(partition_record(&mut spread, topic.id, index, replicas));
+        records.push(partition_record(spread, topic.id, index, replicas));
     }
     Ok(records)
 }

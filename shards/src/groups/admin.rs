@@ -1,5 +1,7 @@
 //! DescribeGroups, ListGroups and DeleteGroups.
 
+use std::collections::HashSet;
+
 use chronik_protocol::messages::delete_groups_response::DeletableGroupResult;
 use chronik_protocol::messages::describe_groups_response::DescribedGroup;
 use chronik_protocol::messages::list_groups_response::ListedGroup;
@@ -14,7 +16,7 @@ const DEAD: &str = "Dead";
 
 /// Names to choose groups by, lower case; none chooses all.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Filter(Vec<String>);
+pub(crate) struct Filter(HashSet<String>);
 
 impl Filter {
     /// A filter of these names, whatever their case.
@@ -24,11 +26,7 @@ impl Filter {
     }
 
     fn takes(&self, name: &str) -> bool {
-        self.0.is_empty()
-            || self
-                .0
-                .iter()
-                .any(|wanted| name.eq_ignore_ascii_case(wanted))
+        self.0.is_empty() || self.0.contains(&name.to_ascii_lowercase())
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! What is committed becomes records first, and state by their replay.
 
+use std::collections::{HashMap, HashSet};
+
 use chronik_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
@@ -71,7 +73,9 @@ impl GroupPartition {
             }
         };
         let group = request.group_id.detached();
+        // Each is answered; of a partition that is named again the last counts.
         let mut records = Vec::new();
+        let mut places: HashMap<(&str, i32), usize> = HashMap::new();
         let mut topics = Vec::with_capacity(request.topics.len());
         for topic in &request.topics {
             let name = topic.name.detached();
@@ -88,7 +92,12 @@ impl GroupPartition {
                     continue;
                 }
                 let offset = wanted_offset(step, request, topic, partition);
-                records.push(offset.record(&group, &name, index));
+                let record = offset.record(&group, &name, index);
+                let free = records.len();
+                match records.get_mut(*places.entry((&topic.name, index)).or_insert(free)) {
+                    Some(earlier) => *earlier = record,
+                    None => records.push(record),
+                }
                 partitions.push(committed(index, ErrorCode::None));
             }
             topics.push(OffsetCommitResponseTopic {
@@ -164,6 +173,7 @@ impl GroupPartition {
             Group::Classic(_) | Group::Consumer(_) => {}
         }
         let mut records = Vec::new();
+        let mut named: HashSet<(&str, i32)> = HashSet::new();
         let mut topics = Vec::with_capacity(request.topics.len());
         for topic in &request.topics {
             let error = if group.is_subscribed_to(&topic.name) {
@@ -179,7 +189,7 @@ impl GroupPartition {
                     error_code: error.as_i16(),
                 });
                 let known = self.offsets.get(id, &topic.name, index).is_some();
-                if error == ErrorCode::None && known {
+                if error == ErrorCode::None && known && named.insert((&topic.name, index)) {
                     let name: Str = topic.name.detached();
                     records.push(GroupRecord::offset_tombstone(id, &name, index));
                 }

@@ -289,7 +289,9 @@ impl<W: World> Partition<W> {
         if let Some(seal) = self.take_seal() {
             push(Work::Seal(Box::new(seal)));
         }
-        if std::mem::take(&mut self.epochs_to_save) {
+        // One at a time: what changes meanwhile goes with the next, however often it changes.
+        if !self.epochs_saving && std::mem::take(&mut self.epochs_to_save) {
+            self.epochs_saving = true;
             let (world, path) = (self.world.clone(), self.dir.join(LEADER_EPOCH_FILE));
             push(Work::SaveEpochs {
                 world,
@@ -391,10 +393,11 @@ impl<W: World> Partition<W> {
                 self.plan_cleaning(now);
             }
             Done::EpochsSaved(Err(error)) => {
+                self.epochs_saving = false;
                 // The next seal or the close writes it again, and until then a crash rebuilds it.
                 warn!(partition = self.name(), %error, "leader epochs not saved");
             }
-            Done::EpochsSaved(Ok(())) => {}
+            Done::EpochsSaved(Ok(())) => self.epochs_saving = false,
             Done::Learned(base, learned) => {
                 if let Err(error) = &learned {
                     warn!(partition = self.name(), base, %error, "the age of a segment is not known");

@@ -112,6 +112,7 @@ impl<W: World> Partition<W> {
             aborted: recovered.aborted,
             epochs: recovered.epochs,
             epochs_to_save: recovered.epochs_changed,
+            epochs_saving: false,
             log_start: report.log_start,
             high_watermark: report.log_end,
             recovery_point: report.log_end,

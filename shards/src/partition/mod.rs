@@ -207,6 +207,8 @@ pub struct Partition<W: World> {
     aborted: AbortedTransactions,
     epochs: LeaderEpochs,
     epochs_to_save: bool,
+    /// They are being saved.
+    epochs_saving: bool,
     log_start: i64,
     high_watermark: i64,
     recovery_point: i64,

@@ -378,7 +378,7 @@ impl<W: World, R> Shard<W, R> {
     }
 
     fn wake(&mut self, key: usize) {
-        if let Some(timer) = self.purgatory.timer(key) {
+        if let Some(timer) = self.purgatory.rouse(key) {
             self.woken.push_back((key, timer));
         }
     }

@@ -1,6 +1,5 @@
 //! DeleteGroups (key 42): groups without members, with all they have committed.
 
-use std::collections::HashSet;
 use std::rc::Rc;
 
 use chronik_io::World;
@@ -17,9 +16,7 @@ pub(super) async fn handle<W: World>(
     context: Rc<Context<W>>,
     request: DeleteGroupsRequest,
 ) -> DeleteGroupsResponse {
-    let mut seen: HashSet<Str> = HashSet::new();
-    let mut groups = request.groups_names;
-    groups.retain(|group| seen.insert(group.clone()));
+    let groups = request.groups_names;
     match ask(&context, GroupRequest::Delete(groups.clone())).await {
         Some(GroupReply::Delete(response)) => response,
         Some(_) => unreachable!("the coordinator answers what it was asked"),

@@ -1,10 +1,8 @@
 //! JoinGroup (key 11): parked at the coordinator until the group is complete.
 
-use std::collections::HashSet;
 use std::rc::Rc;
 
 use chronik_io::World;
-use chronik_protocol::Str;
 use chronik_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
 use chronik_shards::groups::{GroupReply, GroupRequest};
 
@@ -30,11 +28,6 @@ pub(super) async fn handle<W: World>(
     if call.version < REBALANCE_TIMEOUT_VERSION {
         request.rebalance_timeout_ms = request.session_timeout_ms;
     }
-    // Kafka's collection keeps the first of a name.
-    let mut seen: HashSet<Str> = HashSet::new();
-    request
-        .protocols
-        .retain(|protocol| seen.insert(protocol.name.clone()));
     let join = GroupRequest::Join {
         request,
         caller: caller(&call),

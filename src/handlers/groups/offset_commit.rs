@@ -1,5 +1,6 @@
 //! OffsetCommit (key 8): topics and partitions are looked up here, the rest is the coordinator's.
 
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use chronik_io::World;
@@ -108,14 +109,13 @@ fn respond(
     refused: Vec<OffsetCommitResponseTopic>,
     committed: Vec<OffsetCommitResponseTopic>,
 ) -> OffsetCommitResponse {
-    let mut topics = refused;
-    let refused_count = topics.len();
-    let key =
-        |topic: &OffsetCommitResponseTopic| -> (Str, Uuid) { (topic.name.clone(), topic.topic_id) };
-    for topic in committed {
-        let mut earlier = topics.iter_mut().take(refused_count);
-        match earlier.find(|other| key(other) == key(&topic)) {
-            Some(other) => other.partitions.extend(topic.partitions),
+    let mut places: HashMap<(Str, Uuid), usize> = HashMap::new();
+    let mut topics: Vec<OffsetCommitResponseTopic> = Vec::new();
+    for topic in refused.into_iter().chain(committed) {
+        let free = topics.len();
+        let key = (topic.name.clone(), topic.topic_id);
+        match topics.get_mut(*places.entry(key).or_insert(free)) {
+            Some(earlier) => earlier.partitions.extend(topic.partitions),
             None => topics.push(topic),
         }
     }

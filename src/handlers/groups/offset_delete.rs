@@ -1,9 +1,9 @@
 //! OffsetDelete (key 47): offsets of topics a group does not want any more (KIP-496).
 
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use chronik_io::World;
-use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::offset_delete_request::{
     OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
 };
@@ -11,6 +11,7 @@ use chronik_protocol::messages::offset_delete_response::{
     OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
 };
 use chronik_protocol::messages::{OffsetDeleteRequest, OffsetDeleteResponse};
+use chronik_protocol::{ErrorCode, Str};
 use chronik_shards::groups::{GroupReply, GroupRequest};
 
 use super::{GONE, ask, has_partition};
@@ -49,18 +50,26 @@ pub(super) async fn handle<W: World>(
         },
     };
     if response.error_code == ErrorCode::None.as_i16() {
-        for topic in refused {
-            match response
-                .topics
-                .iter_mut()
-                .find(|other| other.name == topic.name)
-            {
-                Some(other) => other.partitions.extend(topic.partitions),
-                None => response.topics.push(topic),
-            }
-        }
+        let deleted = std::mem::take(&mut response.topics);
+        response.topics = merged(refused.into_iter().chain(deleted));
     }
     response
+}
+
+/// One entry for each topic.
+fn merged(
+    parts: impl Iterator<Item = OffsetDeleteResponseTopic>,
+) -> Vec<OffsetDeleteResponseTopic> {
+    let mut places: HashMap<Str, usize> = HashMap::new();
+    let mut topics: Vec<OffsetDeleteResponseTopic> = Vec::new();
+    for part in parts {
+        let free = topics.len();
+        match topics.get_mut(*places.entry(part.name.clone()).or_insert(free)) {
+            Some(earlier) => earlier.partitions.extend(part.partitions),
+            None => topics.push(part),
+        }
+    }
+    topics
 }
 
 fn refuse(

@@ -11,7 +11,7 @@ use chronik_protocol::messages::list_offsets_response::{
 use chronik_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use chronik_shards::{SegmentOffsets, SegmentOffsetsQuery, SegmentsBefore};
 
-use super::named_twice;
+use super::Repeated;
 use crate::handlers::context::Context;
 use crate::handlers::partitions;
 
@@ -23,11 +23,11 @@ pub(super) async fn handle<W: World>(
     let image = context.image();
     let now_ms = context.world.now_ms();
     // Answered once each, the work is bounded by the segments there are, whatever a request repeats.
-    let twice = named_twice(request);
+    let mut twice = Repeated::of(request);
     let (mut queries, mut errors) = (Vec::new(), Vec::new());
     for topic in &request.topics {
         for asked in &topic.partitions {
-            let planned = if twice.contains(&(&topic.name, asked.partition_index)) {
+            let planned = if twice.contains(&topic.name, asked.partition_index) {
                 Err(ErrorCode::InvalidRequest)
             } else {
                 partitions::by_name(&image, &topic.name, asked.partition_index)
@@ -53,6 +53,7 @@ pub(super) async fn handle<W: World>(
             .partitions
             .iter()
             .zip(&mut answers)
+            .filter(|(asked, _)| twice.tell(&topic.name, asked.partition_index))
             .map(|(asked, answer)| ListOffsetsPartitionResponse {
                 partition_index: asked.partition_index,
                 error_code: answer.error.as_i16(),
@@ -63,7 +64,9 @@ pub(super) async fn handle<W: World>(
         ..ListOffsetsTopicResponse::default()
     });
     ListOffsetsResponse {
-        topics: topics.collect(),
+        topics: topics
+            .filter(|topic| !topic.partitions.is_empty())
+            .collect(),
         ..ListOffsetsResponse::default()
     }
 }

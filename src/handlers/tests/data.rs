@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::TestBroker;
 use super::apis::create;
 
-fn batch(value: &str, timestamp: i64) -> Bytes {
+pub(super) fn batch(value: &str, timestamp: i64) -> Bytes {
     let mut builder = BatchBuilder::new(0).compression(Compression::Lz4);
     let record = NewRecord {
         timestamp,
