@@ -266,7 +266,7 @@ impl Image {
     }
 
     /// Works out the effective settings of topics that changed; called before an image is shown.
-    pub(super) fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         let stale = std::mem::replace(&mut self.stale, Stale::Only(BTreeSet::new()));
         let ids = match stale {
             Stale::Only(ids) => ids,

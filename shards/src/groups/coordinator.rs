@@ -15,7 +15,7 @@ use chronik_protocol::record::CheckedBatch;
 use chronik_protocol::{ErrorCode, Uuid};
 use slab::Slab;
 
-use super::deadlines::{Deadlines, GroupTimer, NO_PARTITION, PartitionDeadlines};
+use super::deadlines::{DeadlineWishes, Deadlines, GroupTimer, NO_PARTITION};
 use super::load::Load;
 use super::partition::GroupPartition;
 use super::placement::{OFFSETS_TOPIC, partition_for};
@@ -31,6 +31,9 @@ use writes::Write;
 
 /// Set in the tags of the coordinator's appends, and in nobody else's; never in `write`.
 pub(crate) const WRITE_TAG: u64 = 1 << 63;
+
+/// When a deadline whose records did not fit into the log comes again, ns.
+const REFUSED_TIMER_RETRY_NS: u64 = 10_000_000_000;
 
 /// What the shard has to do for the coordinator.
 #[derive(Debug)]
@@ -158,9 +161,11 @@ impl<R> Coordinator<R> {
         };
         let partition = self.partition_of(group);
         match self.usable(partition) {
-            Ok(()) => self.run(env, partition, |state, step| {
-                state.handle(step, request, token)
-            }),
+            Ok(()) => {
+                self.run(env, partition, |state, step| {
+                    state.handle(step, request, token)
+                });
+            }
             Err(error) => self.answer(token, request.refused(error)),
         }
     }
@@ -190,60 +195,72 @@ impl<R> Coordinator<R> {
         }
     }
 
-    /// Changes the state of one partition, and writes what comes out.
+    /// Changes the state of one partition, and writes what comes out; says whether that could be
+    /// done. What does not fit into the log changes no state and no deadline.
     fn run(
         &mut self,
         env: &mut Env<'_>,
         partition: i32,
         change: impl FnOnce(&mut GroupPartition, &mut Step<'_>) -> Outcome,
-    ) {
+    ) -> bool {
         let Some(entry) = self.entries.get_mut(&partition) else {
-            return;
+            return true;
         };
         let mut step = Step {
             now: env.now,
             settings: &self.settings,
             image: env.image,
             random: &mut *env.random,
-            timers: PartitionDeadlines {
-                partition,
-                now_ns: env.now.mono_ns,
-                all: &mut self.deadlines,
-            },
+            timers: DeadlineWishes::at(env.now.mono_ns),
+            batch_bytes_max: writes::batch_bytes_max(env.image),
             replies: Vec::new(),
         };
         let outcome = change(&mut entry.state, &mut step);
-        for (token, reply) in std::mem::take(&mut step.replies) {
+        let Step {
+            timers, replies, ..
+        } = step;
+        for (token, reply) in replies {
             self.answer(token, reply);
         }
-        self.write(env, partition, outcome);
+        self.write(env, partition, outcome, timers)
     }
 
     /// Does what is due.
     pub(crate) fn on_timer(&mut self, env: &mut Env<'_>) {
         while let Some((partition, timer)) = self.deadlines.pop(env.now.mono_ns) {
             match timer {
-                GroupTimer::Reload => self.effects.push(CoordinatorEffect::Reopen { partition }),
+                GroupTimer::Reload => self.reopen(partition),
                 GroupTimer::Expiry => {
                     for partition in self.active() {
                         self.begin_sweep(partition, Reason::Expired);
                     }
                     self.schedule_expiry(env);
                 }
-                timer => self.run(env, partition, |state, step| state.on_timer(step, timer)),
+                timer => {
+                    let again = timer.must_come_again().then(|| timer.clone());
+                    let done = self.run(env, partition, |state, step| state.on_timer(step, timer));
+                    if let Some(timer) = again.filter(|_| !done) {
+                        let due_ns = env.now.mono_ns.saturating_add(REFUSED_TIMER_RETRY_NS);
+                        self.deadlines.schedule(partition, timer, due_ns);
+                    }
+                }
             }
         }
         self.rest_if_there_is_work();
     }
 
+    /// Asks for a partition that is not served, unless it is by now.
+    fn reopen(&mut self, partition: i32) {
+        let status = self.entries.get(&partition).map(|entry| entry.status);
+        if matches!(status, Some(Status::Draining | Status::Failed)) {
+            self.effects.push(CoordinatorEffect::Reopen { partition });
+        }
+    }
+
     fn schedule_expiry(&mut self, env: &Env<'_>) {
-        let mut deadlines = PartitionDeadlines {
-            partition: NO_PARTITION,
-            now_ns: env.now.mono_ns,
-            all: &mut self.deadlines,
-        };
-        let interval_ms = self.settings.offsets_retention_check_ms;
-        deadlines.schedule(GroupTimer::Expiry, interval_ms);
+        let mut wishes = DeadlineWishes::at(env.now.mono_ns);
+        wishes.schedule(GroupTimer::Expiry, self.settings.offsets_retention_check_ms);
+        wishes.fulfil(NO_PARTITION, &mut self.deadlines);
     }
 
     fn active(&self) -> Vec<i32> {

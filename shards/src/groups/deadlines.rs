@@ -34,6 +34,26 @@ pub(crate) enum GroupTimer {
     Expiry,
 }
 
+impl GroupTimer {
+    /// Whether nothing else leads to what a deadline does, should that not fit into the log. A
+    /// classic group changes before its records are made, so it needs no second try.
+    pub(crate) fn must_come_again(&self) -> bool {
+        match self {
+            GroupTimer::ConsumerSession { .. }
+            | GroupTimer::ConsumerRebalance { .. }
+            | GroupTimer::ConsumerJoin { .. }
+            | GroupTimer::ConsumerSync { .. }
+            | GroupTimer::ResolveRegexes { .. } => true,
+            GroupTimer::Session { .. }
+            | GroupTimer::Join { .. }
+            | GroupTimer::Sync { .. }
+            | GroupTimer::Rejoin { .. }
+            | GroupTimer::Reload
+            | GroupTimer::Expiry => false,
+        }
+    }
+}
+
 /// The partition of deadlines that belong to none.
 pub(crate) const NO_PARTITION: i32 = -1;
 
@@ -114,34 +134,68 @@ impl Deadlines {
     }
 }
 
-/// The deadlines of one partition, for its state.
-pub(crate) struct PartitionDeadlines<'a> {
-    pub(crate) partition: i32,
-    pub(crate) now_ns: u64,
-    pub(crate) all: &'a mut Deadlines,
+/// What a step wants done with the deadlines of its partition. Nothing of it is done before it is
+/// known that the step's records can be written: a step that comes to nothing moves no deadline.
+#[derive(Debug)]
+pub(crate) struct DeadlineWishes {
+    now_ns: u64,
+    wishes: Vec<Wish>,
 }
 
-impl PartitionDeadlines<'_> {
-    /// Sets or moves a deadline to `delay_ms` from now; below zero counts as zero.
-    pub(crate) fn schedule(&mut self, timer: GroupTimer, delay_ms: i64) {
+#[derive(Debug)]
+enum Wish {
+    Schedule(GroupTimer, u64),
+    ScheduleIfAbsent(GroupTimer, u64),
+    Cancel(GroupTimer),
+}
+
+impl DeadlineWishes {
+    /// None yet; the monotonic clock shows `now_ns`.
+    pub(crate) fn at(now_ns: u64) -> DeadlineWishes {
+        DeadlineWishes {
+            now_ns,
+            wishes: Vec::new(),
+        }
+    }
+
+    fn due_ns(&self, delay_ms: i64) -> u64 {
         let delay_ns = u64::try_from(delay_ms)
             .unwrap_or(0)
             .saturating_mul(1_000_000);
-        let due_ns = self.now_ns.saturating_add(delay_ns);
-        self.all.schedule(self.partition, timer, due_ns);
+        self.now_ns.saturating_add(delay_ns)
+    }
+
+    /// Sets or moves a deadline to `delay_ms` from now; below zero counts as zero.
+    pub(crate) fn schedule(&mut self, timer: GroupTimer, delay_ms: i64) {
+        let due_ns = self.due_ns(delay_ms);
+        self.wishes.push(Wish::Schedule(timer, due_ns));
     }
 
     /// Sets a deadline to `delay_ms` from now; one that is set stays.
     pub(crate) fn schedule_if_absent(&mut self, timer: GroupTimer, delay_ms: i64) {
-        let name = (self.partition, timer);
-        if !self.all.by_name.contains_key(&name) {
-            self.schedule(name.1, delay_ms);
-        }
+        let due_ns = self.due_ns(delay_ms);
+        self.wishes.push(Wish::ScheduleIfAbsent(timer, due_ns));
     }
 
     /// Takes a deadline out; unknown ones are fine.
     pub(crate) fn cancel(&mut self, timer: GroupTimer) {
-        self.all.cancel(self.partition, timer);
+        self.wishes.push(Wish::Cancel(timer));
+    }
+
+    /// Does what was wished for, in order, with the deadlines of `partition`.
+    pub(crate) fn fulfil(self, partition: i32, deadlines: &mut Deadlines) {
+        for wish in self.wishes {
+            match wish {
+                Wish::Schedule(timer, due_ns) => deadlines.schedule(partition, timer, due_ns),
+                Wish::ScheduleIfAbsent(timer, due_ns) => {
+                    let name = (partition, timer);
+                    if !deadlines.by_name.contains_key(&name) {
+                        deadlines.schedule(partition, name.1, due_ns);
+                    }
+                }
+                Wish::Cancel(timer) => deadlines.cancel(partition, timer),
+            }
+        }
     }
 }
 

@@ -134,6 +134,8 @@ pub(crate) struct GroupPartition {
     pub(crate) offsets: Offsets,
     /// When topics changed last; for consumer groups.
     pub(crate) topics: TopicVersions,
+    /// See [`GroupPartition::take_evicted`].
+    evicted: Vec<(Token, GroupReply)>,
 }
 
 impl GroupPartition {
@@ -254,8 +256,14 @@ impl GroupPartition {
             // A group that exists is in the log.
             outcome.records.push(group.empty_record());
         }
-        self.groups.insert(id, Group::Classic(Box::new(group)));
+        let group = Group::Classic(Box::new(group));
+        let before_it = self.groups.insert(id.clone(), group).map(Box::new);
         outcome.records.splice(0..0, before);
+        debug_assert!(matches!(outcome.then, Then::Nothing), "nothing to wait for");
+        outcome.then = Then::Created {
+            group: id,
+            before: before_it,
+        };
         outcome
     }
 
@@ -331,14 +339,53 @@ impl GroupPartition {
                 member,
                 leader_before,
                 skip_assignment,
+                before,
             } => {
-                if let (Some(Group::Classic(group)), Ok(())) = (self.groups.get_mut(&group), result)
-                {
-                    group.replaced(step, &member, leader_before, skip_assignment);
+                match (self.groups.get_mut(&group), result) {
+                    (Some(Group::Classic(group)), Ok(())) => {
+                        group.replaced(step, &member, leader_before, skip_assignment);
+                    }
+                    (Some(Group::Classic(group)), Err(error)) => {
+                        group.not_replaced(step, &member, *before, error);
+                    }
+                    _ => {}
+                }
+                Outcome::NOTHING
+            }
+            Then::Created { group, before } => {
+                if let Err(error) = result {
+                    self.not_created(step, &group, before, error);
                 }
                 Outcome::NOTHING
             }
         }
+    }
+
+    /// A new group cannot be written: it was never there.
+    fn not_created(
+        &mut self,
+        step: &mut Step<'_>,
+        id: &Str,
+        before: Option<Box<Group>>,
+        error: ErrorCode,
+    ) {
+        if let Some(Group::Classic(mut group)) = self.groups.remove(id) {
+            group.refuse_waiting(error, &mut step.replies);
+            group.cancel_deadlines(step);
+        }
+        if let Some(before) = before {
+            self.groups.insert(id.clone(), *before);
+        }
+    }
+
+    /// Callers who were parked in groups that records have replaced since this was asked last, and
+    /// have to come again.
+    pub(crate) fn take_evicted(&mut self) -> Vec<(Token, GroupReply)> {
+        std::mem::take(&mut self.evicted)
+    }
+
+    fn evict(&mut self, mut group: Group) {
+        group.refuse_waiting(ErrorCode::RebalanceInProgress, &mut self.evicted);
     }
 
     /// Takes a record of the log in. Types that others write are passed over.
@@ -362,11 +409,15 @@ impl GroupPartition {
             }
             (GroupKey::GroupMetadata(key), Some(GroupValue::GroupMetadata(value))) => {
                 let group = ClassicGroup::replayed(key.group.clone(), value);
-                self.groups
-                    .insert(key.group.clone(), Group::Classic(Box::new(group)));
+                let group = Group::Classic(Box::new(group));
+                if let Some(before) = self.groups.insert(key.group.clone(), group) {
+                    self.evict(before);
+                }
             }
             (GroupKey::GroupMetadata(key), None) => {
-                self.groups.remove(&key.group);
+                if let Some(before) = self.groups.remove(&key.group) {
+                    self.evict(before);
+                }
             }
             _ => self.replay_consumer(record),
         }

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use chronik_protocol::{ErrorCode, Str, Uuid};
 
-use super::deadlines::PartitionDeadlines;
-use super::records::GroupRecord;
+use super::classic::Member;
+use super::deadlines::DeadlineWishes;
+use super::partition::Group;
+use super::records::{GroupRecord, pack};
 use super::request::GroupReply;
 use super::settings::GroupSettings;
 use crate::catalog::Image;
@@ -65,7 +67,9 @@ pub(crate) struct Step<'a> {
     pub(crate) settings: &'a GroupSettings,
     pub(crate) image: &'a Arc<Image>,
     pub(crate) random: &'a mut dyn FnMut() -> u128,
-    pub(crate) timers: PartitionDeadlines<'a>,
+    pub(crate) timers: DeadlineWishes,
+    /// The largest batch the topic takes.
+    pub(crate) batch_bytes_max: usize,
     /// Callers answered by this step without waiting for anything.
     pub(crate) replies: Vec<(Token, GroupReply)>,
 }
@@ -74,6 +78,12 @@ impl Step<'_> {
     /// Answers a caller at once.
     pub(crate) fn reply(&mut self, token: Token, reply: GroupReply) {
         self.replies.push((token, reply));
+    }
+
+    /// Whether records that count together fit into one batch. For the few decisions that depend on
+    /// it; whatever does not fit is refused later in any case.
+    pub(crate) fn has_room_for(&self, records: &[GroupRecord]) -> bool {
+        pack(records, true, self.batch_bytes_max, self.now.wall_ms).is_ok()
     }
 
     /// A random id in the form of Java's `UUID.randomUUID().toString()`.
@@ -110,7 +120,23 @@ pub(crate) enum Then {
         leader_before: Option<Str>,
         /// KIP-814.
         skip_assignment: bool,
+        /// What becomes of the group again if that cannot be written.
+        before: Box<Replaced>,
     },
+    /// A classic group has come into being.
+    Created {
+        group: Str,
+        /// The group without members in whose place it is.
+        before: Option<Box<Group>>,
+    },
+}
+
+/// A static member before somebody took its place.
+#[derive(Debug)]
+pub(crate) struct Replaced {
+    pub(crate) member: Member,
+    /// It had not asked for its share yet.
+    pub(crate) was_pending_sync: bool,
 }
 
 /// What a step wants written.

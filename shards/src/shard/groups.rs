@@ -102,7 +102,7 @@ impl<W: World, R> Shard<W, R> {
             }
             CoordinatorEffect::Read { partition, offset } => {
                 if let Some(result) = self.read_for_groups(partition, offset) {
-                    coordinator.read(partition, batches_of(result));
+                    coordinator.read(env, partition, batches_of(result));
                 }
             }
             CoordinatorEffect::Reopen { partition } => {
@@ -189,7 +189,7 @@ impl<W: World, R> Shard<W, R> {
                 return self.effects.push(Effect::GroupRead(job));
             }
         };
-        self.with_groups(|groups, _| groups.read(id.index, batches_of(result)));
+        self.with_groups(|groups, env| groups.read(env, id.index, batches_of(result)));
     }
 
     /// An append of the coordinator is decided.

@@ -6,7 +6,7 @@ use chronik_protocol::{ErrorCode, Str};
 use super::{ClassicGroup, ClassicState, Member, Protocol};
 use crate::groups::deadlines::GroupTimer;
 use crate::groups::request::{Caller, GroupReply};
-use crate::groups::step::{Outcome, Step, Then, Token};
+use crate::groups::step::{Outcome, Replaced, Step, Then, Token};
 use crate::limits::{GROUP_MEMBER_METADATA_BYTES_MAX, GROUP_PENDING_MEMBERS_MAX};
 
 /// A request to join, and who waits for it.
@@ -261,6 +261,10 @@ impl ClassicGroup {
             return self.add_member(step, join, new);
         };
         self.fence(step, &mut member);
+        let before = Replaced {
+            member: member.clone(),
+            was_pending_sync: self.pending_sync.contains(old),
+        };
         member.id = new.clone();
         member.is_new = false;
         if let Some(instance) = &member.instance {
@@ -281,6 +285,7 @@ impl ClassicGroup {
                     member: new,
                     leader_before,
                     skip_assignment: join.skip_assignment,
+                    before: Box::new(before),
                 };
                 Outcome::written(vec![self.record()], then)
             }
@@ -291,6 +296,42 @@ impl ClassicGroup {
                 self.complete_join_if_all_are_here(step)
             }
         }
+    }
+
+    /// The new id of a static member cannot be written: it is refused, and the group is as it was.
+    pub(crate) fn not_replaced(
+        &mut self,
+        step: &mut Step<'_>,
+        id: &Str,
+        before: Replaced,
+        error: ErrorCode,
+    ) {
+        let Some(mut refused_member) = self.members.remove(id) else {
+            return;
+        };
+        self.count_protocols(&refused_member.protocols, false);
+        self.cancel_session(step, id);
+        if let Some(token) = refused_member.awaiting_join.take() {
+            self.awaiting_join -= 1;
+            step.reply(token, refused(Str::default(), error));
+        }
+        let Replaced {
+            member,
+            was_pending_sync,
+        } = before;
+        let old = member.id.clone();
+        if self.leader.as_ref() == Some(id) {
+            self.leader = Some(old.clone());
+        }
+        if let Some(instance) = &member.instance {
+            self.static_members.insert(instance.clone(), old.clone());
+        }
+        if was_pending_sync {
+            self.pending_sync.insert(old.clone());
+        }
+        self.count_protocols(&member.protocols, true);
+        self.members.insert(old.clone(), member);
+        self.renew_session(step, &old);
     }
 
     /// The new id of a static member is durable: it is told the generation that goes on.

@@ -27,7 +27,7 @@ pub(crate) use rebalance::sync_refused;
 pub(crate) use replaying::GROUP_METADATA_VERSION;
 
 use super::request::GroupReply;
-use super::step::Token;
+use super::step::{Step, Token};
 
 /// The protocol type of consumers (`ConsumerProtocol.PROTOCOL_TYPE`).
 pub(crate) const CONSUMER_PROTOCOL_TYPE: &str = "consumer";
@@ -169,6 +169,15 @@ impl ClassicGroup {
                 out.push((token, sync_refused(error)));
             }
         }
+    }
+
+    /// Takes every deadline of the group out: it is another one from now on, or none.
+    pub(crate) fn cancel_deadlines(&self, step: &mut Step<'_>) {
+        for id in self.members.keys().chain(&self.pending_join) {
+            self.cancel_session(step, id);
+        }
+        step.timers.cancel(self.join_timer());
+        step.timers.cancel(self.sync_timer());
     }
 
     pub(crate) fn uses_consumer_protocol(&self) -> bool {

@@ -34,7 +34,7 @@ impl ClassicGroup {
         });
     }
 
-    fn join_timer(&self) -> GroupTimer {
+    pub(super) fn join_timer(&self) -> GroupTimer {
         GroupTimer::Join {
             group: self.id.clone(),
         }

@@ -39,7 +39,8 @@ pub(crate) enum Joined {
     Last(Box<Member>, Str),
 }
 
-/// A classic member joins, or comes again.
+/// A classic member joins, or comes again. `may_be_last` says whether the group may become classic
+/// by it.
 ///
 /// # Errors
 /// Kafka's refusals; then nothing has changed.
@@ -47,6 +48,7 @@ pub(crate) fn join(
     group: &mut ConsumerGroup,
     join: &Join,
     topics: TopicVersions,
+    may_be_last: bool,
     step: &mut Step<'_>,
 ) -> Result<Joined, Refusal> {
     let request = &join.request;
@@ -66,7 +68,7 @@ pub(crate) fn join(
     let owned = embedded::owned(&wishes, step.image);
     let mut out = Vec::new();
     let known = instance.and_then(|instance| group.static_member(instance));
-    let last = known.filter(|known| is_last_of_its_kind(group, known, step));
+    let last = known.filter(|known| may_be_last && is_last_of_its_kind(group, known, step));
     let last = last.map(|known| known.id.clone());
     let mut draft = match instance {
         Some(_) if is_new => join_static(group, known, member_id, &mut out),

@@ -105,8 +105,8 @@ impl GroupPartition {
                 for member in group.members.values() {
                     schedule_session(&group, member, step);
                 }
-                // Whoever waits for the group to settle has to come again.
-                classic.refuse_waiting(ErrorCode::RebalanceInProgress, &mut step.replies);
+                // Whoever waits for the group to settle is sent away when these records count.
+                classic.cancel_deadlines(step);
                 Ok((out, response))
             }
             None if !joins => Err(not_found(format!("Consumer group {id} not found."))),
@@ -150,7 +150,19 @@ impl GroupPartition {
         if step.settings.consumer.migration.is_disabled() {
             return refuse(step, ErrorCode::InconsistentGroupProtocol.into());
         }
-        match classic_members::join(group, &join, topics, step) {
+        let mut result = classic_members::join(group, &join, topics, true, step);
+        if let Ok(Joined::Last(member, replaced)) = &result {
+            match replace_last(group, member, replaced, step) {
+                Ok(Some(records)) => {
+                    let response = classic_members::joined(member, group.epoch);
+                    return Outcome::replayed(records, join.token, GroupReply::Join(response));
+                }
+                // The classic group would not fit into a record: it comes in as any other.
+                Ok(None) => result = classic_members::join(group, &join, topics, false, step),
+                Err(refusal) => return refuse(step, refusal),
+            }
+        }
+        match result {
             Err(refusal) => refuse(step, refusal),
             Ok(Joined::IdRequired(id)) => {
                 step.reply(join.token, join_refused(id, ErrorCode::MemberIdRequired));
@@ -159,15 +171,7 @@ impl GroupPartition {
             Ok(Joined::Member(records, response)) => {
                 Outcome::replayed(records, join.token, GroupReply::Join(*response))
             }
-            Ok(Joined::Last(member, replaced)) => {
-                match replace_last(group, &member, &replaced, step) {
-                    Ok(records) => {
-                        let response = classic_members::joined(&member, group.epoch);
-                        Outcome::replayed(records, join.token, GroupReply::Join(response))
-                    }
-                    Err(refusal) => refuse(step, refusal),
-                }
-            }
+            Ok(Joined::Last(..)) => refuse(step, ErrorCode::UnknownServerError.into()),
         }
     }
 
@@ -381,9 +385,13 @@ fn remove(group: &ConsumerGroup, leaving: &[Arc<Member>], step: &mut Step<'_>) -
         let staying = group.members.values().filter(stays);
         let staying: Vec<&Member> = staying.map(|member| &**member).collect();
         match convert::downgrade(group, &staying, None, step) {
-            Ok(records) => {
+            Ok(records) if step.has_room_for(&records) => {
                 become_classic(group, &staying, true, step);
                 return records;
+            }
+            Ok(_) => {
+                let why = "its members do not fit into one record";
+                tracing::warn!(group = %group.id, why, "the group stays a consumer group");
             }
             Err(refusal) => {
                 tracing::warn!(group = %group.id, ?refusal, "the group stays a consumer group");
@@ -393,23 +401,27 @@ fn remove(group: &ConsumerGroup, leaving: &[Arc<Member>], step: &mut Step<'_>) -
     fence(group, leaving, step)
 }
 
-/// A classic member takes the place of the last one of the new protocol.
+/// A classic member takes the place of the last one of the new protocol, and the group becomes
+/// classic; `None` when that does not fit into the log.
 fn replace_last(
     group: &ConsumerGroup,
     member: &Member,
     replaced: &Str,
     step: &mut Step<'_>,
-) -> Result<Vec<GroupRecord>, Refusal> {
+) -> Result<Option<Vec<GroupRecord>>, Refusal> {
     let staying = group.members.values().filter(|other| other.id != *replaced);
     let staying: Vec<&Member> = staying.map(|member| &**member).collect();
     let records = convert::downgrade(group, &staying, Some((member, replaced)), step)?;
+    if !step.has_room_for(&records) {
+        return Ok(None);
+    }
     let before = group.members.get(replaced);
     let changed = before
         .is_none_or(|before| before.topic_names != member.topic_names || before.regex().is_some());
     let rebalance = changed || group.assignment_epoch < group.epoch;
     let all: Vec<&Member> = staying.into_iter().chain([member]).collect();
     become_classic(group, &all, rebalance, step);
-    Ok(records)
+    Ok(Some(records))
 }
 
 /// Deadlines of members that are classic from now on.

@@ -129,18 +129,23 @@ impl<R> Coordinator<R> {
             partitions.insert(partition);
             let mut error = ErrorCode::NotCoordinator;
             match self.usable(partition) {
-                Ok(()) => self.run(env, partition, |state, _| {
-                    let mut records = Vec::new();
-                    error = state.delete(group, &mut records);
-                    Outcome {
-                        records,
-                        replay: true,
-                        // The group goes last: if the broker stops half way, it can be deleted
-                        // again.
-                        atomic: false,
-                        ..Outcome::NOTHING
+                Ok(()) => {
+                    let written = self.run(env, partition, |state, _| {
+                        let mut records = Vec::new();
+                        error = state.delete(group, &mut records);
+                        Outcome {
+                            records,
+                            replay: true,
+                            // The group goes last: if the broker stops half way, it can be deleted
+                            // again.
+                            atomic: false,
+                            ..Outcome::NOTHING
+                        }
+                    });
+                    if !written {
+                        error = ErrorCode::UnknownServerError;
                     }
-                }),
+                }
                 Err(refusal) => error = refusal,
             }
             results.push(deleted(group, error));

@@ -2,7 +2,9 @@
 //! after the other.
 
 use bytes::Bytes;
+use chronik_protocol::ErrorCode;
 
+use super::super::deadlines::DeadlineWishes;
 use super::super::load::{Load, Progress};
 use super::super::partition::GroupPartition;
 use super::super::step::Outcome;
@@ -19,7 +21,13 @@ impl<R> Coordinator<R> {
             outstanding: 0,
             failures: 0,
         });
-        entry.status = Status::Loading;
+        if entry.status == Status::Active {
+            // Whoever is parked in the state that goes has to be told.
+            self.drop_state(partition, ErrorCode::NotCoordinator);
+        }
+        if let Some(entry) = self.entries.get_mut(&partition) {
+            entry.status = Status::Loading;
+        }
         if start >= end {
             self.activate(env, partition, GroupPartition::default());
         } else {
@@ -29,7 +37,7 @@ impl<R> Coordinator<R> {
         self.rest_if_there_is_work();
     }
 
-    /// A partition cannot be used until the next start.
+    /// A partition cannot be used until it is opened again.
     pub(crate) fn unusable(&mut self, partition: i32) {
         let entry = self.entries.entry(partition).or_insert_with(|| Entry {
             status: Status::Failed,
@@ -66,7 +74,7 @@ impl<R> Coordinator<R> {
     }
 
     /// Batches of a partition that is being loaded, or `None` when they could not be read.
-    pub(crate) fn read(&mut self, partition: i32, batches: Option<Bytes>) {
+    pub(crate) fn read(&mut self, env: &Env<'_>, partition: i32, batches: Option<Bytes>) {
         let Some(load) = self
             .load
             .as_mut()
@@ -77,7 +85,14 @@ impl<R> Coordinator<R> {
         self.reading = false;
         match batches {
             Some(batches) => load.feed(batches),
-            None => self.not_loaded("its log cannot be read"),
+            None => {
+                self.not_loaded("its log cannot be read");
+                // The disk or the process may be short of something only now.
+                if let Some(entry) = self.entries.get_mut(&partition) {
+                    entry.failures = entry.failures.saturating_add(1).max(2);
+                }
+                self.reopen_later(env, partition);
+            }
         }
         self.rest_if_there_is_work();
     }
@@ -125,7 +140,8 @@ impl<R> Coordinator<R> {
             Outcome::NOTHING
         });
         for outcome in outcomes {
-            self.write(env, partition, outcome);
+            let timers = DeadlineWishes::at(env.now.mono_ns);
+            self.write(env, partition, outcome, timers);
         }
         if any {
             self.begin_sweep(partition, Reason::Orphaned);

@@ -4,11 +4,12 @@
 use chronik_protocol::ErrorCode;
 use chronik_protocol::record::CheckedBatch;
 
-use super::super::deadlines::GroupTimer;
+use super::super::deadlines::{DeadlineWishes, GroupTimer};
 use super::super::placement::OFFSETS_TOPIC;
 use super::super::records::pack;
 use super::super::step::{Outcome, Then};
 use super::{Coordinator, CoordinatorEffect, Env, Status};
+use crate::catalog::Image;
 
 /// The longest wait before a partition is read again after failed writes, ms.
 const RELOAD_DELAY_MS_MAX: u64 = 30_000;
@@ -42,8 +43,15 @@ fn coordinator_error(error: ErrorCode) -> ErrorCode {
 }
 
 impl<R> Coordinator<R> {
-    /// Writes what a step left behind, and lets its reply wait for it.
-    pub(super) fn write(&mut self, env: &mut Env<'_>, partition: i32, outcome: Outcome) {
+    /// Writes what a step left behind, and lets its reply wait for it; says whether it could be
+    /// written.
+    pub(super) fn write(
+        &mut self,
+        env: &mut Env<'_>,
+        partition: i32,
+        outcome: Outcome,
+        timers: DeadlineWishes,
+    ) -> bool {
         let Outcome {
             records,
             replay,
@@ -51,26 +59,41 @@ impl<R> Coordinator<R> {
             then,
         } = outcome;
         if records.is_empty() {
-            return self.after_writes(env, partition, then);
+            timers.fulfil(partition, &mut self.deadlines);
+            self.after_writes(env, partition, then);
+            return true;
         }
-        let max_bytes = batch_bytes_max(env);
+        let max_bytes = batch_bytes_max(env.image);
         let batches = match pack(&records, atomic, max_bytes, env.now.wall_ms) {
             Ok(batches) => batches,
             Err(error) => {
                 tracing::error!(partition, %error, "group records refused");
-                return self.not_packed(env, partition, replay, then);
+                if !replay {
+                    // The state has changed already; what the step left behind undoes it, or lives
+                    // with it.
+                    timers.fulfil(partition, &mut self.deadlines);
+                }
+                self.run(env, partition, |state, step| {
+                    state.written(step, then, Err(ErrorCode::UnknownServerError))
+                });
+                return false;
             }
         };
+        timers.fulfil(partition, &mut self.deadlines);
         let Some(entry) = self.entries.get_mut(&partition) else {
-            return;
+            return true;
         };
         if replay {
             for record in &records {
                 entry.state.replay(record, env.now.wall_ms);
             }
+            for (token, reply) in entry.state.take_evicted() {
+                self.answer(token, reply);
+            }
         }
         self.append(partition, batches);
         self.after_writes(env, partition, then);
+        true
     }
 
     fn append(&mut self, partition: i32, batches: Vec<CheckedBatch>) {
@@ -102,22 +125,12 @@ impl<R> Coordinator<R> {
         let entry = self.entries.get_mut(&partition);
         match entry.and_then(|entry| entry.writes.back_mut()) {
             Some(write) => write.after.push(After::Then(then)),
-            None => self.run(env, partition, |state, step| {
-                state.written(step, then, Ok(()))
-            }),
+            None => {
+                self.run(env, partition, |state, step| {
+                    state.written(step, then, Ok(()))
+                });
+            }
         }
-    }
-
-    /// Records that no batch can hold: the request fails, the rest of the partition goes on.
-    fn not_packed(&mut self, env: &mut Env<'_>, partition: i32, replay: bool, then: Then) {
-        let error = ErrorCode::UnknownServerError;
-        if replay || matches!(then, Then::Assigned { .. }) {
-            return self.run(env, partition, |state, step| {
-                state.written(step, then, Err(error))
-            });
-        }
-        // The state has what the log will never have.
-        self.fail(partition, error, vec![After::Then(then)]);
     }
 
     /// The result of an append.
@@ -139,7 +152,7 @@ impl<R> Coordinator<R> {
         };
         if let Err(error) = result {
             tracing::error!(partition, ?error, "group records were not written");
-            self.fail(partition, coordinator_error(error), Vec::new());
+            self.fail(partition, coordinator_error(error));
             return self.reload_when_drained(env, partition);
         }
         entry.failures = 0;
@@ -164,11 +177,9 @@ impl<R> Coordinator<R> {
     }
 
     /// A partition's state is ahead of its log for good: it is dropped, whoever waits is told, and
-    /// the log is read again when nothing is on its way to it any more.
-    fn fail(&mut self, partition: i32, error: ErrorCode, more: Vec<After>) {
-        for after in more {
-            self.refuse(after, error);
-        }
+    /// the log is read again when nothing is on its way to it any more
+    /// ([`Coordinator::reload_when_drained`] is the only way back, so it follows each call).
+    fn fail(&mut self, partition: i32, error: ErrorCode) {
         self.drop_state(partition, error);
         if let Some(entry) = self.entries.get_mut(&partition) {
             entry.status = Status::Draining;
@@ -197,7 +208,12 @@ impl<R> Coordinator<R> {
         match after {
             After::Then(Then::Reply(token, reply)) => self.answer(token, reply.spoiled(error)),
             // Their callers are parked in the group.
-            After::Then(Then::Nothing | Then::Assigned { .. } | Then::Replaced { .. }) => {}
+            After::Then(
+                Then::Nothing
+                | Then::Assigned { .. }
+                | Then::Replaced { .. }
+                | Then::Created { .. },
+            ) => {}
             After::Gather(key) => self.gathered(key, Some(error)),
         }
     }
@@ -211,7 +227,13 @@ impl<R> Coordinator<R> {
         if entry.status != Status::Draining || entry.outstanding > 0 {
             return;
         }
-        let doublings = entry.failures.saturating_sub(1);
+        self.reopen_later(env, partition);
+    }
+
+    /// Asks for a partition again, at first at once, then ever more rarely while that fails.
+    pub(super) fn reopen_later(&mut self, env: &Env<'_>, partition: i32) {
+        let failures = self.entries.get(&partition).map_or(0, |e| e.failures);
+        let doublings = failures.saturating_sub(1);
         if doublings == 0 {
             return self.effects.push(CoordinatorEffect::Reopen { partition });
         }
@@ -225,8 +247,8 @@ impl<R> Coordinator<R> {
 }
 
 /// The largest batch the topic takes.
-fn batch_bytes_max(env: &Env<'_>) -> usize {
-    let topic = env.image.topic(OFFSETS_TOPIC);
+pub(super) fn batch_bytes_max(image: &Image) -> usize {
+    let topic = image.topic(OFFSETS_TOPIC);
     let bytes = topic.map_or(1_048_588, |topic| {
         topic
             .config

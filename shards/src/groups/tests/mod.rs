@@ -2,5 +2,6 @@
 
 mod history;
 mod members;
+mod refused;
 mod rig;
 mod rules;

@@ -64,6 +64,8 @@ pub(super) struct Rig {
     /// Reads and rests the coordinator waits for.
     tasks: VecDeque<Task>,
     callers: u64,
+    /// Logs cannot be read.
+    pub(super) unreadable: bool,
     pub(super) replies: BTreeMap<u64, GroupReply>,
 }
 
@@ -91,6 +93,7 @@ impl Rig {
             pending: BTreeMap::new(),
             tasks: VecDeque::new(),
             callers: 0,
+            unreadable: false,
             replies: BTreeMap::new(),
         };
         rig.boot();
@@ -186,8 +189,8 @@ impl Rig {
                 for batch in wanted.take(3) {
                     bytes.extend_from_slice(&batch.bytes);
                 }
-                let bytes = Some(bytes.freeze());
-                self.step(|coordinator, _| coordinator.read(partition, bytes));
+                let bytes = (!self.unreadable).then(|| bytes.freeze());
+                self.step(|coordinator, env| coordinator.read(env, partition, bytes));
                 true
             }
         }

@@ -11,20 +11,20 @@ use crate::groups::consumer::testing::{add_topic, grow_topic, remove_topic};
 use crate::groups::{Caller, GroupReply, GroupRequest, TopicChanges};
 
 /// No waiting for other members.
-const AT_ONCE: (&str, &str) = ("group.initial.rebalance.delay.ms", "0");
+pub(super) const AT_ONCE: (&str, &str) = ("group.initial.rebalance.delay.ms", "0");
 
 /// A member to be.
 #[derive(Clone, Default)]
-struct Joiner {
-    member: Str,
-    instance: Option<Str>,
-    metadata: &'static [u8],
-    session_ms: i32,
-    rebalance_ms: i32,
+pub(super) struct Joiner {
+    pub(super) member: Str,
+    pub(super) instance: Option<Str>,
+    pub(super) metadata: &'static [u8],
+    pub(super) session_ms: i32,
+    pub(super) rebalance_ms: i32,
 }
 
 impl Joiner {
-    fn new(member: &str) -> Joiner {
+    pub(super) fn new(member: &str) -> Joiner {
         Joiner {
             member: Str::from(member),
             metadata: &[0, 0, 0, 0, 0, 1, 0, 1, b't', 255, 255, 255, 255],
@@ -34,14 +34,14 @@ impl Joiner {
         }
     }
 
-    fn named(instance: &str) -> Joiner {
+    pub(super) fn named(instance: &str) -> Joiner {
         Joiner {
             instance: Some(Str::from(instance)),
             ..Joiner::new("")
         }
     }
 
-    fn request(&self) -> GroupRequest {
+    pub(super) fn request(&self) -> GroupRequest {
         let protocol = chronik_protocol::messages::join_group_request::JoinGroupRequestProtocol {
             name: Str::from("range"),
             metadata: bytes::Bytes::from_static(self.metadata),
@@ -65,11 +65,11 @@ impl Joiner {
     }
 }
 
-fn code(error: i16) -> ErrorCode {
+pub(super) fn code(error: i16) -> ErrorCode {
     ErrorCode::try_from(error).expect("an error code")
 }
 
-fn joined(rig: &mut Rig, caller: u64) -> JoinGroupResponse {
+pub(super) fn joined(rig: &mut Rig, caller: u64) -> JoinGroupResponse {
     match rig.replies.remove(&caller) {
         Some(GroupReply::Join(reply)) => reply,
         other => panic!("{other:?}"),
@@ -77,14 +77,14 @@ fn joined(rig: &mut Rig, caller: u64) -> JoinGroupResponse {
 }
 
 /// The id a new member gets.
-fn new_id(rig: &mut Rig) -> Str {
+pub(super) fn new_id(rig: &mut Rig) -> Str {
     let caller = rig.send(Joiner::new("").request());
     let reply = joined(rig, caller);
     assert_eq!(code(reply.error_code), ErrorCode::MemberIdRequired);
     reply.member_id
 }
 
-fn sync(rig: &mut Rig, joined: &JoinGroupResponse) -> u64 {
+pub(super) fn sync(rig: &mut Rig, joined: &JoinGroupResponse) -> u64 {
     let share = |member: &Str| sync_group_request::SyncGroupRequestAssignment {
         member_id: member.clone(),
         assignment: bytes::Bytes::from(format!("for {member}")),
@@ -101,7 +101,7 @@ fn sync(rig: &mut Rig, joined: &JoinGroupResponse) -> u64 {
     rig.send(GroupRequest::Sync(request))
 }
 
-fn synced(rig: &mut Rig, caller: u64) -> Result<String, ErrorCode> {
+pub(super) fn synced(rig: &mut Rig, caller: u64) -> Result<String, ErrorCode> {
     match rig.replies.remove(&caller) {
         Some(GroupReply::Sync(reply)) if reply.error_code == 0 => {
             Ok(String::from_utf8(reply.assignment.to_vec()).expect("text"))
@@ -112,7 +112,7 @@ fn synced(rig: &mut Rig, caller: u64) -> Result<String, ErrorCode> {
 }
 
 /// A group of one member that has its share.
-fn stable(rig: &mut Rig) -> JoinGroupResponse {
+pub(super) fn stable(rig: &mut Rig) -> JoinGroupResponse {
     let id = new_id(rig);
     let caller = rig.send(Joiner::new(&id).request());
     rig.pass(0);
@@ -124,7 +124,7 @@ fn stable(rig: &mut Rig) -> JoinGroupResponse {
     reply
 }
 
-fn commit(group: &str, offset: i64) -> GroupRequest {
+pub(super) fn commit(group: &str, offset: i64) -> GroupRequest {
     GroupRequest::CommitOffsets {
         request: OffsetCommitRequest {
             group_id: Str::from(group),
@@ -143,7 +143,7 @@ fn commit(group: &str, offset: i64) -> GroupRequest {
     }
 }
 
-fn commit_result(reply: &GroupReply) -> ErrorCode {
+pub(super) fn commit_result(reply: &GroupReply) -> ErrorCode {
     match reply {
         GroupReply::CommitOffsets(reply) => code(reply.topics[0].partitions[0].error_code),
         other => panic!("{other:?}"),
@@ -186,7 +186,7 @@ fn groups(rig: &mut Rig) -> Vec<(String, String)> {
     }
 }
 
-fn state_of(rig: &mut Rig, group: &str) -> String {
+pub(super) fn state_of(rig: &mut Rig, group: &str) -> String {
     let found = groups(rig).into_iter().find(|(name, _)| name == group);
     found.map_or_else(|| "missing".to_owned(), |(_, state)| state)
 }

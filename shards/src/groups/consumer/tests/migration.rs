@@ -33,6 +33,10 @@ fn subscription(topics: &[&str]) -> Bytes {
 }
 
 fn join(rig: &mut Rig, member: &str, instance: Option<&str>) -> Token {
+    join_with(rig, member, instance, subscription(&["a"]))
+}
+
+fn join_with(rig: &mut Rig, member: &str, instance: Option<&str>, metadata: Bytes) -> Token {
     rig.ask(GroupRequest::Join {
         request: JoinGroupRequest {
             group_id: Str::from(GROUP),
@@ -43,7 +47,7 @@ fn join(rig: &mut Rig, member: &str, instance: Option<&str>) -> Token {
             protocol_type: Str::from("consumer"),
             protocols: vec![JoinGroupRequestProtocol {
                 name: Str::from("range"),
-                metadata: subscription(&["a"]),
+                metadata,
                 ..JoinGroupRequestProtocol::default()
             }],
             ..JoinGroupRequest::default()
@@ -303,4 +307,89 @@ fn empty_groups_are_of_the_type_of_whoever_comes() {
         replayed.groups.get(GROUP),
         Some(Group::Classic(_))
     ));
+}
+
+/// A subscription with so much of the member's own in it.
+fn large_subscription(bytes: usize) -> Bytes {
+    let message = ConsumerProtocolSubscription {
+        topics: vec![Str::from("a")],
+        user_data: Some(Bytes::from(vec![0; bytes])),
+        ..ConsumerProtocolSubscription::default()
+    };
+    let mut writer = Writer::new();
+    writer.put_i16(1);
+    message.encode(&mut writer, 1).expect("encodes");
+    writer.into_bytes()
+}
+
+/// A consumer group of one member of the new protocol and three classic ones, of which each fits
+/// into a batch and all do not.
+fn group_that_cannot_be_classic(instance: Option<&str>) -> Rig {
+    let mut rig = Rig::new(image_of(&[("a", A.0, 4)]));
+    rig.batch_bytes_max = 10_000;
+    let mut request = joining("new", &["a"]);
+    request.instance_id = instance.map(Str::from);
+    assert_eq!(rig.beat(request).error_code, 0);
+    for _ in 0..3 {
+        let token = join_with(&mut rig, "", None, large_subscription(4_000));
+        let id = joined(&mut rig, token).member_id.to_string();
+        let token = join_with(&mut rig, &id, None, large_subscription(4_000));
+        assert_eq!(joined(&mut rig, token).error_code, 0);
+    }
+    assert_eq!(rig.group().map(|group| group.members.len()), Some(4));
+    rig
+}
+
+#[test]
+fn a_silent_member_goes_even_if_the_group_cannot_become_classic() {
+    let mut rig = group_that_cannot_be_classic(None);
+    // Classic members are heard of, the new one is not.
+    let members: Vec<(String, i32)> = {
+        let group = rig.group().expect("a consumer group");
+        let classic = group.members.values().filter(|m| m.classic.is_some());
+        classic.map(|m| (m.id.to_string(), m.epoch)).collect()
+    };
+    for _ in 0..5 {
+        rig.advance(10_000);
+        for (id, epoch) in &members {
+            classic_beat(&mut rig, id, *epoch);
+        }
+    }
+    let group = rig.group().expect("a consumer group as before");
+    assert_eq!((group.members.len(), group.classic_members()), (3, 3));
+    // Those who stay have deadlines, too.
+    rig.advance(120_000);
+    let left = rig.partition.groups.get(GROUP).map(Group::member_count);
+    assert_eq!(left, Some(0));
+}
+
+#[test]
+fn whoever_waits_in_a_classic_group_is_told_only_when_it_is_converted() {
+    let mut rig = Rig::new(image_of(&[("a", A.0, 4)]));
+    let (old, _) = classic_group(&mut rig);
+    // Its member joins anew, which waits for a second one that was given an id.
+    let second = join(&mut rig, "", None);
+    joined(&mut rig, second);
+    let waiting = join_with(&mut rig, &old, None, large_subscription(8));
+    assert!(!rig.replies.contains_key(&waiting), "the join is parked");
+    rig.batch_bytes_max = 64;
+    let refused = rig.beat(joining("new", &["a"])).error_code;
+    assert_eq!(refused, ErrorCode::UnknownServerError.as_i16());
+    assert!(!rig.replies.contains_key(&waiting), "nothing was converted");
+    rig.batch_bytes_max = 10_000;
+    assert_eq!(rig.beat(joining("new", &["a"])).error_code, 0);
+    let told = joined(&mut rig, waiting).error_code;
+    assert_eq!(told, ErrorCode::RebalanceInProgress.as_i16());
+}
+
+#[test]
+fn a_classic_instance_comes_in_even_if_the_group_cannot_become_classic() {
+    let mut rig = group_that_cannot_be_classic(Some("i"));
+    rig.beat(heartbeat("new", -2));
+    let token = join(&mut rig, "", Some("i"));
+    let response = joined(&mut rig, token);
+    assert_eq!(response.error_code, 0);
+    let group = rig.group().expect("a consumer group as before");
+    assert_eq!((group.members.len(), group.classic_members()), (4, 4));
+    assert!(group.members.contains_key(&response.member_id));
 }

@@ -13,9 +13,9 @@ use chronik_protocol::{ErrorCode, Str, Uuid};
 use super::super::assignor::Partitions;
 use super::super::group::ConsumerGroup;
 use crate::catalog::Image;
-use crate::groups::deadlines::{Deadlines, PartitionDeadlines};
+use crate::groups::deadlines::{DeadlineWishes, Deadlines};
 use crate::groups::partition::{Group, GroupPartition};
-use crate::groups::records::GroupRecord;
+use crate::groups::records::{GroupRecord, pack};
 use crate::groups::request::{Caller, GroupReply, GroupRequest};
 use crate::groups::settings::GroupSettings;
 use crate::groups::step::{Outcome, Step, Then, Token, TopicChanges};
@@ -33,6 +33,8 @@ pub(super) struct Rig {
     pub(super) log: Vec<GroupRecord>,
     /// The next writes fail.
     pub(super) failing: bool,
+    /// The largest batch the topic takes.
+    pub(super) batch_bytes_max: usize,
     random: u128,
     tokens: usize,
     /// Answers that nobody has fetched.
@@ -49,6 +51,7 @@ impl Rig {
             now_ms: 1_700_000_000_000,
             log: Vec::new(),
             failing: false,
+            batch_bytes_max: usize::MAX,
             random: 1,
             tokens: 0,
             replies: BTreeMap::new(),
@@ -89,15 +92,25 @@ impl Rig {
                     .wrapping_add(1 << 70 | 1);
                 *random
             },
-            timers: PartitionDeadlines {
-                partition: 0,
-                now_ns: mono_ns,
-                all: &mut self.deadlines,
-            },
+            timers: DeadlineWishes::at(mono_ns),
+            batch_bytes_max: self.batch_bytes_max,
             replies: Vec::new(),
         };
         let outcome = change(&mut self.partition, &mut step);
-        self.replies.extend(std::mem::take(&mut step.replies));
+        let Step {
+            timers, replies, ..
+        } = step;
+        self.replies.extend(replies);
+        let packed = pack(&outcome.records, outcome.atomic, self.batch_bytes_max, 0);
+        if packed.is_err() {
+            assert!(outcome.replay, "no group here is written after it changed");
+            if let Then::Reply(token, reply) = outcome.then {
+                let reply = reply.spoiled(ErrorCode::UnknownServerError);
+                self.replies.insert(token, reply);
+            }
+            return Then::Nothing;
+        }
+        timers.fulfil(0, &mut self.deadlines);
         if self.failing && !outcome.records.is_empty() {
             if let Then::Reply(token, reply) = outcome.then {
                 let reply = reply.spoiled(ErrorCode::CoordinatorNotAvailable);
@@ -110,6 +123,7 @@ impl Rig {
             for record in &outcome.records {
                 self.partition.replay(record, self.now_ms);
             }
+            self.replies.extend(self.partition.take_evicted());
         }
         self.log.extend(outcome.records);
         outcome.then
