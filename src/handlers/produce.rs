@@ -8,6 +8,7 @@
 mod check;
 mod conversions;
 mod messages;
+mod refusal;
 mod respond;
 
 use std::rc::Rc;
@@ -24,8 +25,9 @@ use super::context::Context;
 use super::partitions;
 use super::slice::Slice;
 use crate::server::service::{Admitted, Answer, Pace, Reply};
-use check::{Refusal, Rules};
+use check::Rules;
 use conversions::Conversions;
+use refusal::Refusal;
 
 /// From this version on topics are named by id (KIP-516).
 const TOPIC_ID_VERSION: i16 = 13;

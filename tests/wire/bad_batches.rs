@@ -10,21 +10,21 @@ use chronik_protocol::{Records, Uuid};
 
 use crate::neighbours::Neighbour;
 use crate::subject::Subject;
-use crate::support::batch::{BASE_TIMESTAMP_MS, TestBatch, TestRecord, put_varint};
+use crate::support::batch::{TestBatch, TestRecord, put_varint};
 use crate::support::calls::{
     PRODUCE_BY_NAME, code, latest, only_partition, produce, produce_request, read_values,
 };
 use crate::support::client::Client;
 
 /// A batch of three records, honest until `change`.
-fn three(change: impl FnOnce(&mut TestBatch)) -> Vec<u8> {
+pub(crate) fn three(change: impl FnOnce(&mut TestBatch)) -> Vec<u8> {
     let mut batch = TestBatch::of_values(["one", "two", "three"]);
     change(&mut batch);
     batch.encode()
 }
 
 /// Records whose offset deltas are these.
-fn with_deltas(deltas: &[i64]) -> Vec<u8> {
+pub(crate) fn with_deltas(deltas: &[i64]) -> Vec<u8> {
     deltas
         .iter()
         .flat_map(|delta| TestRecord::of("value").encode(*delta))
@@ -39,6 +39,7 @@ fn damaged_batches() -> Vec<(&'static str, Vec<u8>)> {
         bytes[at] ^= 0x40;
         bytes
     };
+    let behind = |rest: &[u8]| [&three(|_| {})[..], rest].concat();
     vec![
         ("a wrong checksum", three(|batch| batch.crc = Some(1))),
         ("a flipped bit in the records", flipped(70)),
@@ -48,6 +49,11 @@ fn damaged_batches() -> Vec<(&'static str, Vec<u8>)> {
         ("a length of 0", length(0)),
         ("a negative length", length(-9)),
         ("a length below the header", length(48)),
+        ("zeros behind the batch", behind(&[0; 12])),
+        (
+            "a format of the future behind the batch",
+            behind(&[&[0; 11][..], &[99, 0, 0, 0, 0, 3]].concat()),
+        ),
     ]
 }
 
@@ -63,6 +69,10 @@ fn miscounted_batches() -> Vec<(&'static str, Vec<u8>)> {
         ("half a header", whole[..30].to_vec()),
         ("half the records", whole[..whole.len() - 5].to_vec()),
         ("two batches", [&whole[..], &whole].concat()),
+        (
+            "two batches and a half",
+            [&whole[..], &whole, &whole[..50]].concat(),
+        ),
     ]
 }
 
@@ -98,24 +108,6 @@ fn lying_batches() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Batches that Kafka takes: it looks at offset deltas only behind a codec, and cuts off what
-/// follows a batch. Here they are refused: what a consumer could not number again is not stored.
-fn batches_only_kafka_takes() -> Vec<(&'static str, Vec<u8>)> {
-    let deltas = |deltas: &[i64]| three(|batch| batch.payload = with_deltas(deltas));
-    let whole = three(|_| {});
-    vec![
-        ("offset deltas that repeat", deltas(&[0, 0, 1])),
-        ("offset deltas that skip", deltas(&[0, 1, 3])),
-        ("offset deltas that fall", deltas(&[2, 1, 0])),
-        ("a negative offset delta", deltas(&[-1, 1, 2])),
-        ("a byte behind the batch", [&whole[..], &[0]].concat()),
-        (
-            "half a batch behind the batch",
-            [&whole[..], &whole[..40]].concat(),
-        ),
-    ]
-}
-
 #[test]
 fn a_broken_batch_gets_kafkas_error_and_is_not_stored() {
     let subject = Subject::start();
@@ -140,26 +132,6 @@ fn a_broken_batch_gets_kafkas_error_and_is_not_stored() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert_eq!(latest(&mut client, &topic, 0), 0, "nothing was stored");
     neighbour.memory_is_bounded();
-}
-
-#[test]
-fn a_batch_that_only_kafka_takes_is_refused() {
-    let subject = Subject::start();
-    let topic = subject.topic(1);
-    let mut client = subject.connect();
-    for (case, bytes) in batches_only_kafka_takes() {
-        let answer = produce(&mut client, &topic, 0, bytes);
-        let (found, message) = (code(answer.error_code), answer.error_message);
-        let expected = match subject.is_outside() {
-            true => ErrorCode::None,
-            false => ErrorCode::InvalidRecord,
-        };
-        assert_eq!(found, expected, "{case}: {message:?}");
-    }
-    // A length that wraps when the header is added makes Kafka stumble: any error will do.
-    let wraps = three(|batch| batch.batch_length = Some(i32::MAX));
-    let answer = produce(&mut client, &topic, 0, wraps);
-    assert_ne!(code(answer.error_code), ErrorCode::None);
 }
 
 #[test]
@@ -265,7 +237,7 @@ fn a_compressed_bomb_takes_no_memory() {
 }
 
 /// Produces and expects this answer.
-fn answered(
+pub(crate) fn answered(
     client: &mut Client,
     topic: &str,
     batch: &TestBatch,
@@ -297,55 +269,6 @@ fn batches_larger_than_the_topic_allows_are_refused() {
         &small,
         &sized(1_000),
         ErrorCode::MessageTooLarge,
-    );
-}
-
-#[test]
-fn a_compacted_topic_takes_no_record_without_a_key() {
-    let subject = Subject::start();
-    let mut client = subject.connect();
-    let topic = subject.topic_with(1, &[("cleanup.policy", "compact")]);
-    let keyed = || TestRecord {
-        key: Some(b"k".to_vec()),
-        ..TestRecord::of("v")
-    };
-    let mixed = [keyed(), TestRecord::of("a"), keyed(), TestRecord::of("b")];
-    let mixed = TestBatch::of(&mixed);
-    let answer = answered(&mut client, &topic, &mixed, ErrorCode::InvalidRecord);
-    let first = answer.record_errors.first().map(|error| error.batch_index);
-    assert_eq!(first, Some(1), "the record that has no key is named");
-    answered(
-        &mut client,
-        &topic,
-        &TestBatch::of(&[keyed()]),
-        ErrorCode::None,
-    );
-}
-
-#[test]
-fn timestamps_outside_the_topics_bounds_are_refused() {
-    let subject = Subject::start();
-    let mut client = subject.connect();
-    let narrow = [
-        ("message.timestamp.before.max.ms", "1000"),
-        ("message.timestamp.after.max.ms", "1000"),
-    ];
-    let (narrow, plain) = (subject.topic_with(1, &narrow), subject.topic(1));
-    let old = TestBatch::of_values(["old"]);
-    let answer = answered(&mut client, &narrow, &old, ErrorCode::InvalidTimestamp);
-    assert_eq!(answer.record_errors.len(), 1);
-    answered(&mut client, &plain, &old, ErrorCode::None);
-    let mut future = TestBatch::of_values(["from the year 2096"]);
-    (future.base_timestamp, future.max_timestamp) = (4_000_000_000_000, 4_000_000_000_000);
-    answered(&mut client, &narrow, &future, ErrorCode::InvalidTimestamp);
-    // An hour ahead is what topics allow unless told otherwise.
-    answered(&mut client, &plain, &future, ErrorCode::InvalidTimestamp);
-    let stamped = subject.topic_with(1, &[("message.timestamp.type", "LogAppendTime")]);
-    let answer = answered(&mut client, &stamped, &future, ErrorCode::None);
-    let stamp = answer.log_append_time_ms;
-    assert!(
-        (BASE_TIMESTAMP_MS..4_000_000_000_000).contains(&stamp),
-        "{stamp}"
     );
 }
 

@@ -78,8 +78,8 @@ pub enum BatchError {
     },
     /// A control batch where only a broker may write one.
     ControlNotAllowed,
-    /// The timestamp type bit says log append time in a batch that a client made.
-    LogAppendTimeNotAllowed,
+    /// Records break rules of their topic; the batch is sound otherwise.
+    Refused(RefusedRecords),
     /// The records could not be decompressed within the limit.
     Compression(CompressionError),
     /// A record breaks the format or a rule of its topic.
@@ -105,6 +105,18 @@ pub enum BatchError {
     TooLarge,
 }
 
+/// The records of one batch that break a rule of their topic, in their order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RefusedRecords {
+    /// The first of them: position in the batch, from 0, and what is wrong. At most
+    /// `RecordLimits::refused_listed_max`.
+    pub listed: Vec<(i32, RecordFault)>,
+    /// How many there are.
+    pub count: i32,
+    /// Whether the time of one of them, listed or not, is to blame.
+    pub by_timestamp: bool,
+}
+
 /// What is wrong with one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordFault {
@@ -116,16 +128,10 @@ pub enum RecordFault {
     FieldBeyondRecord,
     /// The record's fields end before its length does.
     BytesAfterFields(i64),
-    /// The key's length is below −1.
-    KeyLength(i32),
-    /// The value's length is below −1.
-    ValueLength(i32),
     /// The header count is negative or cannot fit the record.
     HeaderCount(i32),
     /// A header's key has a negative length: header keys are never null.
     HeaderKeyLength(i32),
-    /// A header value's length is below −1.
-    HeaderValueLength(i32),
     /// The record's offset is not the one that follows its predecessor's.
     OffsetDelta {
         /// The delta that would have been right; the smallest one where gaps are allowed.
@@ -133,10 +139,10 @@ pub enum RecordFault {
         /// The delta found.
         found: i32,
     },
-    /// Base timestamp plus delta passes the 64-bit range.
-    TimestampOverflow,
     /// The timestamp is outside what the topic accepts (milliseconds since the epoch).
     TimestampOutOfRange(i64),
+    /// The batch says that its times are those of an append, which only the broker knows.
+    TimestampType,
     /// A record without a key in a topic that is compacted.
     NullKey,
     /// A control record whose key or value is not one.
@@ -206,11 +212,8 @@ impl fmt::Display for BatchError {
                 "producer id {producer_id} with epoch {producer_epoch} and sequence {base_sequence}"
             ),
             Self::ControlNotAllowed => write!(f, "clients may not write control batches"),
-            Self::LogAppendTimeNotAllowed => {
-                write!(
-                    f,
-                    "producers may not set the timestamp type to log append time"
-                )
+            Self::Refused(refused) => {
+                write!(f, "{} records break rules of their topic", refused.count)
             }
             Self::Compression(error) => error.fmt(f),
             Self::Record { index, fault } => write!(f, "record {index}: {fault}"),
@@ -240,15 +243,17 @@ impl fmt::Display for RecordFault {
                     "{count} bytes of the record's length are left after its fields"
                 )
             }
-            Self::KeyLength(length) => write!(f, "key length {length}"),
-            Self::ValueLength(length) => write!(f, "value length {length}"),
             Self::HeaderCount(count) => write!(f, "impossible header count {count}"),
             Self::HeaderKeyLength(length) => write!(f, "header key length {length}"),
-            Self::HeaderValueLength(length) => write!(f, "header value length {length}"),
             Self::OffsetDelta { expected, found } => {
                 write!(f, "offset delta {found} where {expected} was due")
             }
-            Self::TimestampOverflow => write!(f, "timestamp passes the 64-bit range"),
+            Self::TimestampType => {
+                write!(
+                    f,
+                    "producers may not set the timestamp type to log append time"
+                )
+            }
             Self::TimestampOutOfRange(timestamp) => {
                 write!(f, "timestamp {timestamp} is outside the accepted range")
             }
@@ -271,6 +276,29 @@ impl fmt::Display for CompressionError {
 
 impl Error for BatchError {}
 impl Error for CompressionError {}
+
+impl RefusedRecords {
+    /// Counts one more; keeps it where fewer than `listed_max` are kept.
+    pub(super) fn add(&mut self, index: i32, fault: RecordFault, listed_max: usize) {
+        if self.listed.len() < listed_max {
+            self.listed.push((index, fault));
+        }
+        // At most the records of a batch.
+        self.count = self.count.saturating_add(1);
+        self.by_timestamp |= matches!(
+            fault,
+            RecordFault::TimestampOutOfRange(_) | RecordFault::TimestampType
+        );
+    }
+
+    /// Nothing, or the error.
+    pub(super) fn into_result(self) -> Result<(), BatchError> {
+        match self.count {
+            0 => Ok(()),
+            _ => Err(BatchError::Refused(self)),
+        }
+    }
+}
 
 impl From<CompressionError> for BatchError {
     fn from(error: CompressionError) -> Self {

@@ -5,7 +5,7 @@
 
 use bytes::{Buf, Bytes};
 
-use super::header::NO_TIMESTAMP;
+use super::retain::put_nullable;
 use super::varint::PartialVarint;
 use super::{BatchError, BatchHeader, RecordFault, TimestampType};
 
@@ -58,6 +58,19 @@ impl Headers {
         (self.count, &self.encoded)
     }
 
+    /// The same, every null written as −1.
+    pub(super) fn canonical(&self) -> Headers {
+        let mut encoded = Vec::with_capacity(self.encoded.len());
+        for header in self.iter() {
+            put_nullable(&mut encoded, Some(&header.key));
+            put_nullable(&mut encoded, header.value.as_deref());
+        }
+        Headers {
+            encoded: encoded.into(),
+            count: self.count,
+        }
+    }
+
     /// The headers in order.
     pub fn iter(&self) -> impl Iterator<Item = Header> + use<> {
         let mut fields = Fields(self.encoded.clone());
@@ -80,6 +93,8 @@ pub struct RecordIter {
     found: i32,
     /// The smallest offset delta that the next record may have.
     offset_delta_min: i32,
+    /// Whether records have the offsets that follow from their order, whatever they say.
+    numbers: bool,
     failed: bool,
 }
 
@@ -99,7 +114,16 @@ impl RecordIter {
             declared: header.record_count,
             found: 0,
             offset_delta_min: 0,
+            numbers: false,
             failed: false,
+        }
+    }
+
+    /// As `new`, but each record has the offset that follows its predecessor's.
+    pub(super) fn numbering(header: &BatchHeader, plain: Bytes) -> Self {
+        Self {
+            numbers: true,
+            ..Self::new(header, plain)
         }
     }
 
@@ -129,12 +153,15 @@ impl RecordIter {
             .try_get_u8()
             .map_err(|_| RecordFault::FieldBeyondRecord)?;
         let timestamp_delta = record.i64()?;
-        let offset_delta = record.i32()?;
-        let key = record.nullable(RecordFault::KeyLength)?;
-        let value = record.nullable(RecordFault::ValueLength)?;
+        let mut offset_delta = record.i32()?;
+        let key = record.nullable()?;
+        let value = record.nullable()?;
         let headers = record.headers()?;
-        let timestamp = self.timestamp(timestamp_delta)?;
+        let timestamp = self.timestamp(timestamp_delta);
         let expected = self.offset_delta_min;
+        if self.numbers {
+            offset_delta = expected;
+        }
         if offset_delta < expected || offset_delta > self.last_offset_delta {
             return Err(RecordFault::OffsetDelta {
                 expected,
@@ -153,15 +180,10 @@ impl RecordIter {
         })
     }
 
-    fn timestamp(&self, delta: i64) -> Result<i64, RecordFault> {
-        match self.append_time {
-            Some(time) => Ok(time),
-            None if self.base_timestamp == NO_TIMESTAMP && delta == 0 => Ok(NO_TIMESTAMP),
-            None => self
-                .base_timestamp
-                .checked_add(delta)
-                .ok_or(RecordFault::TimestampOverflow),
-        }
+    /// Wraps where base and delta pass the 64-bit range, as for every reader in Java.
+    fn timestamp(&self, delta: i64) -> i64 {
+        self.append_time
+            .unwrap_or_else(|| self.base_timestamp.wrapping_add(delta))
     }
 
     fn end(&self) -> Option<BatchError> {
@@ -225,23 +247,19 @@ impl Fields {
         Err(RecordFault::FieldBeyondRecord)
     }
 
-    fn nullable(
-        &mut self,
-        fault: impl FnOnce(i32) -> RecordFault,
-    ) -> Result<Option<Bytes>, RecordFault> {
-        let length = self.i32()?;
-        match usize::try_from(length) {
+    /// A key or value; every negative length stands for null, as for Kafka.
+    fn nullable(&mut self) -> Result<Option<Bytes>, RecordFault> {
+        match usize::try_from(self.i32()?) {
             Ok(bytes) if bytes <= self.0.len() => Ok(Some(self.0.split_to(bytes))),
             Ok(_) => Err(RecordFault::FieldBeyondRecord),
-            Err(_) if length == -1 => Ok(None),
-            Err(_) => Err(fault(length)),
+            Err(_) => Ok(None),
         }
     }
 
     fn header(&mut self) -> Result<Header, RecordFault> {
-        let key = self.nullable(RecordFault::HeaderKeyLength)?;
+        let key = self.nullable()?;
         let key = key.ok_or(RecordFault::HeaderKeyLength(-1))?;
-        let value = self.nullable(RecordFault::HeaderValueLength)?;
+        let value = self.nullable()?;
         Ok(Header { key, value })
     }
 

@@ -14,6 +14,7 @@ mod header;
 mod headers;
 mod iterate;
 pub mod legacy;
+mod renumber;
 mod retain;
 mod scan;
 mod validate;
@@ -26,7 +27,7 @@ pub use batch::{CheckedBatch, crc32c};
 pub use builder::{BatchBuilder, NewRecord};
 pub use compression::Compression;
 pub use control::{ControlRecord, ControlType, EndTransactionMarker};
-pub use error::{BatchError, CompressionError, RecordFault};
+pub use error::{BatchError, CompressionError, RecordFault, RefusedRecords};
 pub use header::{
     BATCH_HEADER_BYTES, BATCH_PREFIX_BYTES, BatchHeader, LOG_OVERHEAD_BYTES, MAGIC_V2,
     NO_PARTITION_LEADER_EPOCH, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP,

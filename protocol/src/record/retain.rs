@@ -31,7 +31,7 @@ impl CheckedBatch {
     /// (KIP-534).
     ///
     /// # Errors
-    /// [`BatchError::TooLarge`] when the horizon lies too far from a record's time;
+    /// [`BatchError::TooLarge`] when the batch would pass its format;
     /// [`BatchError::Compression`] should the codec fail.
     pub fn with_records(
         &self,
@@ -70,20 +70,18 @@ impl CheckedBatch {
     }
 }
 
-/// Encodes a decoded record again.
-fn put_record(
+/// Encodes a decoded record again. The time's distance wraps, as it does for those who read it.
+pub(super) fn put_record(
     out: &mut Vec<u8>,
     record: &Record,
     base_offset: i64,
     base_timestamp: i64,
 ) -> Result<(), BatchError> {
-    let too_large = || BatchError::TooLarge;
-    let timestamp_delta = record.timestamp.checked_sub(base_timestamp);
-    let timestamp_delta = timestamp_delta.ok_or_else(too_large)?;
+    let timestamp_delta = record.timestamp.wrapping_sub(base_timestamp);
     let offset_delta = record
         .offset
         .checked_sub(base_offset)
-        .ok_or_else(too_large)?;
+        .ok_or(BatchError::TooLarge)?;
     let offset_delta = i32::try_from(offset_delta).map_err(|_| BatchError::TooLarge)?;
     let (count, headers) = record.headers.encoded();
     let count = i32::try_from(count).map_err(|_| BatchError::TooLarge)?;
@@ -116,7 +114,7 @@ fn nullable_length(bytes: Option<&[u8]>) -> Result<usize, BatchError> {
     Ok(varint::len_i32(length) + bytes.len())
 }
 
-fn put_nullable(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
+pub(super) fn put_nullable(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
     match bytes {
         None => varint::put_i32(out, -1),
         Some(bytes) => {

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use super::compression::{Decompressor, HeaderChecksum};
 use super::walk::{RecordFacts, Walk};
 use super::{
-    BatchError, BatchHeader, CheckedBatch, Compression, NO_TIMESTAMP, RecordFault, TimestampType,
+    BatchError, BatchHeader, CheckedBatch, Compression, NO_TIMESTAMP, RecordFault, RefusedRecords,
+    TimestampType,
 };
 
 /// A budget for [`RecordsValidator::step`]: one piece of gzip, the slowest codec, which takes about
@@ -26,6 +27,11 @@ pub struct RecordLimits {
     pub keys_required: bool,
     /// Whether control batches are taken: from the broker's own coordinators, never from clients.
     pub control_allowed: bool,
+    /// Whether the time of the append replaces the timestamps
+    /// (`message.timestamp.type=LogAppendTime`).
+    pub timestamps_replaced: bool,
+    /// How many records that break a rule of the topic are told one by one.
+    pub refused_listed_max: usize,
     /// Earliest accepted timestamp, ms since the epoch (now less `message.timestamp.before.max.ms`).
     /// Neither bound counts for a record without timestamp or where the append time replaces it.
     pub timestamp_ms_min: i64,
@@ -37,6 +43,8 @@ impl RecordLimits {
     /// The default of `decompressed_bytes_max`: 128 MiB, above any batch that the Java client's
     /// `max.request.size`, which counts uncompressed bytes, lets through by far.
     pub const DECOMPRESSED_BYTES_MAX: usize = 128 * 1024 * 1024;
+    /// The default of `refused_listed_max`: 1.5 MiB of memory at most.
+    pub const REFUSED_LISTED_MAX: usize = 64 * 1024;
 }
 
 impl Default for RecordLimits {
@@ -45,6 +53,8 @@ impl Default for RecordLimits {
             decompressed_bytes_max: Self::DECOMPRESSED_BYTES_MAX,
             keys_required: false,
             control_allowed: false,
+            timestamps_replaced: false,
+            refused_listed_max: Self::REFUSED_LISTED_MAX,
             timestamp_ms_min: i64::MIN,
             timestamp_ms_max: i64::MAX,
         }
@@ -58,6 +68,9 @@ pub struct RecordsSummary {
     pub record_count: i32,
     /// Bytes of the records once decompressed.
     pub decompressed_bytes: usize,
+    /// Whether the records are written as no producer should: offsets that do not follow each other,
+    /// nulls of other lengths than −1. See [`CheckedBatch::renumbered`].
+    pub odd: bool,
     /// Largest timestamp of a record, ms since the epoch; −1 where no record has one. The header may
     /// say another: see [`CheckedBatch::with_max_timestamp`].
     pub max_timestamp_ms: i64,
@@ -89,7 +102,11 @@ enum Source {
 struct Rules {
     limits: RecordLimits,
     base_timestamp: i64,
+    /// What the header says of all times, where it claims that they are those of an append.
+    append_time: Option<i64>,
+    is_compressed: bool,
     summary: RecordsSummary,
+    refused: RefusedRecords,
 }
 
 impl RecordsValidator {
@@ -98,7 +115,7 @@ impl RecordsValidator {
     /// # Errors
     /// [`BatchError::ControlNotAllowed`]; [`BatchError::InvalidCount`] unless the record count is
     /// positive and the span of the offsets; [`BatchError::InvalidProducer`];
-    /// [`BatchError::LogAppendTimeNotAllowed`]; [`BatchError::Compression`].
+    /// [`BatchError::Compression`].
     pub fn new(batch: &CheckedBatch, limits: RecordLimits) -> Result<Self, BatchError> {
         let header = &batch.header;
         check_header(header, &limits)?;
@@ -118,6 +135,7 @@ impl RecordsValidator {
         let summary = RecordsSummary {
             record_count: header.record_count,
             decompressed_bytes: 0,
+            odd: false,
             max_timestamp_ms: NO_TIMESTAMP,
             max_timestamp_offset_delta: 0,
         };
@@ -127,7 +145,11 @@ impl RecordsValidator {
             rules: Rules {
                 limits,
                 base_timestamp: header.base_timestamp,
+                append_time: (header.timestamp_type() == TimestampType::LogAppendTime)
+                    .then_some(header.max_timestamp),
+                is_compressed: header.compression() != Compression::None,
                 summary,
+                refused: RefusedRecords::default(),
             },
         })
     }
@@ -138,7 +160,8 @@ impl RecordsValidator {
     ///
     /// # Errors
     /// [`BatchError::Compression`], [`BatchError::Record`], [`BatchError::RecordsMissing`],
-    /// [`BatchError::BytesAfterRecords`]. The validator is of no use after an error.
+    /// [`BatchError::BytesAfterRecords`]; [`BatchError::Refused`] at the end. The validator is of no
+    /// use after an error.
     pub fn step(&mut self, bytes_budget: usize) -> Result<Progress, BatchError> {
         let Self {
             source,
@@ -155,6 +178,7 @@ impl RecordsValidator {
             };
             if piece.is_empty() {
                 walk.finish()?;
+                std::mem::take(&mut rules.refused).into_result()?;
                 return Ok(Progress::Done(rules.summary));
             }
             checked = checked.saturating_add(piece.len());
@@ -194,35 +218,45 @@ fn check_header(header: &BatchHeader, limits: &RecordLimits) -> Result<(), Batch
             base_sequence: header.base_sequence,
         });
     }
-    if header.timestamp_type() == TimestampType::LogAppendTime {
-        return Err(BatchError::LogAppendTimeNotAllowed);
-    }
     Ok(())
 }
 
 impl Rules {
     fn check(&mut self, index: i32, facts: &RecordFacts) -> Result<(), BatchError> {
-        let fault = |fault| Err(BatchError::Record { index, fault });
-        if facts.offset_delta != index {
-            return fault(RecordFault::OffsetDelta {
-                expected: index,
-                found: facts.offset_delta,
+        let is_next = facts.offset_delta == index;
+        if !is_next && self.is_compressed {
+            return Err(BatchError::Record {
+                index,
+                fault: RecordFault::OffsetDelta {
+                    expected: index,
+                    found: facts.offset_delta,
+                },
             });
         }
-        if facts.key_is_null && self.limits.keys_required {
-            return fault(RecordFault::NullKey);
-        }
-        let Some(timestamp) = self.base_timestamp.checked_add(facts.timestamp_delta) else {
-            return fault(RecordFault::TimestampOverflow);
-        };
-        let accepted = self.limits.timestamp_ms_min..=self.limits.timestamp_ms_max;
-        if timestamp != NO_TIMESTAMP && !accepted.contains(&timestamp) {
-            return fault(RecordFault::TimestampOutOfRange(timestamp));
+        self.summary.odd |= facts.odd_null || !is_next;
+        let timestamp = self.base_timestamp.wrapping_add(facts.timestamp_delta);
+        if let Some(fault) = self.fault(facts, timestamp) {
+            let listed_max = self.limits.refused_listed_max;
+            self.refused.add(index, fault, listed_max);
         }
         if timestamp > self.summary.max_timestamp_ms {
             self.summary.max_timestamp_ms = timestamp;
             self.summary.max_timestamp_offset_delta = index;
         }
         Ok(())
+    }
+
+    /// The rule of the topic that a record breaks (`LogValidator#validateRecord`).
+    fn fault(&self, facts: &RecordFacts, timestamp: i64) -> Option<RecordFault> {
+        if facts.key_is_null && self.limits.keys_required {
+            return Some(RecordFault::NullKey);
+        }
+        let timestamp = self.append_time.unwrap_or(timestamp);
+        if !self.limits.timestamps_replaced && timestamp != NO_TIMESTAMP {
+            let accepted = self.limits.timestamp_ms_min..=self.limits.timestamp_ms_max;
+            return (!accepted.contains(&timestamp))
+                .then_some(RecordFault::TimestampOutOfRange(timestamp));
+        }
+        self.append_time.map(|_| RecordFault::TimestampType)
     }
 }

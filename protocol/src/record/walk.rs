@@ -18,6 +18,8 @@ pub(super) struct RecordFacts {
     pub(super) timestamp_delta: i64,
     pub(super) offset_delta: i32,
     pub(super) key_is_null: bool,
+    /// Whether a null is written as another negative length than −1.
+    pub(super) odd_null: bool,
 }
 
 /// What is to be read next, once everything to be passed over is.
@@ -185,15 +187,16 @@ impl Walk {
         match self.next {
             Field::OffsetDelta => {
                 self.facts.offset_delta = value;
+                self.facts.odd_null = false;
                 self.next = Field::KeyLength;
             }
             Field::KeyLength => {
-                self.facts.key_is_null = value == -1;
-                self.skip_nullable(value, RecordFault::KeyLength(value))?;
+                self.facts.key_is_null = value < 0;
+                self.skip_nullable(value)?;
                 self.next = Field::ValueLength;
             }
             Field::ValueLength => {
-                self.skip_nullable(value, RecordFault::ValueLength(value))?;
+                self.skip_nullable(value)?;
                 self.next = Field::HeaderCount;
             }
             Field::HeaderCount => {
@@ -207,11 +210,11 @@ impl Walk {
                 if value < 0 {
                     return Err(self.fault(RecordFault::HeaderKeyLength(value)));
                 }
-                self.skip_nullable(value, RecordFault::HeaderKeyLength(value))?;
+                self.skip_nullable(value)?;
                 self.next = Field::HeaderValueLength;
             }
             Field::HeaderValueLength => {
-                self.skip_nullable(value, RecordFault::HeaderValueLength(value))?;
+                self.skip_nullable(value)?;
                 self.headers_left -= 1;
                 self.next = self.next_header();
             }
@@ -230,11 +233,10 @@ impl Walk {
         }
     }
 
-    /// Passes over `length` bytes; −1 stands for null, which has none.
-    fn skip_nullable(&mut self, length: i32, fault: RecordFault) -> Result<(), BatchError> {
-        if length < -1 {
-            return Err(self.fault(fault));
-        }
+    /// Passes over `length` bytes; −1 stands for null, which has none, and so does any other negative
+    /// length for Kafka (`Utils#readBytes`).
+    fn skip_nullable(&mut self, length: i32) -> Result<(), BatchError> {
+        self.facts.odd_null |= length < -1;
         self.skip = i64::from(length.max(0));
         if self.skip > self.left {
             return Err(self.fault(RecordFault::FieldBeyondRecord));

@@ -41,6 +41,7 @@ pub(super) fn read(piece: &[u8], record_bytes_max: i64) -> Option<(RecordFacts, 
         timestamp_delta,
         offset_delta,
         key_is_null,
+        odd_null: false,
     };
     record.0.is_empty().then_some((facts, bytes))
 }

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use chronik_protocol::record::{
     BATCH_HEADER_BYTES, BatchBuilder, BatchError, BatchHeader, CheckedBatch, Compression,
     ControlRecord, ControlType, EndTransactionMarker, NO_TIMESTAMP, NewRecord, Progress,
-    RecordFault, RecordLimits, RecordsValidator, Scan, TimestampType, increment_sequence, scan,
+    RecordFault, RecordLimits, RecordsValidator, RefusedRecords, Scan, TimestampType,
+    increment_sequence, scan,
 };
 
 /// Keys and values null and empty, repeated and null headers, timestamps that go back.
@@ -164,10 +165,29 @@ fn rewrites_leave_valid_batches() {
         .map(|it| it.unwrap().timestamp)
         .collect();
     assert_eq!(times, [555; 4]);
-    assert_eq!(
-        appended.validate_records(&limits),
-        Err(BatchError::LogAppendTimeNotAllowed)
-    );
+    // Where the topic's times are the producers', a time that is the append's is judged like them.
+    let taken = appended.validate_records(&limits).unwrap();
+    assert_eq!(taken.max_timestamp_ms, 1500, "the records' own times");
+    let late = RecordLimits {
+        timestamp_ms_max: 554,
+        ..limits
+    };
+    let replaced = RecordLimits {
+        timestamps_replaced: true,
+        ..limits
+    };
+    for (limits, fault) in [
+        (late, RecordFault::TimestampOutOfRange(555)),
+        (replaced, RecordFault::TimestampType),
+    ] {
+        let refused = RefusedRecords {
+            listed: (0..4).map(|index| (index, fault)).collect(),
+            count: 4,
+            by_timestamp: true,
+        };
+        let found = appended.validate_records(&limits);
+        assert_eq!(found, Err(BatchError::Refused(refused)));
+    }
 
     let corrected = CheckedBatch::parse(appended.with_max_timestamp(1500).bytes).unwrap();
     assert_eq!(corrected.header.timestamp_type(), TimestampType::CreateTime);
@@ -178,7 +198,13 @@ fn rewrites_leave_valid_batches() {
 fn rules_of_the_topic_are_kept() {
     let batch = varied(Compression::Lz4);
     let check = |limits: RecordLimits| batch.validate_records(&limits);
-    let fault = |index, fault| Err(BatchError::Record { index, fault });
+    let fault = |index, fault| {
+        Err(BatchError::Refused(RefusedRecords {
+            listed: vec![(index, fault)],
+            count: 1,
+            by_timestamp: fault != RecordFault::NullKey,
+        }))
+    };
     assert_eq!(
         check(RecordLimits {
             keys_required: true,
@@ -186,6 +212,18 @@ fn rules_of_the_topic_are_kept() {
         }),
         fault(1, RecordFault::NullKey)
     );
+    let all = RecordLimits {
+        keys_required: true,
+        refused_listed_max: 1,
+        timestamp_ms_max: 899,
+        ..RecordLimits::default()
+    };
+    let refused = RefusedRecords {
+        listed: vec![(0, RecordFault::TimestampOutOfRange(1000))],
+        count: 4,
+        by_timestamp: true,
+    };
+    assert_eq!(check(all), Err(BatchError::Refused(refused)));
     assert_eq!(
         check(RecordLimits {
             timestamp_ms_min: 901,
@@ -198,7 +236,13 @@ fn rules_of_the_topic_are_kept() {
             timestamp_ms_max: 1499,
             ..RecordLimits::default()
         }),
-        fault(1, RecordFault::TimestampOutOfRange(1500))
+        Err(BatchError::Refused(RefusedRecords {
+            listed: [1, 3]
+                .map(|index| (index, RecordFault::TimestampOutOfRange(1500)))
+                .to_vec(),
+            count: 2,
+            by_timestamp: true,
+        }))
     );
     let mut bare = BatchBuilder::new(0);
     bare.push(&NewRecord {

@@ -6,14 +6,15 @@
 
 use chronik_io::World;
 use chronik_protocol::record::{
-    BATCH_HEADER_BYTES, BatchError, BatchHeader, CheckedBatch, Compression, CompressionError,
-    Progress, RecordFault, RecordLimits, RecordsSummary, RecordsValidator, STEP_BYTES,
+    BATCH_HEADER_BYTES, BatchError, BatchHeader, CheckedBatch, Compression, LOG_OVERHEAD_BYTES,
+    MAGIC_V2, Progress, RecordLimits, RecordsSummary, RecordsValidator, STEP_BYTES, TimestampType,
 };
-use chronik_protocol::{ErrorCode, Records, Str};
+use chronik_protocol::{ErrorCode, Records};
 use chronik_shards::catalog::{TimestampKind, Topic, TopicCompression, TopicConfig};
 
 use super::conversions::Conversions;
 use super::messages;
+use super::refusal::{LISTED_MEMORY_BYTES, Refusal, refusal};
 use crate::handlers::context::{Context, LARGE_RECORD_BYTES};
 use crate::handlers::slice::Slice;
 
@@ -23,42 +24,6 @@ const ZSTD_VERSION: i16 = 7;
 const CODED_BYTES_HERE_MAX: usize = STEP_BYTES;
 /// Bytes of a batch that is copied on the shard: some 50 µs, its checksum included.
 const COPIED_BYTES_HERE_MAX: usize = 256 << 10;
-
-/// Why records were not taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
-    /// Kafka's code.
-    pub(super) error: ErrorCode,
-    /// A sentence for people.
-    pub(super) message: Option<Str>,
-    /// Position and fault of a single record, when one is to blame.
-    pub(super) record: Option<(i32, Str)>,
-}
-
-impl Refusal {
-    /// A code alone.
-    pub(super) fn of(error: ErrorCode) -> Self {
-        Self {
-            error,
-            message: None,
-            record: None,
-        }
-    }
-
-    /// No error: there is nothing to append, so no offset is given either.
-    pub(super) fn nothing() -> Self {
-        Self::of(ErrorCode::None)
-    }
-
-    /// A code and a sentence.
-    pub(super) fn saying(error: ErrorCode, message: impl Into<String>) -> Self {
-        Self {
-            error,
-            message: Some(Str::from(message.into())),
-            record: None,
-        }
-    }
-}
 
 /// What holds for the records of one partition of one request.
 pub(super) struct Rules<'a> {
@@ -84,16 +49,20 @@ impl<'a> Rules<'a> {
         &self.topic.config
     }
 
+    /// Topic and partition, as Kafka writes them.
+    pub(super) fn partition(&self) -> String {
+        format!("{}-{}", self.topic.name, self.index)
+    }
+
     /// Whether the topic takes a batch of so many bytes.
     fn check_size(&self, size_bytes: usize) -> Result<(), Refusal> {
         let limit = self.config().max_message_bytes;
         if u64::try_from(size_bytes).unwrap_or(u64::MAX) <= u64::from(limit) {
             return Ok(());
         }
-        let Rules { topic, index, .. } = self;
         let message = format!(
-            "the batch for {}-{index} is {size_bytes} bytes, max.message.bytes is {limit}",
-            topic.name
+            "the batch for {} is {size_bytes} bytes, max.message.bytes is {limit}",
+            self.partition()
         );
         Err(Refusal::saying(ErrorCode::MessageTooLarge, message))
     }
@@ -126,17 +95,24 @@ pub(super) async fn batch<W: World>(
         ));
     }
     let now_ms = world.now_ms();
-    let limits = limits(rules.config(), now_ms);
-    let header = BatchHeader::peek(&bytes).map_err(|error| refusal(&error, rules, &limits))?;
-    check_header(&header, rules)?;
-    let batch = CheckedBatch::parse(bytes).map_err(|error| refusal(&error, rules, &limits))?;
+    let limits = conversions.limits(rules.config(), now_ms);
+    let refused = |error: BatchError, conversions: &mut Conversions<'_, W>| {
+        let refusal = refusal(&error, rules, &limits, conversions.listing());
+        conversions.charge(refusal.records.len() * LISTED_MEMORY_BYTES);
+        refusal
+    };
+    let header = BatchHeader::peek(&bytes).map_err(|error| refused(error, conversions))?;
+    check_header(&header, &bytes, rules)?;
+    let batch = CheckedBatch::parse_first(bytes).map_err(|error| refused(error, conversions))?;
+    // What follows is no batch: `check_header` has seen to that.
+    let (batch, _) = batch;
     slice.breathe(world).await;
     let mut validator =
-        RecordsValidator::new(&batch, limits).map_err(|error| refusal(&error, rules, &limits))?;
+        RecordsValidator::new(&batch, limits).map_err(|error| refused(error, conversions))?;
     let summary = loop {
         match validator
             .step(STEP_BYTES)
-            .map_err(|error| refusal(&error, rules, &limits))?
+            .map_err(|error| refused(error, conversions))?
         {
             Progress::More => slice.breathe(world).await,
             Progress::Done(summary) => break summary,
@@ -151,23 +127,54 @@ pub(super) async fn batch<W: World>(
 }
 
 /// What can be refused before the checksum is computed.
-fn check_header(header: &BatchHeader, rules: &Rules<'_>) -> Result<(), Refusal> {
+fn check_header(header: &BatchHeader, bytes: &[u8], rules: &Rules<'_>) -> Result<(), Refusal> {
     if rules.version < ZSTD_VERSION && header.compression() == Compression::Zstd {
         return Err(Refusal::of(ErrorCode::UnsupportedCompressionType));
     }
-    if header.is_transactional() && !rules.transactional {
-        return Err(Refusal::of(ErrorCode::TransactionalIdAuthorizationFailed));
-    }
-    if rules.transactional {
+    match (header.is_transactional(), rules.transactional) {
+        (false, _) => {}
+        (true, false) => {
+            return Err(Refusal::of(ErrorCode::TransactionalIdAuthorizationFailed));
+        }
         // Nobody could begin a transaction here, so there is none to add records to.
-        return Err(Refusal::of(ErrorCode::InvalidTxnState));
+        (true, true) => return Err(Refusal::of(ErrorCode::InvalidTxnState)),
     }
+    check_rest(bytes.get(header.size_bytes()..).unwrap_or_default())?;
     rules.check_size(header.size_bytes())?;
     if header.base_offset != 0 {
         let message = format!("the base offset must be 0 but is {}", header.base_offset);
         return Err(Refusal::saying(ErrorCode::InvalidRecord, message));
     }
     Ok(())
+}
+
+/// What follows the batch. Bytes that cannot be another one are cut off, as by Kafka
+/// (`ByteBufferLogInputStream#nextBatch`, `UnifiedLog#trimInvalidBytes`).
+fn check_rest(rest: &[u8]) -> Result<(), Refusal> {
+    /// Bytes of the shortest message of format 0 behind its length.
+    const MESSAGE_BYTES_MIN: i32 = 14;
+    const MAGIC: usize = 16;
+    let Some([.., a, b, c, d]) = rest.first_chunk::<LOG_OVERHEAD_BYTES>() else {
+        return Ok(());
+    };
+    let length = i32::from_be_bytes([*a, *b, *c, *d]);
+    if length < MESSAGE_BYTES_MIN {
+        let message = format!("behind the batch stands a length of {length}");
+        return Err(Refusal::saying(ErrorCode::CorruptMessage, message));
+    }
+    let Some(magic) = rest.get(MAGIC).map(|byte| i8::from_be_bytes([*byte])) else {
+        return Ok(());
+    };
+    if !(0..=MAGIC_V2).contains(&magic) {
+        let message = format!("behind the batch stands the magic {magic}");
+        return Err(Refusal::saying(ErrorCode::CorruptMessage, message));
+    }
+    let whole_bytes = usize::try_from(length).unwrap_or(usize::MAX);
+    if rest.len() - LOG_OVERHEAD_BYTES < whole_bytes {
+        return Ok(());
+    }
+    let message = "a partition of a request has exactly one record batch";
+    Err(Refusal::saying(ErrorCode::InvalidRecord, message))
 }
 
 /// The topic's rules for records, now.
@@ -181,6 +188,7 @@ pub(super) fn limits(config: &TopicConfig, now_ms: i64) -> RecordLimits {
     };
     RecordLimits {
         keys_required: config.cleanup_policy.compact,
+        timestamps_replaced: config.timestamp_kind == TimestampKind::LogAppendTime,
         timestamp_ms_min,
         timestamp_ms_max,
         ..RecordLimits::default()
@@ -194,6 +202,8 @@ struct Rewrite {
     codec: Option<(Compression, Option<i32>)>,
     append_time_ms: Option<i64>,
     max_timestamp_ms: Option<i64>,
+    /// Records that consumers could not read as they are.
+    odd: bool,
 }
 
 impl Rewrite {
@@ -207,21 +217,33 @@ impl Rewrite {
         let wanted = target_codec(config, source);
         let by_append = config.timestamp_kind == TimestampKind::LogAppendTime;
         // A header that does not tell the true maximum would mislead lookups by time.
-        let misleads = !by_append && batch.header.max_timestamp != summary.max_timestamp_ms;
+        let misleads = batch.header.max_timestamp != summary.max_timestamp_ms
+            || batch.header.timestamp_type() == TimestampType::LogAppendTime;
         Self {
             codec: (wanted != source).then_some((wanted, config.compression_level)),
             append_time_ms: by_append.then_some(now_ms),
-            max_timestamp_ms: misleads.then_some(summary.max_timestamp_ms),
+            max_timestamp_ms: (misleads && !by_append).then_some(summary.max_timestamp_ms),
+            odd: summary.odd,
         }
     }
 
     fn is_none(&self) -> bool {
-        self.codec.is_none() && self.append_time_ms.is_none() && self.max_timestamp_ms.is_none()
+        !self.is_deep() && self.append_time_ms.is_none() && self.max_timestamp_ms.is_none()
+    }
+
+    /// Whether the records themselves are written anew.
+    fn is_deep(&self) -> bool {
+        self.odd || self.codec.is_some()
     }
 
     /// Codecs know no slices: takes as long as the batch is large.
     fn apply(self, batch: CheckedBatch, limits: &RecordLimits) -> Result<CheckedBatch, BatchError> {
         let batch = match self.codec {
+            _ if self.odd => {
+                let same = (batch.header.compression(), None);
+                let (codec, level) = self.codec.unwrap_or(same);
+                batch.renumbered(codec, level, limits)?
+            }
             Some((codec, level)) => batch.recompressed(codec, level, limits)?,
             None => batch,
         };
@@ -254,12 +276,12 @@ async fn convert<W: World>(
     };
     rules.check_size(expected_bytes)?;
     conversions.room_for(expected_bytes).await?;
-    let is_codecs_work = rewrite.codec.is_some();
-    let _turn = match is_codecs_work && plain_bytes > LARGE_RECORD_BYTES {
+    let is_deep = rewrite.is_deep();
+    let _turn = match is_deep && plain_bytes > LARGE_RECORD_BYTES {
         true => Some(context.large_record.lock().await),
         false => None,
     };
-    let here_max = match is_codecs_work {
+    let here_max = match is_deep {
         true => CODED_BYTES_HERE_MAX,
         false => COPIED_BYTES_HERE_MAX,
     };
@@ -273,7 +295,8 @@ async fn convert<W: World>(
             })?
         }
     };
-    let converted = converted.map_err(|error| refusal(&error, rules, &limits))?;
+    let converted =
+        converted.map_err(|error| refusal(&error, rules, &limits, conversions.listing()))?;
     rules.check_size(converted.bytes.len())?;
     conversions.made(converted.bytes.len());
     Ok(converted)
@@ -288,65 +311,5 @@ pub(super) fn target_codec(config: &TopicConfig, source: Compression) -> Compres
         TopicCompression::Snappy => Compression::Snappy,
         TopicCompression::Lz4 => Compression::Lz4,
         TopicCompression::Zstd => Compression::Zstd,
-    }
-}
-
-/// The code and the sentence of what is wrong with a batch.
-pub(super) fn refusal(error: &BatchError, rules: &Rules<'_>, limits: &RecordLimits) -> Refusal {
-    let code = match error {
-        BatchError::CrcMismatch { .. }
-        | BatchError::InvalidLength { .. }
-        | BatchError::UnknownMagic { .. } => ErrorCode::CorruptMessage,
-        BatchError::LogAppendTimeNotAllowed => ErrorCode::InvalidTimestamp,
-        BatchError::Compression(CompressionError::LimitExceeded { .. }) | BatchError::TooLarge => {
-            ErrorCode::MessageTooLarge
-        }
-        BatchError::Record { index, fault } => {
-            return record_refusal(*index, *fault, rules, limits);
-        }
-        _ => ErrorCode::InvalidRecord,
-    };
-    Refusal::saying(code, error.to_string())
-}
-
-/// The sentences are `LogValidator`'s; producers show them to people.
-fn record_refusal(
-    index: i32,
-    fault: RecordFault,
-    rules: &Rules<'_>,
-    limits: &RecordLimits,
-) -> Refusal {
-    let partition = format!("{}-{}", rules.topic.name, rules.index);
-    let of_record = match fault {
-        RecordFault::TimestampOutOfRange(timestamp) => format!(
-            "Timestamp {timestamp} of message with offset {index} is out of range. The timestamp \
-             should be within [{}, {}]",
-            limits.timestamp_ms_min, limits.timestamp_ms_max
-        ),
-        RecordFault::NullKey => {
-            format!(
-                "Compacted topic cannot accept message without key in topic partition {partition}"
-            )
-        }
-        other => format!("Record {index} for {partition} is malformed: {other:?}"),
-    };
-    let (error, message) = match fault {
-        RecordFault::TimestampOutOfRange(_) => (
-            ErrorCode::InvalidTimestamp,
-            "One or more records have been rejected due to invalid timestamp".to_owned(),
-        ),
-        _ => (
-            ErrorCode::InvalidRecord,
-            format!(
-                "One or more records have been rejected due to 1 record errors in total, and only \
-                 showing the first three errors at most: [RecordError(batchIndex={index}, \
-                 message='{of_record}')]"
-            ),
-        ),
-    };
-    Refusal {
-        error,
-        message: Some(Str::from(message)),
-        record: Some((index, Str::from(of_record))),
     }
 }

@@ -6,9 +6,12 @@
 
 use chronik_io::World;
 use chronik_protocol::ErrorCode;
+use chronik_protocol::record::RecordLimits;
+use chronik_shards::catalog::TopicConfig;
 use futures_util::lock::MutexGuard;
 
-use super::check::Refusal;
+use super::check;
+use super::refusal::{Listing, Refusal};
 use crate::handlers::context::Context;
 use crate::server::budget::Grant;
 
@@ -21,6 +24,7 @@ pub(super) struct Conversions<'a, W> {
     bytes: usize,
     turn: Option<MutexGuard<'a, ()>>,
     charge: Option<Grant>,
+    listing: Listing,
 }
 
 impl<'a, W: World> Conversions<'a, W> {
@@ -31,7 +35,22 @@ impl<'a, W: World> Conversions<'a, W> {
             bytes: 0,
             turn: None,
             charge: None,
+            listing: Listing::default(),
         }
+    }
+
+    /// The rules for records of a topic with this configuration, now; they list no more refused
+    /// records than the answer has room for.
+    pub(super) fn limits(&self, config: &TopicConfig, now_ms: i64) -> RecordLimits {
+        RecordLimits {
+            refused_listed_max: self.listing.records(),
+            ..check::limits(config, now_ms)
+        }
+    }
+
+    /// The room that the answer still has for single records.
+    pub(super) fn listing(&mut self) -> &mut Listing {
+        &mut self.listing
     }
 
     /// To be called before a batch is converted to about `bytes` bytes: waits for the request's turn
@@ -58,6 +77,14 @@ impl<'a, W: World> Conversions<'a, W> {
     /// A converted batch of so many bytes is there.
     pub(super) fn made(&mut self, bytes: usize) {
         self.bytes = self.bytes.saturating_add(bytes);
+        self.charge(bytes);
+    }
+
+    /// Memory that the request takes besides its frame.
+    pub(super) fn charge(&mut self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
         let more = self.context.budget.charge_request(bytes);
         match &mut self.charge {
             Some(charge) => charge.absorb(more),

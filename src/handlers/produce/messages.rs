@@ -7,12 +7,13 @@
 use bytes::Bytes;
 use chronik_io::World;
 use chronik_protocol::ErrorCode;
-use chronik_protocol::record::CheckedBatch;
 use chronik_protocol::record::legacy::{MessageError, MessageSetCheck, UpConversion, UpRules};
+use chronik_protocol::record::{CheckedBatch, RecordLimits};
 use chronik_shards::catalog::TimestampKind;
 
-use super::check::{Refusal, Rules, limits, refusal, target_codec};
+use super::check::{Rules, target_codec};
 use super::conversions::Conversions;
+use super::refusal::{Listing, Refusal, refusal};
 use crate::handlers::context::Context;
 use crate::handlers::conversion;
 use crate::handlers::slice::Slice;
@@ -40,8 +41,12 @@ pub(super) async fn batch<W: World>(
 ) -> Result<Option<CheckedBatch>, Refusal> {
     let config = rules.config();
     let now_ms = context.world.now_ms();
-    let limits = limits(config, now_ms);
-    let refuse = |error| refused(&error, rules, now_ms);
+    // Versions that carry message sets answer with a code and no list.
+    let limits = RecordLimits {
+        refused_listed_max: 1,
+        ..conversions.limits(config, now_ms)
+    };
+    let refuse = |error| refused(&error, rules, &limits);
     let batch_bytes_max = usize::try_from(config.max_message_bytes).unwrap_or(usize::MAX);
     conversions.room_for(bytes.len()).await?;
     let bytes_in = bytes.len();
@@ -54,14 +59,14 @@ pub(super) async fn batch<W: World>(
         TimestampKind::LogAppendTime => Some(now_ms),
         TimestampKind::CreateTime => None,
     };
-    let rules = UpRules {
+    let up_rules = UpRules {
         compression: target_codec(config, set.compression()),
         level: None,
         limits,
         append_time_ms,
         batch_bytes_max,
     };
-    let conversion = UpConversion::new(set, rules).map_err(refuse)?;
+    let conversion = UpConversion::new(set, up_rules).map_err(refuse)?;
     let batch = conversion::run(context, slice, conversion, bytes_in).await;
     let batch = batch.map_err(no_thread)?.map_err(refuse)?;
     conversions.made(batch.bytes.len());
@@ -72,14 +77,14 @@ fn no_thread(error: std::io::Error) -> Refusal {
     Refusal::saying(ErrorCode::UnknownServerError, error.to_string())
 }
 
-fn refused(error: &MessageError, rules: &Rules<'_>, now_ms: i64) -> Refusal {
+fn refused(error: &MessageError, rules: &Rules<'_>, limits: &RecordLimits) -> Refusal {
     let code = match error {
         MessageError::Size(_) | MessageError::Magic(_) | MessageError::CrcMismatch { .. } => {
             ErrorCode::CorruptMessage
         }
         MessageError::TooLarge { .. } => ErrorCode::MessageTooLarge,
         MessageError::Batch(error) => {
-            return refusal(error, rules, &limits(rules.config(), now_ms));
+            return refusal(error, rules, limits, &mut Listing::default());
         }
         MessageError::MixedFormats
         | MessageError::WrapperNotAlone

@@ -7,7 +7,7 @@ use chronik_protocol::messages::produce_response::{
 use chronik_protocol::messages::{ProduceRequest, ProduceResponse};
 use chronik_shards::AppendResult;
 
-use super::check::Refusal;
+use super::refusal::Refusal;
 
 /// A response that says the same of every partition.
 pub(super) fn all_refused(request: &ProduceRequest, refusal: &Refusal) -> ProduceResponse {
@@ -65,18 +65,17 @@ pub(super) fn first_error(response: &ProduceResponse) -> Option<ErrorCode> {
 }
 
 fn refused(index: i32, refusal: Refusal) -> PartitionProduceResponse {
-    let record_errors = refusal
-        .record
-        .map(|(batch_index, message)| BatchIndexAndErrorMessage {
-            batch_index,
-            batch_index_error_message: Some(message),
-            ..BatchIndexAndErrorMessage::default()
-        });
+    let record_errors = refusal.records.into_iter();
+    let record_errors = record_errors.map(|(batch_index, message)| BatchIndexAndErrorMessage {
+        batch_index,
+        batch_index_error_message: message,
+        ..BatchIndexAndErrorMessage::default()
+    });
     PartitionProduceResponse {
         index,
         error_code: refusal.error.as_i16(),
         base_offset: -1,
-        record_errors: record_errors.into_iter().collect(),
+        record_errors: record_errors.collect(),
         error_message: refusal.message,
         ..PartitionProduceResponse::default()
     }

@@ -13,7 +13,7 @@ use super::super::header::{
 };
 use super::super::{
     Attributes, BATCH_HEADER_BYTES, BatchError, BatchHeader, CheckedBatch, Compression, NewRecord,
-    RecordFault, RecordLimits, TimestampType, batch::batch_length,
+    RecordFault, RecordLimits, RefusedRecords, TimestampType, batch::batch_length,
 };
 use super::feed::Feed;
 use super::message::{self, Message};
@@ -56,6 +56,9 @@ pub struct UpConversion {
     rules: UpRules,
     header: BatchHeader,
     writer: PacedWriter,
+    /// Records that break a rule: what follows them is looked at, but no longer written.
+    refused: RefusedRecords,
+    messages: i32,
 }
 
 /// What a wrapper says that counts for the messages in it.
@@ -107,6 +110,8 @@ impl UpConversion {
             rules,
             header: empty_header(&rules),
             writer,
+            refused: RefusedRecords::default(),
+            messages: 0,
         })
     }
 
@@ -175,7 +180,8 @@ impl UpConversion {
             message::check_crc(&bytes)?;
         }
         let message = Message::read(bytes)?;
-        let index = self.header.record_count;
+        let index = self.messages;
+        self.messages = index.checked_add(1).ok_or(BatchError::TooLarge)?;
         let (timestamp_type, timestamp) = match &mut self.wrapper {
             None => (message.timestamp_type(), message.timestamp),
             Some(_) if message.codec() != 0 => return Err(MessageError::Nested),
@@ -189,13 +195,14 @@ impl UpConversion {
                 }
             }
         };
-        check_record(
-            &self.rules,
-            index,
-            message.key.is_none(),
-            timestamp_type,
-            timestamp,
-        )?;
+        let key_is_null = message.key.is_none();
+        if let Some(fault) = fault(&self.rules, key_is_null, timestamp_type, timestamp) {
+            let listed_max = self.rules.limits.refused_listed_max;
+            self.refused.add(index, fault, listed_max);
+        }
+        if self.refused.count > 0 {
+            return Ok(());
+        }
         let timestamp = self.rules.append_time_ms.unwrap_or(timestamp);
         if index == 0 {
             self.header.base_timestamp = timestamp;
@@ -212,7 +219,7 @@ impl UpConversion {
         put_record(self.writer.next_record(), &record, delta, index)?;
         self.header.max_timestamp = self.header.max_timestamp.max(timestamp);
         self.header.last_offset_delta = index;
-        self.header.record_count = index.checked_add(1).ok_or(BatchError::TooLarge)?;
+        self.header.record_count = self.messages;
         Ok(())
     }
 
@@ -233,7 +240,7 @@ impl UpConversion {
         if !self.feed.front().is_empty() {
             return Err(MessageError::InnerIncomplete);
         }
-        if self.header.record_count == 0 {
+        if self.messages == 0 {
             return Err(MessageError::WrapperEmpty);
         }
         if let Some(wrapper) = &self.wrapper
@@ -247,6 +254,7 @@ impl UpConversion {
                 last_inner_offset: wrapper.last_inner_offset,
             });
         }
+        std::mem::take(&mut self.refused).into_result()?;
         let records = self.writer.take()?;
         self.header.batch_length = batch_length(records.len())?;
         if self.header.size_bytes() > self.rules.batch_bytes_max {
@@ -258,29 +266,24 @@ impl UpConversion {
     }
 }
 
-/// `LogValidator#validateRecord`.
-fn check_record(
+/// The rule of the topic that a message breaks (`LogValidator#validateRecord`).
+fn fault(
     rules: &UpRules,
-    index: i32,
     key_is_null: bool,
     timestamp_type: TimestampType,
     timestamp: i64,
-) -> Result<(), BatchError> {
-    let fault = |fault| Err(BatchError::Record { index, fault });
+) -> Option<RecordFault> {
     if key_is_null && rules.limits.keys_required {
-        return fault(RecordFault::NullKey);
+        return Some(RecordFault::NullKey);
     }
     let own_time = rules.append_time_ms.is_none();
     if own_time && timestamp != NO_TIMESTAMP {
         let accepted = rules.limits.timestamp_ms_min..=rules.limits.timestamp_ms_max;
         // Below −1 is no time: Kafka cannot convert such a message, nor would any client read it.
-        if timestamp < NO_TIMESTAMP || !accepted.contains(&timestamp) {
-            return fault(RecordFault::TimestampOutOfRange(timestamp));
-        }
-    } else if timestamp_type == TimestampType::LogAppendTime {
-        return Err(BatchError::LogAppendTimeNotAllowed);
+        return (timestamp < NO_TIMESTAMP || !accepted.contains(&timestamp))
+            .then_some(RecordFault::TimestampOutOfRange(timestamp));
     }
-    Ok(())
+    (timestamp_type == TimestampType::LogAppendTime).then_some(RecordFault::TimestampType)
 }
 
 fn empty_header(rules: &UpRules) -> BatchHeader {

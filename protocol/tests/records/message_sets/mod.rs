@@ -10,7 +10,7 @@ use chronik_protocol::record::legacy::{
 };
 use chronik_protocol::record::{
     BatchBuilder, BatchError, CheckedBatch, Compression, EndTransactionMarker, NewRecord, Record,
-    RecordLimits, TimestampType,
+    RecordFault, RecordLimits, RefusedRecords, TimestampType,
 };
 
 mod fuzz;
@@ -211,7 +211,18 @@ fn the_append_time_replaces_the_messages_own() {
     );
     let claimed = message(0, 1, 5, 8, Some(b"k"), Some(b"a"));
     let refused = convert(&claimed, append, 64);
-    assert_eq!(refused, Err(BatchError::LogAppendTimeNotAllowed.into()));
+    assert_eq!(refused, Err(refusing(&[(0, RecordFault::TimestampType)])));
+}
+
+/// The error about these records.
+fn refusing(records: &[(i32, RecordFault)]) -> MessageError {
+    let by_timestamp = |fault: &RecordFault| *fault != RecordFault::NullKey;
+    let refused = RefusedRecords {
+        listed: records.to_vec(),
+        count: i32::try_from(records.len()).expect("few"),
+        by_timestamp: records.iter().any(|(_, fault)| by_timestamp(fault)),
+    };
+    BatchError::Refused(refused).into()
 }
 
 fn crc32(bytes: &[u8]) -> u32 {

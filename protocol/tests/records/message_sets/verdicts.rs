@@ -3,7 +3,9 @@
 use chronik_protocol::record::legacy::{MessageError, UpRules};
 use chronik_protocol::record::{BatchError, Compression, RecordFault, RecordLimits, TimestampType};
 
-use super::{NOW_MS, convert, field, gzip, message, one, records, rules, sealed, two, up, wrapped};
+use super::{
+    NOW_MS, convert, field, gzip, message, one, records, refusing, rules, sealed, two, up, wrapped,
+};
 
 /// What it is called, the set, and what the error must be.
 type Refused = (&'static str, Vec<u8>, fn(&MessageError) -> bool);
@@ -222,13 +224,7 @@ fn wrappers_that_kafka_refuses_are_refused() {
             |e| *e == MessageError::InnerIncomplete,
         ),
         ("timestamp -5", message(0, 1, -5, 0, None, None), |e| {
-            matches!(
-                e,
-                MessageError::Batch(BatchError::Record {
-                    index: 0,
-                    fault: RecordFault::TimestampOutOfRange(-5)
-                })
-            )
+            *e == refusing(&[(0, RecordFault::TimestampOutOfRange(-5))])
         }),
     ]);
 }
@@ -270,14 +266,16 @@ fn limits_hold_for_messages_batches_and_what_wrappers_unfold_to() {
         },
         ..rules(Compression::None)
     };
-    let fault = |set: &[u8]| match convert(set, keyed, 64) {
-        Err(MessageError::Batch(BatchError::Record { index, fault })) => (index, fault),
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(
-        fault(&message(0, 1, NOW_MS, 0, None, None)),
-        (0, RecordFault::NullKey)
-    );
+    let refused = |set: &[u8]| convert(set, keyed, 64).expect_err("a broken rule");
+    let without_key = message(0, 1, NOW_MS, 0, None, None);
+    let no_key = refusing(&[(0, RecordFault::NullKey)]);
+    assert_eq!(refused(&without_key), no_key);
     let late = RecordFault::TimestampOutOfRange(NOW_MS + 5);
-    assert_eq!(fault(&wrapped(1, &two(1))), (1, late));
+    assert_eq!(refused(&wrapped(1, &two(1))), refusing(&[(1, late)]));
+    let both = [&without_key[..], &two(1)].concat();
+    assert_eq!(
+        refused(&both),
+        refusing(&[(0, RecordFault::NullKey), (2, late)]),
+        "all of them are looked at"
+    );
 }
