@@ -124,6 +124,20 @@ fn aiokafka() {
     round_trip("aiokafka");
 }
 
+/// See `tests/clients/README.md`.
+#[test]
+fn librdkafka_learns_which_records_of_a_batch_are_refused() {
+    let scratch = Scratch::new();
+    let target = Target::start(&BrokerOptions::new(scratch.join("data")));
+    let (bootstrap, prefix) = (target.bootstrap(), target.topic("batch"));
+    let words = ["check", "--bootstrap", &bootstrap, "--topic", &prefix];
+    let report = Program::client("librdkafka-0011").args(words).run();
+    if let Some(report) = report {
+        assert!(report.out.contains("refused alone"), "{report:?}");
+    }
+    target.stop();
+}
+
 fn round_trip(name: &str) {
     let turn = CLIENTS
         .iter()
