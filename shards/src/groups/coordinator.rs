@@ -182,8 +182,23 @@ impl<R> Coordinator<R> {
         match self.entries.get(&partition).map(|entry| entry.status) {
             Some(Status::Active) => Ok(()),
             Some(Status::Loading | Status::Draining) => Err(ErrorCode::CoordinatorLoadInProgress),
+            // The topic is there, so this partition opens in a moment.
+            None if self.is_known(partition) => Err(ErrorCode::CoordinatorLoadInProgress),
             Some(Status::Failed) | None => Err(ErrorCode::NotCoordinator),
         }
+    }
+
+    /// Whether the topic has a partition of this number, open or not.
+    fn is_known(&self, partition: i32) -> bool {
+        let count = self.topic.map_or(0, |(_, count)| count);
+        (0..count).contains(&partition)
+    }
+
+    /// Whether a partition of the topic has not said yet how it is.
+    fn awaits_partitions(&self) -> bool {
+        let count = self.topic.map_or(0, |(_, count)| count);
+        let known = self.entries.range(0..count).count();
+        i32::try_from(known).is_ok_and(|known| known < count)
     }
 
     fn answer(&mut self, token: Token, reply: GroupReply) {

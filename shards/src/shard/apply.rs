@@ -115,6 +115,7 @@ impl<W: World, R> Shard<W, R> {
         let now = self.now();
         let mut gone = BTreeSet::new();
         let mut changes = TopicChanges::default();
+        let failed_before = self.applying.failed.len();
         // Nearly every topic is the same allocation in both images.
         for topic in image.topics() {
             match old.topic_by_id(topic.id) {
@@ -137,6 +138,11 @@ impl<W: World, R> Shard<W, R> {
             self.plan_removals(old, &gone);
         }
         self.groups_see_image(&changes);
+        // The coordinator waits for the others until they are open.
+        for id in self.applying.failed.split_off(failed_before) {
+            self.group_partition_opened(id);
+            self.applying.failed.push(id);
+        }
     }
 
     fn plan_topic(&mut self, image: &Image, topic: &Topic, now: Now) {

@@ -101,15 +101,17 @@ impl<R> Coordinator<R> {
 
     fn list(&self, states: &Filter, types: &Filter) -> ListGroupsResponse {
         let mut response = ListGroupsResponse::default();
+        let loading = || ListGroupsResponse {
+            error_code: ErrorCode::CoordinatorLoadInProgress.as_i16(),
+            ..ListGroupsResponse::default()
+        };
+        if self.awaits_partitions() {
+            return loading();
+        }
         for entry in self.entries.values() {
             match entry.status {
                 Status::Active => entry.state.list(states, types, &mut response.groups),
-                Status::Loading | Status::Draining => {
-                    return ListGroupsResponse {
-                        error_code: ErrorCode::CoordinatorLoadInProgress.as_i16(),
-                        ..ListGroupsResponse::default()
-                    };
-                }
+                Status::Loading | Status::Draining => return loading(),
                 // Nobody coordinates its groups.
                 Status::Failed => {}
             }
@@ -161,6 +163,9 @@ impl<R> Coordinator<R> {
             .after
             .as_ref()
             .map_or(0, |group| self.partition_of(group));
+        if self.awaits_partitions() {
+            return GroupReply::Committed(Err(ErrorCode::CoordinatorLoadInProgress));
+        }
         let mut groups = Vec::new();
         for (partition, entry) in self.entries.range(first..) {
             match entry.status {

@@ -2,6 +2,7 @@
 
 mod history;
 mod members;
+mod opening;
 mod refused;
 mod rig;
 mod rules;

@@ -101,7 +101,24 @@ impl Rig {
     }
 
     fn boot(&mut self) {
+        self.see_image();
+        self.open_all();
+    }
+
+    /// A coordinator that sees the topic before any partition of it is open.
+    pub(super) fn unopened(seed: u64) -> Rig {
+        let mut rig = Rig::new(seed, &[]);
+        rig.coordinator = Coordinator::new(rig.settings.clone());
+        rig.see_image();
+        rig
+    }
+
+    fn see_image(&mut self) {
         self.step(|coordinator, env| coordinator.image_changed(env, &TopicChanges::default()));
+    }
+
+    /// Every partition of the topic opens.
+    pub(super) fn open_all(&mut self) {
         for partition in 0..PARTITIONS {
             let end = self.end_of(partition);
             self.step(|coordinator, env| coordinator.opened(env, partition, 0, end));
