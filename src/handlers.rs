@@ -176,7 +176,7 @@ async fn dispatch<W: World>(context: &Rc<Context<W>>, call: Call, body: Reader) 
         ApiKey::ListConfigResources => now(call, body, |call, request| {
             list_config_resources::handle(&context, call, &request)
         }),
-        _ => groups::admit(context, call, body),
+        _ => groups::admit(context, call, body).await,
     }
 }
 
@@ -230,3 +230,31 @@ fn later<Q: Request + Distinct, F: Future<Output = Q::Response> + 'static>(
         answer,
     }
 }
+
+/// As [`later`], for a request that may wait for others for long: `begin` hands it on, and what it
+/// returns keeps nothing of it.
+async fn parked<Q: Request + Distinct, F: Future<Output = Q::Response> + 'static>(
+    mut call: Call,
+    body: Reader,
+    begin: impl AsyncFnOnce(Rc<Call>, Q) -> F,
+) -> Admitted {
+    let pace = Pace::Alone;
+    let request = match call.decode::<Q>(body) {
+        Ok(request) => request,
+        Err(close) => {
+            let answer = Answer::Now(close);
+            return Admitted { pace, answer };
+        }
+    };
+    call.detach();
+    let call = Rc::new(call);
+    let response = begin(Rc::clone(&call), request).await;
+    let answer = Box::pin(async move { call.reply(&response.await) });
+    Admitted {
+        pace,
+        answer: Answer::Parked(answer, WAITING_BYTES),
+    }
+}
+
+/// What a request keeps that waits for the rest of its group, bytes.
+const WAITING_BYTES: usize = 1024;

@@ -70,6 +70,23 @@ impl<R> Gather<R> {
     }
 }
 
+/// A question to the group coordinator that is under way.
+#[must_use = "the reply arrives here"]
+pub(crate) struct GroupCall(Call<Reply>);
+
+impl GroupCall {
+    /// Waits for the reply.
+    ///
+    /// # Errors
+    /// When the designated shard has ended.
+    pub(crate) async fn reply(self) -> Result<GroupReply, Lost> {
+        match self.0.await? {
+            Reply::Group(reply) => Ok(*reply),
+            _ => unreachable!("a shard answers what it was asked"),
+        }
+    }
+}
+
 impl Router {
     /// The router of the shard that `shard` is.
     pub(crate) fn new(shard: ShardHandle) -> Self {
@@ -252,11 +269,13 @@ impl Router {
     /// # Errors
     /// When the designated shard has ended.
     pub(crate) async fn group(&self, request: GroupRequest) -> Result<GroupReply, Lost> {
+        self.ask_group(request).await.reply().await
+    }
+
+    /// Asks the group coordinator; when this returns the request is in its lane.
+    pub(crate) async fn ask_group(&self, request: GroupRequest) -> GroupCall {
         let request = Request::Group(Box::new(request));
-        match self.send(COORDINATOR_SHARD, request).await.await? {
-            Reply::Group(reply) => Ok(*reply),
-            _ => unreachable!("a shard answers what it was asked"),
-        }
+        GroupCall(self.send(COORDINATOR_SHARD, request).await)
     }
 
     async fn scatter<P, R>(

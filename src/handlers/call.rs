@@ -47,6 +47,11 @@ impl Call {
         }
     }
 
+    /// Keeps nothing of the frame, for a request that waits.
+    pub(crate) fn detach(&mut self) {
+        self.client_id = self.client_id.as_ref().map(Str::detached);
+    }
+
     /// The body, with what it names again and again settled. Bytes behind it are passed over, as in Kafka: librdkafka 2.11 sends three of them
     /// with Metadata 13.
     ///

@@ -34,11 +34,17 @@ pub(crate) use session::SessionCache;
 const TOPIC_ID_VERSION: i16 = 13;
 /// From this version on the replica's id is in a tagged structure (KIP-903).
 const REPLICA_STATE_VERSION: i16 = 15;
+/// What one partition of a fetch that waits takes, here and where it is parked, bytes.
+const PART_BYTES_KEPT: usize = 320;
 /// Longest time a fetch may wait, ms: bounds what a client can park.
 const WAIT_MS_MAX: i32 = 600_000;
 
 /// Takes a Fetch request.
-pub(super) async fn admit<W: World>(context: Rc<Context<W>>, call: Call, body: Reader) -> Admitted {
+pub(super) async fn admit<W: World>(
+    context: Rc<Context<W>>,
+    mut call: Call,
+    body: Reader,
+) -> Admitted {
     let request = match call.decode::<FetchRequest>(body) {
         Ok(request) => request,
         Err(close) => {
@@ -68,6 +74,9 @@ pub(super) async fn admit<W: World>(context: Rc<Context<W>>, call: Call, body: R
         }
     };
     let (parts, errors) = plan(&context.image(), &call, &request, &opened);
+    let kept_bytes = opened.parts.len() * PART_BYTES_KEPT;
+    // What waits keeps nothing of the frame, however much came with the request.
+    call.detach();
     let reading = Reading::new(&context, &request, parts, isolation(&request));
     let old = legacy::message_format(call.version).map(|format| Old {
         format,
@@ -89,7 +98,7 @@ pub(super) async fn admit<W: World>(context: Rc<Context<W>>, call: Call, body: R
     };
     Admitted {
         pace: Pace::OneFetch,
-        answer: Answer::Later(Box::pin(answer)),
+        answer: Answer::Parked(Box::pin(answer), kept_bytes),
     }
 }
 

@@ -26,24 +26,26 @@ use chronik_shards::groups::{Caller, GroupReply, GroupRequest};
 
 use super::call::Call;
 use super::context::Context;
-use super::{closed, later};
+use super::{closed, later, parked};
 use crate::server::service::Admitted;
 
 /// What a client is told when the coordinator's shard has ended.
 const GONE: ErrorCode = ErrorCode::CoordinatorNotAvailable;
 
 /// Takes a request of one of these APIs.
-pub(super) fn admit<W: World>(context: Rc<Context<W>>, call: Call, body: Reader) -> Admitted {
+pub(super) async fn admit<W: World>(context: Rc<Context<W>>, call: Call, body: Reader) -> Admitted {
     match call.key {
         ApiKey::FindCoordinator => later(call, body, move |call, request| {
             find_coordinator::handle(context, call, request)
         }),
-        ApiKey::JoinGroup => later(call, body, move |call, request| {
-            join_group::handle(context, call, request)
-        }),
-        ApiKey::SyncGroup => later(call, body, move |call, request| {
-            sync_group::handle(context, call, request)
-        }),
+        ApiKey::JoinGroup => {
+            let begin = async move |call, request| join_group::begin(&context, call, request).await;
+            parked(call, body, begin).await
+        }
+        ApiKey::SyncGroup => {
+            let begin = async move |call, request| sync_group::begin(&context, call, request).await;
+            parked(call, body, begin).await
+        }
         ApiKey::Heartbeat => later(call, body, move |_, request| {
             heartbeat::handle(context, request)
         }),

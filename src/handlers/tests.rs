@@ -4,6 +4,7 @@ mod apis;
 mod conversions;
 mod data;
 mod repetitions;
+mod waiting;
 
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
@@ -54,6 +55,16 @@ impl Door {
 
 impl TestBroker {
     fn start(seed: u64, shards: usize, overrides: &[(&str, &str)]) -> Self {
+        Self::with_budget(seed, shards, overrides, None)
+    }
+
+    /// `budget_bytes`: for the requests of each shard, if not what the settings say.
+    fn with_budget(
+        seed: u64,
+        shards: usize,
+        overrides: &[(&str, &str)],
+        budget_bytes: Option<usize>,
+    ) -> Self {
         let mut simulation = Simulation::new(seed);
         let mut layer = Layer::named("test");
         overrides
@@ -81,7 +92,7 @@ impl TestBroker {
         let contexts: Vec<_> = handles
             .into_iter()
             .map(|(_, handle)| {
-                let budget = ByteBudget::new(config.queued_bytes_max);
+                let budget = ByteBudget::new(budget_bytes.unwrap_or(config.queued_bytes_max));
                 let router = Router::new(handle);
                 Context::new(simulation.world(), Arc::clone(&config), router, budget)
             })

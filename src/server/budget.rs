@@ -1,6 +1,6 @@
 //! Bytes that requests of one shard may hold between the socket and their answer.
 //!
-//! Lives on one shard. Never refuses: a connection that finds nothing left waits in line and its
+//! What waits holds only what it needs: see [`Grant::shrink_to`]. Lives on one shard. Never refuses: a connection that finds nothing left waits in line and its
 //! socket is not read meanwhile. Replies are only counted, because a reply that exists cannot wait;
 //! fetches ask [`ByteBudget::reply_bytes_max`] how much they may still add.
 
@@ -16,6 +16,8 @@ use super::signal::Signal;
 const FETCH_BYTES_MIN: usize = 64 << 10;
 /// A fetch gets at most this share of what is left.
 const FETCH_SHARE: usize = 4;
+/// Requests that wait may keep so many times the limit of those that are being taken.
+const PARKED_SHARE: usize = 2;
 
 /// The budget of a shard.
 #[derive(Debug)]
@@ -23,6 +25,9 @@ pub(crate) struct ByteBudget {
     limit: usize,
     requests: Cell<usize>,
     replies: Cell<usize>,
+    parked: Cell<usize>,
+    /// Somebody has been given more than is left.
+    overdrawn: Cell<bool>,
     next_ticket: Cell<u64>,
     waiting: RefCell<VecDeque<(u64, Waker)>>,
     /// Notified when somebody begins to wait: unfinished frames are then watched.
@@ -36,15 +41,19 @@ impl ByteBudget {
             limit,
             requests: Cell::new(0),
             replies: Cell::new(0),
+            parked: Cell::new(0),
+            overdrawn: Cell::new(false),
             next_ticket: Cell::new(0),
             waiting: RefCell::default(),
             pressed: Signal::default(),
         })
     }
 
-    /// Takes `bytes` as soon as anything at all is left, first come first served. A grant may
-    /// overshoot by one request, so a request larger than the budget is served too.
+    /// Takes `bytes` as soon as anything at all is left, first come first served. One grant may
+    /// overdraw: the request that is larger than the budget, and the frame that could not come whole
+    /// because parts of others use everything up, each of them waiting for the rest.
     pub(crate) async fn take(self: &Rc<Self>, bytes: usize) -> Grant {
+        let is_free = || self.requests.get() < self.limit || !self.overdrawn.get();
         if self.requests.get() >= self.limit || !self.waiting.borrow().is_empty() {
             let ticket = self.next_ticket.get();
             self.next_ticket.set(ticket + 1);
@@ -56,7 +65,7 @@ impl ByteBudget {
             poll_fn(|context| {
                 let mut waiting = self.waiting.borrow_mut();
                 let first = waiting.front().is_none_or(|(front, _)| *front == ticket);
-                if first && self.requests.get() < self.limit {
+                if first && is_free() {
                     return Poll::Ready(());
                 }
                 match waiting.iter_mut().find(|(other, _)| *other == ticket) {
@@ -68,7 +77,9 @@ impl ByteBudget {
             .await;
             drop(place);
         }
-        let grant = self.charge_request(bytes);
+        let mut grant = self.charge_request(bytes);
+        let is_beyond = self.requests.get() >= self.limit;
+        grant.overdraws = is_beyond && !self.overdrawn.replace(true);
         self.wake_first();
         grant
     }
@@ -79,6 +90,7 @@ impl ByteBudget {
         let mut grant = Grant {
             budget: Rc::clone(self),
             bytes: 0,
+            overdraws: false,
         };
         grant.add(bytes);
         grant
@@ -91,6 +103,21 @@ impl ByteBudget {
             budget: Rc::clone(self),
             bytes,
         }
+    }
+
+    /// Counts what a request that waits for others keeps, until the returned charge is dropped. It
+    /// takes nothing from those that are still to come: whoever only waits keeps nobody out.
+    pub(crate) fn charge_parked(self: &Rc<Self>, bytes: usize) -> ParkedCharge {
+        self.parked.set(self.parked.get().saturating_add(bytes));
+        ParkedCharge {
+            budget: Rc::clone(self),
+            bytes,
+        }
+    }
+
+    /// Whether so much waits that one more request should be answered with what is there.
+    pub(crate) fn has_too_much_parked(&self) -> bool {
+        self.parked.get() >= self.limit.saturating_mul(PARKED_SHARE)
     }
 
     /// Most record bytes one more fetch should ask for: plenty normally, little while many replies
@@ -110,8 +137,21 @@ impl ByteBudget {
         self.requests.get()
     }
 
+    /// Bytes that waiting requests keep now.
+    #[cfg(test)]
+    pub(crate) fn parked_held(&self) -> usize {
+        self.parked.get()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        let left = self.requests.get().checked_sub(bytes);
+        self.requests
+            .set(left.expect("a grant gives back only what it took"));
+        self.wake_first();
+    }
+
     fn wake_first(&self) {
-        if self.requests.get() < self.limit {
+        if self.requests.get() < self.limit || !self.overdrawn.get() {
             let first = self
                 .waiting
                 .borrow()
@@ -145,6 +185,8 @@ impl Drop for Place<'_> {
 pub(crate) struct Grant {
     budget: Rc<ByteBudget>,
     bytes: usize,
+    /// It is the one that may be beyond what is left.
+    overdraws: bool,
 }
 
 impl Grant {
@@ -159,19 +201,38 @@ impl Grant {
         self.budget.requests.set(held);
     }
 
+    /// Gives back all but `bytes`; a grant never grows by this.
+    pub(crate) fn shrink_to(&mut self, bytes: usize) {
+        let freed = self.bytes.saturating_sub(bytes);
+        if freed > 0 {
+            self.bytes -= freed;
+            self.settle_overdraft();
+            self.budget.give_back(freed);
+        }
+    }
+
+    /// Whether it may go on to take more than is left.
+    pub(crate) fn overdraws(&self) -> bool {
+        self.overdraws
+    }
+
+    fn settle_overdraft(&mut self) {
+        if std::mem::take(&mut self.overdraws) {
+            self.budget.overdrawn.set(false);
+        }
+    }
+
     /// Joins another grant of the same budget to this one.
     pub(crate) fn absorb(&mut self, mut other: Self) {
+        self.overdraws |= std::mem::take(&mut other.overdraws);
         self.bytes = self.bytes.saturating_add(std::mem::take(&mut other.bytes));
     }
 }
 
 impl Drop for Grant {
     fn drop(&mut self) {
-        let left = self.budget.requests.get().checked_sub(self.bytes);
-        self.budget
-            .requests
-            .set(left.expect("a grant gives back only what it took"));
-        self.budget.wake_first();
+        self.settle_overdraft();
+        self.budget.give_back(self.bytes);
     }
 }
 
@@ -187,6 +248,21 @@ impl Drop for ReplyCharge {
         self.budget
             .replies
             .set(self.budget.replies.get().saturating_sub(self.bytes));
+    }
+}
+
+/// Bytes of a request that waits; forgotten when dropped.
+#[derive(Debug)]
+pub(crate) struct ParkedCharge {
+    budget: Rc<ByteBudget>,
+    bytes: usize,
+}
+
+impl Drop for ParkedCharge {
+    fn drop(&mut self) {
+        self.budget
+            .parked
+            .set(self.budget.parked.get().saturating_sub(self.bytes));
     }
 }
 

@@ -18,10 +18,12 @@ use super::frames::FrameBuffer;
 use super::link::{End, Link, panic_text};
 use super::service::{Admitted, Answer, Pace, Reply, Service};
 
-/// Bytes of an unfinished frame that a connection may hold without asking the shard's budget.
-const UNFINISHED_BYTES_FREE: usize = 64 << 10;
+/// Bytes that a connection may hold without waiting for the shard's budget, in a frame that has not
+/// come whole and in requests that have: nobody can be kept from asking for little.
+const BYTES_FREE: usize = 64 << 10;
 
-/// Bytes of requests that one connection brings in before the others have their turn.
+/// Bytes of requests, and of answers that are made at once, that one connection brings about before
+/// the others have their turn.
 const TURN_BYTES_MAX: usize = 64 << 10;
 
 /// Bytes that every request costs besides its own: its place in the queues and its answer's future.
@@ -91,7 +93,7 @@ struct Reader<'a, W, H> {
     frames: FrameBuffer,
     /// Held for a frame that is too large to be free and has not come whole.
     unfinished: Option<Grant>,
-    /// Bytes of requests since the others had their turn.
+    /// Bytes of requests and answers since the others had their turn.
     turn_bytes: usize,
     server: &'a Rc<Server<W, H>>,
     link: &'a Rc<Link>,
@@ -118,7 +120,12 @@ impl<W: World, H: Service> Reader<'_, W, H> {
             Some(grant) => grant,
             None => {
                 let bytes = frame.len() + REQUEST_BYTES_EXTRA;
-                self.link.reading(self.server.budget.take(bytes)).await?
+                let budget = &self.server.budget;
+                if self.link.request_bytes() + bytes <= BYTES_FREE + REQUEST_BYTES_EXTRA {
+                    budget.charge_request(bytes)
+                } else {
+                    self.link.reading(budget.take(bytes)).await?
+                }
             }
         };
         let admit = AssertUnwindSafe(self.server.service.admit(session, frame)).catch_unwind();
@@ -129,7 +136,7 @@ impl<W: World, H: Service> Reader<'_, W, H> {
                 answer: Answer::Now(Reply::Close(reason)),
             }
         });
-        self.link.push(admitted, grant);
+        self.turn_bytes += self.link.push(admitted, grant, &self.server.budget);
         Some(())
     }
 
@@ -137,11 +144,14 @@ impl<W: World, H: Service> Reader<'_, W, H> {
     async fn read_more(&mut self, stream: &impl Stream) -> Option<()> {
         let wanted = self.frames.wanted_capacity();
         let charged = self.unfinished.as_ref().map_or(0, Grant::bytes);
-        if wanted > UNFINISHED_BYTES_FREE && wanted > charged {
-            let more = self
-                .link
-                .reading(self.server.budget.take(wanted - charged))
-                .await?;
+        if wanted > BYTES_FREE && wanted > charged {
+            let budget = &self.server.budget;
+            // Who overdraws goes on to do so until its frame is whole.
+            let overdraws = self.unfinished.as_ref().is_some_and(Grant::overdraws);
+            let more = match overdraws {
+                true => budget.charge_request(wanted - charged),
+                false => self.link.reading(budget.take(wanted - charged)).await?,
+            };
             match &mut self.unfinished {
                 Some(grant) => grant.absorb(more),
                 None => self.unfinished = Some(more),

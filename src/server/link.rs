@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
-use super::budget::{ByteBudget, Grant, ReplyCharge};
+use super::budget::{ByteBudget, Grant, ParkedCharge, ReplyCharge};
 use super::service::{Admitted, Answer, Pace, Reply};
 use super::signal::Signal;
 
@@ -25,6 +25,9 @@ const REQUESTS_IN_FLIGHT_MAX: usize = 1024;
 const REQUEST_BYTES_IN_FLIGHT_MAX: usize = 32 << 20;
 /// Their bytes while the client does not take what it is sent: a slow reader holds little.
 const REQUEST_BYTES_WHILE_SENDING_MAX: usize = 256 << 10;
+/// Bytes of answers that wait for the client to take them, before its socket is no longer read: one
+/// answer may exceed it alone.
+const ANSWER_BYTES_QUEUED_MAX: usize = 256 << 10;
 /// Reply bytes gathered for one send.
 const SEND_BYTES_MAX: usize = 1 << 20;
 
@@ -55,6 +58,10 @@ impl fmt::Display for End {
 struct Queued {
     admitted: Admitted,
     grant: Grant,
+    /// For an answer that was there at once.
+    charge: Option<ReplyCharge>,
+    /// For a request that waits for others.
+    _parked: Option<ParkedCharge>,
 }
 
 /// Replies that are ready to be sent together, and what they hold until they are.
@@ -64,6 +71,8 @@ pub(crate) struct Batch {
     pub(crate) parts: Vec<Bytes>,
     charges: Vec<ReplyCharge>,
     bytes: usize,
+    /// Of these, those of answers that were not there when their requests were taken.
+    late_bytes: usize,
     requests: usize,
     request_bytes: usize,
     fetches: usize,
@@ -77,6 +86,8 @@ pub(crate) struct Link {
     queue: RefCell<VecDeque<Queued>>,
     requests: Cell<usize>,
     request_bytes: Cell<usize>,
+    /// Bytes of answers that have not been taken by the client.
+    answer_bytes: Cell<usize>,
     fetches: Cell<usize>,
     alone: Cell<bool>,
     /// The reader waits for room, not for the socket.
@@ -101,6 +112,7 @@ impl Link {
             queue: RefCell::default(),
             requests: Cell::new(0),
             request_bytes: Cell::new(0),
+            answer_bytes: Cell::new(0),
             fetches: Cell::new(0),
             alone: Cell::new(false),
             reader_waits: Cell::new(false),
@@ -210,7 +222,8 @@ impl Link {
         } else {
             REQUEST_BYTES_IN_FLIGHT_MAX
         };
-        let fits = self.request_bytes.get().saturating_add(bytes) <= bytes_max;
+        let fits = self.request_bytes.get().saturating_add(bytes) <= bytes_max
+            && self.answer_bytes.get() < ANSWER_BYTES_QUEUED_MAX;
         !self.alone.get() && requests < REQUESTS_IN_FLIGHT_MAX && (fits || requests == 0)
     }
 
@@ -219,8 +232,31 @@ impl Link {
         self.reader_waits_until(|| self.fetches.get() == 0).await
     }
 
-    /// Puts a taken request behind the others.
-    pub(crate) fn push(&self, admitted: Admitted, grant: Grant) {
+    /// Bytes that the connection's requests hold.
+    pub(crate) fn request_bytes(&self) -> usize {
+        self.request_bytes.get()
+    }
+
+    /// Puts a taken request behind the others; it keeps of its bytes what it needs. Returns the bytes
+    /// of its answer, if that is there already.
+    pub(crate) fn push(
+        &self,
+        admitted: Admitted,
+        mut grant: Grant,
+        budget: &Rc<ByteBudget>,
+    ) -> usize {
+        let (answered, parked) = match &admitted.answer {
+            Answer::Now(reply) => (Some(reply.bytes()), None),
+            Answer::Parked(_, bytes) => (None, Some(budget.charge_parked(*bytes))),
+            Answer::Later(_) => (None, None),
+        };
+        if answered.is_some() || parked.is_some() {
+            grant.shrink_to(0);
+        }
+        let answer_bytes = answered.unwrap_or(0);
+        self.answer_bytes
+            .set(self.answer_bytes.get().saturating_add(answer_bytes));
+        let charge = answered.map(|bytes| budget.charge_reply(bytes));
         self.requests.set(self.requests.get() + 1);
         self.request_bytes
             .set(self.request_bytes.get() + grant.bytes());
@@ -229,13 +265,17 @@ impl Link {
             Pace::OneFetch => self.fetches.set(self.fetches.get() + 1),
             Pace::Alone => self.alone.set(true),
         }
-        self.queue
-            .borrow_mut()
-            .push_back(Queued { admitted, grant });
+        self.queue.borrow_mut().push_back(Queued {
+            admitted,
+            grant,
+            charge,
+            _parked: parked,
+        });
         // A writer that waits for the socket looks here by itself when it is done.
         if !self.sending.get() {
             self.for_writer.notify();
         }
+        answer_bytes
     }
 
     /// Waits for replies that can be sent; `None` when nothing more will be.
@@ -283,6 +323,8 @@ impl Link {
                 Poll::Ready(Reply::Send(parts)) => batch.add(first, parts, budget),
             }
         }
+        let late = self.answer_bytes.get().saturating_add(batch.late_bytes);
+        self.answer_bytes.set(late);
         batch
     }
 
@@ -301,6 +343,8 @@ impl Link {
         self.requests.set(self.requests.get() - batch.requests);
         self.request_bytes
             .set(self.request_bytes.get() - batch.request_bytes);
+        self.answer_bytes
+            .set(self.answer_bytes.get().saturating_sub(batch.bytes));
         self.fetches.set(self.fetches.get() - batch.fetches);
         if batch.alone {
             self.alone.set(false);
@@ -323,7 +367,11 @@ impl Batch {
     fn add(&mut self, answered: Queued, parts: Vec<Bytes>, budget: &Rc<ByteBudget>) {
         let bytes: usize = parts.iter().map(Bytes::len).sum();
         self.bytes = self.bytes.saturating_add(bytes);
-        self.charges.push(budget.charge_reply(bytes));
+        // The request itself is given up here, whenever the client takes its answer.
+        self.charges.push(answered.charge.unwrap_or_else(|| {
+            self.late_bytes = self.late_bytes.saturating_add(bytes);
+            budget.charge_reply(bytes)
+        }));
         self.requests += 1;
         self.request_bytes += answered.grant.bytes();
         match answered.admitted.pace {
@@ -343,7 +391,7 @@ impl Batch {
 fn poll_answer(answer: &mut Answer, context: &mut Context<'_>) -> Poll<Reply> {
     match answer {
         Answer::Now(reply) => Poll::Ready(std::mem::replace(reply, Reply::Silent)),
-        Answer::Later(future) => {
+        Answer::Later(future) | Answer::Parked(future, _) => {
             let future: Pin<&mut _> = future.as_mut();
             catch_unwind(AssertUnwindSafe(|| future.poll(context))).unwrap_or_else(|panic| {
                 Poll::Ready(Reply::Close(format!(

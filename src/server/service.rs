@@ -47,6 +47,9 @@ pub(crate) enum Answer {
     Now(Reply),
     /// When the future says so. Dropping the future gives the request up.
     Later(LocalBoxFuture<'static, Reply>),
+    /// As `Later`, from somebody who may wait for long and keeps nothing of the frame, only so many
+    /// bytes of its own.
+    Parked(LocalBoxFuture<'static, Reply>, usize),
 }
 
 /// What becomes of a request.
@@ -59,4 +62,14 @@ pub(crate) enum Reply {
     /// The connection is closed after the replies before this one; the sentence names the API,
     /// its version and the reason, for the log.
     Close(String),
+}
+
+impl Reply {
+    /// Bytes that go out.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Send(parts) => parts.iter().map(Bytes::len).sum(),
+            Self::Silent | Self::Close(_) => 0,
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! Connections on the simulated network: order, bounds, and what one client can do to others.
 
+mod waiting;
+
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -24,6 +26,8 @@ const CLOSE: u8 = b'c';
 const PANIC: u8 = b'p';
 const PANIC_LATER: u8 = b'q';
 const FETCH: u8 = b'f';
+/// Waits for ever and keeps nothing of the frame.
+const FETCH_PARKED: u8 = b'F';
 
 const FRAME_BYTES_MAX: usize = 1 << 20;
 
@@ -54,7 +58,7 @@ impl Service for Toy {
         let kind = frame.first().copied().unwrap_or(0);
         self.admitted.borrow_mut().push(kind);
         let pace = match kind {
-            FETCH => Pace::OneFetch,
+            FETCH | FETCH_PARKED => Pace::OneFetch,
             ECHO_ALONE => Pace::Alone,
             _ => Pace::Free,
         };
@@ -72,6 +76,7 @@ impl Service for Toy {
                     Reply::Silent
                 }))
             }
+            FETCH_PARKED => Answer::Parked(Box::pin(std::future::pending()), 100),
             ECHO_LATER | ECHO_ALONE | FETCH => Answer::Later(Box::pin(async move {
                 let wait_ns = world.random_u64() % 1_000_000;
                 world.sleep_until(world.monotonic_ns() + wait_ns).await;
@@ -307,10 +312,11 @@ fn unfinished_frames_cannot_starve_the_others() {
         assert_eq!(
             honest.receive().await,
             Some(7),
-            "served once the hoarders are gone"
+            "served beside the hoarders"
         );
         drop(hoarders);
     });
+    bench.simulation.advance(Duration::from_secs(15));
     assert_eq!(bench.server.budget.requests_held(), 0);
 }
 

@@ -50,7 +50,7 @@ impl Reading {
         let max_bytes = max_bytes.min(context.budget.reply_bytes_max());
         let min_bytes = min_bytes.min(max_bytes);
         let wait_ms = u64::try_from(request.max_wait_ms.min(WAIT_MS_MAX)).unwrap_or(0);
-        let waits = wait_ms > 0 && min_bytes > 0;
+        let waits = wait_ms > 0 && min_bytes > 0 && !context.budget.has_too_much_parked();
         let deadline_ns = waits.then(|| {
             context
                 .world

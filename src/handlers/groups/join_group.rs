@@ -6,7 +6,7 @@ use chronik_io::World;
 use chronik_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
 use chronik_shards::groups::{GroupReply, GroupRequest};
 
-use super::{GONE, ask, caller};
+use super::{GONE, caller};
 use crate::handlers::call::Call;
 use crate::handlers::context::Context;
 
@@ -19,31 +19,34 @@ const NULLABLE_PROTOCOL_VERSION: i16 = 7;
 /// From this version on a leader can be told that nothing is to be assigned (KIP-814).
 const SKIP_ASSIGNMENT_VERSION: i16 = 9;
 
-/// Answers.
-pub(super) async fn handle<W: World>(
-    context: Rc<Context<W>>,
+/// Hands a member's wish to the coordinator; what is returned waits for the group.
+pub(super) async fn begin<W: World>(
+    context: &Context<W>,
     call: Rc<Call>,
     mut request: JoinGroupRequest,
-) -> JoinGroupResponse {
+) -> impl Future<Output = JoinGroupResponse> + use<W> {
     if call.version < REBALANCE_TIMEOUT_VERSION {
         request.rebalance_timeout_ms = request.session_timeout_ms;
     }
-    let join = GroupRequest::Join {
+    let asked = context.router.ask_group(GroupRequest::Join {
         request,
         caller: caller(&call),
         known_member_id: call.version >= KNOWN_MEMBER_ID_VERSION,
         skip_assignment: call.version >= SKIP_ASSIGNMENT_VERSION,
-    };
-    let mut response = match ask(&context, join).await {
-        Some(GroupReply::Join(response)) => response,
-        Some(_) => unreachable!("the coordinator answers what it was asked"),
-        None => JoinGroupResponse {
-            error_code: GONE.as_i16(),
-            ..JoinGroupResponse::default()
-        },
-    };
-    if call.version < NULLABLE_PROTOCOL_VERSION {
-        response.protocol_name.get_or_insert_default();
+    });
+    let asked = asked.await;
+    async move {
+        let mut response = match asked.reply().await {
+            Ok(GroupReply::Join(response)) => response,
+            Ok(_) => unreachable!("the coordinator answers what it was asked"),
+            Err(_) => JoinGroupResponse {
+                error_code: GONE.as_i16(),
+                ..JoinGroupResponse::default()
+            },
+        };
+        if call.version < NULLABLE_PROTOCOL_VERSION {
+            response.protocol_name.get_or_insert_default();
+        }
+        response
     }
-    response
 }
