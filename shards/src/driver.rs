@@ -14,26 +14,21 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use chronik_io::{Endpoint, Responder, World};
-use chronik_protocol::Uuid;
 
-use crate::catalog::{
-    Image, METADATA_TOPIC, metadata_directory, remove_older_snapshots, write_snapshot,
-};
+use crate::catalog::{Image, metadata_directory, remove_older_snapshots, write_snapshot};
+use crate::checkpoint_files::Offsets;
 use crate::internal::{
     ClosedPartition, Durable, Internal, InternalAnswer, InternalReply, InternalRequest,
 };
 use crate::log::LogError;
-use crate::log::checkpoint::{
-    CLEAN_SHUTDOWN_FILE, CLEANER_FILE, CleanShutdown, HIGH_WATERMARK_FILE, LOG_START_FILE,
-    OffsetCheckpoint, RECOVERY_POINT_FILE,
-};
+use crate::log::checkpoint::{CLEAN_SHUTDOWN_FILE, CleanShutdown, HIGH_WATERMARK_FILE};
 use crate::log::directory::{PartitionDir, PartitionDirState};
 use crate::log_dirs::LogDirs;
 use crate::metrics::Counters;
 use crate::partition::{OffsetJob, Partition, ReadDone, ReadJob};
 use crate::placement::COORDINATOR_SHARD;
 use crate::request::{Reply, Request};
-use crate::shard::{CheckpointFiles, Done, Effect, OpenTask, Shard};
+use crate::shard::{Done, Effect, OpenTask, Shard};
 use crate::{remembered_logs, write_behind};
 
 type State<W> = Shard<W, Responder<Reply>>;
@@ -218,14 +213,11 @@ impl<W: World> Driver<W> {
                     tracing::warn!(%error, "older metadata snapshots not removed");
                 }
             }),
-            Effect::WriteCheckpoints(files) => {
-                self.spawn(|driver| async move {
-                    let (dirs, image) = (driver.dirs(), driver.image());
-                    let world = &driver.inner.world;
-                    let refused = write_offsets(world, &dirs, &image, &files).await;
-                    driver.done(Done::CheckpointsWritten(refused));
-                });
-            }
+            Effect::WriteCheckpoints(offsets, image) => self.spawn(|driver| async move {
+                let (world, dirs) = (&driver.inner.world, driver.dirs());
+                let refused = offsets.write(world, &dirs, &image).await;
+                driver.done(Done::CheckpointsWritten(refused));
+            }),
             Effect::StopAll(responder, image) => self.spawn(|driver| async move {
                 driver.stop_all(&image).await;
                 responder.reply(Reply::Done);
@@ -262,10 +254,6 @@ impl<W: World> Driver<W> {
 
     pub(crate) fn counters(&self) -> Counters {
         self.inner.state.borrow().counters()
-    }
-
-    fn image(&self) -> Arc<Image> {
-        Arc::clone(&self.inner.image.borrow())
     }
 
     fn data(&self) -> std::path::PathBuf {
@@ -324,25 +312,19 @@ impl<W: World> Driver<W> {
             .await
             .map_err(io::Error::other)?;
         remove_older_snapshots(world, &directory, id).await?;
-        let mut files = self.inner.state.borrow().checkpoints();
-        let mut high_watermarks = OffsetCheckpoint::default();
-        for partition in closed
-            .iter()
-            .filter(|closed| closed.topic != METADATA_TOPIC)
-        {
-            let key = (partition.topic.clone(), partition.index);
+        let mut offsets = self.inner.state.borrow().checkpoints();
+        let mut high_watermarks = Offsets::new();
+        for partition in closed {
             let Some(report) = partition.report else {
                 continue;
             };
-            let recovery_points = &mut files.recovery_points.0;
-            recovery_points.insert(key.clone(), report.recovery_point);
-            high_watermarks.0.insert(key.clone(), report.high_watermark);
-            if report.log_start > 0 {
-                files.log_starts.0.insert(key, report.log_start);
-            }
+            let id = partition.id;
+            offsets.recovery_points.insert(id, report.recovery_point);
+            offsets.log_starts.insert(id, report.log_start);
+            high_watermarks.insert(id, report.high_watermark);
         }
         let dirs = self.dirs();
-        if !write_offsets(world, &dirs, image, &files).await.is_empty() {
+        if !offsets.write(world, &dirs, image).await.is_empty() {
             return Err(io::Error::other("offset checkpoints were not written"));
         }
         for (dir, _) in dirs.usable() {
@@ -445,32 +427,6 @@ impl<W: World> Driver<W> {
         })
         .await
     }
-}
-
-/// Writes the offset checkpoints of every directory; says which refused.
-async fn write_offsets<W: World>(
-    world: &W,
-    dirs: &LogDirs,
-    image: &Image,
-    files: &CheckpointFiles,
-) -> Vec<Uuid> {
-    let mut refused = Vec::new();
-    for (dir, id) in dirs.usable() {
-        for (name, offsets) in [
-            (RECOVERY_POINT_FILE, &files.recovery_points),
-            (LOG_START_FILE, &files.log_starts),
-            (CLEANER_FILE, &files.cleaned),
-        ] {
-            let here = dirs.part(image, offsets, dir);
-            // One that fails does not keep the others from knowing theirs.
-            if let Err(error) = here.write(world, &dir.join(name)).await {
-                tracing::error!(dir = %dir.display(), %error, "offset checkpoints not written");
-                refused.push(id);
-                break;
-            }
-        }
-    }
-    refused
 }
 
 /// Opens a partition. A directory of the same name that belongs to another topic is removed when

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use chronik_protocol::{Str, Uuid};
+use chronik_protocol::Uuid;
 
 use crate::catalog::Image;
 use crate::log_dirs::LogDirs;
@@ -68,10 +68,10 @@ impl Durable {
 pub(crate) struct Boot {
     pub(crate) image: Arc<Image>,
     pub(crate) dirs: Arc<LogDirs>,
-    /// From the checkpoints of the last run, by topic name and index.
-    pub(crate) hints: BTreeMap<(Str, i32), RecoveryHint>,
+    /// From the checkpoints of the last run.
+    pub(crate) hints: BTreeMap<PartitionId, RecoveryHint>,
     /// Up to where logs have been compacted.
-    pub(crate) cleaned: BTreeMap<(Str, i32), i64>,
+    pub(crate) cleaned: BTreeMap<PartitionId, i64>,
     /// The last run stopped cleanly, and this was its broker epoch.
     pub(crate) clean: Option<i64>,
     /// Everything in the data directory is durable.
@@ -88,17 +88,14 @@ pub(crate) struct Boot {
 
 impl Boot {
     /// What is known of a partition's directory.
-    pub(crate) fn hint(&self, topic: &Str, index: i32) -> RecoveryHint {
+    pub(crate) fn hint(&self, id: PartitionId) -> RecoveryHint {
         let unknown = RecoveryHint {
             clean: self.clean.is_some(),
             recovery_point: 0,
             log_start_offset: 0,
             durable: self.durable,
         };
-        self.hints
-            .get(&(topic.clone(), index))
-            .cloned()
-            .unwrap_or(unknown)
+        self.hints.get(&id).copied().unwrap_or(unknown)
     }
 
     /// What a checkpoint says of a log. After a clean stop only what that stop said counts: another
@@ -112,11 +109,11 @@ impl Boot {
     }
 }
 
-/// Offsets of one partition that the checkpoint files should hold.
+/// Offsets of one partition that the checkpoint files should hold. By the topic's id: notes of different
+/// shards overtake each other, and the name may be another topic's by then.
 #[derive(Clone, Debug)]
 pub(crate) struct OffsetNote {
-    pub(crate) topic: Str,
-    pub(crate) index: i32,
+    pub(crate) partition: PartitionId,
     pub(crate) change: OffsetChange,
 }
 
@@ -126,15 +123,12 @@ pub(crate) enum OffsetChange {
     LogStart(i64),
     /// Records below have been compacted.
     Cleaned(i64),
-    /// The partition is gone.
-    Removed,
 }
 
 /// A partition after a stop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ClosedPartition {
-    pub(crate) topic: Str,
-    pub(crate) index: i32,
+    pub(crate) id: PartitionId,
     /// `None` when it could not be closed as it should: the next start has to look at it.
     pub(crate) report: Option<CloseReport>,
 }

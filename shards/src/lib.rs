@@ -7,7 +7,9 @@
 
 pub mod cache;
 pub mod catalog;
+mod checkpoint_files;
 mod driver;
+mod found_dirs;
 mod group_lag;
 pub mod groups;
 mod internal;

@@ -8,11 +8,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use chronik_protocol::{Str, Uuid};
+use chronik_protocol::Uuid;
 
 use crate::catalog::Image;
 use crate::log::checkpoint::OffsetCheckpoint;
 use crate::log::directory::PartitionDir;
+use crate::request::PartitionId;
 
 /// Ids below this one stand for "not assigned", "lost" and the like (`DirectoryId`).
 const RESERVED_IDS: u128 = 100;
@@ -83,11 +84,11 @@ impl LogDirs {
             .map(|(_, id)| id)
     }
 
-    /// Where a partition of the image lies.
-    pub(crate) fn home_of(&self, image: &Image, topic: &str, index: i32) -> Option<&Path> {
+    /// The id of the directory where a partition of the image lies.
+    pub(crate) fn home_of(&self, image: &Image, topic: &str, index: i32) -> Option<Uuid> {
         let topic = image.topic(topic)?;
         let info = topic.partitions.get(usize::try_from(index).ok()?)?;
-        self.home(&info.directories)
+        self.home_id(&info.directories)
     }
 
     /// A partition's own directory.
@@ -103,44 +104,23 @@ impl LogDirs {
         )
     }
 
-    /// The part of a checkpoint that belongs into one directory. What lies nowhere any more goes with
-    /// the first.
+    /// The part of a checkpoint that belongs into one directory, by the names of the image's topics.
     pub(crate) fn part(
         &self,
         image: &Image,
-        offsets: &OffsetCheckpoint,
+        offsets: &BTreeMap<PartitionId, i64>,
         dir: &Path,
     ) -> OffsetCheckpoint {
-        let is_here = |(topic, index): &(Str, i32)| {
-            self.home_of(image, topic, *index).unwrap_or(self.first()) == dir
+        let named = |id: &PartitionId| {
+            let topic = image.topic_by_id(id.topic_id)?;
+            let info = topic.partitions.get(usize::try_from(id.index).ok()?)?;
+            let is_here = self.home(&info.directories) == Some(dir);
+            is_here.then(|| (topic.name.clone(), id.index))
         };
-        let here = offsets.0.iter().filter(|(key, _)| is_here(key));
-        OffsetCheckpoint(here.map(|(key, offset)| (key.clone(), *offset)).collect())
-    }
-}
-
-/// In which directory each partition was found, by the name of its own.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct FoundDirs(pub(crate) BTreeMap<String, Uuid>);
-
-impl FoundDirs {
-    /// Where the catalogue should say that a partition lies; `None` for what it says already, or for a
-    /// directory that is not there now.
-    pub(crate) fn moved(
-        &self,
-        dirs: &LogDirs,
-        directories: &[Uuid],
-        topic: &str,
-        index: i32,
-    ) -> Option<Uuid> {
-        let found = self.0.get(&PartitionDir::name(topic, index)).copied();
-        let is_assigned = directories.iter().copied().any(is_assigned);
-        let wanted = match found {
-            Some(found) => Some(found),
-            None if is_assigned => None,
-            None => dirs.ids().first().copied(),
-        };
-        wanted.filter(|wanted| directories != [*wanted])
+        let here = offsets
+            .iter()
+            .filter_map(|(id, offset)| Some((named(id)?, *offset)));
+        OffsetCheckpoint(here.collect())
     }
 }
 
@@ -203,15 +183,5 @@ mod tests {
         assert_eq!(dirs.home_id(&[]), Some(Uuid(1000)));
         assert_eq!(dirs.home_id(&[Uuid(2000)]), Some(Uuid(2000)));
         assert_eq!(dirs.home_id(&[Uuid(3000)]), None);
-    }
-
-    #[test]
-    fn what_was_found_elsewhere_moves_and_what_is_missing_does_not() {
-        let dirs = dirs();
-        let found = FoundDirs(BTreeMap::from([("t-0".to_owned(), Uuid(2000))]));
-        assert_eq!(found.moved(&dirs, &[Uuid(1000)], "t", 0), Some(Uuid(2000)));
-        assert_eq!(found.moved(&dirs, &[Uuid(2000)], "t", 0), None);
-        assert_eq!(found.moved(&dirs, &[Uuid(3000)], "t", 1), None);
-        assert_eq!(found.moved(&dirs, &[Uuid::ZERO], "t", 1), Some(Uuid(1000)));
     }
 }

@@ -30,6 +30,7 @@ use slab::Slab;
 
 use crate::cache::{BatchCache, CacheLimits};
 use crate::catalog::{Image, SnapshotError, SnapshotId};
+use crate::checkpoint_files::{CheckpointOffsets, DeadNumbers};
 use crate::groups::{Coordinator, GroupSettings};
 use crate::internal::{Boot, Durable, Internal, InternalAnswer, InternalReply, OffsetNote};
 use crate::limits::{CACHE_COLD_BYTES, CACHE_INDEX_BYTES, CACHE_TAIL_BYTES, TIMERS_PER_SLICE};
@@ -52,7 +53,6 @@ use ahead::Aheads;
 use appends::PendingAppend;
 use apply::Applying;
 pub(crate) use apply::OpenTask;
-pub(crate) use checkpoints::CheckpointFiles;
 use checkpoints::{Checkpoints, Notes};
 use chores::Chores;
 use cleaner::Cleaner;
@@ -91,7 +91,8 @@ pub(crate) enum Effect<W: World, R> {
     RemoveSnapshotsBelow(SnapshotId),
     /// Sends notes to the designated shard.
     Note(Vec<OffsetNote>),
-    WriteCheckpoints(CheckpointFiles),
+    /// With the image that names the partitions.
+    WriteCheckpoints(CheckpointOffsets, Arc<Image>),
     /// Stops all shards, this one included, and marks the directory as clean.
     StopAll(R, Arc<Image>),
     /// Makes this shard's write-behind ring.
@@ -299,20 +300,24 @@ impl<W: World, R> Shard<W, R> {
         &mut self,
         log: Partition<W>,
         uncovered_bytes: u64,
-        known: CheckpointFiles,
+        (known, dead): (CheckpointOffsets, DeadNumbers),
+        boot: &Boot,
     ) {
+        self.dirs = Arc::clone(&boot.dirs);
         self.partitions
             .insert(log.id(), Slot::Online(Box::new(log)));
         self.control = Some(Control::new(uncovered_bytes));
         let settings = GroupSettings::of(&self.image.broker_configs.static_broker);
         self.groups = Some(Groups::new(settings));
-        self.checkpoints = Some(Checkpoints::new(known));
+        let image = Arc::clone(&boot.image);
+        self.checkpoints = Some(Checkpoints::new(known, dead, image));
+        self.write_checkpoints();
     }
 
     /// What the checkpoint files should hold, as far as it is known here.
-    pub(crate) fn checkpoints(&self) -> CheckpointFiles {
+    pub(crate) fn checkpoints(&self) -> CheckpointOffsets {
         let known = self.checkpoints.as_ref();
-        known.map(Checkpoints::files).unwrap_or_default()
+        known.map(Checkpoints::offsets).unwrap_or_default()
     }
 
     /// The directory of the catalogue; empty before the first image.
@@ -387,7 +392,7 @@ impl<W: World, R> Shard<W, R> {
                 self.effects.push(Effect::Loaded(Err(reason)));
                 self.reply(responder, Reply::Done);
             }
-            Internal::Note(notes) => self.take_notes(notes, responder),
+            Internal::Note(notes) => self.take_notes(&notes, responder),
             Internal::Close => self.close_all(responder),
         }
     }
@@ -533,7 +538,8 @@ impl<W: World, R> Shard<W, R> {
             }
             self.collect_jobs(id);
         }
-        if moved {
+        // Records that are deleted already may be so in memory only.
+        if moved || !self.notes_are_out() {
             self.reply_after_notes(responder, results);
         } else {
             let results = results.into_iter().map(|(_, result)| result).collect();

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use chronik_io::{Lost, World};
+use chronik_io::{DirEntry, Lost, World};
 use chronik_protocol::{Str, Uuid};
 
 use crate::cache::{BatchCache, CacheLimits};
@@ -18,21 +18,23 @@ use crate::catalog::{
     CatalogueError, DirectoryIdentity, Endpoint, IdentityError, Image, METADATA_TOPIC,
     OpenedCatalogue, Registration, open_catalogue,
 };
+use crate::checkpoint_files::{self, FoundFiles};
 use crate::driver::{Driver, set_aside};
+use crate::found_dirs::FoundDirs;
 use crate::internal::{Boot, Internal, InternalAnswer, InternalReply, InternalRequest};
 use crate::log::LogError;
 use crate::log::checkpoint::{
-    CLEAN_SHUTDOWN_FILE, CLEANER_FILE, CleanShutdown, LOG_START_FILE, OffsetCheckpoint,
-    PARTITION_METADATA_FILE, RECOVERY_POINT_FILE, parse_partition_metadata, read_small,
+    CLEAN_SHUTDOWN_FILE, CleanShutdown, PARTITION_METADATA_FILE, parse_partition_metadata,
+    read_small,
 };
 use crate::log::directory::{PartitionDir, PartitionDirState};
-use crate::log_dirs::{FoundDirs, LogDir, LogDirs};
+use crate::log_dirs::{LogDir, LogDirs};
 use crate::metrics::Counters;
-use crate::partition::{Partition, RecoveryHint};
+use crate::partition::Partition;
 use crate::placement::{COORDINATOR_SHARD, shard_of};
 use crate::remembered_logs::RememberedLogs;
 use crate::request::{PartitionId, Reply, Request};
-use crate::shard::{CheckpointFiles, Shard, ShardOptions};
+use crate::shard::{Shard, ShardOptions};
 use crate::survey::{LastWriter, Survey, SurveyOptions};
 use crate::write_behind::LeftBehind;
 
@@ -219,11 +221,10 @@ async fn boot<W: World>(
     empty.cluster_id = identity.cluster_id.clone();
     let dirs = open_dirs(world, options, &identity).await;
     let look = Look::into(world, &dirs).await?;
-    let Look { clean, found, .. } = look;
+    let (clean, mut found) = (look.clean, look.found);
     let entries = world.list_dir(data).await.map_err(about(data))?;
-    let mut remembered = RememberedLogs::find(world, data, &entries)
-        .await
-        .map_err(about(data))?;
+    let remembered = RememberedLogs::find(world, data, &entries).await;
+    let mut remembered = remembered.map_err(about(data))?;
     if is_foreign {
         // Whoever led since may have changed any log.
         remembered = RememberedLogs::default();
@@ -240,6 +241,10 @@ async fn boot<W: World>(
     let mut cache = BatchCache::new(CacheLimits::default());
     let how = (clean.is_some(), durable);
     let mut opened = open_catalogue(world, &mut cache, data, empty, how).await?;
+    // Before the catalogue learns that partitions were moved: the files speak of where they were.
+    let (offsets, dead) = checkpoint_files::adopt(look.files, &dirs, &opened.image);
+    let settled = found.settle(world, &dirs, &opened.image).await;
+    settled.map_err(about(data))?;
     let registration = Registration {
         endpoints: options.endpoints.clone(),
         rack: options.rack.clone(),
@@ -247,31 +252,29 @@ async fn boot<W: World>(
         dirs: Arc::new(dirs),
         found,
     };
-    opened
-        .begin_epoch(world, &mut cache, data, &registration)
-        .await?;
+    let begun = opened.begin_epoch(world, &mut cache, data, &registration);
+    begun.await?;
     let dirs = registration.dirs;
-    for (path, _) in dirs.usable() {
-        sweep(world, path, &opened).await?;
+    for dir in dirs.usable() {
+        sweep(world, &dirs, dir, &opened).await?;
     }
-    let left_behind = LeftBehind::find(world, data, &entries).await;
-    let mut left_behind = left_behind.map_err(about(data))?;
-    left_behind.retain_known(|id| knows(&opened.image, id));
+    let left_behind = left_behind(world, data, &entries, &opened.image).await;
     let boot = Arc::new(Boot {
         image: Arc::new(opened.image),
-        hints: hints(&look.offsets, (clean.is_some(), durable)),
-        cleaned: look.offsets.cleaned.0.clone(),
+        hints: offsets.hints((clean.is_some(), durable)),
+        cleaned: offsets.cleaned.clone(),
         dirs,
         clean,
         durable,
         remembered,
         boot_id: world.boot_id().await.map_err(about(data))?,
-        left_behind,
+        left_behind: left_behind.map_err(about(data))?,
         removed: opened.removed,
     });
     let (log, uncovered_bytes) = (opened.partition, opened.uncovered_bytes);
-    let offsets = look.offsets;
-    driver.step(|state| state.adopt_catalogue(log, uncovered_bytes, offsets));
+    driver.step(|state| {
+        state.adopt_catalogue(log, uncovered_bytes, (offsets, dead), &boot);
+    });
     Ok(boot)
 }
 
@@ -313,6 +316,18 @@ async fn sync_all<W: World>(world: &W, dirs: &LogDirs) -> Result<(), StartError>
         world.sync_file_system(path).await.map_err(about(path))?;
     }
     Ok(())
+}
+
+/// What the rings hold of partitions that are there.
+async fn left_behind<W: World>(
+    world: &W,
+    data: &Path,
+    entries: &[DirEntry],
+    image: &Image,
+) -> io::Result<LeftBehind> {
+    let mut found = LeftBehind::find(world, data, entries).await?;
+    found.retain_known(|id| knows(image, id));
+    Ok(found)
 }
 
 fn knows(image: &Image, id: PartitionId) -> bool {
@@ -390,7 +405,7 @@ struct Look {
     /// The broker epoch of the clean stop, if it left its marker everywhere.
     clean: Option<i64>,
     looked: bool,
-    offsets: CheckpointFiles,
+    files: Vec<FoundFiles>,
     found: FoundDirs,
 }
 
@@ -411,23 +426,15 @@ impl Look {
             false => clean,
         };
         self.looked = true;
-        let offsets = &mut self.offsets;
-        for (name, known) in [
-            (RECOVERY_POINT_FILE, &mut offsets.recovery_points),
-            (LOG_START_FILE, &mut offsets.log_starts),
-            (CLEANER_FILE, &mut offsets.cleaned),
-        ] {
-            known
-                .0
-                .extend(read_offsets(world, &dir.join(name)).await?.0);
-        }
+        let files = FoundFiles::read(world, dir, id).await;
+        self.files.push(files.map_err(about(dir))?);
         for entry in world.list_dir(dir).await.map_err(about(dir))? {
             let name = entry.name.to_str().filter(|_| entry.is_dir);
             let is_live = |name: &&str| {
                 PartitionDir::parse(name).is_some_and(|dir| dir.state == PartitionDirState::Live)
             };
             if let Some(name) = name.filter(is_live) {
-                self.found.0.entry(name.to_owned()).or_insert(id);
+                self.found.insert(name.to_owned(), id);
             }
         }
         Ok(())
@@ -444,51 +451,12 @@ async fn consume<W: World>(world: &W, path: &Path) -> Result<Option<i64>, StartE
     Ok(Some(CleanShutdown::parse(&bytes).broker_epoch))
 }
 
-async fn read_offsets<W: World>(world: &W, path: &Path) -> Result<OffsetCheckpoint, StartError> {
-    match OffsetCheckpoint::read(world, path)
-        .await
-        .map_err(about(path))?
-    {
-        Some(Ok(found)) => Ok(found),
-        Some(Err(error)) => {
-            tracing::warn!(path = %path.display(), %error, "checkpoint passed over");
-            Ok(OffsetCheckpoint::default())
-        }
-        None => Ok(OffsetCheckpoint::default()),
-    }
-}
-
-fn hints(
-    CheckpointFiles {
-        recovery_points,
-        log_starts,
-        ..
-    }: &CheckpointFiles,
-    (clean, durable): (bool, bool),
-) -> BTreeMap<(Str, i32), RecoveryHint> {
-    let known: BTreeSet<_> = recovery_points
-        .0
-        .keys()
-        .chain(log_starts.0.keys())
-        .collect();
-    let offset = |of: &OffsetCheckpoint, key| of.0.get(key).copied().unwrap_or(0);
-    let hint = |key| RecoveryHint {
-        clean,
-        recovery_point: offset(recovery_points, key),
-        log_start_offset: offset(log_starts, key),
-        durable,
-    };
-    known
-        .into_iter()
-        .map(|key| (key.clone(), hint(key)))
-        .collect()
-}
-
 /// Removes what deletions left behind and sets aside what nobody knows. Directories whose name the
-/// catalogue has are left to whoever opens them: their id is looked at there.
+/// catalogue has here are left to whoever opens them: their id is looked at there.
 async fn sweep<W: World>(
     world: &W,
-    data: &Path,
+    dirs: &LogDirs,
+    (data, directory): (&Path, Uuid),
     OpenedCatalogue { image, removed, .. }: &OpenedCatalogue<W>,
 ) -> Result<(), StartError> {
     let entries = world.list_dir(data).await.map_err(about(data))?;
@@ -506,9 +474,8 @@ async fn sweep<W: World>(
         match found.state {
             PartitionDirState::Live if found.topic == METADATA_TOPIC => {}
             PartitionDirState::Live => {
-                let known = image.topic(&found.topic).is_some_and(|topic| {
-                    usize::try_from(found.index).is_ok_and(|index| index < topic.partitions.len())
-                });
+                let home = dirs.home_of(image, &found.topic, found.index);
+                let known = home == Some(directory);
                 if !known {
                     sweep_unknown(world, &path, removed).await?;
                 }

@@ -16,6 +16,7 @@ mod fetching;
 mod group_bytes;
 mod groups;
 mod idempotence;
+mod incarnations;
 mod lifecycle;
 mod log;
 mod metadata;

@@ -62,6 +62,10 @@ fn not_found(path: &Path) -> io::Error {
     )
 }
 
+fn is_file(names: &Names, path: &Path) -> bool {
+    matches!(names.get(path), Some(Node::File(_)))
+}
+
 /// Carries a change out, if it (still) makes sense: replaying a chosen subset of changes can meet
 /// a parent that was lost.
 fn apply(names: &mut Names, change: &Change) -> bool {
@@ -77,10 +81,20 @@ fn apply(names: &mut Names, change: &Change) -> bool {
             }
             names.insert(path.clone(), *node);
         }
+        // Nothing lies below a file: no other name has to be looked at.
+        Change::Remove(path) if is_file(names, path) => {
+            names.remove(path);
+        }
         Change::Remove(path) => names.retain(|name, _| !name.starts_with(path)),
         Change::Rename(from, to) => {
             if !names.contains_key(from) || !has_parent(names, to) {
                 return false;
+            }
+            if is_file(names, from) && names.get(to) != Some(&Node::Dir) {
+                if let Some(node) = names.remove(from) {
+                    names.insert(to.clone(), node);
+                }
+                return true;
             }
             let mut moved = Vec::new();
             names.retain(|name, node| {

@@ -76,7 +76,7 @@ impl Inode {
         let start = usize::try_from(position).expect("simulated files are small");
         let end = start + data.len();
         if end > self.current.len() {
-            self.current.resize(end, 0);
+            set_len(&mut self.current, end);
             self.unsynced_lens.push((self.changes, end as u64));
         }
         self.current[start..end].copy_from_slice(data);
@@ -162,8 +162,8 @@ impl Inode {
     /// Cuts or extends with zeros; durable, with everything else that was pending.
     pub(super) fn set_len(&mut self, len: u64) {
         self.changes += 1;
-        self.current
-            .resize(usize::try_from(len).expect("simulated files are small"), 0);
+        let bytes = usize::try_from(len).expect("simulated files are small");
+        set_len(&mut self.current, bytes);
         self.durable.clone_from(&self.current);
         self.durable_len = len;
         self.unsynced.clear();
@@ -193,7 +193,7 @@ impl Inode {
             .checked_sub(1)
             .and_then(|at| self.unsynced_lens.get(at));
         let len = picked.map_or(self.durable_len, |(_, len)| *len);
-        self.durable.resize(len as usize, 0);
+        set_len(&mut self.durable, len as usize);
         Inode {
             current: self.durable.clone(),
             durable: self.durable,
@@ -207,7 +207,15 @@ impl Inode {
 fn put(medium: &mut Vec<u8>, number: u64, sector: &Sector) {
     let start = number as usize * SECTOR_BYTES;
     if medium.len() < start + SECTOR_BYTES {
-        medium.resize(start + SECTOR_BYTES, 0);
+        set_len(medium, start + SECTOR_BYTES);
     }
     medium[start..start + SECTOR_BYTES].copy_from_slice(sector);
+}
+
+/// As `Vec::resize` with zeros, whose loop takes long where nothing is optimised.
+fn set_len(bytes: &mut Vec<u8>, len: usize) {
+    match len.checked_sub(bytes.len()) {
+        Some(more) => bytes.append(&mut vec![0; more]),
+        None => bytes.truncate(len),
+    }
 }

@@ -30,9 +30,10 @@ use super::versions::{
     GROUP_VERSION_FEATURE, METADATA_VERSION_FEATURE, MetadataVersion, unknown_level,
 };
 use crate::cache::BatchCache;
+use crate::found_dirs::FoundDirs;
 use crate::limits::{METADATA_BATCH_BYTES_MAX, METADATA_READ_BYTES, METADATA_SEGMENT_BYTES};
 use crate::log::LogError;
-use crate::log_dirs::{FoundDirs, LogDirs};
+use crate::log_dirs::LogDirs;
 use crate::partition::{
     AppendOutcome, CheckTimes, Now, Partition, PartitionEvent, PartitionOptions, ReadPlan,
     RecoveryHint, Shared,

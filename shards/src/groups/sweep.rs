@@ -117,8 +117,11 @@ impl GroupPartition {
     fn forget_orphans(&self, id: &Str, image: &Image, records: &mut Vec<GroupRecord>) {
         for (topic, partitions) in self.offsets.of(id).into_iter().flatten() {
             for (partition, offset) in partitions {
-                let known =
-                    offset.topic_id.is_zero() || image.topic_by_id(offset.topic_id).is_some();
+                // Without an id it would pass for one of the next topic of the name.
+                let known = match offset.topic_id.is_zero() {
+                    true => image.topic(topic).is_some(),
+                    false => image.topic_by_id(offset.topic_id).is_some(),
+                };
                 if !known {
                     records.push(GroupRecord::offset_tombstone(id, topic, *partition));
                 }

@@ -172,6 +172,7 @@ struct Walked<F> {
 impl<W: World> Recovery<'_, W> {
     async fn run(&mut self, hint: RecoveryHint) -> Result<Recovered<W>, LogError> {
         self.drop_below(hint.log_start_offset).await?;
+        let first = self.inventory.segments.first().map_or(0, |s| s.base_offset);
         let segments = self.inventory.segments.clone();
         let Some(last) = segments.last().copied() else {
             return self.begin(hint).await;
@@ -207,15 +208,21 @@ impl<W: World> Recovery<'_, W> {
                     .await?
             }
         };
-        if tail.next_offset < hint.log_start_offset {
+        if tail.next_offset < hint.log_start_offset && tail.next_offset <= first {
             return self.restart_at(hint).await;
         }
+        let hint = self.believed(hint, first, tail.next_offset);
         self.finish(hint, base_offset, sealed, tail).await
     }
 
     /// Removes segments that lie below the log's start as a whole. One without a snapshot behind it
-    /// is scanned first: what it says of producers is nowhere else.
+    /// is scanned first: what it says of producers is nowhere else. So is a log whose last segment
+    /// begins below: it may end before that start, and then keeps what it has.
     async fn drop_below(&mut self, log_start: i64) -> Result<(), LogError> {
+        let last = self.inventory.segments.last();
+        if last.is_none_or(|last| last.base_offset < log_start) {
+            return Ok(());
+        }
         while let [first, next, ..] = self.inventory.segments.as_slice()
             && next.base_offset <= log_start
             && self.inventory.has_snapshot(next.base_offset)

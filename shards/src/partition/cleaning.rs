@@ -161,6 +161,21 @@ impl<W: World> Partition<W> {
         }
     }
 
+    /// Says once that what the checkpoint calls clean cannot be: the log is compacted from its start on.
+    pub(super) fn judge_cleaned_offset(&mut self) {
+        let (cleaned, base) = (self.cleaning.first_dirty, self.active.base_offset());
+        if cleaned > base {
+            warn!(
+                partition = self.name(),
+                cleaned,
+                log_end = self.log_end(),
+                last_segment = base,
+                "the cleaner's checkpoint names an offset that was never compacted; all of the log is"
+            );
+            self.cleaning.first_dirty = 0;
+        }
+    }
+
     /// The dirty segments that are old enough by `now_ms`.
     fn dirty(&self, now_ms: i64) -> impl Iterator<Item = &SealedSegment<W>> {
         let first_dirty = self.first_dirty();

@@ -76,14 +76,19 @@ impl<W: World> Partition<W> {
         let (mut partition, mut report) = Self::recovered(world, dir, &options, recovered);
         report.put_back_batches = partition.replay(&left_behind).await?;
         if partition.log_end() < log_start && log_start > hint.log_start_offset {
+            // What was to be put back does not reach the start either: the log alone has to tell.
             drop(partition);
             let listing = Listing::take(world, dir).await?.unwrap_or_default();
             let inventory = Inventory::settle(world, dir, listing).await?;
             let how = (options.recovery, None);
             let recovered = recover(world, dir, &options.config, how, inventory).await?;
-            return Ok(Self::recovered(world, dir, &options, recovered));
+            (partition, report) = Self::recovered(world, dir, &options, recovered);
         }
-        partition.raise_log_start(log_start);
+        partition.corrects_log_start = partition.log_end() < log_start;
+        if !partition.corrects_log_start {
+            partition.raise_log_start(log_start);
+        }
+        partition.judge_cleaned_offset();
         (report.log_start, report.log_end) = (partition.log_start, partition.log_end());
         Ok((partition, report))
     }
@@ -114,6 +119,7 @@ impl<W: World> Partition<W> {
             epochs_to_save: recovered.epochs_changed,
             epochs_saving: false,
             log_start: report.log_start,
+            corrects_log_start: false,
             high_watermark: report.log_end,
             recovery_point: report.log_end,
             parked_committed: VecDeque::new(),

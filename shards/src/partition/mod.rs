@@ -210,6 +210,8 @@ pub struct Partition<W: World> {
     /// They are being saved.
     epochs_saving: bool,
     log_start: i64,
+    /// The checkpoint of log starts does not fit the log, and has to be corrected.
+    corrects_log_start: bool,
     high_watermark: i64,
     recovery_point: i64,
     /// Wait for the high watermark (`acks=all`); by offset.
@@ -254,6 +256,12 @@ impl<W: World> Partition<W> {
     /// First offset that can be read.
     pub fn log_start(&self) -> i64 {
         self.log_start
+    }
+
+    /// Whether the checkpoint has to learn [`Partition::log_start`] before anything is appended: it names
+    /// one behind the log's end, and would be believed once the log has grown.
+    pub(crate) fn corrects_log_start(&self) -> bool {
+        self.corrects_log_start
     }
 
     /// Consumers that read committed records see what lies below. There are no transactions yet,

@@ -13,7 +13,7 @@ use chronik_protocol::{ErrorCode, Str, Uuid};
 use super::{Effect, Shard, Slot};
 use crate::catalog::{Image, METADATA_PARTITION, Topic};
 use crate::groups::TopicChanges;
-use crate::internal::{Boot, InternalAnswer};
+use crate::internal::{Boot, Durable, InternalAnswer, OffsetChange};
 use crate::limits::PARTITION_TASKS_MAX;
 use crate::log::LogError;
 use crate::partition::{Now, Partition, PartitionOptions, RecoveryHint};
@@ -32,7 +32,6 @@ enum Task {
     Open(Box<OpenTask>),
     Remove {
         id: PartitionId,
-        topic: Str,
         /// `None` where it cannot be reached.
         directory: Option<PathBuf>,
     },
@@ -52,6 +51,8 @@ pub(super) struct Applying<R> {
     in_flight: usize,
     /// Partitions that could not be opened for the first image.
     failed: Vec<PartitionId>,
+    /// Partitions that the checkpoints have to be corrected for before they serve.
+    corrected: Vec<PartitionId>,
 }
 
 impl<R> Default for Applying<R> {
@@ -62,6 +63,7 @@ impl<R> Default for Applying<R> {
             tasks: VecDeque::new(),
             in_flight: 0,
             failed: Vec::new(),
+            corrected: Vec::new(),
         }
     }
 }
@@ -192,12 +194,9 @@ impl<W: World, R> Shard<W, R> {
         (directory, leader_epoch): (PathBuf, i32),
     ) -> OpenTask {
         let boot = self.boot.as_ref();
-        let recovery = boot.map_or_else(RecoveryHint::default, |boot| {
-            boot.hint(&topic.name, id.index)
-        });
+        let recovery = boot.map_or_else(RecoveryHint::default, |boot| boot.hint(id));
         let remembered = boot.and_then(|boot| boot.remembered(id));
-        let key = (topic.name.clone(), id.index);
-        let cleaned_offset = boot.and_then(|boot| boot.cleaned.get(&key).copied());
+        let cleaned_offset = boot.and_then(|boot| boot.cleaned.get(&id).copied());
         let cleaned_offset = cleaned_offset.unwrap_or(0);
         let left_behind = boot.map_or_else(Vec::new, |boot| boot.left_behind.of(id));
         OpenTask {
@@ -230,11 +229,9 @@ impl<W: World, R> Shard<W, R> {
                         let dirs = &info.directories;
                         self.dirs.partition(dirs, &topic.name, id.index)
                     });
-                self.applying.tasks.push_back(Task::Remove {
-                    id: *id,
-                    topic: topic.name.clone(),
-                    directory,
-                });
+                self.applying
+                    .tasks
+                    .push_back(Task::Remove { id: *id, directory });
             }
         }
     }
@@ -248,19 +245,19 @@ impl<W: World, R> Shard<W, R> {
                     self.applying.in_flight += 1;
                     self.effects.push(Effect::Open(*task));
                 }
-                Some(Task::Remove {
-                    id,
-                    topic,
-                    directory,
-                }) => {
+                Some(Task::Remove { id, directory }) => {
                     self.applying.in_flight += 1;
-                    self.remove(id, topic, directory);
+                    self.remove(id, directory);
                 }
                 None => break,
             }
         }
         if self.applying.in_flight > 0 {
             return;
+        }
+        if !self.applying.corrected.is_empty() {
+            // `corrected` goes on.
+            return self.flush_notes();
         }
         match self.applying.current.take() {
             Some(Waiter::Publish(responder)) => self.reply(responder, Reply::Done),
@@ -274,6 +271,22 @@ impl<W: World, R> Shard<W, R> {
             }
             None => {}
         }
+    }
+
+    /// The checkpoints were corrected, where they could be: what they still mislead does not serve.
+    pub(super) fn corrected(&mut self, durable: &Durable) {
+        if !self.notes_are_out() || self.applying.corrected.is_empty() {
+            return;
+        }
+        for id in std::mem::take(&mut self.applying.corrected) {
+            if !durable.is_in(self.directory_of(id)) {
+                let dir = self.dirs.first().to_owned();
+                let why = "its log start's checkpoint could not be corrected".to_owned();
+                self.offline(id, &LogError::Failed { dir, why });
+            }
+        }
+        self.run_tasks();
+        self.apply_next();
     }
 
     fn task_done(&mut self) {
@@ -290,6 +303,10 @@ impl<W: World, R> Shard<W, R> {
                 let now = self.now();
                 partition.plan_retention(now);
                 partition.plan_cleaning(now);
+                if partition.corrects_log_start() {
+                    self.note(id, OffsetChange::LogStart(partition.log_start()));
+                    self.applying.corrected.push(id);
+                }
                 Slot::Online(partition)
             }
             Err(error) => {
@@ -311,8 +328,7 @@ impl<W: World, R> Shard<W, R> {
     }
 
     /// Takes a partition of a deleted topic out of service.
-    fn remove(&mut self, id: PartitionId, topic: Str, directory: Option<PathBuf>) {
-        self.note_removed(topic, id.index);
+    fn remove(&mut self, id: PartitionId, directory: Option<PathBuf>) {
         self.time_chore(id, None);
         self.time_cleaning(id, None);
         self.cache.forget(id);

@@ -2,17 +2,20 @@
 //!
 //! The files are one for all partitions, which live on many shards: each shard notes what changed
 //! and the designated shard writes the files, one write at a time, each with everything known when
-//! it begins. State only; never polls: a write follows a roll, a deletion or a stop.
+//! it begins. Here offsets belong to topic ids; the files go by names, so numbers of a deleted topic are
+//! out of them, durably, before its deletion is answered, or at the latest before its name is another
+//! topic's. State only; never polls: a write follows a roll, a deletion or a stop.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use chronik_io::World;
-use chronik_protocol::{ErrorCode, Str, Uuid};
+use chronik_protocol::{ErrorCode, Uuid};
 
 use super::{Effect, Shard};
-use crate::catalog::METADATA_PARTITION;
+use crate::catalog::{Image, METADATA_PARTITION};
+use crate::checkpoint_files::{CheckpointOffsets, DeadNumbers};
 use crate::internal::{Durable, InternalAnswer, OffsetChange, OffsetNote};
-use crate::log::checkpoint::OffsetCheckpoint;
+use crate::log_dirs::LogDirs;
 use crate::request::{DeleteRecordsResult, PartitionId, Reply};
 
 /// What one shard has to tell the designated one.
@@ -39,72 +42,80 @@ impl<R> Default for Notes<R> {
     }
 }
 
-/// What each of the data directory's checkpoint files holds.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct CheckpointFiles {
-    pub(crate) recovery_points: OffsetCheckpoint,
-    pub(crate) log_starts: OffsetCheckpoint,
-    pub(crate) cleaned: OffsetCheckpoint,
+/// Who waits for a write of the checkpoint files.
+enum Writer<R> {
+    /// A shard whose notes go with it.
+    Notes(R),
+    /// A change of the catalogue.
+    Control,
 }
 
 /// The content of the checkpoint files, on the designated shard.
 pub(crate) struct Checkpoints<R> {
-    pub(crate) recovery_points: BTreeMap<(Str, i32), i64>,
-    pub(crate) log_starts: BTreeMap<(Str, i32), i64>,
-    pub(crate) cleaned: BTreeMap<(Str, i32), i64>,
+    offsets: CheckpointOffsets,
+    /// The newest that the metadata log holds: what it does not know is gone for good.
+    image: Arc<Image>,
+    /// What the files may hold of partitions that are gone.
+    dead: DeadNumbers,
+    /// Those of them that the write under way takes out.
+    dying: DeadNumbers,
     dirty: bool,
     writing: bool,
-    /// Shards whose notes are not in a write yet.
-    waiting: Vec<R>,
-    /// Shards whose notes are in the write under way.
-    waiting_in_flight: Vec<R>,
+    /// They are not in a write yet.
+    waiting: Vec<Writer<R>>,
+    /// They are in the write under way.
+    waiting_in_flight: Vec<Writer<R>>,
 }
 
 impl<R> Checkpoints<R> {
-    pub(crate) fn new(known: CheckpointFiles) -> Self {
+    pub(crate) fn new(offsets: CheckpointOffsets, dead: DeadNumbers, image: Arc<Image>) -> Self {
         Checkpoints {
-            recovery_points: known.recovery_points.0,
-            log_starts: known.log_starts.0,
-            cleaned: known.cleaned.0,
-            dirty: false,
+            offsets,
+            image,
+            dirty: !dead.is_empty(),
+            dead,
+            dying: DeadNumbers::default(),
             writing: false,
             waiting: Vec::new(),
             waiting_in_flight: Vec::new(),
         }
     }
 
-    fn take(&mut self, note: OffsetNote) {
-        let key = (note.topic, note.index);
-        match note.change {
-            OffsetChange::RecoveryPoint(offset) => {
-                self.recovery_points.insert(key, offset);
-            }
-            // Kafka leaves out partitions whose log starts at the beginning.
-            OffsetChange::LogStart(0) => {
-                self.log_starts.remove(&key);
-            }
-            OffsetChange::LogStart(offset) => {
-                self.log_starts.insert(key, offset);
-            }
-            OffsetChange::Cleaned(offset) => {
-                self.cleaned.insert(key, offset);
-            }
-            OffsetChange::Removed => {
-                self.recovery_points.remove(&key);
-                self.log_starts.remove(&key);
-                self.cleaned.remove(&key);
-            }
+    fn take(&mut self, note: &OffsetNote) {
+        let id = note.partition;
+        if self.image.topic_by_id(id.topic_id).is_none() {
+            // It was under way when the topic went.
+            return;
         }
+        let (offsets, offset) = match note.change {
+            OffsetChange::RecoveryPoint(offset) => (&mut self.offsets.recovery_points, offset),
+            OffsetChange::LogStart(offset) => (&mut self.offsets.log_starts, offset),
+            OffsetChange::Cleaned(offset) => (&mut self.offsets.cleaned, offset),
+        };
+        offsets.insert(id, offset);
         self.dirty = true;
     }
 
-    /// The files as they should be.
-    pub(crate) fn files(&self) -> CheckpointFiles {
-        CheckpointFiles {
-            recovery_points: OffsetCheckpoint(self.recovery_points.clone()),
-            log_starts: OffsetCheckpoint(self.log_starts.clone()),
-            cleaned: OffsetCheckpoint(self.cleaned.clone()),
+    /// The metadata log holds this image now.
+    fn follow(&mut self, image: &Arc<Image>, deleted: &[Uuid], dirs: &LogDirs) {
+        let before = std::mem::replace(&mut self.image, Arc::clone(image));
+        for id in deleted {
+            let indexes = self.offsets.remove_topic(*id);
+            let Some(topic) = before.topic_by_id(*id) else {
+                continue;
+            };
+            for index in indexes {
+                if let Some(home) = dirs.home_of(&before, &topic.name, index) {
+                    self.dead.insert(&topic.name, index, home);
+                    self.dirty = true;
+                }
+            }
         }
+    }
+
+    /// What is known of every partition.
+    pub(crate) fn offsets(&self) -> CheckpointOffsets {
+        self.offsets.clone()
     }
 }
 
@@ -115,27 +126,18 @@ impl<W: World, R> Shard<W, R> {
         if id == METADATA_PARTITION {
             return;
         }
-        if let Some(topic) = self.image.topic_by_id(id.topic_id) {
-            let topic = topic.name.clone();
-            self.notes.unsent.push(OffsetNote {
-                topic,
-                index: id.index,
-                change,
-            });
-        }
-    }
-
-    pub(super) fn note_removed(&mut self, topic: Str, index: i32) {
         self.notes.unsent.push(OffsetNote {
-            topic,
-            index,
-            change: OffsetChange::Removed,
+            partition: id,
+            change,
         });
     }
 
     /// Answers DeleteRecords when the new log starts are durable.
     pub(super) fn reply_after_notes(&mut self, responder: R, results: Deletions) {
-        self.notes.waiting.push((responder, results));
+        match self.notes.unsent.is_empty() {
+            true => self.notes.waiting_in_flight.push((responder, results)),
+            false => self.notes.waiting.push((responder, results)),
+        }
         self.flush_notes();
     }
 
@@ -162,12 +164,13 @@ impl<W: World, R> Shard<W, R> {
             let told = told.collect();
             self.reply(responder, Reply::DeleteRecords(told));
         }
+        self.corrected(durable);
         self.flush_notes();
         self.close_when_idle();
     }
 
     /// The directory that a partition lies in.
-    fn directory_of(&self, id: PartitionId) -> Option<Uuid> {
+    pub(super) fn directory_of(&self, id: PartitionId) -> Option<Uuid> {
         let topic = self.image.topic_by_id(id.topic_id)?;
         let info = topic.partitions.get(usize::try_from(id.index).ok()?)?;
         self.dirs.home_id(&info.directories)
@@ -179,18 +182,59 @@ impl<W: World, R> Shard<W, R> {
     }
 
     /// On the designated shard: takes another shard's notes in; answered when they are durable.
-    pub(super) fn take_notes(&mut self, notes: Vec<OffsetNote>, responder: R) {
+    pub(super) fn take_notes(&mut self, notes: &[OffsetNote], responder: R) {
         let Some(checkpoints) = &mut self.checkpoints else {
             return self.answer(responder, InternalAnswer::Noted(Durable::Nowhere));
         };
         for note in notes {
             checkpoints.take(note);
         }
-        checkpoints.waiting.push(responder);
+        checkpoints.dirty = true;
+        checkpoints.waiting.push(Writer::Notes(responder));
         self.write_checkpoints();
     }
 
-    fn write_checkpoints(&mut self) {
+    /// On the designated shard: the metadata log holds this image, in which these topics are gone.
+    pub(super) fn checkpoints_follow(&mut self, image: &Arc<Image>, deleted: &[Uuid]) {
+        let dirs = Arc::clone(&self.dirs);
+        if let Some(checkpoints) = &mut self.checkpoints {
+            checkpoints.follow(image, deleted, &dirs);
+        }
+    }
+
+    /// Whether a partition of this image would take a number that belonged to another, were it created
+    /// now.
+    pub(super) fn is_misled(&self, next: &Image) -> bool {
+        let checkpoints = self.checkpoints.as_ref();
+        checkpoints.is_some_and(|checkpoints| {
+            checkpoints.dead.mislead(&self.dirs, next)
+                || checkpoints.dying.mislead(&self.dirs, next)
+        })
+    }
+
+    /// Whether the files hold something of what is gone.
+    pub(super) fn has_dead_numbers(&self) -> bool {
+        let checkpoints = self.checkpoints.as_ref();
+        checkpoints.is_some_and(|checkpoints| {
+            !checkpoints.dead.is_empty() || !checkpoints.dying.is_empty()
+        })
+    }
+
+    /// Takes what is gone out of the files; `control_goes_on` is called when that was tried.
+    pub(super) fn bury_dead_numbers(&mut self) {
+        if let Some(checkpoints) = &mut self.checkpoints {
+            checkpoints.dirty = true;
+            checkpoints.waiting.push(Writer::Control);
+        }
+        self.write_checkpoints();
+    }
+
+    pub(super) fn is_writing_checkpoints(&self) -> bool {
+        let checkpoints = self.checkpoints.as_ref();
+        checkpoints.is_some_and(|checkpoints| checkpoints.writing)
+    }
+
+    pub(super) fn write_checkpoints(&mut self) {
         let Some(checkpoints) = &mut self.checkpoints else {
             return;
         };
@@ -201,8 +245,9 @@ impl<W: World, R> Shard<W, R> {
         checkpoints
             .waiting_in_flight
             .append(&mut checkpoints.waiting);
-        let files = checkpoints.files();
-        self.effects.push(Effect::WriteCheckpoints(files));
+        checkpoints.dying = std::mem::take(&mut checkpoints.dead);
+        let (offsets, image) = (checkpoints.offsets(), Arc::clone(&checkpoints.image));
+        self.effects.push(Effect::WriteCheckpoints(offsets, image));
     }
 
     pub(super) fn checkpoints_written(&mut self, refused: Vec<Uuid>) {
@@ -213,14 +258,23 @@ impl<W: World, R> Shard<W, R> {
         let written = refused.is_empty();
         // The next write holds everything again; until then a crash scans more.
         checkpoints.dirty |= !written;
-        for responder in std::mem::take(&mut checkpoints.waiting_in_flight) {
-            let durable = Durable::AllBut(refused.clone());
-            self.answer(responder, InternalAnswer::Noted(durable));
+        let mut dying = std::mem::take(&mut checkpoints.dying);
+        dying.retain(&refused);
+        checkpoints.dead.extend(dying);
+        for writer in std::mem::take(&mut checkpoints.waiting_in_flight) {
+            match writer {
+                Writer::Notes(responder) => {
+                    let durable = Durable::AllBut(refused.clone());
+                    self.answer(responder, InternalAnswer::Noted(durable));
+                }
+                Writer::Control => self.control_goes_on(),
+            }
         }
         // A failed write is not tried again before there is something new to write.
         let more = |checkpoints: &Checkpoints<R>| !checkpoints.waiting.is_empty();
         if written || self.checkpoints.as_ref().is_some_and(more) {
             self.write_checkpoints();
         }
+        self.close_when_idle();
     }
 }

@@ -8,7 +8,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use chronik_io::World;
-use chronik_protocol::ErrorCode;
+use chronik_protocol::records_of::MetadataRecord;
+use chronik_protocol::{ErrorCode, Str, Uuid};
 
 use super::{Effect, Shard, Slot};
 use crate::catalog::{
@@ -41,6 +42,10 @@ pub(crate) struct Control<R> {
     controller: Controller,
     queue: VecDeque<Item<R>>,
     current: Option<Current<R>>,
+    /// Offsets of deleted topics are being taken out of the checkpoint files.
+    waits_for_checkpoints: bool,
+    /// That was tried for the change that is next.
+    has_waited: bool,
     /// Bytes of log that the newest snapshot does not cover.
     uncovered_bytes: u64,
     snapshot_under_way: bool,
@@ -52,6 +57,8 @@ impl<R> Control<R> {
             controller: Controller::default(),
             queue: VecDeque::new(),
             current: None,
+            waits_for_checkpoints: false,
+            has_waited: false,
             uncovered_bytes,
             snapshot_under_way: false,
         }
@@ -102,11 +109,12 @@ impl<W: World, R> Shard<W, R> {
             let Some(control) = &mut self.control else {
                 return;
             };
-            if control.current.is_some() || control.snapshot_under_way {
+            let waits = control.waits_for_checkpoints || control.snapshot_under_way;
+            if control.current.is_some() || waits {
                 return;
             }
             match control.queue.pop_front() {
-                Some(Item::Change(request, responder)) => self.decide(&request, responder),
+                Some(Item::Change(request, responder)) => self.decide(request, responder),
                 Some(Item::Stop(responder)) => {
                     let image = Arc::clone(&self.image);
                     // Whatever comes after finds no control and is refused.
@@ -119,30 +127,76 @@ impl<W: World, R> Shard<W, R> {
         }
     }
 
-    fn decide(&mut self, request: &ControllerRequest, responder: R) {
-        let now = self.now();
+    fn decide(&mut self, request: ControllerRequest, responder: R) {
         let Some(control) = &mut self.control else {
             return;
         };
+        let has_waited = std::mem::take(&mut control.has_waited);
         let world = self.world.clone();
         let mut random = || world.random_u128();
-        let decision = match control.controller.decide(&self.image, request, &mut random) {
+        let decision = match control
+            .controller
+            .decide(&self.image, &request, &mut random)
+        {
             Ok(decision) => decision,
             Err(error) => {
                 tracing::error!(%error, "a change of the catalogue was not applied");
                 let error = ApiError::new(ErrorCode::UnknownServerError, error.to_string());
-                let reply = Reply::Control(refused(request, &error));
+                let reply = Reply::Control(refused(&request, &error));
                 return self.reply(responder, reply);
             }
         };
         let Some(next) = decision.next else {
             return self.reply(responder, Reply::Control(decision.reply));
         };
-        let batch = match metadata_batch(
-            MetadataVersion::of(&self.image),
-            &decision.records,
-            now.wall_ms,
-        ) {
+        if self.is_misled(&next) {
+            return self.wait_for_checkpoints(request, has_waited, responder);
+        }
+        let (reply, records) = (decision.reply, decision.records);
+        self.append_change((&request, &records), (reply, next), responder);
+    }
+
+    /// A new partition would take the numbers of one that is gone for its own: they have to be out of
+    /// the checkpoint files first. If the disk refuses that, the change is refused, and may be asked
+    /// for again.
+    fn wait_for_checkpoints(&mut self, request: ControllerRequest, has_waited: bool, responder: R) {
+        if has_waited {
+            let why =
+                "the checkpoint files that speak of a deleted topic of this name cannot be written";
+            let error = ApiError::new(ErrorCode::KafkaStorageError, why);
+            return self.reply(responder, Reply::Control(refused(&request, &error)));
+        }
+        if let Some(control) = &mut self.control {
+            control.queue.push_front(Item::Change(request, responder));
+            control.waits_for_checkpoints = true;
+        }
+        self.bury_dead_numbers();
+    }
+
+    /// The checkpoint files were written, or refused.
+    pub(super) fn control_goes_on(&mut self) {
+        let Some(control) = &mut self.control else {
+            return;
+        };
+        control.waits_for_checkpoints = false;
+        if control.current.is_some() {
+            return self.finish_change();
+        }
+        control.has_waited = true;
+        self.run_control();
+    }
+
+    fn append_change(
+        &mut self,
+        (request, records): (&ControllerRequest, &[MetadataRecord]),
+        (reply, next): (ControllerReply, Image),
+        responder: R,
+    ) {
+        let now = self.now();
+        let Some(control) = &mut self.control else {
+            return;
+        };
+        let batch = match metadata_batch(MetadataVersion::of(&self.image), records, now.wall_ms) {
             Ok(batch) => batch,
             Err(error) => {
                 control.controller.forget_producer_ids();
@@ -153,7 +207,7 @@ impl<W: World, R> Shard<W, R> {
         };
         control.current = Some(Current {
             responder,
-            reply: decision.reply,
+            reply,
             next: Some(next),
             records: i64::from(batch.header.last_offset_delta),
             timestamp_ms: batch.header.max_timestamp,
@@ -206,12 +260,28 @@ impl<W: World, R> Shard<W, R> {
         };
         image.offset = result.base_offset.saturating_add(current.records);
         image.timestamp_ms = current.timestamp_ms;
+        let deleted = deleted(&current.reply);
         control.current = Some(current);
-        self.effects.push(Effect::PublishToAll(Arc::new(image)));
+        let image = Arc::new(image);
+        self.checkpoints_follow(&image, &deleted);
+        self.effects.push(Effect::PublishToAll(image));
     }
 
     /// Every shard has applied the current change.
     pub(super) fn published(&mut self) {
+        let has_dead_numbers = self.has_dead_numbers();
+        let Some(control) = &mut self.control else {
+            return;
+        };
+        let deletes = |current: &Current<R>| !deleted(&current.reply).is_empty();
+        if has_dead_numbers && control.current.as_ref().is_some_and(deletes) {
+            control.waits_for_checkpoints = true;
+            return self.bury_dead_numbers();
+        }
+        self.finish_change();
+    }
+
+    fn finish_change(&mut self) {
         let Some(control) = &mut self.control else {
             return;
         };
@@ -270,10 +340,20 @@ impl<W: World, R> Shard<W, R> {
     }
 }
 
+/// The topics that a change takes away.
+fn deleted(reply: &ControllerReply) -> Vec<Uuid> {
+    match reply {
+        ControllerReply::DeleteTopics(topics) => {
+            let gone = topics.iter().filter(|(_, _, result)| result.is_ok());
+            gone.map(|(_, id, _)| *id).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// The same refusal for everything a request asks for.
 fn refused(request: &ControllerRequest, error: &ApiError) -> ControllerReply {
     use crate::catalog::{CreatedTopic, TopicRef};
-    use chronik_protocol::{Str, Uuid};
     match request {
         ControllerRequest::CreateTopics { topics, .. } => {
             let created = topics.iter().map(|topic| CreatedTopic {

@@ -23,7 +23,6 @@ pub(super) struct Stopping<R> {
     to_close: Option<VecDeque<PartitionId>>,
     in_flight: usize,
     closed: Vec<ClosedPartition>,
-    names: std::collections::BTreeMap<PartitionId, chronik_protocol::Str>,
     /// What a checkpoint is to remember of the closed logs.
     remembered: Vec<(PartitionId, Vec<u8>)>,
     is_remembered: bool,
@@ -41,7 +40,6 @@ impl<W: World, R> Shard<W, R> {
                     to_close: None,
                     in_flight: 0,
                     closed: Vec::new(),
-                    names: std::collections::BTreeMap::new(),
                     remembered: Vec::new(),
                     is_remembered: false,
                     done: false,
@@ -96,6 +94,7 @@ impl<W: World, R> Shard<W, R> {
             && self.applying.is_idle()
             && !self.remembering.is_writing()
             && self.notes_are_out()
+            && !self.is_writing_checkpoints()
             && self.partitions.values().all(quiet)
     }
 
@@ -113,20 +112,9 @@ impl<W: World, R> Shard<W, R> {
             match self.partitions.insert(id, Slot::Closing) {
                 Some(Slot::Online(partition)) => {
                     stopping.in_flight += 1;
-                    stopping.names.insert(id, partition.topic().clone());
                     self.effects.push(Effect::Close(partition));
                 }
-                _ => {
-                    let topic = self
-                        .image
-                        .topic_by_id(id.topic_id)
-                        .map(|topic| topic.name.clone());
-                    stopping.closed.push(ClosedPartition {
-                        topic: topic.unwrap_or_default(),
-                        index: id.index,
-                        report: None,
-                    });
-                }
+                _ => stopping.closed.push(ClosedPartition { id, report: None }),
             }
         }
     }
@@ -140,14 +128,9 @@ impl<W: World, R> Shard<W, R> {
             return;
         };
         stopping.in_flight -= 1;
-        let topic = stopping.names.remove(&id).unwrap_or_default();
         let closed = result.ok();
         let report = closed.as_ref().map(|closed| closed.report);
-        stopping.closed.push(ClosedPartition {
-            topic,
-            index: id.index,
-            report,
-        });
+        stopping.closed.push(ClosedPartition { id, report });
         let log = closed.and_then(|closed| closed.remembered);
         if let (Some(log), true) = (log, id != METADATA_PARTITION) {
             stopping.remembered.push((id, log));

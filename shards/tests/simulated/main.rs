@@ -7,4 +7,6 @@ mod cluster;
 mod dirs;
 mod groups;
 mod history;
+mod incarnations;
+mod incarnations_model;
 mod serving;

@@ -44,7 +44,31 @@ impl<W: World> Recovery<'_, W> {
         })
     }
 
-    /// The log ends before the offset that may be read first: all of it was deleted by
+    /// What of the checkpoints a log from `first` to `end` bears out. A log that ends before the offset
+    /// that may be read first keeps its records, where `LogLoader#load` removes them all: they were
+    /// acknowledged, and the number may be another log's.
+    pub(super) fn believed(&self, hint: RecoveryHint, first: i64, end: i64) -> RecoveryHint {
+        let (log_start, recovery_point) = (hint.log_start_offset, hint.recovery_point);
+        if end < log_start {
+            warn!(
+                dir = %self.dir.display(), log_start, log_end = end, kept_from = first,
+                "the checkpoint of log starts names an offset behind the log's end; it is passed over, and every record kept"
+            );
+            return RecoveryHint {
+                log_start_offset: first,
+                ..hint
+            };
+        }
+        if end < recovery_point {
+            warn!(
+                dir = %self.dir.display(), recovery_point, log_end = end,
+                "the log ends before its recovery point: what was between is gone, or the checkpoint is another log's"
+            );
+        }
+        hint
+    }
+
+    /// A log without a record ends before the offset that may be read first: all of it was deleted by
     /// DeleteRecords, and what said so outlived it (`LogLoader#load`).
     pub(super) async fn restart_at(
         &mut self,
@@ -53,7 +77,7 @@ impl<W: World> Recovery<'_, W> {
         let log_start = hint.log_start_offset;
         warn!(
             dir = %self.dir.display(), log_start,
-            "the log ends before its start offset; it begins anew there"
+            "the log holds no record and ends before its start offset; it begins there"
         );
         for segment in self.inventory.segments.clone() {
             self.inventory

@@ -1,0 +1,208 @@
+//! The offset checkpoints of the data directories: Kafka's files, which name partitions by topic name,
+//! and what they say of partitions by what they are.
+//!
+//! Read at start and written by the designated shard. A name may be given to another topic, so a number
+//! counts for the topic that the catalogue has under the name, in the file of the directory where that
+//! topic's partition lies; every other is dead. The catalogue's shard takes dead numbers out of the
+//! files, durably, before the catalogue may give their name to another topic (`shard/checkpoints.rs`):
+//! that is why the numbers of a known name are that topic's. Believes no garbled file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+
+use chronik_io::World;
+use chronik_protocol::{Str, Uuid};
+
+use crate::catalog::Image;
+use crate::log::checkpoint::{CLEANER_FILE, LOG_START_FILE, OffsetCheckpoint, RECOVERY_POINT_FILE};
+use crate::log_dirs::LogDirs;
+use crate::partition::RecoveryHint;
+use crate::request::PartitionId;
+
+/// Offsets of one kind.
+pub(crate) type Offsets = BTreeMap<PartitionId, i64>;
+
+/// What the checkpoint files hold or should hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CheckpointOffsets {
+    /// Everything below is on disk and whole.
+    pub(crate) recovery_points: Offsets,
+    /// First offsets that may be read; 0 is left out of the file, as Kafka does.
+    pub(crate) log_starts: Offsets,
+    /// Everything below has been compacted.
+    pub(crate) cleaned: Offsets,
+}
+
+impl CheckpointOffsets {
+    /// Takes out everything of a topic; gives the partitions there was something of.
+    pub(crate) fn remove_topic(&mut self, topic_id: Uuid) -> BTreeSet<i32> {
+        let mut indexes = BTreeSet::new();
+        let every = |index| PartitionId { topic_id, index };
+        let range = every(i32::MIN)..=every(i32::MAX);
+        for offsets in [
+            &mut self.recovery_points,
+            &mut self.log_starts,
+            &mut self.cleaned,
+        ] {
+            let found: Vec<PartitionId> = offsets.range(range.clone()).map(|(id, _)| *id).collect();
+            for id in found {
+                offsets.remove(&id);
+                indexes.insert(id.index);
+            }
+        }
+        indexes
+    }
+
+    /// What recovery is told of each partition that the files speak of.
+    pub(crate) fn hints(
+        &self,
+        (clean, durable): (bool, bool),
+    ) -> BTreeMap<PartitionId, RecoveryHint> {
+        let offset = |of: &Offsets, id| of.get(id).copied().unwrap_or(0);
+        let hint = |id| RecoveryHint {
+            clean,
+            recovery_point: offset(&self.recovery_points, id),
+            log_start_offset: offset(&self.log_starts, id),
+            durable,
+        };
+        let known = self.recovery_points.keys().chain(self.log_starts.keys());
+        known.map(|id| (*id, hint(id))).collect()
+    }
+
+    /// Writes the files of every directory; says which refused. `image` names the partitions and says
+    /// where they lie; what it does not know is left out.
+    pub(crate) async fn write<W: World>(
+        &self,
+        world: &W,
+        dirs: &LogDirs,
+        image: &Image,
+    ) -> Vec<Uuid> {
+        let mut refused = Vec::new();
+        for (dir, id) in dirs.usable() {
+            for (name, offsets) in [
+                (RECOVERY_POINT_FILE, &self.recovery_points),
+                (LOG_START_FILE, &self.log_starts),
+                (CLEANER_FILE, &self.cleaned),
+            ] {
+                let mut here = dirs.part(image, offsets, dir);
+                if name == LOG_START_FILE {
+                    here.0.retain(|_, offset| *offset > 0);
+                }
+                // One that fails does not keep the others from knowing theirs.
+                if let Err(error) = here.write(world, &dir.join(name)).await {
+                    tracing::error!(dir = %dir.display(), %error, "offset checkpoints not written");
+                    refused.push(id);
+                    break;
+                }
+            }
+        }
+        refused
+    }
+}
+
+/// Numbers in the files that are no partition's, by name and index, and the directories whose files
+/// may hold them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DeadNumbers(BTreeMap<(Str, i32), BTreeSet<Uuid>>);
+
+impl DeadNumbers {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn insert(&mut self, topic: &Str, index: i32, directory: Uuid) {
+        let directories = self.0.entry((topic.clone(), index)).or_default();
+        directories.insert(directory);
+    }
+
+    /// As well as the others'.
+    pub(crate) fn extend(&mut self, others: DeadNumbers) {
+        for (key, directories) in others.0 {
+            self.0.entry(key).or_default().extend(directories);
+        }
+    }
+
+    /// Only what is in these directories' files.
+    pub(crate) fn retain(&mut self, directories: &[Uuid]) {
+        self.0.retain(|_, held| {
+            held.retain(|directory| directories.contains(directory));
+            !held.is_empty()
+        });
+    }
+
+    /// Whether a partition of this image would take one of them for its own.
+    pub(crate) fn mislead(&self, dirs: &LogDirs, image: &Image) -> bool {
+        self.0.iter().any(|((topic, index), held)| {
+            let home = dirs.home_of(image, topic, *index);
+            home.is_some_and(|home| held.contains(&home))
+        })
+    }
+}
+
+/// The files of one directory, as they were found.
+#[derive(Debug)]
+pub(crate) struct FoundFiles {
+    directory: Uuid,
+    recovery_points: OffsetCheckpoint,
+    log_starts: OffsetCheckpoint,
+    cleaned: OffsetCheckpoint,
+}
+
+impl FoundFiles {
+    /// Reads a directory's files; one that is garbled says nothing.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub(crate) async fn read<W: World>(
+        world: &W,
+        dir: &Path,
+        directory: Uuid,
+    ) -> io::Result<FoundFiles> {
+        Ok(FoundFiles {
+            directory,
+            recovery_points: read(world, &dir.join(RECOVERY_POINT_FILE)).await?,
+            log_starts: read(world, &dir.join(LOG_START_FILE)).await?,
+            cleaned: read(world, &dir.join(CLEANER_FILE)).await?,
+        })
+    }
+}
+
+/// What the files say of the image's partitions, and what in them is dead.
+pub(crate) fn adopt(
+    files: Vec<FoundFiles>,
+    dirs: &LogDirs,
+    image: &Image,
+) -> (CheckpointOffsets, DeadNumbers) {
+    let (mut known, mut dead) = (CheckpointOffsets::default(), DeadNumbers::default());
+    for found in files {
+        for (read, offsets) in [
+            (found.recovery_points, &mut known.recovery_points),
+            (found.log_starts, &mut known.log_starts),
+            (found.cleaned, &mut known.cleaned),
+        ] {
+            for ((topic, index), offset) in read.0 {
+                let home = dirs.home_of(image, &topic, index);
+                match image.topic(&topic) {
+                    Some(topic) if home == Some(found.directory) => {
+                        let topic_id = topic.id;
+                        offsets.insert(PartitionId { topic_id, index }, offset);
+                    }
+                    _ => dead.insert(&topic, index, found.directory),
+                }
+            }
+        }
+    }
+    (known, dead)
+}
+
+async fn read<W: World>(world: &W, path: &Path) -> io::Result<OffsetCheckpoint> {
+    match OffsetCheckpoint::read(world, path).await? {
+        Some(Ok(found)) => Ok(found),
+        Some(Err(error)) => {
+            tracing::warn!(path = %path.display(), %error, "checkpoint passed over");
+            Ok(OffsetCheckpoint::default())
+        }
+        None => Ok(OffsetCheckpoint::default()),
+    }
+}

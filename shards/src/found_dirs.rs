@@ -1,0 +1,113 @@
+//! In which log directory the partitions' own directories were found.
+//!
+//! Made at start on the designated shard, before the catalogue says where partitions lie. A directory
+//! that lies elsewhere than the catalogue says is a partition's only if its `partition.metadata` names
+//! the topic: that of a deleted topic may come back with a disk, under a name that another topic has.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use chronik_io::World;
+use chronik_protocol::Uuid;
+
+use crate::catalog::Image;
+use crate::log::checkpoint::{PARTITION_METADATA_FILE, parse_partition_metadata, read_small};
+use crate::log::directory::PartitionDir;
+use crate::log_dirs::{LogDirs, is_assigned};
+
+/// The directories that hold each partition's own, by the name of that.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FoundDirs(pub(crate) BTreeMap<String, BTreeSet<Uuid>>);
+
+impl FoundDirs {
+    /// A partition's directory lies here.
+    pub(crate) fn insert(&mut self, name: String, directory: Uuid) {
+        self.0.entry(name).or_default().insert(directory);
+    }
+
+    /// Forgets directories that lie where the catalogue does not expect them and are another topic's.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub(crate) async fn settle<W: World>(
+        &mut self,
+        world: &W,
+        dirs: &LogDirs,
+        image: &Image,
+    ) -> io::Result<()> {
+        for topic in image.topics() {
+            for (index, info) in (0..).zip(&topic.partitions) {
+                let name = PartitionDir::name(&topic.name, index);
+                let Some(found) = self.0.get_mut(&name) else {
+                    continue;
+                };
+                let expected = dirs.home_id(&info.directories);
+                if found.iter().all(|directory| Some(*directory) == expected) {
+                    continue;
+                }
+                for (path, directory) in dirs.usable() {
+                    if !found.contains(&directory) {
+                        continue;
+                    }
+                    let file = path.join(&name).join(PARTITION_METADATA_FILE);
+                    let bytes = read_small(world, &file).await?;
+                    let id = bytes.and_then(|bytes| parse_partition_metadata(&bytes).ok());
+                    if id.is_some_and(|id| id != topic.id) {
+                        found.remove(&directory);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the catalogue should say that a partition lies; `None` for what it says already, or for a
+    /// directory that is not there now.
+    pub(crate) fn moved(
+        &self,
+        dirs: &LogDirs,
+        directories: &[Uuid],
+        topic: &str,
+        index: i32,
+    ) -> Option<Uuid> {
+        let found = self.0.get(&PartitionDir::name(topic, index));
+        let is_assigned = directories.iter().copied().any(is_assigned);
+        let is_found = |directory: &Uuid| found.is_some_and(|found| found.contains(directory));
+        if directories.iter().any(is_found) {
+            return None;
+        }
+        // In the order of the configuration.
+        let wanted = match dirs.ids().into_iter().find(is_found) {
+            Some(found) => Some(found),
+            None if is_assigned => None,
+            None => dirs.ids().first().copied(),
+        };
+        wanted.filter(|wanted| directories != [*wanted])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::log_dirs::LogDir;
+
+    #[test]
+    fn what_was_found_elsewhere_moves_and_what_is_missing_does_not() {
+        let dir = |path: &str, id: u128| LogDir {
+            path: PathBuf::from(path),
+            id: Some(Uuid(id)),
+        };
+        let dirs = LogDirs::new(vec![dir("/a", 1000), dir("/b", 2000)]);
+        let mut found = FoundDirs::default();
+        found.insert("t-0".to_owned(), Uuid(2000));
+        assert_eq!(found.moved(&dirs, &[Uuid(1000)], "t", 0), Some(Uuid(2000)));
+        assert_eq!(found.moved(&dirs, &[Uuid(2000)], "t", 0), None);
+        assert_eq!(found.moved(&dirs, &[Uuid(3000)], "t", 1), None);
+        assert_eq!(found.moved(&dirs, &[Uuid::ZERO], "t", 1), Some(Uuid(1000)));
+        found.insert("t-0".to_owned(), Uuid(1000));
+        assert_eq!(found.moved(&dirs, &[Uuid(2000)], "t", 0), None);
+        assert_eq!(found.moved(&dirs, &[Uuid(3000)], "t", 0), Some(Uuid(1000)));
+    }
+}
