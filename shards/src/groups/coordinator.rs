@@ -15,6 +15,7 @@ use chronik_protocol::record::CheckedBatch;
 use chronik_protocol::{ErrorCode, Uuid};
 use slab::Slab;
 
+use super::consumer::Programs;
 use super::deadlines::{DeadlineWishes, Deadlines, GroupTimer, NO_PARTITION};
 use super::load::Load;
 use super::partition::GroupPartition;
@@ -94,6 +95,7 @@ struct Entry {
 /// See the module's text.
 pub(crate) struct Coordinator<R> {
     settings: GroupSettings,
+    programs: Programs,
     /// The topic's id, and how many partitions it had when it was first seen: the number groups
     /// are spread by until the next start, as in Kafka.
     topic: Option<(Uuid, i32)>,
@@ -118,6 +120,7 @@ impl<R> Coordinator<R> {
     pub(crate) fn new(settings: GroupSettings) -> Self {
         Coordinator {
             settings,
+            programs: Programs::default(),
             topic: None,
             entries: BTreeMap::new(),
             deadlines: Deadlines::default(),
@@ -224,6 +227,7 @@ impl<R> Coordinator<R> {
         let mut step = Step {
             now: env.now,
             settings: &self.settings,
+            programs: &self.programs,
             image: env.image,
             random: &mut *env.random,
             timers: DeadlineWishes::at(env.now.mono_ns),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use chronik_protocol::{ErrorCode, Str, Uuid};
 
 use super::classic::Member;
+use super::consumer::Programs;
 use super::deadlines::DeadlineWishes;
 use super::partition::Group;
 use super::records::{GroupRecord, pack};
@@ -65,6 +66,8 @@ impl Refusal {
 pub(crate) struct Step<'a> {
     pub(crate) now: Now,
     pub(crate) settings: &'a GroupSettings,
+    /// Expressions that are being resolved, of all groups.
+    pub(crate) programs: &'a Programs,
     pub(crate) image: &'a Arc<Image>,
     pub(crate) random: &'a mut dyn FnMut() -> u128,
     pub(crate) timers: DeadlineWishes,

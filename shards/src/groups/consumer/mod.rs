@@ -34,6 +34,7 @@ pub(crate) use convert::tombstones;
 pub(crate) use describe::not_described;
 pub(crate) use group::ConsumerGroup;
 pub(crate) use offsets::CommitRight;
+pub(crate) use regex::Programs;
 pub(crate) use requests::heartbeat_refused;
 pub(crate) use settings::ConsumerSettings;
 pub(crate) use subscription::TopicVersions;

@@ -1,26 +1,44 @@
 //! Subscriptions by regular expression: RE2's, for the broker must not be made to backtrack.
 //!
-//! The `regex` crate is an engine of the same kind: linear in pattern times text. Two things of RE2
-//! are translated or bounded here: `\Q…\E`, and classes such as `\w`, which are ASCII in RE2 (topic
-//! names are ASCII, so only the size of the program differs). Pure; compiling is bounded by
-//! [`PROGRAM_BYTES_MAX`], matching is done in slices by [`Resolution`].
+//! `syntax` reads what RE2/J reads and refuses what it refuses, in its words; `program` matches whole names,
+//! in steps. Both are bounded by [`PATTERN_BYTES_MAX`] and `STATES_MAX`, whatever a client makes up, and
+//! know ASCII only, as names of topics do. A pattern is checked when it comes; what it matches is looked for
+//! after the answer, in slices by [`Resolution`]. Pure.
 
-use std::borrow::Cow;
+mod classes;
+mod escapes;
+mod program;
+mod syntax;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chronik_protocol::{ErrorCode, Str};
-use regex::bytes::{Regex, RegexBuilder};
 
+use self::program::{Program, STATES_MAX, Walk};
 use super::super::step::Refusal;
 use crate::catalog::Image;
 
-/// Bytes of a pattern; Kafka has no bound but the request's.
-const PATTERN_BYTES_MAX: usize = 16 * 1024;
-/// Bytes of a compiled pattern, and of what matching it may cache.
-const PROGRAM_BYTES_MAX: usize = 512 * 1024;
-/// Topics that one slice matches, some 100 ns each.
-const MATCHES_PER_SLICE: usize = 512;
+/// Bytes of a pattern: what the record that keeps it has room for. Reading so many takes 1 ms at most.
+const PATTERN_BYTES_MAX: usize = 32_767;
+/// Topics that one slice looks at.
+const TOPICS_PER_SLICE: usize = 512;
+/// States that one slice looks at, some 5 ns each; those of one character are looked at in one go.
+const STEPS_PER_SLICE: usize = 16 * 1024;
+/// Groups that are at it at the same time, each with a program of 4 MiB at most.
+const PROGRAMS_MAX: usize = 8;
+
+/// Counts the programs that there are, over all groups: each holds one more reference.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Programs(Arc<()>);
+
+impl Programs {
+    /// Whether there may be one more.
+    fn has_room(&self) -> bool {
+        // One is the counter's own.
+        Arc::strong_count(&self.0) <= PROGRAMS_MAX
+    }
+}
 
 /// What a pattern matches, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,7 +56,7 @@ pub(crate) struct Resolved {
 /// # Errors
 /// `INVALID_REGULAR_EXPRESSION` with Kafka's sentence and the engine's reason.
 pub(crate) fn check_pattern(pattern: &str) -> Result<(), Refusal> {
-    compile(pattern).map(|_| ()).map_err(|reason| {
+    read(pattern).map(|_| ()).map_err(|reason| {
         Refusal::new(
             ErrorCode::InvalidRegularExpression,
             format!(
@@ -48,73 +66,28 @@ pub(crate) fn check_pattern(pattern: &str) -> Result<(), Refusal> {
     })
 }
 
-/// A pattern that matches whole names only.
-fn compile(pattern: &str) -> Result<Regex, String> {
+/// A pattern as a tree that is not too large to be written out.
+fn read(pattern: &str) -> Result<syntax::Tree, String> {
     if pattern.len() > PATTERN_BYTES_MAX {
         return Err(format!(
             "it has {} bytes, at most {PATTERN_BYTES_MAX} are accepted",
             pattern.len()
         ));
     }
-    let pattern = unquoted(pattern);
-    // By itself first: `a)|(b` must not become sound by what is put around it.
-    build(&pattern)?;
-    build(&format!("^(?:{pattern})$"))
+    let tree = syntax::parse(pattern)?;
+    if program::states(&tree) > STATES_MAX {
+        return Err(format!(
+            "written out it has more than {STATES_MAX} characters and choices"
+        ));
+    }
+    Ok(tree)
 }
 
-fn build(pattern: &str) -> Result<Regex, String> {
-    let builder = |unicode| {
-        RegexBuilder::new(pattern)
-            .unicode(unicode)
-            .size_limit(PROGRAM_BYTES_MAX)
-            .dfa_size_limit(PROGRAM_BYTES_MAX)
-            .build()
-    };
-    // Classes by Unicode property need the larger tables; everything else is ASCII as in RE2.
-    builder(false)
-        .or_else(|_| builder(true))
-        .map_err(|error| reason(&error))
-}
-
-/// The engine shows the pattern with a mark under the place; the sentence comes last.
-fn reason(error: &regex::Error) -> String {
-    match error {
-        regex::Error::CompiledTooBig(bytes) => {
-            format!("compiled it would take more than {bytes} bytes")
-        }
-        other => {
-            let text = other.to_string();
-            let last = text.lines().last().unwrap_or_default().trim();
-            last.strip_prefix("error: ").unwrap_or(last).to_owned()
-        }
-    }
-}
-
-/// `\Q…\E` as RE2 reads it: everything between stands for itself.
-fn unquoted(pattern: &str) -> Cow<'_, str> {
-    if !pattern.contains("\\Q") {
-        return Cow::Borrowed(pattern);
-    }
-    let mut out = String::with_capacity(pattern.len());
-    let mut rest = pattern;
-    while let Some(at) = rest.find('\\') {
-        let (before, escaped) = rest.split_at(at);
-        out.push_str(before);
-        if let Some(quoted) = escaped.strip_prefix("\\Q") {
-            let (literal, after) = quoted.split_once("\\E").unwrap_or((quoted, ""));
-            out.push_str(&regex::escape(literal));
-            rest = after;
-        } else {
-            // The backslash and what it escapes, whatever that is.
-            let mut chars = escaped.char_indices();
-            let end = chars.nth(2).map_or(escaped.len(), |(end, _)| end);
-            let (pair, after) = escaped.split_at(end);
-            out.push_str(pair);
-            rest = after;
-        }
-    }
-    out.push_str(rest);
-    Cow::Owned(out)
+fn compile(pattern: &str) -> Result<Walk, String> {
+    let program = Program::of(&read(pattern)?);
+    program
+        .map(Walk::new)
+        .map_err(|_| "it is too large".to_owned())
 }
 
 /// The patterns of a group on their way over the topics of one image, slice by slice. One of them is
@@ -128,11 +101,24 @@ pub(crate) struct Resolution {
     done: BTreeMap<Str, Resolved>,
 }
 
+/// What a slice came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Advance {
+    /// There is more to do.
+    More,
+    /// Too many others are at it.
+    Crowded,
+    /// Every pattern is resolved.
+    Done,
+}
+
 /// A pattern on its way.
 #[derive(Clone, Debug)]
 struct Matching {
     pattern: Str,
-    regex: Regex,
+    walk: Walk,
+    /// Counts this one.
+    _program: Programs,
     /// First topic that has not been looked at.
     next: Str,
     matched: BTreeSet<Str>,
@@ -150,26 +136,34 @@ impl Resolution {
         }
     }
 
-    /// Does one slice: at most one pattern compiled, some topics matched. `true` when all is done.
-    pub(crate) fn advance(&mut self) -> bool {
-        if let Some(mut matching) = self.current.take().or_else(|| self.begin_next()) {
+    /// Does one slice: at most one pattern made ready, some topics matched.
+    pub(crate) fn advance(&mut self, programs: &Programs) -> Advance {
+        if self.current.is_none() && !programs.has_room() {
+            return Advance::Crowded;
+        }
+        let current = self.current.take();
+        if let Some(mut matching) = current.or_else(|| self.begin_next(programs)) {
             if matching.advance(&self.image) {
                 self.settle(matching.pattern, matching.matched);
             } else {
                 self.current = Some(matching);
             }
         }
-        self.current.is_none() && self.waiting.is_empty()
+        match self.current.is_none() && self.waiting.is_empty() {
+            true => Advance::Done,
+            false => Advance::More,
+        }
     }
 
     /// The next pattern. One that cannot be compiled (it was checked when it came, perhaps by another
     /// version of this broker) matches nothing.
-    fn begin_next(&mut self) -> Option<Matching> {
+    fn begin_next(&mut self, programs: &Programs) -> Option<Matching> {
         let pattern = self.waiting.pop()?;
         match compile(&pattern) {
-            Ok(regex) => Some(Matching {
+            Ok(walk) => Some(Matching {
                 pattern,
-                regex,
+                walk,
+                _program: programs.clone(),
                 next: Str::default(),
                 matched: BTreeSet::new(),
             }),
@@ -201,9 +195,18 @@ impl Matching {
     fn advance(&mut self, image: &Image) -> bool {
         let first = self.next.clone();
         let mut topics = image.topics_from(&first);
-        for topic in topics.by_ref().take(MATCHES_PER_SLICE) {
-            if self.regex.is_match(topic.name.as_bytes()) {
-                self.matched.insert(topic.name.clone());
+        let mut steps = STEPS_PER_SLICE;
+        for topic in topics.by_ref().take(TOPICS_PER_SLICE) {
+            self.next = topic.name.clone();
+            if steps == 0 {
+                return false;
+            }
+            match self.walk.go_on(topic.name.as_bytes(), &mut steps) {
+                Some(true) => {
+                    self.matched.insert(topic.name.clone());
+                }
+                Some(false) => {}
+                None => return false,
             }
         }
         match topics.next() {
@@ -217,74 +220,4 @@ impl Matching {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::groups::consumer::testing::image_of;
-
-    fn resolve(patterns: &[&str], names: &[&str]) -> Vec<Vec<String>> {
-        let topics: Vec<_> = names.iter().zip(100..).map(|(n, id)| (*n, id, 1)).collect();
-        let patterns: Vec<Str> = patterns.iter().map(|p| Str::from(*p)).collect();
-        let mut resolution = Resolution::new(patterns.clone(), Arc::new(image_of(&topics)), 5);
-        while !resolution.advance() {}
-        let resolved = resolution.finish();
-        let names = patterns.iter().map(|pattern| {
-            let topics = resolved[pattern].topics.iter();
-            topics.map(Str::to_string).collect()
-        });
-        names.collect()
-    }
-
-    #[test]
-    fn whole_names_are_matched() {
-        let names = ["a", "ab", "abc", "b.c", "bxc"];
-        assert_eq!(resolve(&["a|ab"], &names), [["a", "ab"]]);
-        assert_eq!(resolve(&["b.c"], &names), [["b.c", "bxc"]]);
-        assert_eq!(resolve(&["\\Qb.c\\E"], &names), [["b.c"]]);
-        assert_eq!(
-            resolve(&["\\Qb.\\E\\w", "z"], &names),
-            [vec!["b.c"], vec![]]
-        );
-        assert_eq!(resolve(&["(?i)AB{0,1}"], &names), [["a", "ab"]]);
-        assert_eq!(resolve(&["\\p{L}+"], &names), [["a", "ab", "abc", "bxc"]]);
-        assert_eq!(resolve(&["\\\\Q"], &names), [Vec::<String>::new()]);
-    }
-
-    #[test]
-    fn many_topics_take_many_slices() {
-        let names: Vec<String> = (0..2000).map(|n| format!("t{n:04}")).collect();
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let topics: Vec<_> = names.iter().zip(100..).map(|(n, id)| (*n, id, 1)).collect();
-        let image = Arc::new(image_of(&topics));
-        let mut resolution = Resolution::new(vec![Str::from("t.*"), Str::from("t1.*")], image, 5);
-        let mut slices = 1;
-        while !resolution.advance() {
-            slices += 1;
-        }
-        assert_eq!(slices, 8);
-        let resolved = resolution.finish();
-        assert_eq!(resolved["t.*"].topics.len(), 2000);
-        assert_eq!(resolved["t1.*"].topics.len(), 1000);
-    }
-
-    #[test]
-    fn what_is_no_pattern_is_refused_with_a_reason() {
-        for (pattern, reason) in [
-            ("[", "unclosed"),
-            ("a)|(b", "unopened"),
-            ("(?<x", "unclosed"),
-            ("(?=a)", "look-around"),
-            ("((a{500}){500}){500}", "bytes"),
-        ] {
-            let refusal = check_pattern(pattern).expect_err(pattern);
-            assert_eq!(refusal.code, ErrorCode::InvalidRegularExpression);
-            let message = refusal.message.expect("a sentence");
-            assert!(message.starts_with(&format!("SubscribedTopicRegex `{pattern}` is not")));
-            assert!(message.contains(reason), "{message}");
-        }
-        let long = "a".repeat(PATTERN_BYTES_MAX + 1);
-        assert!(check_pattern(&long).is_err());
-        for sound in ["", "a.*", "\\w{1,200}", "[[:alpha:]]+", "\\Qa+b"] {
-            assert!(check_pattern(sound).is_ok(), "{sound}");
-        }
-    }
-}
+mod tests;

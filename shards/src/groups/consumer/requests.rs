@@ -27,13 +27,15 @@ use super::group::ConsumerGroup;
 use super::heartbeat::{check_request, go_on, schedule_session, unknown_member};
 use super::leave::{Goodbye, farewell, fence, say_goodbye};
 use super::member::{LEAVE_EPOCH, LEAVE_STATIC_EPOCH, Member, MemberState};
-use super::regex::Resolution;
+use super::regex::{Advance, Resolution};
 use super::{convert, describe, resolve, target};
 use crate::catalog::Image;
 use crate::limits::GROUPS_PER_PARTITION_MAX;
 
 /// Pause between two slices of a resolution, ms: other work goes on meanwhile.
 const SLICE_PAUSE_MS: i64 = 1;
+/// Pause of a group whose turn to resolve has not come, ms.
+const CROWDED_PAUSE_MS: i64 = 200;
 
 /// A refused ConsumerGroupHeartbeat.
 pub(crate) fn heartbeat_refused(refusal: Refusal) -> GroupReply {
@@ -289,10 +291,15 @@ impl GroupPartition {
             let image = Arc::clone(step.image);
             Box::new(Resolution::new(patterns, image, step.now.wall_ms))
         });
-        if !resolution.advance() {
+        let pause_ms = match resolution.advance(step.programs) {
+            Advance::More => Some(SLICE_PAUSE_MS),
+            Advance::Crowded => Some(CROWDED_PAUSE_MS),
+            Advance::Done => None,
+        };
+        if let Some(pause_ms) = pause_ms {
             group.resolution = Some(resolution);
             let timer = GroupTimer::ResolveRegexes { group: id.clone() };
-            step.timers.schedule(timer, SLICE_PAUSE_MS);
+            step.timers.schedule(timer, pause_ms);
             return Outcome::NOTHING;
         }
         Outcome {

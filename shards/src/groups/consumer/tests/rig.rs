@@ -13,6 +13,7 @@ use chronik_protocol::{ErrorCode, Str, Uuid};
 use super::super::assignor::Partitions;
 use super::super::group::ConsumerGroup;
 use crate::catalog::Image;
+use crate::groups::consumer::Programs;
 use crate::groups::deadlines::{DeadlineWishes, Deadlines};
 use crate::groups::partition::{Group, GroupPartition};
 use crate::groups::records::{GroupRecord, pack};
@@ -85,6 +86,7 @@ impl Rig {
         let mut step = Step {
             now,
             settings: &self.settings,
+            programs: &Programs::default(),
             image: &self.image,
             random: &mut || {
                 *random = random
