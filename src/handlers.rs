@@ -27,6 +27,7 @@ mod metadata;
 mod offset_for_leader_epoch;
 mod operations;
 mod partitions;
+mod pieces;
 mod produce;
 mod slice;
 #[cfg(test)]
@@ -158,8 +159,8 @@ async fn dispatch<W: World>(context: &Rc<Context<W>>, call: Call, body: Reader) 
         ApiKey::DeleteRecords => later(call, body, move |_, request| {
             delete_records::handle(context, request)
         }),
-        ApiKey::DescribeConfigs => now(call, body, |_, request| {
-            describe_configs::handle(&context, &request)
+        ApiKey::DescribeConfigs => in_pieces(call, body, move |call, request| {
+            describe_configs::handle(context, call, request)
         }),
         ApiKey::AlterConfigs => later(call, body, move |_, request| {
             alter_configs::replace(context, request)
@@ -229,6 +230,20 @@ fn later<Q: Request + Distinct, F: Future<Output = Q::Response> + 'static>(
         pace: Pace::Alone,
         answer,
     }
+}
+
+/// As [`later`], for an answer that is made piece by piece.
+fn in_pieces<Q: Request + Distinct, F: Future<Output = Reply> + 'static>(
+    call: Call,
+    body: Reader,
+    handle: impl FnOnce(Rc<Call>, Q) -> F,
+) -> Admitted {
+    let pace = Pace::Alone;
+    let answer = match call.decode::<Q>(body) {
+        Ok(request) => Answer::Later(Box::pin(handle(Rc::new(call), request))),
+        Err(close) => Answer::Now(close),
+    };
+    Admitted { pace, answer }
 }
 
 /// As [`later`], for a request that may wait for others for long: `begin` hands it on, and what it

@@ -5,7 +5,8 @@
 use std::rc::Rc;
 
 use chronik_protocol::frame::{RequestHeader, encode_response};
-use chronik_protocol::{ApiKey, Message, Reader, Request, Str};
+use chronik_protocol::messages::ResponseHeader;
+use chronik_protocol::{ApiKey, EncodeError, Message, Reader, Request, Str, Writer};
 use tracing::trace;
 
 use super::Session;
@@ -74,6 +75,18 @@ impl Call {
             Ok(parts) => Reply::Send(parts),
             Err(error) => self.close(&format!("cannot be answered: {error}")),
         }
+    }
+
+    /// The header of a response, without the length before it.
+    ///
+    /// # Errors
+    /// Our bug.
+    pub(crate) fn put_header(&self, writer: &mut Writer) -> Result<(), EncodeError> {
+        let header = ResponseHeader {
+            correlation_id: self.correlation_id,
+            ..ResponseHeader::default()
+        };
+        header.encode(writer, self.key.response_header_version(self.version))
     }
 
     /// Closes the connection with a sentence that names API and version.

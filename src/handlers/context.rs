@@ -35,6 +35,8 @@ pub(crate) struct Context<W> {
     /// Whose turn it is to convert a record that is large once decompressed, to or from the formats of
     /// old clients: one at a time, for a few kilobytes can unfold to 128 MiB.
     pub(crate) large_record: Mutex<()>,
+    /// Whose turn it is to make a large answer: one at a time.
+    pub(crate) large_answer: Mutex<()>,
     /// Whose turn it is to convert many batches of a Produce request: until they are with their
     /// owners, nobody else counts them.
     pub(crate) conversions: Mutex<()>,
@@ -71,6 +73,7 @@ impl<W: World> Context<W> {
             sessions: RefCell::new(sessions),
             parked,
             large_record: Mutex::new(()),
+            large_answer: Mutex::new(()),
             conversions: Mutex::new(()),
         })
     }

@@ -3,6 +3,7 @@
 //! Answered from the image (`ConfigHelper`).
 
 use std::collections::HashSet;
+use std::rc::Rc;
 
 use chronik_io::World;
 use chronik_protocol::messages::describe_configs_request::DescribeConfigsResource;
@@ -13,25 +14,58 @@ use chronik_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse
 use chronik_protocol::{ErrorCode, Str};
 use chronik_shards::catalog::{ApiError, Image, check_topic_name};
 
+use super::call::Call;
 use super::configs::{
     self, RESOURCE_BROKER, RESOURCE_CLIENT_METRICS, RESOURCE_GROUP, RESOURCE_TOPIC, Setting,
 };
 use super::context::Context;
+use super::pieces::{Pieces, Repeated};
+use crate::server::service::Reply;
 
-/// Answers.
-pub(super) fn handle<W: World>(
-    context: &Context<W>,
-    request: &DescribeConfigsRequest,
-) -> DescribeConfigsResponse {
+/// Answers. A resource that is named again and again is answered each time and looked at once.
+pub(super) async fn handle<W: World>(
+    context: Rc<Context<W>>,
+    call: Rc<Call>,
+    request: DescribeConfigsRequest,
+) -> Reply {
     let image = context.image();
-    let results = request
+    let count = request.resources.len();
+    let mut pieces = Pieces::of_array::<DescribeConfigsResponse>(&context, &call, true, count);
+    let all = request
         .resources
         .iter()
-        .map(|resource| describe(&image, request, resource));
-    DescribeConfigsResponse {
-        results: results.collect(),
-        ..DescribeConfigsResponse::default()
+        .filter(|resource| asks_for_all(resource));
+    let mut repeated = Repeated::among(all.map(key));
+    for resource in &request.resources {
+        if pieces.has_failed() {
+            break;
+        }
+        if !asks_for_all(resource) {
+            pieces.push(&describe(&image, &request, resource)).await;
+            continue;
+        }
+        let key = key(resource);
+        match repeated.made(&key) {
+            Some(made) => pieces.push_encoded(&made).await,
+            None => {
+                let described = describe(&image, &request, resource);
+                repeated.push(&mut pieces, &key, &described).await;
+            }
+        }
     }
+    pieces.finish(&call)
+}
+
+/// No keys and an empty list of keys both ask for everything.
+fn asks_for_all(resource: &DescribeConfigsResource) -> bool {
+    resource
+        .configuration_keys
+        .as_ref()
+        .is_none_or(Vec::is_empty)
+}
+
+fn key(resource: &DescribeConfigsResource) -> (i8, Str) {
+    (resource.resource_type, resource.resource_name.clone())
 }
 
 fn describe(
@@ -46,7 +80,6 @@ fn describe(
     };
     match settings(image, resource) {
         Ok(settings) => {
-            // No keys and an empty list of keys both ask for everything.
             let keys = resource.configuration_keys.as_deref();
             let wanted: Option<HashSet<&str>> = keys
                 .filter(|keys| !keys.is_empty())

@@ -26,7 +26,7 @@ use chronik_shards::groups::{Caller, GroupReply, GroupRequest};
 
 use super::call::Call;
 use super::context::Context;
-use super::{closed, later, parked};
+use super::{closed, in_pieces, later, parked};
 use crate::server::service::Admitted;
 
 /// What a client is told when the coordinator's shard has ended.
@@ -35,7 +35,7 @@ const GONE: ErrorCode = ErrorCode::CoordinatorNotAvailable;
 /// Takes a request of one of these APIs.
 pub(super) async fn admit<W: World>(context: Rc<Context<W>>, call: Call, body: Reader) -> Admitted {
     match call.key {
-        ApiKey::FindCoordinator => later(call, body, move |call, request| {
+        ApiKey::FindCoordinator => in_pieces(call, body, move |call, request| {
             find_coordinator::handle(context, call, request)
         }),
         ApiKey::JoinGroup => {
@@ -52,7 +52,7 @@ pub(super) async fn admit<W: World>(context: Rc<Context<W>>, call: Call, body: R
         ApiKey::LeaveGroup => later(call, body, move |call, request| {
             leave_group::handle(context, call, request)
         }),
-        ApiKey::DescribeGroups => later(call, body, move |call, request| {
+        ApiKey::DescribeGroups => in_pieces(call, body, move |call, request| {
             describe_groups::handle(context, call, request)
         }),
         ApiKey::ListGroups => later(call, body, move |_, request| {
@@ -64,7 +64,7 @@ pub(super) async fn admit<W: World>(context: Rc<Context<W>>, call: Call, body: R
         ApiKey::OffsetCommit => later(call, body, move |call, request| {
             offset_commit::handle(context, call, request)
         }),
-        ApiKey::OffsetFetch => later(call, body, move |call, request| {
+        ApiKey::OffsetFetch => in_pieces(call, body, move |call, request| {
             offset_fetch::handle(context, call, request)
         }),
         ApiKey::OffsetDelete => later(call, body, move |_, request| {
@@ -73,12 +73,15 @@ pub(super) async fn admit<W: World>(context: Rc<Context<W>>, call: Call, body: R
         ApiKey::ConsumerGroupHeartbeat => later(call, body, move |call, request| {
             consumer_group_heartbeat::handle(context, call, request)
         }),
-        ApiKey::ConsumerGroupDescribe => later(call, body, move |_, request| {
-            consumer_group_describe::handle(context, request)
+        ApiKey::ConsumerGroupDescribe => in_pieces(call, body, move |call, request| {
+            consumer_group_describe::handle(context, call, request)
         }),
         other => closed(format!("{other} has no handler")),
     }
 }
+
+/// Groups that the coordinator is asked about at once: the others have their turn in between.
+const GROUPS_AT_ONCE: usize = 16;
 
 /// Asks the coordinator; `None` when its shard has ended.
 async fn ask<W: World>(context: &Context<W>, request: GroupRequest) -> Option<GroupReply> {

@@ -30,6 +30,10 @@ pub(crate) struct ByteBudget {
     overdrawn: Cell<bool>,
     next_ticket: Cell<u64>,
     waiting: RefCell<VecDeque<(u64, Waker)>>,
+    /// Notified when a reply has been taken.
+    reply_taken: Signal,
+    /// A large answer waits until others have been taken.
+    answers_wait: Cell<bool>,
     /// Notified when somebody begins to wait: unfinished frames are then watched.
     pub(crate) pressed: Signal,
 }
@@ -45,6 +49,8 @@ impl ByteBudget {
             overdrawn: Cell::new(false),
             next_ticket: Cell::new(0),
             waiting: RefCell::default(),
+            reply_taken: Signal::default(),
+            answers_wait: Cell::new(false),
             pressed: Signal::default(),
         })
     }
@@ -126,9 +132,25 @@ impl ByteBudget {
         (self.limit.saturating_sub(self.replies.get()) / FETCH_SHARE).max(FETCH_BYTES_MIN)
     }
 
-    /// Whether somebody waits for bytes.
+    /// Waits until replies hold less than the limit. For one task at a time: who makes large answers
+    /// takes turns. Meanwhile those who do not take theirs are watched.
+    pub(crate) async fn reply_room(&self) {
+        while self.replies.get() >= self.limit {
+            self.answers_wait.set(true);
+            self.pressed.notify();
+            self.reply_taken.wait().await;
+        }
+        self.answers_wait.set(false);
+    }
+
+    /// Whether somebody waits for bytes of requests.
     pub(crate) fn is_pressed(&self) -> bool {
         !self.waiting.borrow().is_empty()
+    }
+
+    /// Whether an answer waits until others have been taken.
+    pub(crate) fn answers_wait(&self) -> bool {
+        self.answers_wait.get()
     }
 
     /// Request bytes held now.
@@ -248,6 +270,9 @@ impl Drop for ReplyCharge {
         self.budget
             .replies
             .set(self.budget.replies.get().saturating_sub(self.bytes));
+        if self.budget.answers_wait.get() {
+            self.budget.reply_taken.notify();
+        }
     }
 }
 

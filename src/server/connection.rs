@@ -26,6 +26,9 @@ const BYTES_FREE: usize = 64 << 10;
 /// the others have their turn.
 const TURN_BYTES_MAX: usize = 64 << 10;
 
+/// Bytes of replies after which it is noted that a client takes them; parts are never cut for it.
+const SEND_STEP_BYTES: usize = 1 << 20;
+
 /// Bytes that every request costs besides its own: its place in the queues and its answer's future.
 const REQUEST_BYTES_EXTRA: usize = 512;
 
@@ -191,17 +194,10 @@ async fn write_replies<W: World, H: Service, S: Stream>(
     while let Some(mut batch) = link.next_batch(&server.budget).await {
         let parts = std::mem::take(&mut batch.parts);
         if !parts.is_empty() {
+            link.active_ns.set(server.world.monotonic_ns());
             link.sending.set(true);
-            let sent = link.writing(stream.write_all(parts)).await;
+            send(&*server, &*stream, &link, parts).await;
             link.sending.set(false);
-            match sent {
-                Some(Ok(())) => link.active_ns.set(server.world.monotonic_ns()),
-                Some(Err(error)) => {
-                    debug!(peer = %link.peer, %error, "connection lost");
-                    link.finish(End::Gone);
-                }
-                None => {}
-            }
         }
         link.sent(&batch);
     }
@@ -210,6 +206,34 @@ async fn write_replies<W: World, H: Service, S: Stream>(
         debug!(peer = %link.peer, %error, "the other side was faster");
     }
     report(&link);
+}
+
+/// Sends the parts of a batch, some at a time: between them it is noted that the client takes them.
+async fn send<W: World, H: Service, S: Stream>(
+    server: &Server<W, H>,
+    stream: &S,
+    link: &Link,
+    parts: Vec<Bytes>,
+) {
+    let mut rest = parts;
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fitting = rest.iter().take_while(|part| {
+            let begun = bytes < SEND_STEP_BYTES;
+            bytes += part.len();
+            begun
+        });
+        let behind = rest.split_off(fitting.count());
+        let parts = std::mem::replace(&mut rest, behind);
+        match link.writing(stream.write_all(parts)).await {
+            Some(Ok(())) => link.active_ns.set(server.world.monotonic_ns()),
+            Some(Err(error)) => {
+                debug!(peer = %link.peer, %error, "connection lost");
+                return link.finish(End::Gone);
+            }
+            None => return,
+        }
+    }
 }
 
 fn report(link: &Link) {

@@ -99,7 +99,7 @@ impl Connections {
     }
 
     /// Closes what is idle for `idle_ns_max` (`None`: nothing), and, while others wait for bytes,
-    /// who sits on an unfinished frame. Never returns.
+    /// who sits on an unfinished frame or does not take an answer. Never returns.
     pub(crate) async fn watch(
         self: Rc<Self>,
         world: impl World,
@@ -109,11 +109,13 @@ impl Connections {
         loop {
             let now_ns = world.monotonic_ns();
             let idle_due = idle_ns_max.and_then(|idle_ns_max| self.close_idle(now_ns, idle_ns_max));
-            let stall_due = if budget.is_pressed() {
-                self.close_unfinished(now_ns)
-            } else {
-                None
-            };
+            let mut stall_due = None;
+            if budget.is_pressed() {
+                stall_due = self.close_unfinished(now_ns);
+            }
+            if budget.answers_wait() {
+                stall_due = self.close_untaken(now_ns);
+            }
             let (changed, pressed) = (pin!(self.changed.wait()), pin!(budget.pressed.wait()));
             let wake = select(changed, pressed);
             match [idle_due, stall_due].into_iter().flatten().min() {
@@ -143,6 +145,18 @@ impl Connections {
             }
         }
         due
+    }
+
+    /// Ends connections that have not taken anything of an answer for too long; when to look again.
+    fn close_untaken(&self, now_ns: u64) -> Option<u64> {
+        for link in self.snapshot() {
+            let since = link.active_ns.get().saturating_add(UNFINISHED_NS_MAX);
+            if link.sending.get() && since <= now_ns {
+                let reason = "an answer was not taken for 10 s while others waited";
+                link.finish(End::Fault(reason.to_owned()));
+            }
+        }
+        Some(now_ns.saturating_add(UNFINISHED_NS_MAX / LOOKS_PER_IDLE_TIME))
     }
 
     /// Ends connections whose frame has been incomplete for too long; when to look again.

@@ -8,38 +8,47 @@ use chronik_protocol::messages::{ConsumerGroupDescribeRequest, ConsumerGroupDesc
 use chronik_protocol::{ErrorCode, Str};
 use chronik_shards::groups::{GroupReply, GroupRequest};
 
-use super::{GONE, ask, consumer_groups_are_on};
+use super::{GONE, GROUPS_AT_ONCE, ask, consumer_groups_are_on};
+use crate::handlers::call::Call;
 use crate::handlers::context::Context;
 use crate::handlers::operations;
+use crate::handlers::pieces::Pieces;
+use crate::server::service::Reply;
 
-/// Answers.
+/// Answers. A group that is named again and again is answered each time and looked at once.
 pub(super) async fn handle<W: World>(
     context: Rc<Context<W>>,
+    call: Rc<Call>,
     request: ConsumerGroupDescribeRequest,
-) -> ConsumerGroupDescribeResponse {
-    let refuse = |error: ErrorCode| {
-        let groups = request.group_ids.iter();
-        groups.map(|group| refused(group, error)).collect()
-    };
-    let mut groups = if consumer_groups_are_on(&context.image()) {
-        let describe = GroupRequest::ConsumerDescribe(request.group_ids.clone());
-        match ask(&context, describe).await {
-            Some(GroupReply::ConsumerDescribe(groups)) => groups,
-            Some(_) => unreachable!("the coordinator answers what it was asked"),
-            None => refuse(GONE),
-        }
-    } else {
-        refuse(ErrorCode::UnsupportedVersion)
-    };
-    if request.include_authorized_operations {
+) -> Reply {
+    let groups = &request.group_ids;
+    let mut pieces =
+        Pieces::of_array::<ConsumerGroupDescribeResponse>(&context, &call, true, groups.len());
+    let with_operations = request.include_authorized_operations;
+    let ask = async |names| {
+        let mut described = describe(&context, names).await;
         let none = ErrorCode::None.as_i16();
-        for group in groups.iter_mut().filter(|group| group.error_code == none) {
+        for group in described
+            .iter_mut()
+            .filter(|group| with_operations && group.error_code == none)
+        {
             group.authorized_operations = operations::GROUP;
         }
+        described
+    };
+    pieces.push_each(groups, GROUPS_AT_ONCE, ask).await;
+    pieces.finish(&call)
+}
+
+async fn describe<W: World>(context: &Context<W>, groups: Vec<Str>) -> Vec<DescribedGroup> {
+    let refuse = |error: ErrorCode| groups.iter().map(|group| refused(group, error)).collect();
+    if !consumer_groups_are_on(&context.image()) {
+        return refuse(ErrorCode::UnsupportedVersion);
     }
-    ConsumerGroupDescribeResponse {
-        groups,
-        ..ConsumerGroupDescribeResponse::default()
+    match ask(context, GroupRequest::ConsumerDescribe(groups.clone())).await {
+        Some(GroupReply::ConsumerDescribe(described)) => described,
+        Some(_) => unreachable!("the coordinator answers what it was asked"),
+        None => refuse(GONE),
     }
 }
 

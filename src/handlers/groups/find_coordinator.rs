@@ -14,6 +14,8 @@ use tracing::{error, info};
 
 use crate::handlers::call::Call;
 use crate::handlers::context::Context;
+use crate::handlers::pieces::Pieces;
+use crate::server::service::Reply;
 
 /// From this version on several keys can be asked for (KIP-699).
 const BATCHED_VERSION: i16 = 4;
@@ -30,7 +32,7 @@ pub(super) async fn handle<W: World>(
     context: Rc<Context<W>>,
     call: Rc<Call>,
     request: FindCoordinatorRequest,
-) -> FindCoordinatorResponse {
+) -> Reply {
     let error = match request.key_type {
         GROUP => ensure_topic(&context).await,
         // There is no such coordinator yet: Kafka says the same while it has none.
@@ -49,31 +51,29 @@ pub(super) async fn handle<W: World>(
         (-1, Str::default(), -1)
     };
     if call.version < BATCHED_VERSION {
-        return FindCoordinatorResponse {
+        return call.reply(&FindCoordinatorResponse {
             error_code: error.as_i16(),
             error_message: None,
             node_id,
             host,
             port,
             ..FindCoordinatorResponse::default()
+        });
+    }
+    let keys = request.coordinator_keys;
+    let mut pieces = Pieces::of_array::<FindCoordinatorResponse>(&context, &call, true, keys.len());
+    for key in keys {
+        let coordinator = Coordinator {
+            key,
+            node_id,
+            host: host.clone(),
+            port,
+            error_code: error.as_i16(),
+            ..Coordinator::default()
         };
+        pieces.push(&coordinator).await;
     }
-    let coordinator = |key: Str| Coordinator {
-        key,
-        node_id,
-        host: host.clone(),
-        port,
-        error_code: error.as_i16(),
-        ..Coordinator::default()
-    };
-    FindCoordinatorResponse {
-        coordinators: request
-            .coordinator_keys
-            .into_iter()
-            .map(coordinator)
-            .collect(),
-        ..FindCoordinatorResponse::default()
-    }
+    pieces.finish(&call)
 }
 
 /// Creates `__consumer_offsets` when it is first needed.

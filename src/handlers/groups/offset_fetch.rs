@@ -20,6 +20,8 @@ use chronik_shards::groups::{GroupReply, GroupRequest};
 use super::{GONE, ask};
 use crate::handlers::call::Call;
 use crate::handlers::context::Context;
+use crate::handlers::pieces::{Pieces, Repeated};
+use crate::server::service::Reply;
 
 /// From this version on a response has an error for the group as a whole.
 const GROUP_ERROR_VERSION: i16 = 2;
@@ -28,53 +30,173 @@ const GROUPS_VERSION: i16 = 8;
 /// From this version on topics are named by id.
 const TOPIC_ID_VERSION: i16 = 10;
 
+/// Partitions that the coordinator is asked about at once: the others have their turn in between.
+const PARTITIONS_AT_ONCE: usize = 4096;
+
 /// Answers. Whether offsets are stable need not be asked (`RequireStable`): a reply waits for
-/// everything that was written before it.
+/// everything that was written before it. A group all of whose offsets are asked for again and again
+/// is answered each time and looked at once.
 pub(super) async fn handle<W: World>(
     context: Rc<Context<W>>,
     call: Rc<Call>,
     request: OffsetFetchRequest,
-) -> OffsetFetchResponse {
-    let image = context.image();
-    let by_id = call.version >= TOPIC_ID_VERSION;
-    let mut groups = if call.version >= GROUPS_VERSION {
-        request.groups
-    } else {
-        vec![single_group(&request)]
-    };
-    let mut unknown = Vec::with_capacity(groups.len());
-    for group in &mut groups {
-        unknown.push(if by_id {
-            name_topics(&image, group)
-        } else {
-            Vec::new()
-        });
+) -> Reply {
+    if call.version < GROUPS_VERSION {
+        let group = fetch(&context, &call, single_group(&request)).await;
+        let asked = request.topics.unwrap_or_default();
+        return call.reply(&single_response(call.version, &asked, group));
     }
-    let fetch = GroupRequest::FetchOffsets {
-        groups: groups.clone(),
-    };
-    let mut fetched = match ask(&context, fetch).await {
-        Some(GroupReply::FetchOffsets(fetched)) => fetched,
-        Some(_) => unreachable!("the coordinator answers what it was asked"),
-        None => groups.iter().map(gone).collect(),
-    };
-    for (group, unknown) in fetched.iter_mut().zip(unknown) {
-        if group.error_code == ErrorCode::None.as_i16() {
-            if by_id {
-                // A topic that is gone has no name a client of this version could be told.
-                group.topics.retain(|topic| !topic.topic_id.is_zero());
+    let groups = request.groups;
+    let mut pieces = Pieces::of_array::<OffsetFetchResponse>(&context, &call, true, groups.len());
+    let whole = groups.iter().filter(|group| group.topics.is_none());
+    let mut repeated = Repeated::among(whole.map(key));
+    for group in groups {
+        if pieces.has_failed() {
+            break;
+        }
+        if group.topics.is_some() {
+            pieces.push(&fetch(&context, &call, group).await).await;
+            continue;
+        }
+        let key = key(&group);
+        match repeated.made(&key) {
+            Some(made) => pieces.push_encoded(&made).await,
+            None => {
+                let fetched = fetch(&context, &call, group).await;
+                repeated.push(&mut pieces, &key, &fetched).await;
             }
-            group.topics.extend(unknown);
         }
     }
-    if call.version >= GROUPS_VERSION {
-        return OffsetFetchResponse {
-            groups: fetched,
-            ..OffsetFetchResponse::default()
-        };
+    pieces.finish(&call)
+}
+
+/// Who asks for all offsets of a group, and of which.
+fn key(group: &OffsetFetchRequestGroup) -> (Str, Option<Str>, i32) {
+    (
+        group.group_id.clone(),
+        group.member_id.clone(),
+        group.member_epoch,
+    )
+}
+
+/// Offsets of one group.
+async fn fetch<W: World>(
+    context: &Context<W>,
+    call: &Call,
+    mut group: OffsetFetchRequestGroup,
+) -> OffsetFetchResponseGroup {
+    let by_id = call.version >= TOPIC_ID_VERSION;
+    let unknown = if by_id {
+        name_topics(&context.image(), &mut group)
+    } else {
+        Vec::new()
+    };
+    let mut fetched = OffsetFetchResponseGroup::default();
+    for (place, part) in parts(group).into_iter().enumerate() {
+        let goes_on = part.goes_on;
+        let more = ask_for(context, part.group).await;
+        if place == 0 || more.error_code != ErrorCode::None.as_i16() {
+            fetched = more;
+        } else {
+            join(&mut fetched.topics, more.topics, goes_on);
+        }
+        if fetched.error_code != ErrorCode::None.as_i16() {
+            return fetched;
+        }
     }
-    let group = fetched.into_iter().next().unwrap_or_default();
-    single_response(call.version, &request.topics.unwrap_or_default(), group)
+    if by_id {
+        // A topic that is gone has no name a client of this version could be told.
+        fetched.topics.retain(|topic| !topic.topic_id.is_zero());
+    }
+    fetched.topics.extend(unknown);
+    fetched
+}
+
+async fn ask_for<W: World>(
+    context: &Context<W>,
+    group: OffsetFetchRequestGroup,
+) -> OffsetFetchResponseGroup {
+    let refused = gone(&group);
+    let fetch = GroupRequest::FetchOffsets {
+        groups: vec![group],
+    };
+    match ask(context, fetch).await {
+        Some(GroupReply::FetchOffsets(fetched)) => fetched.into_iter().next().unwrap_or(refused),
+        Some(_) => unreachable!("the coordinator answers what it was asked"),
+        None => refused,
+    }
+}
+
+/// A part of what is asked of a group.
+struct Part {
+    group: OffsetFetchRequestGroup,
+    /// Its first topic is the last one of the part before.
+    goes_on: bool,
+}
+
+/// What is asked of a group, in parts of at most [`PARTITIONS_AT_ONCE`].
+fn parts(group: OffsetFetchRequestGroup) -> Vec<Part> {
+    let only = |topics: Vec<OffsetFetchRequestTopics>| OffsetFetchRequestGroup {
+        group_id: group.group_id.clone(),
+        member_id: group.member_id.clone(),
+        member_epoch: group.member_epoch,
+        topics: Some(topics),
+        ..OffsetFetchRequestGroup::default()
+    };
+    let size = |topics: &[OffsetFetchRequestTopics]| -> usize {
+        topics
+            .iter()
+            .map(|topic| topic.partition_indexes.len() + 1)
+            .sum()
+    };
+    let all = group.topics.as_deref().unwrap_or_default();
+    if size(all) <= PARTITIONS_AT_ONCE {
+        let goes_on = false;
+        return vec![Part { group, goes_on }];
+    }
+    let mut parts = Vec::new();
+    let mut topics: Vec<OffsetFetchRequestTopics> = Vec::new();
+    let (mut left, mut goes_on) = (PARTITIONS_AT_ONCE, false);
+    for topic in all {
+        let mut indexes = topic.partition_indexes.as_slice();
+        loop {
+            let (now, later) = indexes.split_at(indexes.len().min(left));
+            topics.push(OffsetFetchRequestTopics {
+                name: topic.name.clone(),
+                topic_id: topic.topic_id,
+                partition_indexes: now.to_vec(),
+                ..OffsetFetchRequestTopics::default()
+            });
+            left = left.saturating_sub(now.len() + 1);
+            indexes = later;
+            if left == 0 {
+                let group = only(std::mem::take(&mut topics));
+                parts.push(Part { group, goes_on });
+                (left, goes_on) = (PARTITIONS_AT_ONCE, !indexes.is_empty());
+            }
+            if indexes.is_empty() {
+                break;
+            }
+        }
+    }
+    if !topics.is_empty() {
+        let group = only(topics);
+        parts.push(Part { group, goes_on });
+    }
+    parts
+}
+
+/// Puts the topics of a part behind those of the parts before.
+fn join(
+    topics: &mut Vec<OffsetFetchResponseTopics>,
+    more: Vec<OffsetFetchResponseTopics>,
+    goes_on: bool,
+) {
+    let mut more = more.into_iter();
+    if goes_on && let (Some(last), Some(first)) = (topics.last_mut(), more.next()) {
+        last.partitions.extend(first.partitions);
+    }
+    topics.extend(more);
 }
 
 fn gone(group: &OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
@@ -187,5 +309,57 @@ fn single_topic(topic: OffsetFetchResponseTopics) -> OffsetFetchResponseTopic {
         name: topic.name,
         partitions: topic.partitions.into_iter().map(partition).collect(),
         ..OffsetFetchResponseTopic::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topic(name: &str, count: usize) -> OffsetFetchRequestTopics {
+        OffsetFetchRequestTopics {
+            name: Str::from(name),
+            partition_indexes: (0..).take(count).collect(),
+            ..OffsetFetchRequestTopics::default()
+        }
+    }
+
+    fn answer(group: &OffsetFetchRequestGroup) -> Vec<OffsetFetchResponseTopics> {
+        let topics = group.topics.iter().flatten();
+        topics.map(refused).collect()
+    }
+
+    #[test]
+    fn what_is_asked_in_parts_is_answered_as_a_whole() {
+        let most = PARTITIONS_AT_ONCE;
+        for sizes in [
+            vec![],
+            vec![0],
+            vec![3, 0, 2],
+            vec![most - 1],
+            vec![most],
+            vec![most + 1, 0, 1],
+            vec![3 * most + 5, 2, 2 * most, 1],
+            vec![0; 2 * most + 3],
+            vec![1; 2 * most + 3],
+        ] {
+            let topics = sizes
+                .iter()
+                .enumerate()
+                .map(|(n, size)| topic(&n.to_string(), *size));
+            let group = OffsetFetchRequestGroup {
+                topics: Some(topics.collect()),
+                ..OffsetFetchRequestGroup::default()
+            };
+            let whole = answer(&group);
+            let mut joined = Vec::new();
+            for part in parts(group) {
+                let topics = part.group.topics.iter().flatten();
+                let count: usize = topics.map(|topic| topic.partition_indexes.len()).sum();
+                assert!(count <= most);
+                join(&mut joined, answer(&part.group), part.goes_on);
+            }
+            assert_eq!(joined, whole, "{sizes:?}");
+        }
     }
 }
