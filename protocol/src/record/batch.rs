@@ -199,13 +199,68 @@ pub(super) fn batch_length(records_bytes: usize) -> Result<i32, BatchError> {
 
 /// What a header cannot show by itself. `bytes` is the whole batch, at least 61 bytes.
 pub(super) fn check(header: &BatchHeader, bytes: &[u8]) -> Result<(), BatchError> {
-    let computed = crc32c::crc32c(&bytes[CRC_START..]);
-    if computed != header.crc {
-        return Err(BatchError::CrcMismatch {
-            stored: header.crc,
-            computed,
-        });
+    check_crc(header, crc32c::crc32c(&bytes[CRC_START..]))?;
+    check_counts(header)
+}
+
+/// The check of a batch too long to be held, which is read in pieces.
+#[derive(Clone, Debug)]
+pub struct BatchCheck {
+    header: BatchHeader,
+    crc: u32,
+    /// Bytes that came, from the batch's first one on.
+    seen: usize,
+}
+
+impl BatchCheck {
+    /// Begins with the header of the batch.
+    pub fn new(header: BatchHeader) -> Self {
+        Self {
+            header,
+            crc: 0,
+            seen: 0,
+        }
     }
+
+    /// Takes the next piece in; the first one begins with the batch. What lies behind its end does
+    /// not count.
+    pub fn push(&mut self, piece: &[u8]) {
+        let left = self.header.size_bytes().saturating_sub(self.seen);
+        let piece = piece.get(..left.min(piece.len())).unwrap_or_default();
+        let uncovered = CRC_START.saturating_sub(self.seen).min(piece.len());
+        self.seen += piece.len();
+        self.crc = crc32c::crc32c_append(self.crc, &piece[uncovered..]);
+    }
+
+    /// The verdict on the whole batch, as [`scan`](super::scan) gives it.
+    ///
+    /// # Errors
+    /// [`BatchError::Truncated`] when pieces are missing; [`BatchError::CrcMismatch`],
+    /// [`BatchError::InvalidOffsets`], [`BatchError::InvalidCount`].
+    pub fn finish(&self) -> Result<(), BatchError> {
+        let needed = self.header.size_bytes();
+        if self.seen < needed {
+            return Err(BatchError::Truncated {
+                needed,
+                available: self.seen,
+            });
+        }
+        check_crc(&self.header, self.crc)?;
+        check_counts(&self.header)
+    }
+}
+
+fn check_crc(header: &BatchHeader, computed: u32) -> Result<(), BatchError> {
+    if computed == header.crc {
+        return Ok(());
+    }
+    Err(BatchError::CrcMismatch {
+        stored: header.crc,
+        computed,
+    })
+}
+
+fn check_counts(header: &BatchHeader) -> Result<(), BatchError> {
     let BatchHeader {
         base_offset,
         last_offset_delta,

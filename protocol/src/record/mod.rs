@@ -17,13 +17,14 @@ pub mod legacy;
 mod renumber;
 mod retain;
 mod scan;
+mod search;
 mod validate;
 mod varint;
 mod walk;
 mod whole;
 
 pub use attributes::{Attributes, TimestampType};
-pub use batch::{CheckedBatch, crc32c};
+pub use batch::{BatchCheck, CheckedBatch, crc32c};
 pub use builder::{BatchBuilder, NewRecord};
 pub use compression::Compression;
 pub use control::{ControlRecord, ControlType, EndTransactionMarker};
@@ -36,4 +37,5 @@ pub use header::{
 pub use headers::BatchHeaders;
 pub use iterate::{Header, Headers, Record, RecordIter};
 pub use scan::{Scan, scan};
+pub use search::{SearchProgress, TimestampSearch};
 pub use validate::{Progress, RecordLimits, RecordsSummary, RecordsValidator, STEP_BYTES};

@@ -94,9 +94,57 @@ pub struct RecordsValidator {
     rules: Rules,
 }
 
-enum Source {
+/// The records of a batch as they are once decompressed, piece by piece.
+pub(super) enum Source {
     Plain(Bytes),
     Compressed(Box<Decompressor>),
+}
+
+impl Source {
+    /// Of a batch whose records may come to so many bytes.
+    pub(super) fn of(
+        batch: &CheckedBatch,
+        (bytes_max, checksum): (usize, HeaderChecksum),
+    ) -> Result<Self, BatchError> {
+        let records = batch.compressed_records();
+        Ok(match batch.header.compression() {
+            // Not smaller than it looks, but the limit is the limit.
+            codec @ Compression::None => {
+                Self::Plain(codec.decompress_bounded(&records, bytes_max)?)
+            }
+            codec => {
+                let decompressor = Decompressor::new(codec, records, bytes_max, checksum)?;
+                Self::Compressed(Box::new(decompressor))
+            }
+        })
+    }
+
+    /// The next piece; empty at the end.
+    pub(super) fn next(&mut self, bytes_budget: usize) -> Result<Piece<'_>, BatchError> {
+        Ok(match self {
+            Self::Plain(records) => {
+                Piece::Plain(records.split_to(records.len().min(bytes_budget.max(1))))
+            }
+            Self::Compressed(decompressor) => Piece::Unfolded(decompressor.next_chunk()?),
+        })
+    }
+}
+
+/// A piece of decompressed records.
+pub(super) enum Piece<'a> {
+    Plain(Bytes),
+    Unfolded(&'a [u8]),
+}
+
+impl std::ops::Deref for Piece<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Plain(bytes) => bytes,
+            Self::Unfolded(bytes) => bytes,
+        }
+    }
 }
 
 struct Rules {
@@ -119,19 +167,8 @@ impl RecordsValidator {
     pub fn new(batch: &CheckedBatch, limits: RecordLimits) -> Result<Self, BatchError> {
         let header = &batch.header;
         check_header(header, &limits)?;
-        let records = batch.compressed_records();
-        let source = match header.compression() {
-            // Not smaller than it looks, but the limit is the limit.
-            codec @ Compression::None => {
-                Source::Plain(codec.decompress_bounded(&records, limits.decompressed_bytes_max)?)
-            }
-            codec => Source::Compressed(Box::new(Decompressor::new(
-                codec,
-                records,
-                limits.decompressed_bytes_max,
-                HeaderChecksum::Checked,
-            )?)),
-        };
+        let bounds = (limits.decompressed_bytes_max, HeaderChecksum::Checked);
+        let source = Source::of(batch, bounds)?;
         let summary = RecordsSummary {
             record_count: header.record_count,
             decompressed_bytes: 0,
@@ -170,12 +207,7 @@ impl RecordsValidator {
         } = self;
         let mut checked = 0_usize;
         loop {
-            let piece = match source {
-                Source::Plain(records) => {
-                    &records.split_to(records.len().min(bytes_budget.max(1)))[..]
-                }
-                Source::Compressed(decompressor) => decompressor.next_chunk()?,
-            };
+            let piece = source.next(bytes_budget)?;
             if piece.is_empty() {
                 walk.finish()?;
                 std::mem::take(&mut rules.refused).into_result()?;
@@ -184,7 +216,7 @@ impl RecordsValidator {
             checked = checked.saturating_add(piece.len());
             // Bounded by the records' bytes or by the limit.
             rules.summary.decompressed_bytes += piece.len();
-            walk.push(piece, |index, facts| rules.check(index, facts))?;
+            walk.push(&piece, |index, facts| rules.check(index, facts))?;
             if checked >= bytes_budget {
                 return Ok(Progress::More);
             }
