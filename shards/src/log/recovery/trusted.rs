@@ -39,25 +39,24 @@ impl<W: World> Recovery<'_, W> {
             index: IndexBuilder::from_files(offsets, times),
             end: ScanEnd::Exact,
             valid_bytes: u64::from(from),
-            next_offset: last_indexed.saturating_add(1),
+            next_offset: segment.base_offset,
             first_timestamp: None,
             last_batch: None,
         };
         let range = (u64::from(from), segment.log_bytes);
         let failed = LogError::io("reading", &path);
-        let mut scan = LogScan::new(
-            self.world,
-            &walked.file,
-            segment.base_offset,
-            range,
-            segment.base_offset,
-        );
+        let base = segment.base_offset;
+        let mut scan = LogScan::new(self.world, &walked.file, base, range, base);
+        // The entry is that of a batch which stands where it points to, or not far behind, where an
+        // old Kafka has appended several at once. Nothing else vouches for its offset.
+        let mut is_borne_out = segment.log_bytes == 0 || last_indexed < segment.base_offset;
         let end = async {
             loop {
                 match scan.step().await? {
                     ScanStep::Batch {
                         header, position, ..
                     } => {
+                        is_borne_out |= header.last_offset() == last_indexed;
                         walked.index.resume(&indexed(&header, position));
                         let crc = header.crc;
                         walked.last_batch = Some(LastBatch { position, crc });
@@ -75,6 +74,13 @@ impl<W: World> Recovery<'_, W> {
                 file = %path.display(), end = ?walked.end,
                 "the log was closed cleanly, but its last segment does not end with a batch; \
                  scanning it"
+            );
+            return Ok(None);
+        }
+        if !is_borne_out {
+            warn!(
+                file = %path.display(), offset = last_indexed, position = from,
+                "the segment's index ends with a batch that is not in it; scanning it"
             );
             return Ok(None);
         }

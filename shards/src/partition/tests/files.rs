@@ -181,6 +181,36 @@ fn a_sealed_segments_index_that_lies_is_noticed_by_the_read_and_rebuilt() {
     });
 }
 
+/// Not even that of the last segment, which a clean stop has left: nothing but batches says where the
+/// log ends.
+#[test]
+fn a_flipped_bit_in_an_index_does_not_move_the_logs_end() {
+    let mut simulation = Simulation::new(21);
+    let world = simulation.world();
+    simulation.run(async {
+        let (appended, hint) = fill(&world).await;
+        let log_end = hint.recovery_point;
+        let entries = world.list_dir(Path::new(DIR)).await.expect("lists");
+        let names = entries.iter().filter_map(|entry| entry.name.to_str());
+        let last = names.filter(|name| name.ends_with(".index")).max();
+        let index = path(last.expect("an index"));
+        let sound = world.read_file(&index, 1 << 20).await.expect("there");
+        assert!(sound.len() >= 8, "the last segment has entries");
+        for bit in 0..64 {
+            let mut flipped = sound.to_vec();
+            let at = sound.len() - 8 + bit / 8;
+            flipped[at] ^= 1 << (bit % 8);
+            world
+                .write_file_atomic(&index, &flipped)
+                .await
+                .expect("written");
+            let rig = open(&world, hint).await;
+            assert_eq!(rig.log_end(), log_end, "bit {bit}");
+            assert_eq!(rig.read_all(0).await, appended, "bit {bit}");
+        }
+    });
+}
+
 #[test]
 fn a_damaged_batch_in_a_trusted_segment_is_refused_and_its_neighbours_are_not() {
     let mut simulation = Simulation::new(16);
