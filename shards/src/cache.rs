@@ -112,9 +112,9 @@ impl ColdBlock {
         self.marks.first().is_some_and(|first| first.0 <= offset) && offset < self.next_offset
     }
 
-    /// The batches a reader gets out of this block, as one slice.
+    /// The batches a reader gets out of this block, in one piece.
     pub(crate) fn select(&self, limits: &ReadLimits) -> Bytes {
-        self.bytes.slice(self.range(limits))
+        slice_or_copy(&self.bytes, self.range(limits))
     }
 
     fn range(&self, limits: &ReadLimits) -> Range<usize> {
@@ -138,6 +138,16 @@ impl ColdBlock {
         }
         let end = at.min(self.bytes.len());
         start.unwrap_or(end).min(end)..end
+    }
+}
+
+/// Part of what was read, as a slice where it is half of it or more. Less is copied: a slice keeps all
+/// that was read in memory, for as long as a slow client takes its answer. So what is given holds at
+/// most twice its bytes.
+pub(crate) fn slice_or_copy(bytes: &Bytes, part: Range<usize>) -> Bytes {
+    match part.len() >= bytes.len() / 2 {
+        true => bytes.slice(part),
+        false => Bytes::copy_from_slice(bytes.get(part).unwrap_or_default()),
     }
 }
 
@@ -225,7 +235,7 @@ impl BatchCache {
             .position(|(id, block)| *id == partition && block.covers(limits.fetch_offset))?;
         let (id, block) = self.cold.remove(at)?;
         let range = block.range(limits);
-        let selected = block.bytes.slice(range.clone());
+        let selected = slice_or_copy(&block.bytes, range.clone());
         if block.goes_on && range.end == block.bytes.len() {
             // Its reader goes straight on: of less use now than any other.
             self.cold.push_front((id, block));

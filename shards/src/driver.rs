@@ -178,6 +178,7 @@ impl<W: World> Driver<W> {
                 driver.done(Done::RingMade(result));
             }),
             Effect::Rest => self.rest(Done::Rested),
+            Effect::RestFromReads => self.rest(Done::RestedFromReads),
             Effect::RestFromChores => self.rest(Done::RestedFromChores),
             Effect::RememberRest => self.rest(Done::RememberRested),
             Effect::WriteRemembered { path, writer, logs } => {

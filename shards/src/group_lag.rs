@@ -3,7 +3,7 @@
 //! Asks the coordinator and then the owners of the partitions, from any shard, like any other
 //! caller. For operators; owns no state.
 
-use chronik_protocol::record::{CheckedBatch, RecordLimits};
+use chronik_protocol::record::{CheckedBatch, SearchProgress, TimestampSearch};
 use chronik_protocol::{ErrorCode, Str};
 
 use crate::groups::{CommittedPartition, CommittedQuery, GroupCommitted, GroupReply, GroupRequest};
@@ -171,7 +171,10 @@ async fn timestamp_at(shard: &ShardHandle, partition: PartitionId, offset: i64) 
     };
     let records = results.into_iter().next()?.records.into_bytes();
     let (batch, _) = CheckedBatch::parse_first(records).ok()?;
-    let mut records = batch.records(&RecordLimits::default()).ok()?;
-    let wanted = records.find_map(|record| record.ok().filter(|record| record.offset >= offset))?;
-    Some(wanted.timestamp).filter(|written_ms| *written_ms >= 0)
+    // Piece by piece: what a batch unfolds to is its producer's to say.
+    let mut search = TimestampSearch::new(&batch, i64::MIN, offset).ok()?;
+    match search.step(usize::MAX).ok()? {
+        SearchProgress::Found { timestamp_ms, .. } => Some(timestamp_ms).filter(|ms| *ms >= 0),
+        _ => None,
+    }
 }

@@ -41,11 +41,38 @@ pub const CHORES_PER_SLICE: usize = 32;
 /// Timers that one slice serves.
 pub const TIMERS_PER_SLICE: usize = 64;
 
-/// Bytes being read from disk for one shard at a time.
+/// Bytes being read from disk for readers of one shard at a time; a single longer batch is read alone.
 pub const DISK_READ_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// What a read counts for at least among them, bytes: each has a file open as well.
+pub const DISK_READ_CHARGE_BYTES_MIN: usize = 256 * 1024;
+
+/// Bytes that the reads which one shard has let to the disk may give together. What is given may hold
+/// twice its bytes in memory.
+pub const READ_GIVEN_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Bytes of batches longer than a block that the reads of one shard hold; one of them at least.
+pub const READ_LONG_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Bytes read from disk for one request: parts behind that give nothing this time.
+pub const READ_DISK_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Parts of reads that one slice plans: less than a microsecond each where the cache has them.
+pub const READ_PARTS_PER_SLICE: usize = 1024;
+
+/// Requests of more parts read no more from disk than they ask for: no cache could keep the rest.
+pub const SPARING_ABOVE_PARTS: usize = 24;
+
+/// Searches of logs by time that one shard has under way.
+pub const LOOKUPS_MAX: usize = 4;
 
 /// Bytes one read may ask for; larger requests are cut to it.
 pub const READ_REQUEST_BYTES_MAX: usize = 56 * 1024 * 1024;
+
+/// Longest batch that is taken from a producer or given to a consumer, bytes: with what stands around
+/// it, it fits into one frame. What a log of Kafka holds beyond that is kept, and named when it is asked
+/// for. Scans, compaction and lookups know no bound but the segment's, which is 2 GiB.
+pub const BATCH_BYTES_MAX: usize = i32::MAX as usize - 128 * 1024 * 1024;
 
 /// Reads of one shard that may wait for disk bytes; more are refused.
 pub const DISK_READ_QUEUE_LEN_MAX: usize = 16 * 1024;
@@ -101,7 +128,9 @@ pub const CONFIRMED_PER_SLICE: usize = 128;
 /// Bytes of a checkpoint file or of another small file of the data directory that is read.
 pub const SMALL_FILE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-const _: () = assert!(READ_REQUEST_BYTES_MAX <= DISK_READ_BYTES_MAX);
+const _: () = assert!(BATCH_BYTES_MAX + READ_REQUEST_BYTES_MAX < i32::MAX as usize);
+const _: () = assert!(READ_REQUEST_BYTES_MAX <= READ_GIVEN_BYTES_MAX);
+const _: () = assert!(DISK_READ_BYTES_MAX < READ_DISK_BYTES_MAX);
 const _: () = assert!(METADATA_BATCH_BYTES_TARGET < METADATA_BATCH_BYTES_MAX);
 const _: () = assert!(METADATA_BATCH_BYTES_MAX < METADATA_SEGMENT_BYTES as usize);
 const _: () = assert!(METADATA_SNAPSHOT_AFTER_BYTES < METADATA_SEGMENT_BYTES as u64);

@@ -19,6 +19,8 @@ pub struct Counters {
     pub bytes_read: u64,
     /// Parts of reads that went to the disk.
     pub disk_reads: u64,
+    /// The most bytes that were being read from disk at a time.
+    pub disk_reading_bytes_peak: u64,
     /// Requests parked for data.
     pub parked: u64,
     /// Of those, ended by their deadline.

@@ -13,8 +13,10 @@ mod chores;
 mod cleaner;
 mod clock;
 mod control;
+mod disk_reads;
 mod groups;
 mod jobs;
+mod lookups;
 mod reads;
 mod remembering;
 mod stop;
@@ -58,8 +60,9 @@ use chores::Chores;
 use cleaner::Cleaner;
 use clock::ClockWatch;
 use control::Control;
+use disk_reads::{DiskReads, PendingRead};
 use groups::Groups;
-use reads::{PendingOffsets, PendingRead, UnwrittenQueries};
+use lookups::{Lookups, PendingOffsets, UnwrittenQueries};
 use remembering::Remembering;
 use stop::Stopping;
 use timers::{Timer, TimerKey, Timers};
@@ -103,6 +106,8 @@ pub(crate) enum Effect<W: World, R> {
     ReadAhead(ReadJob<W>),
     /// Lets other tasks of the shard run, then comes back.
     Rest,
+    /// As `Rest`, for reads from disk.
+    RestFromReads,
     /// As `Rest`, for work on old segments.
     RestFromChores,
     /// As `Rest`, for the checkpoint of the logs.
@@ -156,6 +161,7 @@ pub(crate) enum Done<W: World> {
     CheckpointsWritten(Vec<Uuid>),
     RingMade(std::io::Result<Ring<W::Mapping>>),
     Rested,
+    RestedFromReads,
     RestedFromChores,
     RememberRested,
     RememberedWritten(std::io::Result<()>),
@@ -193,12 +199,12 @@ pub(crate) struct Shard<W: World, R> {
     appends: Slab<PendingAppend<R>>,
     /// Bytes of the appends that are undecided.
     undecided_bytes: usize,
-    reads: Slab<PendingRead<R>>,
-    /// Reads that wait until fewer bytes are being read from disk.
-    read_queue: VecDeque<(crate::request::ReadRequest, R)>,
-    disk_read_bytes: usize,
+    /// `None` while its next parts are being planned.
+    reads: Slab<Option<Box<PendingRead<R>>>>,
+    disk: DiskReads<W, R>,
     aheads: Aheads,
     offset_queries: Slab<PendingOffsets<R>>,
+    lookups: Lookups,
     /// Searches that wait until what they may find is written.
     unwritten_queries: Vec<UnwrittenQueries<R>>,
     purgatory: Purgatory<R>,
@@ -267,10 +273,10 @@ impl<W: World, R> Shard<W, R> {
             appends: Slab::new(),
             undecided_bytes: 0,
             reads: Slab::new(),
-            read_queue: VecDeque::new(),
-            disk_read_bytes: 0,
+            disk: DiskReads::default(),
             aheads: Aheads::default(),
             offset_queries: Slab::new(),
+            lookups: Lookups::default(),
             unwritten_queries: Vec::new(),
             purgatory: Purgatory::default(),
             woken: VecDeque::new(),
@@ -413,6 +419,7 @@ impl<W: World, R> Shard<W, R> {
             Done::CheckpointsWritten(refused) => self.checkpoints_written(refused),
             Done::RingMade(result) => self.ring_made(result),
             Done::Rested => self.rested(),
+            Done::RestedFromReads => self.rested_from_reads(),
             Done::RestedFromChores => self.rested_from_chores(),
             Done::RememberRested => self.remember_some(),
             Done::RememberedWritten(result) => self.remembered_written(result),

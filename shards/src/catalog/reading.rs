@@ -147,7 +147,8 @@ async fn read_segment<W: World>(
     let mut scan = LogScan::new(world, &file, base_offset, (0, len), base_offset);
     let end = loop {
         match scan.step().await? {
-            ScanStep::Batch { bytes, .. } => {
+            ScanStep::Batch { .. } => {
+                let bytes = scan.batch_bytes().await?;
                 let (batch, _) = CheckedBatch::parse_first(bytes).map_err(FramingError::from)?;
                 if batch.header.next_offset() > reading.snapshot_end {
                     reading.batch(&batch)?;

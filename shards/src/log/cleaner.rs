@@ -317,7 +317,8 @@ impl<'a, W: World> Walk<'a, W> {
 
     async fn next(&mut self, pace: &mut Pace<W>) -> Result<Option<CheckedBatch>, CleanError> {
         match self.scan.step().await? {
-            ScanStep::Batch { header, bytes, .. } => {
+            ScanStep::Batch { header, .. } => {
+                let bytes = self.scan.batch_bytes().await?;
                 self.read_bytes += bytes.len() as u64;
                 if self.read_bytes >= 256 << 10 {
                     let read = usize::try_from(std::mem::take(&mut self.read_bytes));

@@ -389,16 +389,20 @@ impl<W: World> Recovery<'_, W> {
                 None => self.scan_one(segment).await?,
             };
             self.tell_torn(segment, &walked);
-            let next_base = segments.get(at + 1).map(|next| next.base_offset);
+            let behind = segments.get(at + 1..).unwrap_or_default();
+            let next_base = behind.first().map(|next| next.base_offset);
             let follows = next_base == Some(walked.next_offset);
             let whole = match &walked.end {
-                // Only compaction leaves gaps; elsewhere the segment's last batches are missing.
-                ScanEnd::Exact => follows || self.config.cleanup_policy.compact,
+                // Compaction leaves gaps, and the topic may have been compacted once: valid batches
+                // to the last byte are whole, whatever its settings are by now (`LogLoader#recoverLog`).
+                ScanEnd::Exact => follows || self.is_gap(walked.next_offset, behind),
                 ScanEnd::Zeros => follows,
                 ScanEnd::Torn(_) => false,
             };
+            if whole && !follows {
+                self.tell_gap(&walked, next_base);
+            }
             let whole = whole || self.misses_records(&walked, next_base);
-
             match next_base {
                 Some(next_base) if whole => {
                     let base = segment.base_offset;
@@ -406,8 +410,7 @@ impl<W: World> Recovery<'_, W> {
                 }
                 _ => {
                     last = Some((segment.base_offset, walked));
-                    self.drop_behind(segments.get(at + 1..).unwrap_or_default())
-                        .await?;
+                    self.drop_behind(behind).await?;
                     break;
                 }
             }

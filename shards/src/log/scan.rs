@@ -1,8 +1,10 @@
 //! Walks the batches of a segment file from disk, checking every one.
 //!
 //! Runs on the shard that owns the partition, in slices: after every [`SLICE_BYTES`] it lets other
-//! tasks run. Reads bounded chunks; a length field alone never makes it allocate. Never repairs:
-//! it says where valid batches end and why.
+//! tasks run. Reads bounded chunks; a length field alone never makes it allocate: a batch longer
+//! than [`HELD_BYTES_MAX`] is checked piece by piece, and held only by who asks for its bytes. No
+//! batch is too long for it: whoever wrote it, it is judged by what it is. Never repairs: it says
+//! where valid batches end and why.
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -10,7 +12,7 @@ use std::ops::RangeInclusive;
 use bytes::Bytes;
 use chronik_io::{File, World};
 use chronik_protocol::record::{
-    BATCH_HEADER_BYTES, BatchError, BatchHeader, LOG_OVERHEAD_BYTES, Scan, scan,
+    BATCH_HEADER_BYTES, BatchCheck, BatchError, BatchHeader, LOG_OVERHEAD_BYTES, Scan, scan,
 };
 
 /// Bytes read at once.
@@ -19,9 +21,8 @@ const CHUNK_BYTES: usize = 512 << 10;
 const FIRST_CHUNK_BYTES: usize = 16 << 10;
 /// Bytes checked before other tasks get their turn: about 50 µs of CRC.
 const SLICE_BYTES: u64 = 256 << 10;
-/// Longest batch that is believed without regard to the topic's settings, which may have been
-/// lowered since: what a request can carry by default (`socket.request.max.bytes`).
-pub(crate) const BATCH_BYTES_MAX: usize = 100 << 20;
+/// Longest batch that is read as a whole to be checked, bytes.
+pub(crate) const HELD_BYTES_MAX: usize = 4 << 20;
 
 /// Why a walk ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,14 +38,12 @@ pub(crate) enum ScanEnd {
 /// One step of a walk.
 #[derive(Clone, Debug)]
 pub(crate) enum ScanStep {
-    /// A valid batch, its bytes, and where it begins in the file.
+    /// A valid batch, and where it begins in the file; [`LogScan::batch_bytes`] has its bytes.
     Batch {
         /// Its header.
         header: BatchHeader,
         /// Position of its first byte.
         position: u64,
-        /// The whole batch, a slice of the chunk that was read.
-        bytes: Bytes,
     },
     /// No more valid batches.
     End(ScanEnd),
@@ -63,6 +62,8 @@ pub(crate) struct LogScan<'a, W: World> {
     slice_left: u64,
     next_offset: i64,
     max_offset: i64,
+    /// The batch given last: where it begins, its length, and its bytes if they were held.
+    last: (u64, usize, Bytes),
 }
 
 impl<'a, W: World> LogScan<'a, W> {
@@ -85,6 +86,7 @@ impl<'a, W: World> LogScan<'a, W> {
             slice_left: SLICE_BYTES,
             next_offset,
             max_offset: base_offset.saturating_add(i64::from(i32::MAX)),
+            last: (0, 0, Bytes::new()),
         }
     }
 
@@ -98,6 +100,7 @@ impl<'a, W: World> LogScan<'a, W> {
         LogScan {
             position,
             chunk: Bytes::new(),
+            last: (0, 0, Bytes::new()),
             ..*self
         }
     }
@@ -131,8 +134,8 @@ impl<'a, W: World> LogScan<'a, W> {
             if wanted as u64 > left {
                 return self.cut_short(wanted, left).await;
             }
-            if wanted > BATCH_BYTES_MAX {
-                return Ok(torn(format!("a batch of {wanted} bytes is not credible")));
+            if wanted > HELD_BYTES_MAX {
+                return self.step_over_long().await;
             }
             let missing = self.chunk.len() < wanted;
             assert!(
@@ -142,6 +145,20 @@ impl<'a, W: World> LogScan<'a, W> {
             );
             self.read(wanted).await?;
         }
+    }
+
+    /// The bytes of the batch that the last step gave; empty before the first. One longer than
+    /// [`HELD_BYTES_MAX`] is read once more.
+    pub(crate) async fn batch_bytes(&mut self) -> io::Result<Bytes> {
+        let (position, size, bytes) = &self.last;
+        if bytes.len() == *size {
+            return Ok(bytes.clone());
+        }
+        let bytes = self.file.read_at(*position, *size).await?;
+        if bytes.len() < *size {
+            return Err(self.came_short(bytes.len(), *size));
+        }
+        Ok(bytes)
     }
 
     /// After a tear: goes on at the next valid batch behind it, if there is one. Gives where it begins
@@ -231,16 +248,65 @@ impl<'a, W: World> LogScan<'a, W> {
         let left = self.end.saturating_sub(position);
         let mut wanted = BATCH_HEADER_BYTES;
         loop {
-            if wanted as u64 > left || wanted > BATCH_BYTES_MAX {
+            if wanted as u64 > left {
                 return Ok(None);
             }
-            let bytes = self.file.read_at(position, wanted).await?;
+            let bytes = self
+                .file
+                .read_at(position, wanted.min(HELD_BYTES_MAX))
+                .await?;
             match scan(&bytes) {
                 Scan::Complete(header) => return Ok(Some(header)),
+                Scan::NeedMore(_) if wanted > HELD_BYTES_MAX => {
+                    let Ok(header) = BatchHeader::peek(&bytes) else {
+                        return Ok(None);
+                    };
+                    let fault = self.fault_of_long(position, &header).await?;
+                    return Ok(fault.is_none().then_some(header));
+                }
                 Scan::NeedMore(more) if more > wanted => wanted = more,
                 _ => return Ok(None),
             }
         }
+    }
+
+    /// What is wrong with a long batch that ends in the file; reads and drops it piece by piece.
+    pub(crate) async fn fault_of_long(
+        &self,
+        position: u64,
+        header: &BatchHeader,
+    ) -> io::Result<Option<BatchError>> {
+        let size = header.size_bytes();
+        let mut check = BatchCheck::new(*header);
+        let mut seen = 0;
+        while seen < size {
+            let length = (size - seen).min(CHUNK_BYTES);
+            let piece = self.file.read_at(position + seen as u64, length).await?;
+            if piece.len() < length {
+                return Err(self.came_short(piece.len(), length));
+            }
+            check.push(&piece);
+            seen += length;
+            self.world.pause().await;
+        }
+        Ok(check.finish().err())
+    }
+
+    /// Steps over a batch that is too long to be held and ends in the file.
+    async fn step_over_long(&mut self) -> io::Result<ScanStep> {
+        let header = match BatchHeader::peek(&self.chunk) {
+            Ok(header) => header,
+            Err(error) => return Ok(torn(error.to_string())),
+        };
+        if let Some(fault) = self.fault_of_long(self.position, &header).await? {
+            return Ok(torn(fault.to_string()));
+        }
+        self.accept(header).await
+    }
+
+    fn came_short(&self, found: usize, wanted: usize) -> io::Error {
+        let what = format!("{found} bytes at {} instead of {wanted}", self.position);
+        io::Error::new(io::ErrorKind::UnexpectedEof, what)
     }
 
     async fn read(&mut self, wanted: usize) -> io::Result<()> {
@@ -250,15 +316,10 @@ impl<'a, W: World> LogScan<'a, W> {
             .min(wanted.max(self.chunk_bytes));
         self.chunk_bytes = (self.chunk_bytes * 4).min(CHUNK_BYTES);
         self.chunk = self.file.read_at(self.position, length).await?;
-        if self.chunk.len() < wanted {
-            let what = format!(
-                "{} bytes at {} instead of {wanted}",
-                self.chunk.len(),
-                self.position
-            );
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
+        match self.chunk.len() < wanted {
+            true => Err(self.came_short(self.chunk.len(), wanted)),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     /// The file ends before the batch does. Fewer than 17 bytes of zeros count as zeros.
@@ -298,7 +359,12 @@ impl<'a, W: World> LogScan<'a, W> {
         if position + size as u64 > i32::MAX as u64 {
             return Ok(torn("the segment is longer than 2 GiB".to_owned()));
         }
-        let bytes = self.chunk.split_to(size);
+        let held = self.chunk.len() >= size;
+        let bytes = match held {
+            true => self.chunk.split_to(size),
+            false => std::mem::take(&mut self.chunk).slice(..0),
+        };
+        self.last = (position, size, bytes);
         self.position += size as u64;
         self.next_offset = header.next_offset();
         match self.slice_left.checked_sub(size as u64) {
@@ -308,11 +374,7 @@ impl<'a, W: World> LogScan<'a, W> {
                 self.world.pause().await;
             }
         }
-        Ok(ScanStep::Batch {
-            header,
-            position,
-            bytes,
-        })
+        Ok(ScanStep::Batch { header, position })
     }
 }
 

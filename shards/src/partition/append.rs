@@ -15,6 +15,7 @@ use chronik_protocol::{ErrorCode, Str};
 use super::producer_state::{ProducedBatch, Verdict};
 use super::{AppendOutcome, Now, Parked, Partition, PartitionEvent, Shared};
 use crate::catalog::TimestampKind;
+use crate::limits::BATCH_BYTES_MAX;
 use crate::log::segment::BatchFacts;
 use crate::request::{Acks, AppendPart, AppendResult};
 
@@ -118,8 +119,10 @@ impl<W: World> Partition<W> {
         if let Some(error) = &self.failure {
             return Some(self.storage_error(error));
         }
-        let (size, limit) = (batch.bytes.len(), self.config.segment_bytes);
-        if u64::try_from(size).is_ok_and(|size| size <= u64::from(limit)) {
+        let limit = usize::try_from(self.config.segment_bytes).unwrap_or(usize::MAX);
+        // What is taken can be given: this is the only door to a log.
+        let (size, limit) = (batch.bytes.len(), limit.min(BATCH_BYTES_MAX));
+        if size <= limit {
             return None;
         }
         let why = format!(

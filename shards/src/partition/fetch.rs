@@ -7,6 +7,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use chronik_io::World;
 use chronik_protocol::{ErrorCode, Records};
 use tracing::error;
@@ -92,6 +93,7 @@ impl<W: World> Partition<W> {
             config: Arc::clone(&self.config),
             layout: self.layout,
             sources: self.sources(cache, limits.fetch_offset),
+            read_bytes: ReadJob::<W>::read_bytes(&limits),
             limits,
             isolation,
         }
@@ -104,18 +106,47 @@ impl<W: World> Partition<W> {
         if done.layout != self.layout && done.limits.fetch_offset >= self.log_start {
             return ReadPlan::Disk(self.read_job(cache, done.limits, done.isolation));
         }
-        ReadPlan::Ready(self.take_read(cache, done))
+        let (segment, position, bytes) = match done.block {
+            Err(ReadFailure::TooLong {
+                segment,
+                position,
+                bytes,
+            }) if done.limits.fetch_offset >= self.log_start => (segment, position, bytes),
+            _ => return ReadPlan::Ready(self.take_read(cache, done)),
+        };
+        let mut job = self.read_job(cache, done.limits, done.isolation);
+        job.read_bytes = bytes;
+        job.sources.retain(|source| source.base_offset >= segment);
+        if let Some(first) = job.sources.first_mut()
+            && first.base_offset == segment
+        {
+            first.start = Start::At(position);
+        }
+        self.take_tools(cache, done.opened, done.index);
+        ReadPlan::Disk(job)
     }
 
-    fn take_read(&mut self, cache: &mut BatchCache, done: ReadDone<W>) -> ReadResult {
-        for (base, file) in done.opened {
+    /// Keeps what a read has opened and loaded, for the next.
+    fn take_tools(
+        &mut self,
+        cache: &mut BatchCache,
+        opened: Vec<(i64, Rc<W::File>)>,
+        index: Option<(i64, Bytes)>,
+    ) {
+        for (base, file) in opened {
             if let Some(segment) = self.sealed.iter_mut().find(|s| s.base_offset == base) {
                 segment.file.get_or_insert(file);
             }
         }
         self.close_surplus_files();
-        if let Some((base, bytes)) = done.index {
+        if let Some((base, bytes)) = index {
             cache.push_index(self.id, base, bytes);
+        }
+    }
+
+    fn take_read(&mut self, cache: &mut BatchCache, done: ReadDone<W>) -> ReadResult {
+        if done.layout == self.layout {
+            self.take_tools(cache, done.opened, done.index);
         }
         if done.limits.fetch_offset < self.log_start {
             // Deleted while it was being read.
@@ -146,6 +177,8 @@ impl<W: World> Partition<W> {
                 error!(partition = self.name(), %source, "read failed");
                 self.read_error(ErrorCode::KafkaStorageError)
             }
+            // The log's start has passed it meanwhile, which was told above.
+            Err(ReadFailure::TooLong { .. }) => self.read_error(ErrorCode::OffsetOutOfRange),
         }
     }
 

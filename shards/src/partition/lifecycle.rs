@@ -89,6 +89,7 @@ impl<W: World> Partition<W> {
             partition.raise_log_start(log_start);
         }
         partition.judge_cleaned_offset();
+        partition.begin_epoch();
         (report.log_start, report.log_end) = (partition.log_start, partition.log_end());
         Ok((partition, report))
     }

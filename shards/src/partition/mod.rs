@@ -325,6 +325,14 @@ impl<W: World> Partition<W> {
     /// This broker leads in a newer epoch now; older ones are ignored.
     pub fn set_leader_epoch(&mut self, epoch: i32) {
         self.leader_epoch = self.leader_epoch.max(epoch);
+        self.begin_epoch();
+    }
+
+    /// The leader's epoch is known from the moment it leads, at the log's end, also without a record;
+    /// those without one vanish (`Partition#makeLeader`). Their file need not say so: the next leader's
+    /// begins at the same place.
+    fn begin_epoch(&mut self) {
+        self.epochs.assign(self.leader_epoch, self.log_end());
     }
 
     /// Forgets producers silent for `expiration_ms` (`producer.id.expiration.ms`). Returns how many.
@@ -370,6 +378,11 @@ impl<W: World> Partition<W> {
                 Durability::Disk => self.durable_offset(),
                 Durability::Process => self.written_offset(),
             }
+    }
+
+    /// As [`Partition::holds`]; durably where a checkpoint was told so, whatever is promised since.
+    pub(crate) fn holds_as_told(&self, (offset, durably): (i64, bool)) -> bool {
+        self.holds(offset) && (!durably || offset <= self.durable_offset())
     }
 
     /// `<topic>-<index>`, as messages name it.

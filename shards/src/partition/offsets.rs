@@ -23,13 +23,9 @@ impl<W: World> Partition<W> {
         if let Err(code) = self.check_epoch(query.current_leader_epoch) {
             return answer(code, UNDEFINED_EPOCH, UNDEFINED_OFFSET);
         }
-        // The epoch of a leader that has appended nothing yet ends where the log does.
-        if query.leader_epoch == self.leader_epoch {
-            return answer(ErrorCode::None, query.leader_epoch, self.log_end());
-        }
-        let mut epochs = self.epochs.clone();
-        epochs.assign(self.leader_epoch, self.log_end());
-        let (epoch, end) = epochs.end_offset_for(query.leader_epoch, self.log_end());
+        let (epoch, end) = self
+            .epochs
+            .end_offset_for(query.leader_epoch, self.log_end());
         answer(ErrorCode::None, epoch, end)
     }
 

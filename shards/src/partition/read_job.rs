@@ -1,8 +1,9 @@
 //! Reading from disk on behalf of a fetch: find the segment's position, read, check, answer.
 //!
 //! Runs on the partition's shard without borrowing the partition: a job owns all it needs. Every
-//! batch is checked (length, CRC, offsets) before it leaves. Changes nothing but an index file
-//! that turns out to be missing or wrong.
+//! batch is checked (length, CRC, offsets) before it leaves. Never holds more than it was charged for:
+//! for a longer batch it says how much it needs. Changes nothing but an index file that turns out to
+//! be missing or wrong.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -14,19 +15,22 @@ use chronik_io::{File, OpenMode, World};
 use chronik_protocol::record::{BatchHeader, Scan, scan};
 use tracing::error;
 
-use crate::cache::{ColdBlock, ReadLimits};
+use crate::cache::{ColdBlock, ReadLimits, slice_or_copy};
 use crate::catalog::TopicConfig;
+use crate::limits::BATCH_BYTES_MAX;
 use crate::log::checkpoint::read_if_present;
 use crate::log::directory::{FileKind, segment_path};
 use crate::log::index::OffsetIndexView;
 use crate::log::recovery::{SIDE_FILE_BYTES_MAX, rebuild_indexes};
-use crate::log::scan::{BATCH_BYTES_MAX, LogScan};
+use crate::log::scan::{HELD_BYTES_MAX, LogScan};
 use crate::request::{Isolation, PartitionId};
 
 /// Bytes read at once even if less was asked for: the next fetch finds the rest in the cache.
 const READ_AHEAD_BYTES: usize = 1 << 20;
 /// Bytes read at once even if more was asked for; a single longer batch is read whole.
-const READ_BYTES_MAX: usize = 4 << 20;
+const READ_BYTES_MAX: usize = HELD_BYTES_MAX;
+/// Bytes read at once by a job that is one of many, if no more was asked for.
+const SPARING_BYTES: usize = 64 << 10;
 /// Bytes that are checked on the shard; more would keep its other tasks waiting.
 const CHECKED_HERE_BYTES_MAX: usize = 128 << 10;
 
@@ -61,6 +65,8 @@ pub struct ReadJob<W: World> {
     pub(super) sources: Vec<Source<W>>,
     pub(super) limits: ReadLimits,
     pub(super) isolation: Isolation,
+    /// Bytes it reads, and holds, at once.
+    pub(super) read_bytes: usize,
 }
 
 /// What a [`ReadJob`] found.
@@ -70,6 +76,7 @@ pub struct ReadDone<W: World> {
     pub(super) layout: u64,
     pub(super) limits: ReadLimits,
     pub(super) isolation: Isolation,
+    pub(super) read_bytes: usize,
     pub(super) opened: Vec<(i64, Rc<W::File>)>,
     pub(super) index: Option<(i64, Bytes)>,
     pub(super) block: Result<Option<ColdBlock>, ReadFailure>,
@@ -78,6 +85,12 @@ pub struct ReadDone<W: World> {
 /// Why a read failed.
 #[derive(Debug)]
 pub(super) enum ReadFailure {
+    /// The batch that is wanted is longer than what the job may hold.
+    TooLong {
+        segment: i64,
+        position: u64,
+        bytes: usize,
+    },
     Io(std::io::Error),
     Corrupt {
         segment: i64,
@@ -91,6 +104,11 @@ impl<W: World> ReadDone<W> {
     pub fn partition(&self) -> PartitionId {
         self.partition
     }
+
+    /// As of its job.
+    pub fn bytes_max(&self) -> usize {
+        self.read_bytes
+    }
 }
 
 impl<W: World> ReadJob<W> {
@@ -99,15 +117,22 @@ impl<W: World> ReadJob<W> {
         self.partition
     }
 
-    /// Memory the read may take, bytes; a single longer batch may exceed it.
+    /// Memory the read takes at most, bytes.
     pub fn bytes_max(&self) -> usize {
-        self.chunk_bytes()
+        self.read_bytes
     }
 
-    fn chunk_bytes(&self) -> usize {
-        self.limits
-            .max_bytes
-            .clamp(READ_AHEAD_BYTES, READ_BYTES_MAX)
+    /// What is read at once for a reader with these limits.
+    pub(super) fn read_bytes(limits: &ReadLimits) -> usize {
+        limits.max_bytes.clamp(READ_AHEAD_BYTES, READ_BYTES_MAX)
+    }
+
+    /// The same read without what is read besides what was asked for: one of so many that no cache
+    /// could keep it for the next.
+    pub(crate) fn sparing(mut self) -> Self {
+        let enough = self.limits.max_bytes.saturating_mul(2).max(SPARING_BYTES);
+        self.read_bytes = self.read_bytes.min(enough);
+        self
     }
 
     /// Performs it, on the partition's shard.
@@ -126,6 +151,7 @@ impl<W: World> ReadJob<W> {
             layout,
             limits,
             isolation,
+            read_bytes,
             ..
         } = self;
         ReadDone {
@@ -133,6 +159,7 @@ impl<W: World> ReadJob<W> {
             layout,
             limits,
             isolation,
+            read_bytes,
             opened,
             index,
             block,
@@ -213,13 +240,13 @@ impl<W: World> ReadJob<W> {
         from_index: bool,
     ) -> Result<Option<ColdBlock>, ReadFailure> {
         let mut position = start;
-        let mut wanted = self.chunk_bytes();
         loop {
             let left = source.end_bytes.saturating_sub(position);
             if left == 0 {
                 return Ok(None);
             }
-            let length = usize::try_from(left).unwrap_or(usize::MAX).min(wanted);
+            let length = usize::try_from(left).unwrap_or(usize::MAX);
+            let length = length.min(self.read_bytes);
             let chunk = file
                 .read_at(position, length)
                 .await
@@ -228,8 +255,8 @@ impl<W: World> ReadJob<W> {
                 let why = "an index points behind the offset asked for".to_owned();
                 return Err(corrupt(source, start, why));
             }
-            let (found, end) = self.check(source, chunk.clone()).await?;
-            if let Some(block) = found.into_block(position, &chunk) {
+            let (found, end) = self.check(source, (position, chunk.clone())).await?;
+            if let Some(block) = found {
                 return Ok(Some(block));
             }
             if chunk.len() < length {
@@ -237,14 +264,21 @@ impl<W: World> ReadJob<W> {
                 return Err(corrupt(source, position + chunk.len() as u64, why));
             }
             match end {
-                WalkEnd::NeedMore { at, bytes } if bytes > BATCH_BYTES_MAX => {
-                    let why = format!("a batch of {bytes} bytes is longer than any");
-                    position = self.pass(file, source, position + at as u64, why).await?;
+                WalkEnd::NeedMore { at, bytes }
+                    if bytes > self.read_bytes && bytes as u64 <= left - at as u64 =>
+                {
+                    let chunk = chunk.slice(at..);
+                    match self
+                        .long(file, source, (position + at as u64, &chunk))
+                        .await?
+                    {
+                        Long::EndsAt(end) => position = end,
+                        Long::NotGiven => return Ok(Some(ColdBlock::builder(source.base_offset))),
+                    }
                 }
                 // Everything in the chunk lies before the wanted offset.
                 WalkEnd::NeedMore { at, bytes } if bytes as u64 <= left - at as u64 => {
                     position += at as u64;
-                    wanted = self.chunk_bytes().max(bytes);
                 }
                 WalkEnd::NeedMore { at, .. } if at as u64 == left => return Ok(None),
                 WalkEnd::NeedMore { at, bytes } => {
@@ -261,6 +295,49 @@ impl<W: World> ReadJob<W> {
         }
     }
 
+    /// Looks at a batch longer than what is held, of which `front` was read: only if it is the wanted
+    /// one and may be given, it has to be held.
+    async fn long(
+        &self,
+        file: &W::File,
+        source: &Source<W>,
+        (position, front): (u64, &[u8]),
+    ) -> Result<Long, ReadFailure> {
+        let segment = source.base_offset;
+        let header = match BatchHeader::peek(front) {
+            Ok(header) => header,
+            Err(fault) => return Err(corrupt(source, position, fault.to_string())),
+        };
+        let bytes = header.size_bytes();
+        let mut fault = None;
+        if bytes > HELD_BYTES_MAX {
+            // So long on the word of a length field alone? All of it is checked first.
+            let range = (position, source.end_bytes);
+            let scan = LogScan::new(&self.world, file, segment, range, segment);
+            let checked = scan.fault_of_long(position, &header).await;
+            fault = checked.map_err(ReadFailure::Io)?;
+        }
+        if let Some(fault) = fault {
+            let end = self.pass(file, source, position, fault.to_string()).await?;
+            return Ok(Long::EndsAt(end));
+        }
+        if header.next_offset() <= self.limits.fetch_offset {
+            return Ok(Long::EndsAt(position + bytes as u64));
+        }
+        if !self.limits.admits(header.next_offset(), bytes, 0) {
+            return Ok(Long::NotGiven);
+        }
+        if bytes > BATCH_BYTES_MAX {
+            let why = format!("a batch of {bytes} bytes fits into no answer");
+            return Err(corrupt(source, position, why));
+        }
+        Err(ReadFailure::TooLong {
+            segment,
+            position,
+            bytes,
+        })
+    }
+
     /// An index entry is that of a batch which ends at or before the offset asked for; one of another
     /// segment's index may not be.
     fn is_too_far(&self, chunk: &Bytes) -> bool {
@@ -271,8 +348,8 @@ impl<W: World> ReadJob<W> {
     async fn check(
         &self,
         source: &Source<W>,
-        chunk: Bytes,
-    ) -> Result<(Walk, WalkEnd), ReadFailure> {
+        (position, chunk): (u64, Bytes),
+    ) -> Result<(Option<ColdBlock>, WalkEnd), ReadFailure> {
         let (offsets, wanted) = (
             source.base_offset..source.next_offset,
             self.limits.fetch_offset,
@@ -281,7 +358,7 @@ impl<W: World> ReadJob<W> {
         let walk = move || {
             let mut walk = Walk::new(offsets);
             let end = walk.over(&chunk, wanted);
-            (walk, end)
+            (walk.into_block(position, &chunk), end)
         };
         if is_small {
             return Ok(walk());
@@ -317,6 +394,14 @@ fn corrupt<W: World>(source: &Source<W>, position: u64, why: String) -> ReadFail
         position,
         why,
     }
+}
+
+/// What becomes of a batch that is longer than what is held.
+enum Long {
+    /// It lies before the wanted offset, or is damaged: what is wanted may follow here.
+    EndsAt(u64),
+    /// It is wanted and more than the reader takes.
+    NotGiven,
 }
 
 /// Batches found in a chunk.
@@ -402,7 +487,7 @@ impl Walk {
         let start = self.start?;
         let mut block = self.block;
         block.position = position + start as u64;
-        block.bytes = chunk.slice(start..self.end);
+        block.bytes = slice_or_copy(chunk, start..self.end);
         Some(block)
     }
 }

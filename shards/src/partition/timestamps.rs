@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use chronik_io::{File, OpenMode, World};
 use chronik_protocol::ErrorCode;
-use chronik_protocol::record::{CheckedBatch, RecordLimits};
+use chronik_protocol::record::{
+    BatchError, CheckedBatch, Compression, STEP_BYTES, SearchProgress, TimestampSearch,
+};
 use tracing::error;
 
 use super::{Closing, Partition};
@@ -24,8 +26,10 @@ use crate::log::scan::{LogScan, ScanStep};
 use crate::log::segment::ActiveSegment;
 use crate::request::{Isolation, OffsetAnswer, OffsetQuery, OffsetTarget, PartitionId};
 
-/// Bytes one batch may decompress to while its records' timestamps are looked at.
-const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
+/// Compressed bytes of a batch of which a first step is made on the shard.
+const COMPRESSED_BYTES_HERE_MAX: usize = 4 << 10;
+/// Bytes of records, decompressed, that one step beside the shard looks at: others want the thread.
+const STEP_BYTES_BESIDE: usize = 1 << 20;
 
 /// How a query is answered.
 pub enum OffsetPlan<W: World> {
@@ -39,6 +43,17 @@ pub enum OffsetPlan<W: World> {
 enum Search {
     First(i64),
     Max,
+}
+
+impl Search {
+    /// Records below are not found. The greatest timestamp is that of what the segments hold, deleted
+    /// records included (`UnifiedLog#fetchOffsetByTimestamp`).
+    fn offset_min(self, log_start: i64) -> i64 {
+        match self {
+            Self::First(_) => log_start,
+            Self::Max => 0,
+        }
+    }
 }
 
 /// A segment that may hold the answer.
@@ -105,11 +120,8 @@ impl<W: World> Partition<W> {
         };
         let search = match query.target {
             OffsetTarget::Earliest | OffsetTarget::EarliestLocal => {
-                // A leader's epoch begins where the log ended, even before its first append.
-                let leads = (self.log_start == self.log_end()).then_some(self.leader_epoch);
-                let epoch = self.epochs.epoch_of(self.log_start).or(leads);
-                let epoch = epoch.unwrap_or(UNDEFINED_EPOCH);
-                return at(self.log_start, epoch);
+                let epoch = self.epochs.epoch_of(self.log_start);
+                return at(self.log_start, epoch.unwrap_or(UNDEFINED_EPOCH));
             }
             OffsetTarget::Latest => return at(end_offset, self.leader_epoch),
             // There is no tiered storage.
@@ -187,7 +199,10 @@ impl<W: World> Partition<W> {
             }
         }
         match done.found {
-            Ok(Some(found)) if found.offset < done.end_offset && found.offset >= self.log_start => {
+            Ok(Some(found))
+                if found.offset < done.end_offset
+                    && found.offset >= done.search.offset_min(self.log_start) =>
+            {
                 OffsetAnswer {
                     error: ErrorCode::None,
                     timestamp_ms: found.timestamp_ms,
@@ -359,42 +374,68 @@ impl<W: World> OffsetJob<W> {
             }
         };
         let end = candidate.end_bytes.min(file.len());
+        let offset_min = self.search.offset_min(self.log_start);
         let mut scan = LogScan::new(&self.world, &*file, base, (position, end), base);
         loop {
             let step = scan.step().await.map_err(LogError::io("reading", &path))?;
-            let ScanStep::Batch { header, bytes, .. } = step else {
+            let ScanStep::Batch { header, .. } = step else {
                 return Ok(None);
             };
-            if header.max_timestamp < wanted || header.last_offset() < self.log_start {
+            if header.max_timestamp < wanted || header.last_offset() < offset_min {
                 continue;
             }
+            let bytes = scan.batch_bytes().await;
+            let bytes = bytes.map_err(LogError::io("reading", &path))?;
             let batch = CheckedBatch { header, bytes };
-            if let Some(found) = self.search_batch(&batch, wanted) {
-                return Ok(Some(found));
-            }
+            let searched = self.search_batch(&batch, wanted).await;
+            let found = match searched.map_err(LogError::io("searching", &path))? {
+                Ok(SearchProgress::Found {
+                    timestamp_ms,
+                    offset,
+                }) => Found {
+                    timestamp_ms,
+                    offset,
+                    leader_epoch: header.partition_leader_epoch,
+                },
+                Ok(_) => continue,
+                Err(failure) => {
+                    // A batch nobody can decode has no record to be found.
+                    let base = header.base_offset;
+                    error!(dir = %self.dir.display(), base, %failure, "undecodable batch");
+                    continue;
+                }
+            };
+            return Ok(Some(found));
         }
     }
 
-    fn search_batch(&self, batch: &CheckedBatch, wanted: i64) -> Option<Found> {
-        let limits = RecordLimits {
-            decompressed_bytes_max: DECOMPRESSED_BYTES_MAX,
-            ..RecordLimits::default()
+    /// The first step of a small batch is made here; what unfolds to more is searched beside the shard.
+    ///
+    /// # Errors
+    /// The outer one when there is no thread beside the shard.
+    async fn search_batch(
+        &self,
+        batch: &CheckedBatch,
+        wanted: i64,
+    ) -> std::io::Result<Result<SearchProgress, BatchError>> {
+        let offset_min = self.search.offset_min(self.log_start);
+        let mut search = match TimestampSearch::new(batch, wanted, offset_min) {
+            Ok(search) => search,
+            Err(failure) => return Ok(Err(failure)),
         };
-        let records = match batch.records(&limits) {
-            Ok(records) => records,
-            Err(failure) => {
-                // A batch nobody can decode has no record to be found.
-                error!(dir = %self.dir.display(), base = batch.header.base_offset, %failure, "undecodable batch");
-                return None;
-            }
+        // A block of snappy or LZ4 is unfolded whole, however small a step is.
+        let is_plain = batch.header.compression() == Compression::None;
+        let mut stepped = match is_plain || batch.bytes.len() <= COMPRESSED_BYTES_HERE_MAX {
+            true => search.step(STEP_BYTES),
+            false => Ok(SearchProgress::More),
         };
-        records
-            .map_while(Result::ok)
-            .find(|record| record.timestamp >= wanted && record.offset >= self.log_start)
-            .map(|record| Found {
-                timestamp_ms: record.timestamp,
-                offset: record.offset,
-                leader_epoch: batch.header.partition_leader_epoch,
-            })
+        while matches!(stepped, Ok(SearchProgress::More)) {
+            let beside = move || {
+                let stepped = search.step(STEP_BYTES_BESIDE);
+                (search, stepped)
+            };
+            (search, stepped) = self.world.compute(beside).await?;
+        }
+        Ok(stepped)
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use chronik_io::World;
 
-use super::reads::memory_of;
+use super::disk_reads::charge;
 use super::{Effect, Shard, Slot};
 use crate::limits::{CACHE_COLD_BYTES, DISK_READ_BYTES_MAX};
 use crate::partition::{ReadDone, ReadPlan};
@@ -80,14 +80,14 @@ impl<W: World, R> Shard<W, R> {
         let plan = partition.plan_read(&mut self.cache, &next, isolation, part.max_bytes, true);
         // What is in the cache or not there yet needs no disk.
         let ReadPlan::Disk(job) = plan else { return };
-        let bytes = memory_of(&job);
+        let bytes = charge(job.bytes_max());
         let fits = self.aheads.bytes.saturating_add(bytes) <= CACHE_COLD_BYTES / 2
-            && self.disk_read_bytes.saturating_add(bytes) <= DISK_READ_BYTES_MAX / 2;
+            && self.disk.reading.saturating_add(bytes) <= DISK_READ_BYTES_MAX / 2;
         if !fits {
             return;
         }
         self.aheads.bytes += bytes;
-        self.disk_read_bytes += bytes;
+        self.disk.reading += bytes;
         self.counters.disk_reads += 1;
         self.aheads.by_partition.insert(
             id,
@@ -108,7 +108,7 @@ impl<W: World, R> Shard<W, R> {
             return;
         };
         self.aheads.bytes -= ahead.bytes;
-        self.disk_read_bytes = self.disk_read_bytes.saturating_sub(ahead.bytes);
+        self.disk.reading = self.disk.reading.saturating_sub(ahead.bytes);
         if let Some(Slot::Online(partition)) = self.partitions.get_mut(&id) {
             // Only for the cache; what went wrong is told to those who wait, by a read of their own.
             drop(partition.complete_read(&mut self.cache, done));
@@ -129,14 +129,7 @@ impl<W: World, R> Shard<W, R> {
                     self.read_ahead(&waiter.part, waiter.isolation);
                     self.place_read(waiter.read, waiter.place, result);
                 }
-                ReadPlan::Disk(job) => {
-                    self.charge_read(waiter.read, memory_of(&job));
-                    self.effects.push(Effect::Read {
-                        read: waiter.read,
-                        part: waiter.place,
-                        job,
-                    });
-                }
+                ReadPlan::Disk(job) => self.read_again(waiter.read, waiter.place, job),
             }
         }
         self.read_what_waits();

@@ -38,10 +38,17 @@ struct UnderWay {
     closing: BTreeSet<PartitionId>,
     /// These are told of up to here, and not yet written so far.
     unwritten: BTreeMap<PartitionId, i64>,
-    told: BTreeMap<PartitionId, Vec<u8>>,
+    told: BTreeMap<PartitionId, Told>,
     /// Everything is told of and written: `told` moves to `confirmed`.
     confirming: bool,
     confirmed: Vec<(PartitionId, Vec<u8>)>,
+}
+
+/// What is told of a log.
+struct Told {
+    /// Up to where, and whether as durable.
+    end: (i64, bool),
+    log: Vec<u8>,
 }
 
 impl Remembering {
@@ -122,7 +129,9 @@ impl<W: World, R> Shard<W, R> {
             under_way.closing.insert(id);
             return;
         };
-        under_way.told.insert(id, log.to_bytes());
+        let end = (partition.log_end(), log.durable);
+        let log = log.to_bytes();
+        under_way.told.insert(id, Told { end, log });
         if !partition.holds(partition.log_end()) {
             under_way.unwritten.insert(id, partition.log_end());
         }
@@ -175,8 +184,8 @@ impl<W: World, R> Shard<W, R> {
         }
     }
 
-    /// The next slice of what is told: logs that failed meanwhile are left out. The file is written
-    /// behind the last.
+    /// The next slice of what is told: logs are left out that failed meanwhile, or were told of as
+    /// durable under a promise that they no longer make. The file is written behind the last.
     fn confirm_some(&mut self) {
         let (Some(under_way), Some(writer)) =
             (&mut self.remembering.under_way, self.remembering.writer)
@@ -184,13 +193,14 @@ impl<W: World, R> Shard<W, R> {
             return;
         };
         for _ in 0..CONFIRMED_PER_SLICE {
-            let Some((id, log)) = under_way.told.pop_first() else {
+            let Some((id, told)) = under_way.told.pop_first() else {
                 let logs = std::mem::take(&mut under_way.confirmed);
                 self.remembering.under_way = None;
                 return self.write_checkpoint(writer, logs);
             };
-            if online(&self.partitions, id).is_some() {
-                under_way.confirmed.push((id, log));
+            let holds = |partition: &Partition<W>| partition.holds_as_told(told.end);
+            if online(&self.partitions, id).is_some_and(holds) {
+                under_way.confirmed.push((id, told.log));
             }
         }
         self.effects.push(Effect::RememberRest);

@@ -87,7 +87,7 @@ impl<W: World, R> Shard<W, R> {
         self.appends.is_empty()
             && self.reads.is_empty()
             && self.aheads.is_empty()
-            && self.read_queue.is_empty()
+            && self.disk.is_empty()
             && self.offset_queries.is_empty()
             && self.unwritten_queries.is_empty()
             && !self.write_behind.is_coming()

@@ -253,9 +253,9 @@ async fn transactions<W: World>(
     let file = world.open_file(path, OpenMode::Read).await;
     let file = file.map_err(|error| error.to_string())?;
     let mut scan = LogScan::new(world, &file, base_offset, (0, len), base_offset);
-    while let ScanStep::Batch { bytes, .. } =
-        scan.step().await.map_err(|error| error.to_string())?
-    {
+    while let ScanStep::Batch { .. } = scan.step().await.map_err(|error| error.to_string())? {
+        let bytes = scan.batch_bytes().await;
+        let bytes = bytes.map_err(|error| error.to_string())?;
         let (batch, _) = CheckedBatch::parse_first(bytes).map_err(|error| error.to_string())?;
         let records = batch
             .records(&RecordLimits::default())

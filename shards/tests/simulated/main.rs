@@ -9,4 +9,5 @@ mod groups;
 mod history;
 mod incarnations;
 mod incarnations_model;
+mod reading;
 mod serving;

@@ -9,6 +9,7 @@ use chronik_io::World;
 use tracing::{error, warn};
 
 use super::{Recovery, Walked};
+use crate::log::inventory::SegmentEntry;
 use crate::log::scan::{LogScan, ScanEnd};
 
 /// Bytes that one write to a log and the writes to its next segment, which may be on their way at the
@@ -64,6 +65,29 @@ impl<W: World> Recovery<'_, W> {
             );
         }
         Ok(false)
+    }
+
+    /// Whether a segment of valid batches that ends before the next one begins had been finished. Who
+    /// finishes one writes the snapshot at the next one's base, Kafka like this broker; where it is
+    /// missing beside the last few bytes of a log, the crash came between the writes to both segments.
+    pub(super) fn is_gap(&self, next_offset: i64, behind: &[SegmentEntry]) -> bool {
+        let Some(next) = behind.first().filter(|next| next_offset < next.base_offset) else {
+            return false;
+        };
+        let bytes: u64 = behind.iter().map(|segment| segment.log_bytes).sum();
+        self.inventory.has_snapshot(next.base_offset)
+            || next.base_offset <= self.certain
+            || bytes > TORN_BYTES_MAX
+    }
+
+    /// Names a gap between two segments of valid batches. This broker's compaction leaves none, Kafka's
+    /// does.
+    pub(super) fn tell_gap(&self, walked: &Walked<W::File>, next_base: Option<i64>) {
+        warn!(
+            dir = %self.dir.display(), first_offset = walked.next_offset, next_offset = next_base,
+            "a segment ends before the next one begins: Kafka has compacted it, or the records \
+             between are lost"
+        );
     }
 
     /// Whether a segment that ends too early had been whole.

@@ -7,6 +7,7 @@ mod files;
 mod golden;
 mod history;
 mod images;
+mod judged;
 mod queries;
 mod real_disk;
 mod retention;

@@ -8,7 +8,7 @@ use chronik_protocol::record::TimestampType;
 
 use super::rig::{ID, Rig, batch, clean, produced_batch, small_config, timed_batch};
 use crate::catalog::{CleanupPolicy, Durability, TimestampKind};
-use crate::partition::{Now, RecoveryHint};
+use crate::partition::{Now, ReadPlan, RecoveryHint};
 use crate::request::{Acks, AppendPart, EpochQuery, Isolation, OffsetTarget, ReadPart};
 
 const DIR: &str = "/data/orders-0";
@@ -106,6 +106,93 @@ fn leader_epochs_end_where_the_next_one_began() {
         assert_eq!(end(-1, 7), (ErrorCode::None, -1, -1));
         assert_eq!(end(5, 4).0, ErrorCode::FencedLeaderEpoch);
         assert_eq!(end(7, 4).0, ErrorCode::UnknownLeaderEpoch);
+    });
+}
+
+/// Several starts in a row, with and without a record in between, after clean stops and kills.
+#[test]
+fn the_leaders_epoch_is_known_before_its_first_record() {
+    for stops in [true, false] {
+        let mut simulation = Simulation::new(1);
+        let mut hint = RecoveryHint::default();
+        let mut log_end = 0;
+        for epoch in 3..12 {
+            let world = simulation.world();
+            let rig = simulation.run(open(&world, hint, epoch));
+            let read = |fetch_offset, last_fetched_epoch| {
+                let part = ReadPart {
+                    partition: ID,
+                    fetch_offset,
+                    max_bytes: 1 << 20,
+                    current_leader_epoch: epoch,
+                    last_fetched_epoch,
+                };
+                let isolation = Isolation::ReadUncommitted;
+                let plan = rig.with(|partition, cache| {
+                    partition.plan_read(cache, &part, isolation, 0, false)
+                });
+                match plan {
+                    ReadPlan::Ready(result) => (result.error, result.diverging),
+                    ReadPlan::Disk(_) => panic!("nothing is read"),
+                }
+            };
+            assert_eq!(read(log_end, epoch), (ErrorCode::None, None));
+            assert_eq!(read(log_end, epoch + 1).0, ErrorCode::OffsetOutOfRange);
+            let query = EpochQuery {
+                partition: ID,
+                current_leader_epoch: epoch,
+                leader_epoch: epoch,
+            };
+            let answer = rig.with(|partition, _| partition.epoch_end(&query));
+            assert_eq!((answer.leader_epoch, answer.end_offset), (epoch, log_end));
+            let older = EpochQuery {
+                leader_epoch: epoch - 1,
+                ..query
+            };
+            let answer = rig.with(|partition, _| partition.epoch_end(&older));
+            // Every other epoch has a record; those without one have vanished.
+            let known = match (epoch - 1) % 2 {
+                _ if log_end == 0 => epoch - 1,
+                1 => epoch - 2,
+                _ => epoch - 1,
+            };
+            assert_eq!(
+                (answer.leader_epoch, answer.end_offset),
+                (known, log_end),
+                "{epoch}"
+            );
+            let earliest = simulation.run(rig.list(OffsetTarget::Earliest));
+            let first = if log_end == 0 { epoch } else { 4 };
+            assert_eq!(earliest.leader_epoch, first, "{epoch}");
+            if epoch % 2 == 0 {
+                simulation.run(rig.must_append(&batch(&[b"x"])));
+                log_end += 1;
+            }
+            simulation.run(rig.quiet());
+            if stops {
+                hint = clean(&simulation.run(rig.close()).expect("closes"));
+            } else {
+                simulation = simulation.kill();
+            }
+        }
+    }
+}
+
+/// As a Kafka answers: what is in the segments counts, deleted or not.
+#[test]
+fn the_greatest_timestamp_is_that_of_a_deleted_record_too() {
+    run(async |world| {
+        let rig = open(world, RecoveryHint::default(), 0).await;
+        for timestamp in [1900, 1500, 1700] {
+            rig.must_append(&timed_batch(&[b"x"], timestamp)).await;
+        }
+        for log_start in [0, 1, 3] {
+            rig.delete_records(log_start);
+            let max = rig.list(OffsetTarget::MaxTimestamp).await;
+            assert_eq!((max.timestamp_ms, max.offset), (1900, 0), "{log_start}");
+        }
+        let later = rig.list(OffsetTarget::Timestamp(1600)).await;
+        assert_eq!((later.timestamp_ms, later.offset), (-1, -1));
     });
 }
 
