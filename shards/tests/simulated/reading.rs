@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use chronik_io::World;
 use chronik_io::simulated::Simulation;
-use chronik_protocol::ErrorCode;
+use chronik_protocol::{ErrorCode, Uuid};
 use chronik_shards::limits::{DISK_READ_BYTES_MAX, READ_GIVEN_BYTES_MAX};
 use chronik_shards::*;
 
@@ -147,4 +147,46 @@ fn long_batches_are_given_one_after_the_other() {
     }
     let peak = cluster.handles[0].counters().disk_reading_bytes_peak;
     assert!(peak <= DISK_READ_BYTES_MAX as u64, "{peak}");
+}
+
+/// More searches than may be under way, of logs in files and of such that are not there.
+#[test]
+fn searches_by_time_take_turns_and_all_are_answered() {
+    let (mut cluster, many, other) = cold(34, 50, &[7; 1000]);
+    let query = |partition, target| OffsetQuery {
+        partition,
+        current_leader_epoch: -1,
+        isolation: Isolation::ReadUncommitted,
+        target,
+    };
+    let nowhere = PartitionId {
+        topic_id: Uuid(99),
+        index: 0,
+    };
+    let mut queries = Vec::new();
+    for _ in 0..20 {
+        queries.push(query(many, OffsetTarget::Timestamp(0)));
+        queries.push(query(nowhere, OffsetTarget::Timestamp(0)));
+        queries.push(query(other, OffsetTarget::MaxTimestamp));
+        queries.push(query(many, OffsetTarget::Latest));
+    }
+    let order = Rc::new(RefCell::new(Vec::new()));
+    for number in 0..3 {
+        send(
+            &cluster,
+            number,
+            Request::ListOffsets(queries.clone()),
+            &order,
+        );
+    }
+    cluster.advance(600_000);
+    let order = order.take();
+    assert_eq!(order.len(), 3);
+    for (_, reply) in order {
+        let Reply::ListOffsets(answers) = reply else {
+            panic!("{reply:?}")
+        };
+        let found: Vec<_> = answers.iter().map(|answer| answer.offset).collect();
+        assert_eq!(found, [0, -1, 0, 50].repeat(20));
+    }
 }
