@@ -11,3 +11,4 @@ mod incarnations;
 mod incarnations_model;
 mod reading;
 mod serving;
+mod slow_cleaner;

@@ -4,8 +4,11 @@
 //! whoever serves clients comes first, keeps to `log.cleaner.io.max.bytes.per.second`, and notices
 //! when the partition goes. Decides nothing about the log.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Poll, Waker};
 
 use chronik_io::World;
 
@@ -24,17 +27,41 @@ const REST_NS_MAX: u64 = 100_000_000;
 
 /// Told to whoever cleans that it is to stop.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Cancel(Rc<Cell<bool>>);
+pub(crate) struct Cancel(Rc<Told>);
+
+#[derive(Debug, Default)]
+struct Told {
+    stops: Cell<bool>,
+    /// The one who cleans, asleep.
+    sleeper: RefCell<Option<Waker>>,
+}
 
 impl Cancel {
-    /// Stops it at the end of the slice.
+    /// Stops it at the end of the slice, or of its sleep, which ends now.
     pub(crate) fn cancel(&self) {
-        self.0.set(true);
+        self.0.stops.set(true);
+        if let Some(sleeper) = self.0.sleeper.take() {
+            sleeper.wake();
+        }
     }
 
     /// Whether it is to stop.
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.0.get()
+        self.0.stops.get()
+    }
+
+    /// Sleeps until `sleep` ends, or it is to stop: at a small rate a sleep lasts for hours, and whoever
+    /// deletes a topic or stops the broker waits for its end.
+    async fn sleep(&self, mut sleep: impl Future<Output = ()> + Unpin) {
+        poll_fn(|context| {
+            if self.is_cancelled() {
+                return Poll::Ready(());
+            }
+            self.0.sleeper.replace(Some(context.waker().clone()));
+            Pin::new(&mut sleep).poll(context)
+        })
+        .await;
+        self.0.sleeper.take();
     }
 }
 
@@ -94,9 +121,40 @@ impl<W: World> Pace<W> {
         let rest_ns = worked_ns.saturating_mul(RESTS).min(REST_NS_MAX);
         let free_ns = self.free_ns.max(now_ns.saturating_add(rest_ns));
         if free_ns > now_ns {
-            self.world.sleep_until(free_ns).await;
+            self.cancel.sleep(self.world.sleep_until(free_ns)).await;
         }
         self.went_on_ns = self.world.monotonic_ns();
         self.rest().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use chronik_io::World;
+    use chronik_io::simulated::Simulation;
+
+    use super::{Cancel, CleanError, Pace};
+
+    /// At a byte a second a mebibyte is a sleep of twelve days, which ends when it is to stop.
+    #[test]
+    fn a_long_sleep_ends_when_it_is_to_stop() {
+        let mut simulation = Simulation::new(1);
+        let world = simulation.world();
+        let cancel = Cancel::default();
+        let mut pace = Pace::new(&world, cancel.clone(), 1);
+        let stopper = world.clone();
+        world.spawn(async move {
+            stopper.sleep_for(Duration::from_secs(5)).await;
+            cancel.cancel();
+        });
+        let moved = simulation.run(pace.moved(1 << 20));
+        assert!(matches!(moved, Err(CleanError::Cancelled)));
+        assert!(world.monotonic_ns() < 6_000_000_000);
+        // And does not begin any more.
+        let moved = simulation.run(pace.moved(1 << 20));
+        assert!(matches!(moved, Err(CleanError::Cancelled)));
+        assert!(world.monotonic_ns() < 7_000_000_000);
     }
 }
