@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use chronik_io::descriptors::ConnectionShare;
 use chronik_io::executor::allowed_cpus;
 use chronik_io::net::{Accepting, Incoming, ListenLimits};
 use chronik_io::preflight::{DirectoryLock, Finding, Preflight, Verdict};
@@ -17,7 +18,7 @@ use chronik_protocol::Str;
 use chronik_shards::catalog::Endpoint;
 use chronik_shards::groups::GroupRequest;
 use chronik_shards::{COORDINATOR_SHARD, Reply, Request, ShardHandle, StartOptions};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::Failure;
 use crate::config::{Config, ConnectionLimits};
@@ -34,7 +35,7 @@ use crate::server::connections::Connections;
 pub(crate) const LOCK_FILE: &str = ".lock";
 /// How long connections may take to get their last replies when the broker stops, ns.
 const DRAIN_NS_MAX: u64 = 5_000_000_000;
-/// Descriptors for a comfortable start: segments, indexes and connections.
+/// Descriptors with which nobody has to think of them: files stay open, connections are taken.
 const DESCRIPTORS_WANTED: u64 = 16_384;
 
 /// A broker that serves.
@@ -81,6 +82,8 @@ pub fn findings(config: &Config, may_write: bool) -> Vec<Finding> {
             .collect(),
         may_write,
         descriptors: DESCRIPTORS_WANTED,
+        // Without an answer the start says why.
+        shards: Cores::choose(config, allowed_cpus().map_or(1, |cpus| cpus.len())).shards,
     };
     preflight.check()
 }
@@ -122,6 +125,8 @@ impl Broker {
         });
         let mut options = ExecutorOptions::new(shards).map_err(Failure::new)?;
         options.pin = pinned;
+        let descriptors = options.descriptors;
+        debug!(?descriptors, "descriptors are shared out");
         let shared = Arc::clone(&plan);
         let main = move |seat| shard_main(seat, Arc::clone(&shared));
         let executors = chronik_io::executor::run(options, main)
@@ -142,7 +147,8 @@ impl Broker {
                 return Err(Failure::new(reason));
             }
         };
-        let accepting = accept(sockets, shards, &plan)?;
+        let places = ConnectionShare::new(descriptors.connections);
+        let accepting = accept(sockets, shards, &plan, &places)?;
         plan.accepting.open();
         let Ready { topics, after_ms } = ready;
         info!(?addresses, shards, topics, start_ms = after_ms, "ready");
@@ -194,10 +200,15 @@ fn bind(config: &Config) -> Result<Vec<Listener>, Failure> {
     sockets.collect()
 }
 
-fn accept(sockets: Vec<Listener>, shards: usize, plan: &Plan) -> Result<Vec<Accepting>, Failure> {
+fn accept(
+    sockets: Vec<Listener>,
+    shards: usize,
+    plan: &Plan,
+    places: &Arc<ConnectionShare>,
+) -> Result<Vec<Accepting>, Failure> {
     let mut accepting = Vec::with_capacity(sockets.len());
     for socket in sockets {
-        let limits = listen_limits(&plan.config.connections);
+        let limits = listen_limits(&plan.config.connections, places);
         let (running, incoming) = socket.start(shards, limits).map_err(Failure::new)?;
         accepting.push(running);
         let mut waiting = plan.incoming.lock().unwrap_or_else(PoisonError::into_inner);
@@ -208,7 +219,7 @@ fn accept(sockets: Vec<Listener>, shards: usize, plan: &Plan) -> Result<Vec<Acce
     Ok(accepting)
 }
 
-fn listen_limits(limits: &ConnectionLimits) -> ListenLimits {
+fn listen_limits(limits: &ConnectionLimits, places: &Arc<ConnectionShare>) -> ListenLimits {
     let ConnectionLimits {
         total_max,
         per_address_max,
@@ -221,6 +232,7 @@ fn listen_limits(limits: &ConnectionLimits) -> ListenLimits {
             .unwrap_or(per_address_max)
     };
     ListenLimits {
+        descriptors: Arc::clone(places),
         connections_max: total_max,
         per_address_max: Box::new(of_address),
     }

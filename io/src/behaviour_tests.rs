@@ -310,3 +310,41 @@ async fn names_change<W: World>(world: &W, dir: &Path) {
     );
     assert!(world.free_bytes(dir).await.unwrap() > 0);
 }
+
+/// Many files are appended to by turns, renamed meanwhile and read: each has what was put into it.
+pub(crate) async fn many_files_keep_what_is_theirs<W: World>(world: &W, dir: &Path) {
+    let dir = dir.join("many");
+    world.create_dir_all(&dir).await.unwrap();
+    let mut files = Vec::new();
+    for number in 0..12 {
+        let path = dir.join(number.to_string());
+        let kind = KINDS[number % KINDS.len()];
+        files.push(
+            AppendFile::open(world, &path, 0, small(kind))
+                .await
+                .unwrap(),
+        );
+    }
+    for round in 0..6_u64 {
+        for (number, file) in files.iter_mut().enumerate() {
+            let bytes = pattern(file.end() + number as u64, 3_000);
+            make_room(file, 3_000).await.unwrap();
+            file.append(&[&bytes]).unwrap();
+            flush(file).await.unwrap();
+        }
+        let moved = round as usize * 2;
+        let to = dir.join(format!("{moved}.moved"));
+        world
+            .rename(&dir.join(moved.to_string()), &to)
+            .await
+            .unwrap();
+        for (number, file) in files.iter().enumerate() {
+            let end = file.end();
+            let read = file.file().read_at(0, usize::MAX).await.unwrap();
+            let expected: Vec<u8> = (0..end / 3_000)
+                .flat_map(|part| pattern(part * 3_000 + number as u64, 3_000))
+                .collect();
+            assert_eq!(read[..end as usize], expected[..], "file {number}");
+        }
+    }
+}

@@ -7,26 +7,37 @@
 
 mod blocking;
 mod file;
+mod judgement;
 mod mapping;
+mod name_order;
 mod names;
+mod open_files;
 mod reading;
+mod removing;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 pub use file::{DirectBuffer, DirectFile};
 pub use mapping::DirectMapping;
 
+use crate::descriptors::is_out_of_descriptors;
 use crate::watchdog::{ShardWork, Watchdog};
 use crate::world::{DirEntry, OpenMode, OpenOptions, World};
 use blocking::Helper;
 use bytes::Bytes;
+use glommio::GlommioError;
 use glommio::io::DmaFile;
 use glommio::timer::Timer;
+use judgement::Judgement;
+use name_order::NameOrder;
+use open_files::{Identity, OpenFiles};
 use reading::Readers;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -35,9 +46,10 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tasks::{Tasks, Turns};
+use tasks::Tasks;
+use turns::Turns;
 
 /// The shortest sleep that lets the executor empty its queue and poll for I/O; shorter ones end
 /// at once (measured with glommio 0.9).
@@ -45,6 +57,17 @@ const PAUSE: Duration = Duration::from_micros(1);
 
 /// Files of a shard whose space is being made, or waits for the helper, at a time.
 const PREPARING_MAX: usize = 128;
+
+/// How often a file is tried to be opened while the kernel gives no descriptor: some 3 s.
+const OPENING_TRIES: u32 = 14;
+
+/// The first and the longest pause before another try.
+const RETRY_MIN: Duration = Duration::from_millis(1);
+const RETRY_MAX: Duration = Duration::from_millis(500);
+
+/// Parts of a shard's descriptors for what helper threads hold beside the open files: for each of three
+/// kinds of work one in so many, at most [`PREPARING_MAX`].
+const BESIDE_PART: usize = 8;
 
 /// Random bytes fetched from the kernel at a time.
 const ENTROPY_BYTES: usize = 256;
@@ -58,20 +81,30 @@ pub(crate) struct Inner {
     shard: usize,
     origin: Instant,
     entropy: RefCell<Entropy>,
-    /// Directories, opening, cutting: short jobs in the order asked.
+    /// Directories, opening, cutting: short jobs, by turns of the directories they are in.
     names: Helper,
+    /// What takes its time: removing files, syncing a file system.
+    removals: Helper,
+    /// In which order operations on the same names go, on whichever thread.
+    name_order: NameOrder,
     /// Space that somebody waits for.
     space: Helper,
     /// Zeroing ahead that takes its time.
     zeros: Helper,
     /// What would keep the shard from its other tasks.
     computations: Helper,
+    /// What would keep those waiting that wait for the former.
+    long_computations: Helper,
     /// Large reads.
     readers: Readers,
-    /// For making space that somebody waits for.
+    /// The files that are open.
+    files: OpenFiles,
+    /// For making space that somebody waits for, and for cutting.
     turns: Turns,
     /// For zeroing ahead.
     gentle_turns: Turns,
+    /// For large reads.
+    read_turns: Turns,
     /// Files whose space is being made or waits for that.
     preparing: Arc<AtomicUsize>,
     /// Devices for which glommio has been shown a file that makes it judge polling rightly.
@@ -87,8 +120,15 @@ pub struct DirectWorld {
 }
 
 impl DirectWorld {
-    /// The world of shard `shard`; `origin` is where the process's monotonic clock begins.
-    pub(crate) fn new(shard: usize, origin: Instant, watchdog: &Arc<Watchdog>) -> DirectWorld {
+    /// The world of shard `shard`, whose files may have so many descriptors; `origin` is where the
+    /// process's monotonic clock begins.
+    pub(crate) fn new(
+        shard: usize,
+        descriptors: usize,
+        origin: Instant,
+        watchdog: &Arc<Watchdog>,
+    ) -> DirectWorld {
+        let beside = (descriptors / BESIDE_PART).clamp(1, PREPARING_MAX);
         DirectWorld {
             inner: Rc::new(Inner {
                 shard,
@@ -98,18 +138,28 @@ impl DirectWorld {
                     used: ENTROPY_BYTES,
                 }),
                 names: Helper::new(format!("names-{shard}")),
+                removals: Helper::new(format!("removals-{shard}")),
+                name_order: NameOrder::default(),
                 space: Helper::new(format!("space-{shard}")),
                 zeros: Helper::new(format!("zeros-{shard}")),
                 computations: Helper::new(format!("compute-{shard}")),
+                long_computations: Helper::new(format!("compute-long-{shard}")),
                 readers: Readers::new(shard),
-                turns: Turns::new(PREPARING_MAX),
-                gentle_turns: Turns::new(PREPARING_MAX),
+                files: OpenFiles::new(shard, descriptors.saturating_sub(3 * beside)),
+                turns: Turns::new(beside),
+                gentle_turns: Turns::new(beside),
+                read_turns: Turns::new(beside),
                 preparing: Arc::default(),
                 devices: RefCell::new(BTreeMap::new()),
                 work: Watchdog::shard(watchdog, shard),
                 tasks: Tasks::default(),
             }),
         }
+    }
+
+    /// Number of the shard.
+    pub(crate) fn shard(&self) -> usize {
+        self.inner.shard
     }
 
     /// Ends the shard: drops every task that is left, so that what they own is given up in order
@@ -129,22 +179,92 @@ impl DirectWorld {
         IoUnderWay(&self.inner.work)
     }
 
-    /// Runs `work` on the shard's helper thread for names.
-    async fn on_helper<T: Send + 'static>(
+    /// Runs `work` on the shard's helper thread for names, by turns with what is done in other
+    /// directories than that of `path`; again while there are no descriptors: it has done nothing then.
+    async fn on_names<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+        path: &Path,
+        work: impl Fn() -> io::Result<T> + Send + Sync + 'static,
     ) -> io::Result<T> {
-        let _io = self.begin_io();
-        self.inner.names.run(work).await
+        self.on(&self.inner.names, directory_number(path), work)
+            .await
     }
 
-    /// Opens a file for direct I/O; gives its length as well.
-    async fn open_dma(&self, path: &Path, options: OpenOptions) -> io::Result<(DmaFile, u64)> {
+    /// The same for what changes or finds `path`: in the order asked, see [`NameOrder`].
+    async fn in_order<T: Send + 'static>(
+        &self,
+        path: &Path,
+        work: impl Fn() -> io::Result<T> + Send + Sync + 'static,
+    ) -> io::Result<T> {
+        let _entered = self.inner.name_order.enter(&[path]).await;
+        self.on_names(path, work).await
+    }
+
+    /// Runs `work`, which can be done again, for `of` on a helper thread.
+    async fn on<T: Send + 'static>(
+        &self,
+        helper: &Helper,
+        of: u64,
+        work: impl Fn() -> io::Result<T> + Send + Sync + 'static,
+    ) -> io::Result<T> {
+        let work = Arc::new(work);
+        let attempt = async || {
+            let _io = self.begin_io();
+            let work = Arc::clone(&work);
+            helper.run_for(of, move || work()).await
+        };
+        self.patiently(OPENING_TRIES, attempt).await
+    }
+
+    /// Tries again while the kernel gives no descriptor, at most so many times.
+    async fn patiently<T>(
+        &self,
+        tries: u32,
+        mut attempt: impl AsyncFnMut() -> io::Result<T>,
+    ) -> io::Result<T> {
+        let (mut left, mut rest) = (tries, RETRY_MIN);
+        loop {
+            left -= 1;
+            match attempt().await {
+                Err(error) if left > 0 && is_out_of_descriptors(&error) => {
+                    self.inner.files.give_way(&error).await;
+                    self.sleep_for(rest).await;
+                    rest = (rest * 2).min(RETRY_MAX);
+                }
+                outcome => {
+                    if outcome.is_ok() {
+                        self.inner.files.served();
+                    }
+                    return outcome;
+                }
+            }
+        }
+    }
+
+    /// Opens a file for direct I/O, trying so many times.
+    async fn open_dma(&self, path: &Path, options: OpenOptions, tries: u32) -> io::Result<Opened> {
+        self.patiently(tries, async || self.try_open(path, options).await)
+            .await
+    }
+
+    async fn try_open(&self, path: &Path, options: OpenOptions) -> io::Result<Opened> {
         let owned = path.to_owned();
-        let (descriptor, len, device) =
-            self.on_helper(move || names::open(&owned, options)).await?;
+        let named = {
+            let order = &self.inner.name_order;
+            let _entered = match options.mode {
+                OpenMode::ReadWriteCreate => Some(order.enter(&[path]).await),
+                OpenMode::Read | OpenMode::ReadWrite => {
+                    order.follow(path).await;
+                    None
+                }
+            };
+            let _io = self.begin_io();
+            let open = move || names::open(&owned, options);
+            let directory = directory_number(path);
+            self.inner.names.run_for(directory, open).await?
+        };
         if let Some(dir) = path.parent() {
-            self.judge_device(device, dir).await;
+            self.judge_device(named.identity.0, dir).await;
         }
         let mut how = glommio::io::OpenOptions::new();
         how.read(true).write(options.mode != OpenMode::Read);
@@ -155,12 +275,15 @@ impl DirectWorld {
         // rename in between would give it another file or a panic.
         let opened = {
             let _io = self.begin_io();
-            how.dma_open(names::descriptor_path(descriptor.as_raw_fd()))
+            how.dma_open(names::descriptor_path(named.descriptor.as_raw_fd()))
                 .await
         };
-        let file = opened.map_err(io::Error::from)?;
-        drop(descriptor);
-        Ok((file, len))
+        let file = opened.map_err(plain)?;
+        Ok(Opened {
+            file,
+            len: named.len,
+            identity: named.identity,
+        })
     }
 
     fn random_bytes<const N: usize>(&self) -> [u8; N] {
@@ -181,79 +304,37 @@ impl DirectWorld {
         entropy.bytes[used..used + N].fill(0); // Given out once.
         bytes
     }
+}
 
-    /// Shows glommio a written file of the device before the first real one. It decides by the
-    /// first file a thread opens whether the device can be polled, and takes an empty or sparse one
-    /// for yes: every write then spins for milliseconds.
-    async fn judge_device(&self, device: u64, dir: &Path) {
-        let first = poll_fn(|context| {
-            let mut devices = self.inner.devices.borrow_mut();
-            match devices.get_mut(&device) {
-                None => {
-                    devices.insert(device, Judgement::Running(Vec::new()));
-                    Poll::Ready(true)
-                }
-                Some(Judgement::Done) => Poll::Ready(false),
-                Some(Judgement::Running(waiting)) => {
-                    waiting.push(context.waker().clone());
-                    Poll::Pending
-                }
-            }
-        });
-        if !first.await {
-            return;
-        }
-        let ending = JudgementEnd {
-            world: self,
-            device,
-        };
-        if let Err(error) = self.show_written_file(dir).await {
-            // Reading a directory that cannot be written is fine; it may only cost more CPU.
-            tracing::warn!(dir = %dir.display(), %error, "the device's polling was not judged");
-        }
-        drop(ending);
-    }
+/// Stands for the directory that `path` is in.
+fn directory_number(path: &Path) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    path.parent().hash(&mut hasher);
+    hasher.finish()
+}
 
-    async fn show_written_file(&self, dir: &Path) -> io::Result<()> {
-        let dir = dir.to_owned();
-        let probe = self.on_helper(move || names::written_probe(&dir)).await?;
-        let path = names::descriptor_path(probe.as_raw_fd());
-        let opened = glommio::io::OpenOptions::new()
-            .read(true)
-            .dma_open(path)
-            .await;
-        opened
-            .map_err(io::Error::from)?
-            .close()
-            .await
-            .map_err(io::Error::from)
+/// A file that was just opened.
+struct Opened {
+    file: DmaFile,
+    /// Bytes.
+    len: u64,
+    identity: Identity,
+}
+
+impl Opened {
+    /// It is not needed after all.
+    async fn close(self) {
+        if let Err(error) = self.file.close().await {
+            tracing::warn!(error = %plain(error), "closing a file");
+        }
     }
 }
 
-/// Whether glommio has judged a device.
-enum Judgement {
-    /// Under way; these wait for it.
-    Running(Vec<Waker>),
-    Done,
-}
-
-/// Lets those who wait go on, also when the one who judges is dropped.
-struct JudgementEnd<'a> {
-    world: &'a DirectWorld,
-    device: u64,
-}
-
-impl Drop for JudgementEnd<'_> {
-    fn drop(&mut self) {
-        let before = self
-            .world
-            .inner
-            .devices
-            .borrow_mut()
-            .insert(self.device, Judgement::Done);
-        if let Some(Judgement::Running(waiting)) = before {
-            waiting.into_iter().for_each(Waker::wake);
-        }
+/// The kernel's error with its number, which glommio's conversion drops.
+fn plain(error: GlommioError<()>) -> io::Error {
+    match error {
+        GlommioError::EnhancedIoError { source, .. } => source,
+        other => other.into(),
     }
 }
 
@@ -346,57 +427,72 @@ impl World for DirectWorld {
         glommio::spawn_local(or_abort(self.inner.shard, task)).detach();
     }
 
+    async fn compute_long<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<T> {
+        let _io = self.begin_io();
+        self.inner.long_computations.run(move || Ok(work())).await
+    }
+
     async fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        let path = path.to_owned();
-        self.on_helper(move || names::create_dir_all(&path)).await
+        let owned = path.to_owned();
+        self.in_order(path, move || names::create_dir_all(&owned))
+            .await
     }
 
     async fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        let path = path.to_owned();
-        self.on_helper(move || names::remove_dir_all(&path)).await
+        self.remove_directory(path).await
     }
 
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let (from, to) = (from.to_owned(), to.to_owned());
-        self.on_helper(move || names::rename(&from, &to)).await
+        let files = &self.inner.files;
+        let _entered = self.inner.name_order.enter(&[from, to]).await;
+        let _renaming = files.renaming(from);
+        let (old, new) = (from.to_owned(), to.to_owned());
+        let rename = move || names::rename(&old, &new);
+        let synced = self.on_names(from, rename).await?;
+        files.removed(to);
+        files.names.renamed(from, to);
+        synced
     }
 
     async fn remove_file(&self, path: &Path) -> io::Result<()> {
-        let path = path.to_owned();
-        self.on_helper(move || names::remove_file(&path)).await
+        self.remove_one(path).await
     }
 
     async fn list_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
-        let path = path.to_owned();
-        self.on_helper(move || names::list_dir(&path)).await
+        let owned = path.to_owned();
+        self.on_names(path, move || names::list_dir(&owned)).await
     }
 
     async fn read_file(&self, path: &Path, max_bytes: usize) -> io::Result<Bytes> {
-        let path = path.to_owned();
-        self.on_helper(move || names::read_file(&path, max_bytes))
+        let owned = path.to_owned();
+        self.in_order(path, move || names::read_file(&owned, max_bytes))
             .await
     }
 
     async fn write_bytes_atomic(&self, path: &Path, content: Bytes) -> io::Result<()> {
-        let path = path.to_owned();
-        self.on_helper(move || names::write_file_atomic(&path, &content))
+        let owned = path.to_owned();
+        self.in_order(path, move || names::write_file_atomic(&owned, &content))
             .await
     }
 
     async fn replace_file(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        let (path, content) = (path.to_owned(), content.to_vec());
-        self.on_helper(move || names::replace_file(&path, &content))
+        let (owned, content) = (path.to_owned(), content.to_vec());
+        self.in_order(path, move || names::replace_file(&owned, &content))
             .await
     }
 
     async fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        let path = path.to_owned();
-        self.on_helper(move || names::sync_dir(&path)).await
+        let owned = path.to_owned();
+        self.on_names(path, move || names::sync_dir(&owned)).await
     }
 
     async fn sync_file_system(&self, path: &Path) -> io::Result<()> {
         let path = path.to_owned();
-        self.on_helper(move || names::sync_file_system(&path)).await
+        let sync = move || names::sync_file_system(&path);
+        self.on(&self.inner.removals, 0, sync).await
     }
 
     fn resting_file(&self, path: &Path, options: impl Into<OpenOptions>, len: u64) -> DirectFile {
@@ -408,12 +504,11 @@ impl World for DirectWorld {
         path: &Path,
         options: impl Into<OpenOptions>,
     ) -> io::Result<DirectFile> {
-        let options = options.into();
-        let (file, len) = self.open_dma(path, options).await?;
-        Ok(DirectFile::new(self.clone(), file, len, options))
+        DirectFile::open(self.clone(), path.to_owned(), options.into()).await
     }
 
     async fn create_mapping(&self, path: &Path, len: usize) -> io::Result<DirectMapping> {
+        let _entered = self.inner.name_order.enter(&[path]).await;
         let path = path.to_owned();
         let _io = self.begin_io();
         let create = move || DirectMapping::create(&path, len);
@@ -421,13 +516,13 @@ impl World for DirectWorld {
     }
 
     async fn boot_id(&self) -> io::Result<u128> {
-        self.on_helper(names::boot_id).await
+        self.on_names(Path::new("/proc"), names::boot_id).await
     }
 
     async fn free_bytes(&self, path: &Path) -> io::Result<u64> {
-        let path = path.to_owned();
-        self.on_helper(move || {
-            let status = rustix::fs::statvfs(&path)?;
+        let owned = path.to_owned();
+        self.on_names(path, move || {
+            let status = rustix::fs::statvfs(&owned)?;
             Ok(status.f_bavail.saturating_mul(status.f_frsize))
         })
         .await

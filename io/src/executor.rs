@@ -5,6 +5,7 @@
 //! its slices with `World::pause`, and a watchdog stands behind. A shard that dies takes the process
 //! with it. Never runs broker code itself.
 
+use crate::descriptors::Shares;
 use crate::direct::{DirectWorld, or_abort};
 use crate::mesh::{Endpoint, Mesh, MeshOptions, Pulse, Remote};
 use crate::watchdog::{self, KICKS, ShardEnd, Watchdog};
@@ -40,6 +41,8 @@ pub struct ExecutorOptions {
     pub io_memory_bytes: usize,
     /// Bounds of the mesh between the shards.
     pub mesh: MeshOptions,
+    /// What of the process's descriptors is for what.
+    pub descriptors: Shares,
 }
 
 impl ExecutorOptions {
@@ -54,6 +57,7 @@ impl ExecutorOptions {
             pin: true,
             io_memory_bytes: 4 << 20,
             mesh: MeshOptions::default(),
+            descriptors: Shares::of_process(shards),
         })
     }
 }
@@ -117,6 +121,7 @@ where
     let _ = PROCESS_CPUS.set(rustix::thread::sched_getaffinity(None)?);
     let origin = Instant::now();
     let count = options.shards;
+    let files_max = options.descriptors.files_per_shard;
     let watchdog = Watchdog::new(count);
     let pulse: Arc<dyn Pulse> = Arc::<Watchdog>::clone(&watchdog);
     let mesh = Mesh::with_pulse(count, options.mesh, Some(pulse));
@@ -133,7 +138,10 @@ where
             // Nobody starts before all can: a shard without its neighbours would wait for ever.
             // Blocking is right here, for nothing else is on this executor yet.
             match opened.recv() {
-                Ok(()) => run_shard(index, origin, mesh, watchdog, main).await,
+                Ok(()) => {
+                    let world = DirectWorld::new(index, files_max, origin, &watchdog);
+                    run_shard(world, mesh, watchdog, main).await
+                }
                 Err(_) => Ok(()),
             }
         };
@@ -164,8 +172,7 @@ where
 
 /// One shard from its first task to its last.
 async fn run_shard<Request, Reply, Main, Run>(
-    index: usize,
-    origin: Instant,
+    world: DirectWorld,
     mesh: Mesh<Request, Reply>,
     watchdog: Arc<Watchdog>,
     main: Main,
@@ -176,9 +183,9 @@ where
     Main: Fn(ShardSeat<Request, Reply>) -> Run,
     Run: Future<Output = io::Result<()>>,
 {
+    let index = world.shard();
     let thread_end = ThreadEnd::arm(index);
     let end = ShardEnd(Watchdog::shard(&watchdog, index));
-    let world = DirectWorld::new(index, origin, &watchdog);
     let result = or_abort(index, async {
         listen_to_kicks(&world, &watchdog, index)?;
         let endpoint = mesh.endpoint(index);
@@ -332,7 +339,7 @@ mod tests {
         let (ready, is_ready) = std::sync::mpsc::channel();
         let (beaten, beats) = std::sync::mpsc::channel();
         let shard = move || async move {
-            let world = DirectWorld::new(0, Instant::now(), &watched);
+            let world = DirectWorld::new(0, 64, Instant::now(), &watched);
             listen_to_kicks(&world, &watched, 0).unwrap();
             ready.send(()).unwrap();
             let mut seen = 0;

@@ -7,6 +7,7 @@
 pub mod append;
 #[cfg(test)]
 mod behaviour_tests;
+pub mod descriptors;
 pub mod direct;
 pub mod executor;
 mod log_bridge;
@@ -15,6 +16,7 @@ pub mod mapping;
 mod memory;
 pub mod mesh;
 pub mod net;
+mod open_names;
 pub mod preflight;
 pub mod process;
 mod ring_setup;

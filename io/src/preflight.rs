@@ -9,6 +9,7 @@ mod lock;
 
 pub use lock::DirectoryLock;
 
+use crate::descriptors::Shares;
 use crate::storage::BLOCK_BYTES;
 use glommio::{LocalExecutorBuilder, Placement};
 use rustix::fs::{Access, Mode, OFlags};
@@ -25,6 +26,9 @@ const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
 
 /// Descriptors below which a broker with some partitions and connections will not last.
 const DESCRIPTORS_MIN: u64 = 1_024;
+
+/// Descriptors a process has that was just started.
+const DESCRIPTORS_AT_START: u64 = 8;
 
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +73,8 @@ pub struct Preflight {
     pub addresses: Vec<SocketAddr>,
     /// Descriptors it expects to need; a lower limit is a warning.
     pub descriptors: u64,
+    /// Shards it will have; a limit that leaves them next to nothing is refused.
+    pub shards: usize,
 }
 
 impl Preflight {
@@ -89,13 +95,24 @@ impl Preflight {
 
     fn check_descriptors(&self) -> Finding {
         let have = raise_descriptor_limit();
-        let need = self.descriptors.max(DESCRIPTORS_MIN);
+        let (need, least) = (
+            self.descriptors.max(DESCRIPTORS_MIN),
+            Shares::limit_min(self.shards),
+        );
         if have >= need {
             return Finding::new("descriptors", Verdict::Fine, format!("{have} may be open"));
         }
+        let mend = "raise the hard limit (ulimit -Hn, or LimitNOFILE= of the service)";
+        if have < least {
+            let sentence = format!("only {have} may be open and a start needs {least}: {mend}");
+            return Finding::new("descriptors", Verdict::Refused, sentence);
+        }
+        let shares = Shares::new(have, DESCRIPTORS_AT_START, self.shards);
+        let files = shares.files_per_shard * self.shards.max(1);
         let sentence = format!(
-            "only {have} files and connections may be open and {need} could be needed: raise the \
-             hard limit (ulimit -Hn, or LimitNOFILE= of the service)"
+            "only {have} may be open, so {} connections are taken at a time and files beyond {files} are \
+             closed and opened again by need: {mend}; {need} are comfortable",
+            shares.connections
         );
         Finding::new("descriptors", Verdict::Warning, sentence)
     }
@@ -283,6 +300,7 @@ mod tests {
             addresses: vec![address],
             may_write: true,
             descriptors: 0,
+            shards: 1,
         };
         let findings = preflight.check();
         assert_eq!(findings.len(), 5);
@@ -307,6 +325,7 @@ mod tests {
             addresses: vec![taken.address(), ([192, 0, 2, 1], 1).into()],
             may_write: false,
             descriptors: u64::MAX,
+            shards: 1,
         };
         let mut findings = preflight.check();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);

@@ -21,6 +21,7 @@ pub use pipe::{SimulatedStream, pipe};
 pub use random::Random;
 pub use world::{SimulatedBuffer, SimulatedFile, SimulatedWorld};
 
+use crate::open_names::OpenNames;
 use disk::Disk;
 use executor::{Executor, Step};
 use std::cell::{Cell, RefCell, RefMut};
@@ -40,6 +41,10 @@ pub(crate) struct Core {
     random: RefCell<Random>,
     disk: RefCell<Disk>,
     faults: RefCell<Faults>,
+    /// Where the files are that somebody has open.
+    names: OpenNames,
+    /// How often a file is closed between two uses, parts per million.
+    closing_ppm: Cell<u32>,
     /// Operations waiting for the device.
     outstanding: Cell<usize>,
     wall_origin_ms: Cell<i64>,
@@ -51,6 +56,7 @@ struct Boot {
     wall_ms: i64,
     /// The same until the power goes.
     id: u128,
+    closing_ppm: u32,
 }
 
 impl Core {
@@ -81,6 +87,7 @@ impl Simulation {
         let boot = Boot {
             wall_ms: WALL_ORIGIN_MS,
             id: 1,
+            closing_ppm: 0,
         };
         Simulation::on(Disk::default(), Random::new(seed), seed, boot)
     }
@@ -91,6 +98,8 @@ impl Simulation {
             random: RefCell::new(random),
             disk: RefCell::new(disk),
             faults: RefCell::new(Faults::default()),
+            names: OpenNames::default(),
+            closing_ppm: Cell::new(boot.closing_ppm),
             outstanding: Cell::new(0),
             wall_origin_ms: Cell::new(boot.wall_ms),
             boot_id: boot.id,
@@ -130,6 +139,12 @@ impl Simulation {
     pub fn correct_clock(&self, by_ms: i64) {
         let origin_ms = &self.core.wall_origin_ms;
         origin_ms.set(origin_ms.get().saturating_add(by_ms));
+    }
+
+    /// Closes this share of the open files between two uses, as where there are fewer descriptors than
+    /// files: the next use finds the file by its name again. Holds through restarts.
+    pub fn close_files(&self, parts_per_million: u32) {
+        self.core.closing_ppm.set(parts_per_million);
     }
 
     /// The faults to come.
@@ -222,6 +237,7 @@ impl Simulation {
         let boot = Boot {
             wall_ms,
             id: self.core.boot_id + u128::from(reboots),
+            closing_ppm: self.core.closing_ppm.get(),
         };
         Simulation::on(disk, random, self.seed, boot)
     }

@@ -90,6 +90,7 @@ pub struct DirEntry {
 
 /// Storage, clocks and randomness of one shard. Cheap to clone; all clones are the same world.
 ///
+/// Operations that are under way at the same time pass each other: who needs an order awaits the first.
 /// Paths are absolute. Every operation that changes a directory is durable when it returns: the
 /// parent directory has been synced as well (`fsync(2)`: syncing a file does not sync its entry).
 pub trait World: Clone + 'static {
@@ -125,6 +126,14 @@ pub trait World: Clone + 'static {
     /// # Errors
     /// When no thread can be had.
     async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<T>;
+
+    /// As [`World::compute`], for what takes longer than some milliseconds (a large record through a
+    /// codec, a checkpoint of all logs): it waits for others of its kind and stands before none that
+    /// are short.
+    async fn compute_long<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<T>;

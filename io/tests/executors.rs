@@ -318,6 +318,7 @@ fn limits_disconnect_the_one_too_many() {
         let limits = ListenLimits {
             connections_max: 3,
             per_address_max: Box::new(|_| 2),
+            ..ListenLimits::default()
         };
         let (accepting, incoming) = listener.start(1, limits).unwrap();
         let mut taken = incoming;

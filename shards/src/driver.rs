@@ -184,7 +184,7 @@ impl<W: World> Driver<W> {
             Effect::WriteRemembered { path, writer, logs } => {
                 self.spawn(move |driver| async move {
                     let world = &driver.inner.world;
-                    let bytes = world.compute(move || writer.to_bytes(&logs)).await;
+                    let bytes = world.compute_long(move || writer.to_bytes(&logs)).await;
                     let result = match bytes {
                         Ok(bytes) => world.write_bytes_atomic(&path, bytes.into()).await,
                         Err(error) => Err(error),

@@ -99,7 +99,10 @@ pub(super) async fn run<W: World, S: Steps>(
                 (work, stepped)
             };
             let stepped;
-            (work, stepped) = world.compute(beside).await?;
+            (work, stepped) = match &turn {
+                Some(_) => world.compute_long(beside).await?,
+                None => world.compute(beside).await?,
+            };
             stepped
         } else {
             let stepped = work.step(STEP_BYTES);

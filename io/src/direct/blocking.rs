@@ -1,17 +1,18 @@
 //! Helper threads of a shard, for system calls that block and have no io_uring form.
 //!
-//! Owns one thread per helper, started by its first job, asleep while there is none. A panic in a
-//! job reaches whoever asked for it; the thread lives on. glommio's own pool is not used: there the
-//! caller of a job that panics waits for ever.
+//! Owns one thread per helper, started by its first job, asleep while there is none. Jobs are done by
+//! turns of those for whom they are (a partition, say), each in the order asked: one with many does not
+//! stand before the others. A panic in a job reaches whoever asked for it; the thread lives on. glommio's
+//! own pool is not used: there the caller of a job that panics waits for ever.
 
 use std::any::Any;
-use std::cell::OnceCell;
+use std::cell::Cell;
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
-use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread::Builder;
 
@@ -21,7 +22,68 @@ type Outcome<T> = Result<T, Box<dyn Any + Send>>;
 /// One helper thread. Dropping it lets the thread finish its jobs and end.
 pub(super) struct Helper {
     name: String,
-    jobs: OnceCell<Sender<Job>>,
+    is_started: Cell<bool>,
+    queue: Arc<Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: Mutex<Jobs>,
+    grown: Condvar,
+}
+
+/// Jobs that wait.
+#[derive(Default)]
+struct Jobs {
+    /// Of each who has any.
+    of: HashMap<u64, VecDeque<Job>>,
+    /// Whose turn is next.
+    turns: VecDeque<u64>,
+    ended: bool,
+}
+
+impl Jobs {
+    fn push(&mut self, of: u64, job: Job) {
+        let jobs = self.of.entry(of).or_default();
+        if jobs.is_empty() {
+            self.turns.push_back(of);
+        }
+        jobs.push_back(job);
+    }
+
+    fn pop(&mut self) -> Option<Job> {
+        let of = self.turns.pop_front()?;
+        let jobs = self.of.get_mut(&of)?;
+        let job = jobs.pop_front();
+        match jobs.is_empty() {
+            true => drop(self.of.remove(&of)),
+            false => self.turns.push_back(of),
+        }
+        job
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next job; `None` when there will be none any more.
+    fn next(&self) -> Option<Job> {
+        let mut jobs = self.lock();
+        loop {
+            if let Some(job) = jobs.pop() {
+                return Some(job);
+            }
+            if jobs.ended {
+                return None;
+            }
+            jobs = self
+                .grown
+                .wait(jobs)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
 }
 
 struct State<T> {
@@ -48,29 +110,41 @@ impl Helper {
     pub(super) fn new(name: String) -> Helper {
         Helper {
             name,
-            jobs: OnceCell::new(),
+            is_started: Cell::new(false),
+            queue: Arc::default(),
         }
     }
 
-    fn jobs(&self) -> io::Result<&Sender<Job>> {
-        if let Some(jobs) = self.jobs.get() {
-            return Ok(jobs);
+    fn start(&self) -> io::Result<()> {
+        if !self.is_started.get() {
+            let queue = Arc::clone(&self.queue);
+            Builder::new().name(self.name.clone()).spawn(move || {
+                crate::executor::leave_shard_cpu();
+                while let Some(job) = queue.next() {
+                    job();
+                }
+            })?;
+            self.is_started.set(true);
         }
-        let (sender, receiver) = channel::<Job>();
-        Builder::new().name(self.name.clone()).spawn(move || {
-            crate::executor::leave_shard_cpu();
-            while let Ok(job) = receiver.recv() {
-                job();
-            }
-        })?;
-        Ok(self.jobs.get_or_init(|| sender))
+        Ok(())
     }
 
-    /// Runs `work` on the thread, after everything asked for earlier.
+    /// Runs `work` on the thread, after everything asked for earlier by others who say nothing of
+    /// themselves either.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
+        self.run_for(0, work).await
+    }
+
+    /// Runs `work` on the thread, after everything asked for earlier for `of` and by turns with others.
+    pub(super) async fn run_for<T: Send + 'static>(
+        &self,
+        of: u64,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        self.start()?;
         let state = Arc::new(Mutex::new(State {
             outcome: None,
             waker: None,
@@ -86,9 +160,46 @@ impl Helper {
                 waker.wake();
             }
         });
-        if self.jobs()?.send(job).is_err() {
-            return Err(io::Error::other("the shard's helper thread is gone"));
-        }
+        self.queue.lock().push(of, job);
+        self.queue.grown.notify_one();
         answer.await.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        self.queue.lock().ended = true;
+        self.queue.grown.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Job, Jobs};
+    use std::sync::{Arc, Mutex};
+
+    /// One with a thousand jobs takes turns with the others, and each keeps its order.
+    #[test]
+    fn those_with_many_jobs_take_turns_with_those_with_few() {
+        let done: Arc<Mutex<Vec<(u64, u32)>>> = Arc::default();
+        let mut jobs = Jobs::default();
+        let job = |of: u64, number: u32| -> Job {
+            let done = Arc::clone(&done);
+            Box::new(move || done.lock().unwrap().push((of, number)))
+        };
+        (0..1_000).for_each(|number| jobs.push(1, job(1, number)));
+        (0..3).for_each(|number| jobs.push(2, job(2, number)));
+        jobs.push(3, job(3, 0));
+        while let Some(job) = jobs.pop() {
+            job();
+        }
+        assert!(jobs.of.is_empty() && jobs.turns.is_empty());
+        let done = done.lock().unwrap();
+        assert_eq!(done[..6], [(1, 0), (2, 0), (3, 0), (1, 1), (2, 1), (1, 2)]);
+        let first = done
+            .iter()
+            .filter(|(of, _)| *of == 1)
+            .map(|(_, number)| *number);
+        assert!(first.eq(0..1_000));
     }
 }

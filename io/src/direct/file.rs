@@ -1,25 +1,28 @@
 //! `DirectFile`: an open file for block-aligned direct I/O through io_uring.
 //!
-//! Owns one glommio `DmaFile` (from its first use on) and the file's length. Lives on the shard that opened it. Reads are
-//! split into bounded pieces and clamped to the known length, because glommio returns too much at
+//! Owns the file's length and its place among the shard's open files (`open_files`), where it may be
+//! closed while nobody uses it. Lives on the shard that opened it. Reads are split into bounded pieces and clamped to the known length, because glommio returns too much at
 //! an unaligned end and hangs in very long reads. Large reads, cutting and zeroing run on the helper
 //! threads.
 
+use super::open_files::{InUse, Room, Slot};
 use super::reading::LARGE_BYTES;
-use super::{DirectWorld, names};
+use super::{DirectWorld, OPENING_TRIES, Opened, names, plain};
+use crate::open_names::Name;
 use crate::storage::{
     BLOCK_BYTES, BlockBuffer, File, Preparation, READ_PIECE_BYTES_MAX, block_ceiling, block_floor,
 };
-use crate::world::OpenOptions;
+use crate::world::{OpenMode, OpenOptions};
 use bytes::{BufMut, Bytes, BytesMut};
-use glommio::io::{DmaBuffer, DmaFile};
+use glommio::io::DmaBuffer;
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
-use std::cell::{Cell, OnceCell};
+use std::cell::Cell;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -39,30 +42,29 @@ fn zeros() -> &'static [u8] {
     &memory[skip..skip + ZERO_PIECE_BYTES]
 }
 
-/// An open file of a [`DirectWorld`], or one that its first use opens.
+/// A file of a [`DirectWorld`]; its use opens it where it is not open.
 pub struct DirectFile {
     world: DirectWorld,
-    opened: OnceCell<DmaFile>,
-    /// Where to find it, while it is not open.
-    resting: Option<PathBuf>,
+    slot: Rc<Slot>,
     options: OpenOptions,
     len: Cell<u64>,
 }
 
 impl DirectFile {
-    pub(super) fn new(
+    /// Opens a file of the shard's share.
+    pub(super) async fn open(
         world: DirectWorld,
-        file: DmaFile,
-        len: u64,
+        path: PathBuf,
         options: OpenOptions,
-    ) -> DirectFile {
-        DirectFile {
-            world,
-            opened: OnceCell::from(file),
-            resting: None,
-            options,
-            len: Cell::new(len),
-        }
+    ) -> io::Result<DirectFile> {
+        let file = DirectFile::resting(world, path, options, 0);
+        let files = &file.world.inner.files;
+        let room = files.room().await;
+        let path = file.slot.name.path().ok_or(io::ErrorKind::NotFound)?;
+        let opened = file.world.open_dma(&path, options, OPENING_TRIES).await?;
+        file.len.set(opened.len);
+        drop(file.keep(opened, room));
+        Ok(file)
     }
 
     pub(super) fn resting(
@@ -73,40 +75,94 @@ impl DirectFile {
     ) -> DirectFile {
         DirectFile {
             world,
-            opened: OnceCell::new(),
-            resting: Some(path),
+            slot: Slot::new(Name::new(path)),
             options,
             len: Cell::new(len),
         }
     }
 
-    /// The file, opened if it is not yet.
-    async fn file(&self) -> io::Result<&DmaFile> {
-        if let Some(file) = self.opened.get() {
-            return Ok(file);
+    /// It is open from now on, and its name is followed from the first time on.
+    fn keep<'a>(&'a self, opened: Opened, room: Room<'a>) -> InUse<'a> {
+        let files = &self.world.inner.files;
+        if self.slot.identity.replace(Some(opened.identity)).is_none() {
+            files.names.follow(&self.slot.name);
         }
-        let path = self.resting.as_deref().ok_or(io::ErrorKind::NotFound)?;
-        let (file, len) = self.world.open_dma(path, self.options).await?;
-        if let Some(opened) = self.opened.get() {
-            // Another use was faster, and may have made the file longer since.
-            file.close().await.map_err(io::Error::from)?;
-            return Ok(opened);
+        files.put(&self.slot, opened.file, room)
+    }
+
+    /// The file, opened if it is not.
+    async fn file(&self) -> io::Result<InUse<'_>> {
+        match self.world.inner.files.get(&self.slot) {
+            Some(file) => Ok(file),
+            None => self.open_again().await,
         }
-        let expected = self.len.get();
-        if len != expected {
-            drop(file.close().await);
-            let what = format!("{} has {len} bytes, not {expected}", path.display());
-            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    }
+
+    /// Opens the file of a slot that has none: one that rests, or was closed for others.
+    async fn open_again(&self) -> io::Result<InUse<'_>> {
+        let files = &self.world.inner.files;
+        let room = files.room().await;
+        loop {
+            if let Some(file) = files.get(&self.slot) {
+                return Ok(file); // Another use was faster.
+            }
+            let renames = files.renamed();
+            let path = self.slot.name.path().ok_or(io::ErrorKind::NotFound)?;
+            let (mut options, mut tries) = (self.options, OPENING_TRIES);
+            if self.slot.identity.get().is_some() {
+                // What was promised about it must not fail because it was closed.
+                tries = u32::MAX;
+                if options.mode == OpenMode::ReadWriteCreate {
+                    options.mode = OpenMode::ReadWrite;
+                }
+            }
+            let opened = match self.world.open_dma(&path, options, tries).await {
+                Ok(opened) => opened,
+                Err(error) => {
+                    if error.kind() == io::ErrorKind::NotFound && files.settle(renames).await {
+                        continue; // Renamed in between.
+                    }
+                    return Err(error);
+                }
+            };
+            if let Some(file) = files.get(&self.slot) {
+                opened.close().await;
+                return Ok(file);
+            }
+            if let Err(error) = self.check(&path, &opened) {
+                opened.close().await;
+                if files.settle(renames).await {
+                    continue;
+                }
+                return Err(error);
+            }
+            return Ok(self.keep(opened, room));
         }
-        Ok(self.opened.get_or_init(|| file))
+    }
+
+    /// Whether it is the file that is meant: by its length as its directory told it, or the one that
+    /// was open before.
+    fn check(&self, path: &Path, opened: &Opened) -> io::Result<()> {
+        let (len, expected, path) = (opened.len, self.len.get(), path.display());
+        let what = match self.slot.identity.get() {
+            None if len != expected => format!("{path} has {len} bytes, not {expected}"),
+            Some(identity) if identity != opened.identity => {
+                format!("{path} is another file than it was")
+            }
+            _ => return Ok(()),
+        };
+        Err(io::Error::new(io::ErrorKind::InvalidData, what))
     }
 
     /// A descriptor of its own for a helper thread, which may outlive this file.
     async fn duplicate(&self) -> io::Result<OwnedFd> {
-        let file = self.file().await?;
-        // SAFETY: the descriptor is open as long as `file`, which outlives this statement.
-        let borrowed = unsafe { BorrowedFd::borrow_raw(file.as_raw_fd()) };
-        borrowed.try_clone_to_owned()
+        let duplicate = async || {
+            let file = self.file().await?;
+            // SAFETY: the descriptor is open as long as `file`, which outlives this statement.
+            let borrowed = unsafe { BorrowedFd::borrow_raw(file.as_raw_fd()) };
+            borrowed.try_clone_to_owned()
+        };
+        self.world.patiently(u32::MAX, duplicate).await
     }
 
     /// Reads one aligned piece, at most [`READ_PIECE_BYTES_MAX`] long, and appends what of it lies
@@ -120,7 +176,7 @@ impl DirectFile {
             .await?
             .read_at_aligned(start, (stop - start) as usize)
             .await;
-        let piece = piece.map_err(io::Error::from)?;
+        let piece = piece.map_err(plain)?;
         let skip = (position - start) as usize;
         let wanted = (end.min(stop) - position) as usize;
         let got = piece.get(skip..).unwrap_or_default();
@@ -134,11 +190,10 @@ impl File for DirectFile {
     type Buffer = DirectBuffer;
 
     fn buffer(&self, capacity: usize) -> DirectBuffer {
-        let file = self.opened.get();
-        DirectBuffer(
-            file.expect("a resting file is used before it is written to")
-                .alloc_dma_buffer(capacity.max(1).next_multiple_of(BLOCK_BYTES)),
-        )
+        let used = self.slot.identity.get().is_some();
+        assert!(used, "a resting file is used before it is written to");
+        let bytes = capacity.max(1).next_multiple_of(BLOCK_BYTES);
+        DirectBuffer(glommio::allocate_dma_buffer(bytes))
     }
 
     async fn write_at(&self, buffer: DirectBuffer, position: u64) -> io::Result<()> {
@@ -152,7 +207,7 @@ impl File for DirectFile {
             .await?
             .write_at(buffer.0, position)
             .await
-            .map_err(io::Error::from)?;
+            .map_err(plain)?;
         if written != len {
             let message = format!("{written} of {len} bytes were written");
             return Err(io::Error::new(io::ErrorKind::WriteZero, message));
@@ -165,7 +220,8 @@ impl File for DirectFile {
         debug_assert!(
             position.is_multiple_of(BLOCK_BYTES as u64) && len.is_multiple_of(BLOCK_BYTES as u64)
         );
-        self.file().await?;
+        // Stays open meanwhile.
+        let _file = self.file().await?;
         // Each takes a descriptor more while it waits for the helper.
         let turns = match how {
             Preparation::ZeroGently(_) => &self.world.inner.gentle_turns,
@@ -201,9 +257,12 @@ impl File for DirectFile {
             return Ok(Bytes::new());
         }
         if end - position >= LARGE_BYTES as u64 {
+            let _file = self.file().await?;
+            let _turn = self.world.inner.read_turns.take().await;
+            let descriptor = self.duplicate().await?;
             let _io = self.world.begin_io();
             let readers = &self.world.inner.readers;
-            return readers.read(self.duplicate().await?, position, end).await;
+            return readers.read(descriptor, position, end).await;
         }
         // Bounded by the file's own length.
         let mut bytes = BytesMut::with_capacity((end - position) as usize);
@@ -221,12 +280,15 @@ impl File for DirectFile {
     async fn sync_data(&self) -> io::Result<()> {
         let _io = self.world.begin_io();
         let file = self.file().await?;
-        file.fdatasync().await.map_err(io::Error::from)
+        file.fdatasync().await.map_err(plain)
     }
 
     async fn set_len(&self, len: u64) -> io::Result<()> {
+        let _file = self.file().await?;
+        let _turn = self.world.inner.turns.take().await;
         let file = std::fs::File::from(self.duplicate().await?);
-        let cut = self.world.on_helper(move || {
+        let path = self.slot.name.path().unwrap_or_default();
+        let cut = self.world.on_names(&path, move || {
             file.set_len(len)?;
             file.sync_all()
         });
@@ -241,10 +303,18 @@ impl File for DirectFile {
 
     async fn close(self) -> io::Result<()> {
         let _io = self.world.begin_io();
-        match self.opened.into_inner() {
-            Some(file) => file.close().await.map_err(io::Error::from),
+        match self.world.inner.files.take(&self.slot) {
+            Some((file, _room)) => file.close().await.map_err(plain),
             None => Ok(()),
         }
+    }
+}
+
+impl Drop for DirectFile {
+    fn drop(&mut self) {
+        let files = &self.world.inner.files;
+        files.names.forget(&self.slot.name);
+        drop(files.take(&self.slot));
     }
 }
 

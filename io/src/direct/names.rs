@@ -3,6 +3,7 @@
 //! Owns the order of system calls that makes them so. Plain blocking code: it runs on a shard's
 //! helper thread and never on the shard.
 
+use super::open_files::Identity;
 use crate::storage::BLOCK_BYTES;
 use crate::world::{DirEntry, OpenMode, OpenOptions};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -31,11 +32,22 @@ pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), sync_dir)
 }
 
+/// Opens the directory that is to be synced after a change in it, before the change: without a free
+/// descriptor nothing has happened then, and the same can be tried again.
+fn open_parent(path: &Path) -> io::Result<Option<File>> {
+    path.parent().map(File::open).transpose()
+}
+
+fn sync_opened(dir: Option<File>) -> io::Result<()> {
+    dir.map_or(Ok(()), |dir| dir.sync_all())
+}
+
 pub(super) fn create_dir_all(path: &Path) -> io::Result<()> {
     let missing: Vec<&Path> = path.ancestors().take_while(|dir| !dir.is_dir()).collect();
     for dir in missing.into_iter().rev() {
+        let parent = open_parent(dir)?;
         match fs::create_dir(dir) {
-            Ok(()) => sync_parent(dir)?,
+            Ok(()) => sync_opened(parent)?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
             Err(error) => return Err(error),
         }
@@ -44,21 +56,52 @@ pub(super) fn create_dir_all(path: &Path) -> io::Result<()> {
 }
 
 pub(super) fn remove_dir_all(path: &Path) -> io::Result<()> {
+    let parent = open_parent(path)?;
     fs::remove_dir_all(path)?;
-    sync_parent(path)
+    sync_opened(parent)
 }
 
-pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+/// Renames; an error outside says that it was not renamed, one inside that it may not be durable.
+pub(super) fn rename(from: &Path, to: &Path) -> io::Result<io::Result<()>> {
+    let (old, new) = (open_parent(from)?, open_parent(to)?);
     fs::rename(from, to)?;
-    if from.parent() != to.parent() {
-        sync_parent(from)?;
-    }
-    sync_parent(to)
+    let synced = match from.parent() == to.parent() {
+        true => Ok(()),
+        false => sync_opened(old),
+    };
+    Ok(synced.and_then(|()| sync_opened(new)))
 }
 
-pub(super) fn remove_file(path: &Path) -> io::Result<()> {
+/// Removes a file; one of more than `keeps_from` bytes is given back open, with its length, for closing
+/// the last one that is open takes as long as the file is.
+pub(super) fn remove_file(path: &Path, keeps_from: u64) -> io::Result<Option<(File, u64)>> {
+    let parent = open_parent(path)?;
+    let metadata = fs::symlink_metadata(path)?;
+    let kept = match metadata.is_file() && metadata.len() > keeps_from {
+        // Where it cannot be opened it goes at once.
+        true => fs::OpenOptions::new().write(true).open(path).ok(),
+        false => None,
+    };
     fs::remove_file(path)?;
-    sync_parent(path)
+    sync_opened(parent)?;
+    Ok(kept.map(|file| (file, metadata.len())))
+}
+
+/// The files in and below a directory that have more than `bytes`.
+pub(super) fn files_longer_than(path: &Path, bytes: u64) -> io::Result<Vec<PathBuf>> {
+    let (mut found, mut dirs) = (Vec::new(), vec![path.to_owned()]);
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir)? {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                dirs.push(entry.path());
+            } else if kind.is_file() && entry.metadata().is_ok_and(|it| it.len() > bytes) {
+                found.push(entry.path());
+            }
+        }
+    }
+    Ok(found)
 }
 
 pub(super) fn list_dir(path: &Path) -> io::Result<Vec<DirEntry>> {
@@ -118,7 +161,7 @@ pub(super) fn write_file_atomic(path: &Path, content: &[u8]) -> io::Result<()> {
     file.write_all(content)?;
     file.sync_all()?;
     drop(file);
-    rename(&temporary, path)
+    rename(&temporary, path)?
 }
 
 /// The same without its syncs.
@@ -137,8 +180,17 @@ pub(super) fn boot_id() -> io::Result<u128> {
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-/// Opens as asked; also gives the file's length and device.
-pub(super) fn open(path: &Path, options: OpenOptions) -> io::Result<(OwnedFd, u64, u64)> {
+/// A file opened by its name.
+pub(super) struct Named {
+    pub(super) descriptor: OwnedFd,
+    /// Length, bytes.
+    pub(super) len: u64,
+    /// Its device and inode.
+    pub(super) identity: Identity,
+}
+
+/// Opens as asked.
+pub(super) fn open(path: &Path, options: OpenOptions) -> io::Result<Named> {
     let mut how = fs::OpenOptions::new();
     how.read(true).write(options.mode != OpenMode::Read);
     let creates = options.mode == OpenMode::ReadWriteCreate;
@@ -155,7 +207,11 @@ pub(super) fn open(path: &Path, options: OpenOptions) -> io::Result<(OwnedFd, u6
     if metadata.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
     }
-    Ok((OwnedFd::from(file), metadata.len(), metadata.dev()))
+    Ok(Named {
+        descriptor: OwnedFd::from(file),
+        len: metadata.len(),
+        identity: (metadata.dev(), metadata.ino()),
+    })
 }
 
 /// The path that leads to an open descriptor of this process, whatever its name is by now.

@@ -1,60 +1,17 @@
-//! The spawned tasks of one shard, so that all of them can be dropped when it ends; and turns, for
-//! what only some of them may do at a time.
+//! The spawned tasks of one shard, so that all of them can be dropped when it ends.
 //!
 //! Owns the futures; glommio's own tasks only borrow them for each poll. Stays on its shard. Never
 //! drops a task while it is being polled.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::Poll;
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 type Slot = Rc<RefCell<Option<Task>>>;
-
-/// Turns of which only so many are given out at a time; who waits is served in order.
-pub(super) struct Turns {
-    free: Cell<usize>,
-    waiting: RefCell<VecDeque<Waker>>,
-}
-
-/// One of them, given back when it is dropped.
-pub(super) struct Turn<'a>(&'a Turns);
-
-impl Turns {
-    pub(super) fn new(count: usize) -> Turns {
-        Turns {
-            free: Cell::new(count),
-            waiting: RefCell::default(),
-        }
-    }
-
-    pub(super) async fn take(&self) -> Turn<'_> {
-        poll_fn(|context| match self.free.get().checked_sub(1) {
-            Some(left) => {
-                self.free.set(left);
-                Poll::Ready(Turn(self))
-            }
-            None => {
-                self.waiting.borrow_mut().push_back(context.waker().clone());
-                Poll::Pending
-            }
-        })
-        .await
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.0.free.set(self.0.free.get() + 1);
-        let next = self.0.waiting.borrow_mut().pop_front();
-        if let Some(waker) = next {
-            waker.wake();
-        }
-    }
-}
 
 #[derive(Default)]
 pub(super) struct Tasks {

@@ -6,6 +6,7 @@
 //! from a connection.
 
 use super::stream::DirectStream;
+use crate::descriptors::{ConnectionPlace, ConnectionShare};
 use crate::direct::DirectWorld;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use std::collections::{HashMap, VecDeque};
@@ -16,6 +17,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
 
 /// Connections the kernel holds until they are accepted.
 const BACKLOG: i32 = 1024;
@@ -26,6 +28,9 @@ const EXHAUSTED_WAIT: Timespec = Timespec {
     tv_nsec: 100_000_000,
 };
 
+/// Connections that are disconnected at once are told of in one line in this time.
+const REFUSALS_TOLD_EACH: Duration = Duration::from_secs(10);
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -35,6 +40,8 @@ pub type AddressLimit = Box<dyn Fn(IpAddr) -> usize + Send>;
 
 /// Limits of a listener; who exceeds one is disconnected at once.
 pub struct ListenLimits {
+    /// The places of all listeners of the process: what is beyond is kept for files.
+    pub descriptors: Arc<ConnectionShare>,
     /// Connections in all.
     pub connections_max: usize,
     /// Connections of one address; 0 refuses the address.
@@ -45,6 +52,7 @@ impl Default for ListenLimits {
     fn default() -> ListenLimits {
         let per_address_max = Box::new(|_| usize::MAX);
         ListenLimits {
+            descriptors: ConnectionShare::new(usize::MAX),
             connections_max: usize::MAX,
             per_address_max,
         }
@@ -59,11 +67,21 @@ struct Counts {
     total: usize,
 }
 
+/// Why a connection is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    /// A limit of the listener.
+    TooMany,
+    /// The descriptors that are left are kept for files.
+    NoDescriptor,
+}
+
 /// One connection's place in the counts, given up when dropped.
 pub(super) struct Place {
     counts: Arc<Mutex<Counts>>,
     address: IpAddr,
     shard: usize,
+    _descriptor: ConnectionPlace,
 }
 
 impl Drop for Place {
@@ -82,25 +100,33 @@ impl Drop for Place {
 
 impl Counts {
     /// Takes a place on the shard with the fewest connections, if the limits allow it.
-    fn admit(counts: &Arc<Mutex<Counts>>, limits: &ListenLimits, address: IpAddr) -> Option<Place> {
+    fn admit(
+        counts: &Arc<Mutex<Counts>>,
+        limits: &ListenLimits,
+        address: IpAddr,
+    ) -> Result<Place, Refusal> {
+        let Some(descriptor) = limits.descriptors.take() else {
+            return Err(Refusal::NoDescriptor);
+        };
         let mut open = lock(counts);
         let of_address = open.per_address.get(&address).copied().unwrap_or(0);
         if open.total >= limits.connections_max || of_address >= (limits.per_address_max)(address) {
-            return None;
+            return Err(Refusal::TooMany);
         }
         let fewest = open
             .per_shard
             .iter()
             .enumerate()
             .min_by_key(|(_, count)| **count);
-        let shard = fewest.map(|(shard, _)| shard)?;
+        let shard = fewest.map(|(shard, _)| shard).ok_or(Refusal::TooMany)?;
         open.total += 1;
         open.per_shard[shard] += 1;
         open.per_address.insert(address, of_address + 1);
-        Some(Place {
+        Ok(Place {
             counts: Arc::clone(counts),
             address,
             shard,
+            _descriptor: descriptor,
         })
     }
 }
@@ -157,6 +183,7 @@ impl Listener {
             limits,
             counts: Arc::new(Mutex::new(counts)),
             queues: queues.clone(),
+            told: Told::default(),
         };
         let name = format!("accept-{}", acceptor.listener.address.port());
         let thread = Builder::new().name(name).spawn(move || acceptor.run())?;
@@ -258,33 +285,76 @@ struct Acceptor {
     limits: ListenLimits,
     counts: Arc<Mutex<Counts>>,
     queues: Vec<Arc<Queue>>,
+    told: Told,
+}
+
+/// What was said of connections that were not taken.
+#[derive(Default)]
+struct Told {
+    /// None could be accepted, and none has been since.
+    exhausted: bool,
+    /// There was no descriptor for one, and there was none for any since.
+    short: bool,
+    /// When one was last told of.
+    last: Option<Instant>,
+    /// Not told of since.
+    untold: u64,
+}
+
+impl Told {
+    /// A connection was disconnected.
+    fn refused(&mut self, why: Refusal, peer: SocketAddr, descriptors: &ConnectionShare) {
+        self.short |= why == Refusal::NoDescriptor;
+        if self
+            .last
+            .is_some_and(|last| last.elapsed() < REFUSALS_TOLD_EACH)
+        {
+            self.untold += 1;
+            return;
+        }
+        self.last = Some(Instant::now());
+        let untold = std::mem::take(&mut self.untold);
+        match why {
+            Refusal::TooMany => tracing::warn!(%peer, untold, "disconnected: too many connections"),
+            Refusal::NoDescriptor => tracing::warn!(
+                %peer, untold, connections_max = descriptors.max(),
+                "disconnected: the descriptors that are left are kept for files; raise the limit (ulimit -Hn, \
+                 or LimitNOFILE= of the service)"
+            ),
+        }
+    }
+
+    /// One was taken.
+    fn taken(&mut self) {
+        if std::mem::take(&mut self.exhausted) | std::mem::take(&mut self.short) {
+            tracing::warn!("there are descriptors for connections again");
+        }
+    }
 }
 
 impl Acceptor {
-    fn run(self) {
-        let mut exhausted = false;
-        while self.wait(exhausted) {
-            exhausted = match self.listener.socket.accept() {
+    fn run(mut self) {
+        while self.wait() {
+            match self.listener.socket.accept() {
                 Ok((socket, peer)) => {
                     if let Err(error) = self.take(socket, peer) {
                         // Gone again before it was set up.
                         tracing::debug!(%peer, %error, "a connection was not taken");
                     }
-                    false
                 }
                 Err(error) if is_exhausted(&error) => {
-                    if !exhausted {
+                    if !std::mem::replace(&mut self.told.exhausted, true) {
                         tracing::error!(%error, "no connection can be accepted for the moment");
                     }
-                    true
-                }
-                Err(error) => {
-                    if error.kind() != ErrorKind::WouldBlock {
-                        tracing::debug!(%error, "a connection was lost before it was accepted");
+                    if !self.rest() {
+                        break;
                     }
-                    false
                 }
-            };
+                Err(error) if error.kind() != ErrorKind::WouldBlock => {
+                    tracing::debug!(%error, "a connection was lost before it was accepted");
+                }
+                Err(_) => {}
+            }
         }
         for queue in &self.queues {
             let mut state = lock(&queue.state);
@@ -295,18 +365,25 @@ impl Acceptor {
         }
     }
 
-    /// Sleeps until there is a connection (or for a while if descriptors have run out, leaving it
-    /// in the backlog); false when told to stop.
-    fn wait(&self, exhausted: bool) -> bool {
-        let stop = PollFd::new(&self.stopped, PollFlags::IN | PollFlags::HUP);
+    /// Sleeps until there is a connection; false when told to stop.
+    fn wait(&self) -> bool {
         let ready = PollFd::new(&self.listener.socket, PollFlags::IN);
-        let mut both = [stop, ready];
-        let (watched, timeout) = match exhausted {
-            true => (&mut both[..1], Some(&EXHAUSTED_WAIT)),
-            false => (&mut both[..], None),
-        };
+        self.sleep(&mut [self.stop(), ready], None)
+    }
+
+    /// Leaves a connection in the backlog for a while, because descriptors have run out; false when
+    /// told to stop. Where nobody is left in the backlog then, [`Acceptor::wait`] sleeps on.
+    fn rest(&self) -> bool {
+        self.sleep(&mut [self.stop()], Some(&EXHAUSTED_WAIT))
+    }
+
+    fn stop(&self) -> PollFd<'_> {
+        PollFd::new(&self.stopped, PollFlags::IN | PollFlags::HUP)
+    }
+
+    fn sleep(&self, watched: &mut [PollFd<'_>], timeout: Option<&Timespec>) -> bool {
         match rustix::event::poll(watched, timeout) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => both[0].revents().is_empty(),
+            Ok(_) | Err(rustix::io::Errno::INTR) => watched[0].revents().is_empty(),
             Err(error) => {
                 tracing::error!(%error, "accepting ends: the socket cannot be waited for");
                 false
@@ -314,11 +391,16 @@ impl Acceptor {
         }
     }
 
-    fn take(&self, socket: TcpStream, peer: SocketAddr) -> io::Result<()> {
-        let Some(place) = Counts::admit(&self.counts, &self.limits, peer.ip()) else {
-            tracing::warn!(%peer, "disconnected: too many connections");
-            return Ok(());
+    fn take(&mut self, socket: TcpStream, peer: SocketAddr) -> io::Result<()> {
+        let place = match Counts::admit(&self.counts, &self.limits, peer.ip()) {
+            Ok(place) => place,
+            Err(why) => {
+                drop(socket); // Before anything is said: a slow terminal must not keep descriptors.
+                self.told.refused(why, peer, &self.limits.descriptors);
+                return Ok(());
+            }
         };
+        self.told.taken();
         socket.set_nonblocking(true)?;
         socket.set_nodelay(true)?;
         rustix::net::sockopt::set_socket_keepalive(&socket, true)?;

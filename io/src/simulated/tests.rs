@@ -25,6 +25,7 @@ fn behaves_as_every_world() {
             behaviour::a_resting_file_may_grow_while_it_is_opened(&world, dir).await;
             behaviour::directories_work(&world, dir).await;
             behaviour::mappings_are_files(&world, dir).await;
+            behaviour::many_files_keep_what_is_theirs(&world, dir).await;
         });
     }
 }

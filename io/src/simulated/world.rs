@@ -8,6 +8,7 @@ use super::disk::{Change, Disk, Node};
 use super::executor::Sleep;
 use super::fault::{Fault, Operation};
 use super::mapping::SimulatedMapping;
+use crate::open_names::Name;
 use crate::storage::{BLOCK_BYTES, BlockBuffer, File, Preparation, block_ceiling};
 use crate::world::{DirEntry, OpenMode, OpenOptions, World};
 use bytes::Bytes;
@@ -49,6 +50,12 @@ impl SimulatedWorld {
         faults.draw(&mut self.core.random.borrow_mut(), operation, path)
     }
 
+    /// Whether the file that is to be used was closed since, because others needed its descriptor.
+    fn closes_file(&self) -> bool {
+        let ppm = self.core.closing_ppm.get();
+        ppm > 0 && self.core.random.borrow_mut().chance(ppm)
+    }
+
     /// Latency, then the fault that is due, if any.
     async fn begin(&self, operation: Operation, path: &Path) -> io::Result<()> {
         assert!(path.is_absolute(), "{} is not absolute", path.display());
@@ -70,7 +77,13 @@ impl SimulatedWorld {
     async fn change(&self, change: Change) -> io::Result<()> {
         let (Change::Create(path, _) | Change::Remove(path) | Change::Rename(path, _)) = &change;
         self.begin(Operation::Directory, path).await?;
-        self.disk(|disk| disk.change(change))
+        self.disk(|disk| disk.change(change.clone()))?;
+        match &change {
+            Change::Create(..) => {}
+            Change::Remove(path) => self.core.names.removed(path),
+            Change::Rename(from, to) => self.core.names.renamed(from, to),
+        }
+        Ok(())
     }
 
     /// Cuts what a write in whole blocks left behind the end.
@@ -119,6 +132,14 @@ impl World for SimulatedWorld {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<T> {
         self.pause().await;
+        Ok(work())
+    }
+
+    async fn compute_long<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<T> {
+        self.latency().await;
         Ok(work())
     }
 
@@ -257,6 +278,7 @@ impl World for SimulatedWorld {
             opened: Cell::new(None),
             resting_len: len,
             path: path.to_owned(),
+            name: Name::new(path.to_owned()),
             options: options.into(),
         }
     }
@@ -278,11 +300,14 @@ impl World for SimulatedWorld {
         if creates && options.sync_entry {
             self.sync_parent(path).await?;
         }
+        let name = Name::new(path.to_owned());
+        self.core.names.follow(&name);
         Ok(SimulatedFile {
             world: self.clone(),
             opened: Cell::new(Some(inode)),
             resting_len: 0,
             path: path.to_owned(),
+            name,
             options,
         })
     }
@@ -326,7 +351,10 @@ pub struct SimulatedFile {
     /// `None` for one that rests.
     opened: Cell<Option<u64>>,
     resting_len: u64,
+    /// Where it was opened.
     path: PathBuf,
+    /// Where it is.
+    name: Rc<Name>,
     options: OpenOptions,
 }
 
@@ -355,13 +383,22 @@ impl SimulatedFile {
         }
     }
 
-    /// The inode, found by the first use.
+    /// The inode, found by the first use, and by its name again where the file was closed for others.
     async fn inode(&self) -> io::Result<u64> {
-        if let Some(inode) = self.opened.get() {
-            return Ok(inode);
+        match self.opened.get() {
+            None => self.open_first().await,
+            // Without a name it stays open.
+            Some(inode) if self.world.closes_file() && self.name.exists() => {
+                self.open_again(inode).await
+            }
+            Some(inode) => Ok(inode),
         }
+    }
+
+    async fn open_first(&self) -> io::Result<u64> {
         self.world.begin(Operation::Open, &self.path).await?;
-        let inode = self.world.disk(|disk| disk.file(&self.path))?;
+        let path = self.name.path().ok_or(io::ErrorKind::NotFound)?;
+        let inode = self.world.disk(|disk| disk.file(&path))?;
         let (len, expected) = (
             self.world.disk(|disk| disk.inode(inode).len()),
             self.resting_len,
@@ -370,7 +407,22 @@ impl SimulatedFile {
             let what = format!("{} has {len} bytes, not {expected}", self.path.display());
             return Err(io::Error::new(io::ErrorKind::InvalidData, what));
         }
-        self.opened.set(Some(inode));
+        if self.opened.replace(Some(inode)).is_none() {
+            self.world.core.names.follow(&self.name);
+        }
+        Ok(inode)
+    }
+
+    async fn open_again(&self, inode: u64) -> io::Result<u64> {
+        self.world.begin(Operation::Open, &self.path).await?;
+        let Some(path) = self.name.path() else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let found = self.world.disk(|disk| disk.file(&path))?;
+        if found != inode {
+            let what = format!("{} is another file than it was", path.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
         Ok(inode)
     }
 
@@ -489,6 +541,12 @@ impl File for SimulatedFile {
 
     async fn close(self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl Drop for SimulatedFile {
+    fn drop(&mut self) {
+        self.world.core.names.forget(&self.name);
     }
 }
 

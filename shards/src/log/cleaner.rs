@@ -385,7 +385,7 @@ async fn compute<W: World, T: Send + 'static>(
     };
     match batch.bytes.len() <= here_max {
         true => Ok(work()),
-        false => world.compute(work).await,
+        false => world.compute_long(work).await,
     }
 }
 

@@ -101,7 +101,11 @@ fn check(cluster: &mut Cluster, model: &Model, forgives: bool) {
 fn run(seed: u64, durability: &str, acks: Acks, endings: u64) -> usize {
     let mut random = Random::new(seed ^ 0x5eed);
     let shards = |random: &mut Random| usize::try_from(1 + random.below(4)).unwrap_or(1);
-    let mut cluster = Cluster::start(Simulation::new(seed), shards(&mut random));
+    let simulation = Simulation::new(seed);
+    if seed % 3 == 1 {
+        simulation.close_files(200_000);
+    }
+    let mut cluster = Cluster::start(simulation, shards(&mut random));
     for topic in ["a", "b"] {
         cluster.create(topic, 3).expect("created");
         let resource = ConfigResource::Topic(Str::from(topic));

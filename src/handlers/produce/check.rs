@@ -277,7 +277,7 @@ async fn convert<W: World>(
     rules.check_size(expected_bytes)?;
     conversions.room_for(expected_bytes).await?;
     let is_deep = rewrite.is_deep();
-    let _turn = match is_deep && plain_bytes > LARGE_RECORD_BYTES {
+    let turn = match is_deep && plain_bytes > LARGE_RECORD_BYTES {
         true => Some(context.large_record.lock().await),
         false => None,
     };
@@ -289,7 +289,10 @@ async fn convert<W: World>(
         true => rewrite.apply(batch, &limits),
         false => {
             let work = move || rewrite.apply(batch, &limits);
-            let computed = context.world.compute(work).await;
+            let computed = match turn {
+                Some(_) => context.world.compute_long(work).await,
+                None => context.world.compute(work).await,
+            };
             computed.map_err(|error| {
                 Refusal::saying(ErrorCode::UnknownServerError, error.to_string())
             })?

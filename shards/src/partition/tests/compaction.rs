@@ -378,6 +378,9 @@ fn run_histories(count: u64, endings: &[Ending], faulty: bool) {
     for seed in seeds(count) {
         let run = std::panic::AssertUnwindSafe(|| {
             let mut simulation = Simulation::new(seed);
+            if seed % 3 == 1 {
+                simulation.close_files(200_000);
+            }
             let mut history = History::new(seed, faulty);
             for _ in 0..2 + history.random.below(5) {
                 let ending = endings[history.random.index(endings.len())];

@@ -423,6 +423,9 @@ async fn check_files(world: &SimulatedWorld, rig: &Rig<SimulatedWorld>) {
 
 fn run_history(seed: u64, durability: Durability, endings: &[Ending], faulty: bool) {
     let mut simulation = Simulation::new(seed);
+    if seed % 3 == 1 {
+        simulation.close_files(200_000);
+    }
     let mut history = History::new(seed, durability);
     history.faulty = faulty;
     let lives = 2 + history.random.below(4);
