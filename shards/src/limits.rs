@@ -145,6 +145,10 @@ pub const GROUPS_PER_PARTITION_MAX: usize = 100_000;
 /// not fit into a batch of `__consumer_offsets` could not be remembered anyway.
 pub const GROUP_MEMBER_METADATA_BYTES_MAX: usize = 1024 * 1024;
 
+/// Protocols that one member of a classic group may name; clients have a few. Choosing one looks at
+/// those of all members.
+pub const GROUP_MEMBER_PROTOCOLS_MAX: usize = 128;
+
 /// Ids given to new members of one classic group that have not come again with them.
 pub const GROUP_PENDING_MEMBERS_MAX: usize = 10_000;
 

@@ -24,8 +24,8 @@ use crate::server::service::Reply;
 /// Bytes of one answer. Kafka's end is that of its heap, or of the length's 31 bits; most clients take
 /// no more than this in one response (`receive.message.max.bytes`).
 const ANSWER_BYTES_MAX: usize = 100 << 20;
-/// From this many bytes on an answer waits for its turn.
-const LARGE_ANSWER_BYTES: usize = 1 << 20;
+/// From this many bytes on an answer waits for its turn, and is counted.
+const LARGE_ANSWER_BYTES: usize = 256 << 10;
 /// An element that is there before is not copied from this many bytes on.
 const SHARED_BYTES_MIN: usize = 512;
 /// Bytes that are cut off as one part.
@@ -173,14 +173,15 @@ impl<'a, W: World> Pieces<'a, W> {
                 format!("cannot be answered: more than {ANSWER_BYTES_MAX} bytes were asked for")
             });
         }
-        if bytes - self.charged >= PART_BYTES {
-            let budget = &self.context.budget;
-            self.charges.push(budget.charge_reply(bytes - self.charged));
-            self.charged = bytes;
-        }
         if bytes >= LARGE_ANSWER_BYTES && self.turn.is_none() && self.failed.is_none() {
             self.turn = Some(self.context.large_answer.lock().await);
             self.context.budget.reply_room().await;
+        }
+        // What waits for its turn is not counted: it would keep the one away whose turn it is.
+        if self.turn.is_some() && bytes - self.charged >= PART_BYTES {
+            let budget = &self.context.budget;
+            self.charges.push(budget.charge_reply(bytes - self.charged));
+            self.charged = bytes;
         }
         self.slice.breathe(&self.context.world).await;
     }

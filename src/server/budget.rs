@@ -135,12 +135,12 @@ impl ByteBudget {
     /// Waits until replies hold less than the limit. For one task at a time: who makes large answers
     /// takes turns. Meanwhile those who do not take theirs are watched.
     pub(crate) async fn reply_room(&self) {
+        let _ends = AnswerWait(&self.answers_wait);
         while self.replies.get() >= self.limit {
             self.answers_wait.set(true);
             self.pressed.notify();
             self.reply_taken.wait().await;
         }
-        self.answers_wait.set(false);
     }
 
     /// Whether somebody waits for bytes of requests.
@@ -183,6 +183,15 @@ impl ByteBudget {
                 waker.wake();
             }
         }
+    }
+}
+
+/// An answer that waits for others to be taken, until it does not or is given up.
+struct AnswerWait<'a>(&'a Cell<bool>);
+
+impl Drop for AnswerWait<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
     }
 }
 
@@ -336,6 +345,46 @@ mod tests {
         drop(gone);
         drop(held);
         assert!(next.now_or_never().is_some());
+    }
+
+    #[test]
+    fn large_answers_wait_until_others_are_taken_and_no_longer() {
+        let budget = ByteBudget::new(100);
+        assert!(budget.reply_room().now_or_never().is_some());
+        let (one, other) = (budget.charge_reply(60), budget.charge_reply(60));
+        let mut given_up = Box::pin(budget.reply_room());
+        assert!(given_up.as_mut().now_or_never().is_none());
+        assert!(budget.answers_wait());
+        drop(given_up);
+        assert!(!budget.answers_wait(), "nobody waits any more");
+        let mut waits = Box::pin(budget.reply_room());
+        assert!(waits.as_mut().now_or_never().is_none());
+        drop(one);
+        assert!(waits.as_mut().now_or_never().is_some());
+        drop(waits);
+        assert!(!budget.answers_wait());
+        drop(other);
+    }
+
+    #[test]
+    fn parts_of_frames_do_not_lock_each_other_out() {
+        let budget = ByteBudget::new(100);
+        let mut parts: Vec<Grant> = (0..5)
+            .map(|_| budget.take(20).now_or_never().expect("room"))
+            .collect();
+        assert_eq!(budget.requests.get(), 100, "all of it, in parts");
+        let overdraws: Vec<bool> = parts.iter().map(Grant::overdraws).collect();
+        assert_eq!(
+            overdraws.iter().filter(|one| **one).count(),
+            1,
+            "one may go on"
+        );
+        // When that one is done, the next in line may.
+        let mut next = Box::pin(budget.take(20));
+        assert!(next.as_mut().now_or_never().is_none());
+        parts.retain(|grant| !grant.overdraws());
+        let next = next.now_or_never().expect("the other has ended");
+        assert!(next.overdraws());
     }
 
     #[test]

@@ -139,6 +139,9 @@ impl<W: World, H: Service> Reader<'_, W, H> {
                 answer: Answer::Now(Reply::Close(reason)),
             }
         });
+        if matches!(admitted.answer, Answer::Parked(..)) {
+            self.frames.let_go();
+        }
         self.turn_bytes += self.link.push(admitted, grant, &self.server.budget);
         Some(())
     }

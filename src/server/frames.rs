@@ -15,6 +15,8 @@ const FRAME_BYTES_MIN: usize = 8;
 const READ_BYTES_MIN: usize = 4 << 10;
 /// Free space offered to a busy connection between frames, bytes.
 const READ_BYTES_MAX: usize = 64 << 10;
+/// Memory of a frame that a connection keeps for the next one, bytes.
+const KEPT_BYTES_MAX: usize = 1 << 20;
 /// A frame that has come by a part of 1/`GROWTH` may be given room for the whole.
 const GROWTH: usize = 4;
 
@@ -49,6 +51,8 @@ pub(crate) struct FrameBuffer {
     read_bytes: usize,
     /// Longest frame this connection has ever completed: trusted to come again.
     longest: usize,
+    /// The frame that was cut out last, whose memory `bytes` may share.
+    last: usize,
 }
 
 impl FrameBuffer {
@@ -59,6 +63,7 @@ impl FrameBuffer {
             limit,
             read_bytes: READ_BYTES_MIN,
             longest: 0,
+            last: 0,
         }
     }
 
@@ -75,7 +80,21 @@ impl FrameBuffer {
         }
         self.bytes.advance(PREFIX_BYTES);
         self.longest = self.longest.max(length);
-        Ok(Some(self.bytes.split_to(length).freeze()))
+        self.last = length;
+        let frame = self.bytes.split_to(length).freeze();
+        if length > KEPT_BYTES_MAX {
+            self.let_go();
+        }
+        Ok(Some(frame))
+    }
+
+    /// Keeps nothing of the memory of a large frame that was cut out: what came behind it is moved.
+    /// Otherwise that memory would be there as long as the connection, and counted by nobody.
+    pub(crate) fn let_go(&mut self) {
+        if self.last > READ_BYTES_MAX {
+            self.last = 0;
+            self.bytes = BytesMut::from(&self.bytes[..]);
+        }
     }
 
     fn frame_length(&self) -> Result<Option<usize>, FrameError> {
@@ -207,6 +226,23 @@ mod tests {
             .extend_from_slice(&(1_i32 << 30).to_be_bytes());
         assert_eq!(buffer.next_frame(), Ok(None));
         assert!(buffer.for_read().capacity() <= 2 * READ_BYTES_MAX);
+    }
+
+    #[test]
+    fn the_memory_of_a_large_frame_is_not_kept() {
+        for (length, lets_go) in [(2 << 20, false), (100 << 10, true)] {
+            let mut buffer = FrameBuffer::new(1 << 30);
+            let body = vec![3_u8; length];
+            let behind = framed(&[4; 20]);
+            buffer.for_read().extend_from_slice(&framed(&body));
+            buffer.for_read().extend_from_slice(&behind);
+            assert_eq!(buffer.next_frame(), Ok(Some(Bytes::from(body))));
+            if lets_go {
+                buffer.let_go();
+            }
+            assert!(buffer.bytes.capacity() < READ_BYTES_MAX, "{length}");
+            assert_eq!(buffer.next_frame(), Ok(Some(Bytes::from(vec![4; 20]))));
+        }
     }
 
     #[test]

@@ -211,6 +211,10 @@ fn work_and_answers_grow_as_requests_do() {
         bench.lives(&format!("{key} version {version}"));
     });
     assert!(tried > 100, "{tried} cases");
+    assert!(
+        bench.cpu() > Duration::ZERO,
+        "the kernel counts processor time"
+    );
     bench.broker.stop();
 }
 

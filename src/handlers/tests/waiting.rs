@@ -214,3 +214,48 @@ fn beside_all_that_waits_others_are_served() {
         "all was given back"
     );
 }
+
+#[test]
+fn who_does_not_take_a_large_answer_keeps_others_from_theirs_only_for_a_while() {
+    let mut broker = TestBroker::with_budget(42, 1, &[], Some(2 << 20));
+    let door = broker.door.clone();
+    let (connections, budget) = {
+        let server = &door.servers[0];
+        (Rc::clone(&server.connections), Rc::clone(&server.budget))
+    };
+    let world = door.world.clone();
+    world.spawn(connections.watch(world.clone(), Rc::clone(&budget), None));
+    let resource = DescribeConfigsResource {
+        resource_type: 4,
+        resource_name: "1".into(),
+        ..DescribeConfigsResource::default()
+    };
+    let describe = DescribeConfigsRequest {
+        resources: vec![resource; 200],
+        include_synonyms: true,
+        ..DescribeConfigsRequest::default()
+    };
+    broker.run(async move {
+        let silent: Vec<Client> = (0..4).map(|_| door.connect(0)).collect();
+        for client in &silent {
+            client.send(&describe, 4).await;
+        }
+        let mut honest = door.connect(0);
+        let began_ns = door.world.monotonic_ns();
+        let answer = honest.ask(&describe, 4).await;
+        assert_eq!(answer.results.len(), 200);
+        assert!(
+            answer
+                .results
+                .iter()
+                .all(|result| result == &answer.results[0])
+        );
+        let waited_ns = door.world.monotonic_ns() - began_ns;
+        assert!(waited_ns < 60_000_000_000, "{waited_ns}");
+        // Small answers never wait.
+        let began_ns = door.world.monotonic_ns();
+        honest.ask(&ApiVersionsRequest::default(), 0).await;
+        assert!(door.world.monotonic_ns() - began_ns < 1_000_000_000);
+        drop(silent);
+    });
+}

@@ -7,7 +7,9 @@ use super::{ClassicGroup, ClassicState, Member, Protocol};
 use crate::groups::deadlines::GroupTimer;
 use crate::groups::request::{Caller, GroupReply};
 use crate::groups::step::{Outcome, Replaced, Step, Then, Token};
-use crate::limits::{GROUP_MEMBER_METADATA_BYTES_MAX, GROUP_PENDING_MEMBERS_MAX};
+use crate::limits::{
+    GROUP_MEMBER_METADATA_BYTES_MAX, GROUP_MEMBER_PROTOCOLS_MAX, GROUP_PENDING_MEMBERS_MAX,
+};
 
 /// A request to join, and who waits for it.
 #[derive(Clone, Debug)]
@@ -39,7 +41,9 @@ pub(crate) fn refusal(request: &JoinGroupRequest, step: &Step<'_>) -> Option<Err
         Some(ErrorCode::InvalidGroupId)
     } else if !timeouts.contains(&request.session_timeout_ms) {
         Some(ErrorCode::InvalidSessionTimeout)
-    } else if bytes > GROUP_MEMBER_METADATA_BYTES_MAX {
+    } else if bytes > GROUP_MEMBER_METADATA_BYTES_MAX
+        || request.protocols.len() > GROUP_MEMBER_PROTOCOLS_MAX
+    {
         Some(ErrorCode::InvalidRequest)
     } else {
         None
