@@ -4,6 +4,7 @@
 //! come from `protocol::versions`. Never owns state of a partition or of the catalogue.
 
 mod alter_configs;
+mod alter_replica_log_dirs;
 mod api_versions;
 mod call;
 mod configs;
@@ -16,8 +17,10 @@ mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
 mod describe_log_dirs;
+mod describe_quorum;
 mod describe_topic_partitions;
 mod distinct;
+mod elect_leaders;
 pub(crate) mod fetch;
 mod groups;
 mod init_producer_id;
@@ -29,9 +32,13 @@ mod operations;
 mod partitions;
 mod pieces;
 mod produce;
+mod reassignments;
+mod security;
+mod sentences;
 mod slice;
 #[cfg(test)]
 mod tests;
+mod update_features;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -39,6 +46,10 @@ use std::rc::Rc;
 use bytes::Bytes;
 use chronik_io::World;
 use chronik_protocol::frame::{RequestHeader, decode_request_header};
+use chronik_protocol::messages::{
+    CreateDelegationTokenRequest, DescribeDelegationTokenRequest, ExpireDelegationTokenRequest,
+    ListPartitionReassignmentsRequest, RenewDelegationTokenRequest,
+};
 use chronik_protocol::{ApiKey, Reader, Request, Str, versions};
 
 use crate::server::service::{Admitted, Answer, Pace, Reply, Service};
@@ -177,6 +188,46 @@ async fn dispatch<W: World>(context: &Rc<Context<W>>, call: Call, body: Reader) 
         ApiKey::ListConfigResources => now(call, body, |call, request| {
             list_config_resources::handle(&context, call, &request)
         }),
+        _ => dispatch_rare(context, call, body).await,
+    }
+}
+
+/// What administrators ask, and the groups.
+async fn dispatch_rare<W: World>(context: Rc<Context<W>>, call: Call, body: Reader) -> Admitted {
+    match call.key {
+        ApiKey::ElectLeaders => later(call, body, move |_, request| {
+            elect_leaders::handle(context, request)
+        }),
+        ApiKey::AlterReplicaLogDirs => later(call, body, move |_, request| {
+            alter_replica_log_dirs::handle(context, request)
+        }),
+        ApiKey::AlterPartitionReassignments => later(call, body, move |_, request| {
+            reassignments::alter(context, request)
+        }),
+        ApiKey::ListPartitionReassignments => {
+            now::<ListPartitionReassignmentsRequest>(call, body, |_, _| reassignments::list())
+        }
+        ApiKey::DescribeQuorum => now(call, body, |call, request| {
+            describe_quorum::handle(&context, call, request)
+        }),
+        ApiKey::UpdateFeatures => later(call, body, move |call, request| {
+            update_features::handle(context, call, request)
+        }),
+        ApiKey::DescribeAcls => checked(call, body, security::describe_acls),
+        ApiKey::CreateAcls => checked(call, body, security::create_acls),
+        ApiKey::DeleteAcls => checked(call, body, security::delete_acls),
+        ApiKey::CreateDelegationToken => {
+            now::<CreateDelegationTokenRequest>(call, body, |call, _| security::create_token(call))
+        }
+        ApiKey::RenewDelegationToken => {
+            now::<RenewDelegationTokenRequest>(call, body, |_, _| security::renew_token())
+        }
+        ApiKey::ExpireDelegationToken => {
+            now::<ExpireDelegationTokenRequest>(call, body, |_, _| security::expire_token())
+        }
+        ApiKey::DescribeDelegationToken => {
+            now::<DescribeDelegationTokenRequest>(call, body, |_, _| security::describe_tokens())
+        }
         _ => groups::admit(context, call, body).await,
     }
 }
@@ -200,6 +251,25 @@ fn now<Q: Request + Distinct>(
             let response = handle(&call, request);
             call.reply(&response)
         }
+        Err(close) => close,
+    };
+    Admitted {
+        pace: Pace::Free,
+        answer: Answer::Now(answer),
+    }
+}
+
+/// Answers from nothing but the request, which may be one that Kafka does not take for a request.
+fn checked<Q: Request + Distinct>(
+    call: Call,
+    body: Reader,
+    handle: impl FnOnce(&Q) -> Option<Q::Response>,
+) -> Admitted {
+    let answer = match call.decode::<Q>(body) {
+        Ok(request) => match handle(&request) {
+            Some(response) => call.reply(&response),
+            None => call.close("has a kind that is unknown"),
+        },
         Err(close) => close,
     };
     Admitted {

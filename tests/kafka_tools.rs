@@ -1,11 +1,14 @@
 //! Owns the proof with Apache Kafka's own command-line tools: topics, configurations, offsets,
-//! deletion, log directories, the versions table, the producer's load generator, and the reader
-//! of log files after a clean stop.
+//! deletion, log directories, the versions table, the producer's load generator, the reader
+//! of log files after a clean stop, and (`admin`) elections, reassignments, the quorum, features, ACLs.
 //!
 //! Never skips silently: without Java the tools are named on standard error. The full matrix of
 //! the load generator is an ignored test, for its 40 runs of a million records take long.
 
 mod support;
+
+#[path = "kafka_tools/admin.rs"]
+mod admin;
 
 use std::fs;
 use std::path::{Path, PathBuf};

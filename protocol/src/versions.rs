@@ -31,7 +31,7 @@ impl ApiRange {
 }
 
 /// Every API the broker advertises, ascending by key.
-pub const ADVERTISED: [ApiRange; 31] = [
+pub const ADVERTISED: [ApiRange; 44] = [
     ApiRange::new(ApiKey::Produce, 0, 13),
     ApiRange::new(ApiKey::Fetch, 0, 18),
     ApiRange::new(ApiKey::ListOffsets, 0, 11),
@@ -51,13 +51,26 @@ pub const ADVERTISED: [ApiRange; 31] = [
     ApiRange::new(ApiKey::DeleteRecords, 0, 2),
     ApiRange::new(ApiKey::InitProducerId, 0, 5),
     ApiRange::new(ApiKey::OffsetForLeaderEpoch, 0, 4),
+    ApiRange::new(ApiKey::DescribeAcls, 0, 3),
+    ApiRange::new(ApiKey::CreateAcls, 0, 3),
+    ApiRange::new(ApiKey::DeleteAcls, 0, 3),
     ApiRange::new(ApiKey::DescribeConfigs, 0, 4),
     ApiRange::new(ApiKey::AlterConfigs, 0, 2),
+    ApiRange::new(ApiKey::AlterReplicaLogDirs, 0, 2),
     ApiRange::new(ApiKey::DescribeLogDirs, 0, 5),
     ApiRange::new(ApiKey::CreatePartitions, 0, 3),
+    ApiRange::new(ApiKey::CreateDelegationToken, 0, 3),
+    ApiRange::new(ApiKey::RenewDelegationToken, 0, 2),
+    ApiRange::new(ApiKey::ExpireDelegationToken, 0, 2),
+    ApiRange::new(ApiKey::DescribeDelegationToken, 0, 3),
     ApiRange::new(ApiKey::DeleteGroups, 0, 2),
+    ApiRange::new(ApiKey::ElectLeaders, 0, 2),
     ApiRange::new(ApiKey::IncrementalAlterConfigs, 0, 1),
+    ApiRange::new(ApiKey::AlterPartitionReassignments, 0, 1),
+    ApiRange::new(ApiKey::ListPartitionReassignments, 0, 0),
     ApiRange::new(ApiKey::OffsetDelete, 0, 0),
+    ApiRange::new(ApiKey::DescribeQuorum, 0, 2),
+    ApiRange::new(ApiKey::UpdateFeatures, 0, 2),
     ApiRange::new(ApiKey::DescribeCluster, 0, 2),
     ApiRange::new(ApiKey::ConsumerGroupHeartbeat, 0, 1),
     ApiRange::new(ApiKey::ConsumerGroupDescribe, 0, 1),

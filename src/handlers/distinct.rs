@@ -4,8 +4,9 @@
 //! 4.3 does it, so that no handler and no shard does anything twice. Runs on the shard of the
 //! connection; pure; costs what the request names, once. Repetitions that Kafka answers one by one
 //! (FindCoordinator, DescribeGroups, ConsumerGroupDescribe, DescribeConfigs, LeaveGroup, the offsets
-//! of groups, OffsetForLeaderEpoch) stay, and their handlers see to it that the work is done once or
-//! bounded.
+//! of groups, OffsetForLeaderEpoch, elections, reassignments, features, ACLs) stay, and their handlers
+//! see to it that the work is done once or bounded; so do those of AlterReplicaLogDirs, where the last
+//! of several directories counts.
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -26,6 +27,19 @@ macro_rules! as_they_come {
 }
 
 as_they_come!(
+    AlterPartitionReassignmentsRequest,
+    AlterReplicaLogDirsRequest,
+    CreateAclsRequest,
+    CreateDelegationTokenRequest,
+    DeleteAclsRequest,
+    DescribeAclsRequest,
+    DescribeDelegationTokenRequest,
+    DescribeQuorumRequest,
+    ElectLeadersRequest,
+    ExpireDelegationTokenRequest,
+    ListPartitionReassignmentsRequest,
+    RenewDelegationTokenRequest,
+    UpdateFeaturesRequest,
     ApiVersionsRequest,
     ConsumerGroupDescribeRequest,
     ConsumerGroupHeartbeatRequest,

@@ -8,8 +8,9 @@ use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::{
     AddPartitionsToTxnRequest, AlterClientQuotasRequest, CreateAclsRequest, DescribeAclsRequest,
     DescribeClientQuotasRequest, DescribeUserScramCredentialsRequest, EndTxnRequest,
-    InitProducerIdRequest, add_partitions_to_txn_request, alter_client_quotas_request,
-    create_acls_request, describe_client_quotas_request,
+    InitProducerIdRequest, UpdateFeaturesRequest, add_partitions_to_txn_request,
+    alter_client_quotas_request, create_acls_request, describe_client_quotas_request,
+    update_features_request,
 };
 
 use crate::kafka::{Kafka, KafkaOptions, Version};
@@ -453,4 +454,43 @@ fn transactions_are_taken_over_when_they_have_ended_and_refused_otherwise() {
 fn running_again(client: &mut Client) {
     crate::picture::led(client, "plain", 0);
     crate::picture::transactions_coordinated(client, "t-1");
+}
+
+/// A directory of 3.6 is raised here to the levels of 4.3, through a kill and a clean stop, and Kafka
+/// finds in it what was there and goes on.
+#[test]
+fn levels_that_were_raised_here_are_read_by_kafka() {
+    if Version::Pinned.is_missing() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let dirs = [scratch.join("data")];
+    let kafka = KafkaOptions::new(Version::Pinned, &dirs[0]);
+    kafka.format(&["--release-version", "3.6"]);
+    let broker = chronik(&dirs[0]).start();
+    let mut client = connect(&broker);
+    let mut seed = Seed::plant(&mut client, false);
+    let planted = Picture::take(&mut client);
+    assert_eq!(planted.features["metadata.version"], 14);
+    let raised = [("metadata.version", 30), ("group.version", 1)];
+    let updates = raised.map(|(name, level)| update_features_request::FeatureUpdateKey {
+        feature: text(name),
+        max_version_level: level,
+        ..Default::default()
+    });
+    let request = UpdateFeaturesRequest {
+        feature_updates: updates.into(),
+        ..UpdateFeaturesRequest::default()
+    };
+    let updated = client.call(&request, 2);
+    assert_eq!(code(updated.error_code), ErrorCode::None, "{updated:?}");
+    // Topics of both levels.
+    seed.go_on(&mut client);
+    let picture = Picture::take(&mut client);
+    broker.kill();
+    assert_eq!(picture.features["metadata.version"], 30);
+    assert_eq!(picture.features["group.version"], 1);
+    let picture = through_chronik(&dirs, &picture, &mut seed);
+    let picture = through_kafka(&kafka, &picture, &mut seed);
+    through_chronik(&dirs, &picture, &mut seed);
 }

@@ -7,11 +7,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin;
 mod bad_batches;
 mod bad_frames;
 mod compaction;
 mod configs;
 mod consumer_groups;
+mod features;
 mod fetching;
 mod group_bytes;
 mod groups;

@@ -1,5 +1,6 @@
 //! Every API in every version the broker advertises gets a reply that can be read to its last byte.
 
+mod admin;
 mod groups;
 
 use std::collections::BTreeMap;
@@ -95,6 +96,7 @@ fn every_advertised_version_is_answered() {
     offset_apis(&mut scene);
     topic_apis(&mut scene);
     config_apis(&mut scene);
+    admin::admin_apis(&mut scene);
     groups::group_apis(&mut scene);
     if !scene.subject.is_outside() {
         let mut asked = scene.asked.clone();

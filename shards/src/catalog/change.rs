@@ -37,6 +37,13 @@ pub enum ControllerRequest {
     },
     /// A producer id nobody had before (InitProducerId).
     AllocateProducerId,
+    /// UpdateFeatures: all of them or none.
+    UpdateFeatures {
+        /// In the request's order.
+        updates: Vec<FeatureUpdate>,
+        /// Judge, but change nothing.
+        validate_only: bool,
+    },
 }
 
 /// The answer to a [`ControllerRequest`], each list in the order of the request. An answer to a
@@ -53,6 +60,32 @@ pub enum ControllerReply {
     AlterConfigs(Vec<Result<(), ApiError>>),
     /// The id.
     ProducerId(Result<i64, ApiError>),
+    /// Outcome of all updates together.
+    UpdateFeatures(Result<(), ApiError>),
+}
+
+/// A new level of a feature.
+#[derive(Clone, Debug)]
+pub struct FeatureUpdate {
+    /// The feature's name.
+    pub name: Str,
+    /// The level it shall have; 0 disables it.
+    pub level: i16,
+    /// Which way it may go.
+    pub kind: UpgradeType,
+}
+
+/// `FeatureUpdate.UpgradeType`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpgradeType {
+    /// Only up.
+    Upgrade,
+    /// Down, if nothing is forgotten by it.
+    SafeDowngrade,
+    /// Down in any case; Kafka refuses to forget all the same.
+    UnsafeDowngrade,
+    /// None of these.
+    Unknown,
 }
 
 /// A topic to be created.

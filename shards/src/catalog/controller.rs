@@ -12,6 +12,7 @@ use super::change::{
     ApiError, ControllerReply, ControllerRequest, CreatedTopic, NewPartitions, NewTopic, TopicRef,
 };
 use super::create_topics::{TopicPlanner, plan_partitions, unknown_topic};
+use super::features::plan_features;
 use super::image::Image;
 use super::replay::ReplayError;
 use crate::limits::PRODUCER_ID_BLOCK_LEN;
@@ -68,6 +69,17 @@ impl Controller {
                 )
             }
             ControllerRequest::AllocateProducerId => self.allocate_producer_id(image),
+            ControllerRequest::UpdateFeatures {
+                updates,
+                validate_only,
+            } => {
+                let (records, outcome) = match plan_features(image, updates) {
+                    Ok(records) => (records, Ok(())),
+                    Err(error) => (Vec::new(), Err(error)),
+                };
+                let reply = ControllerReply::UpdateFeatures(outcome);
+                decision(image, records, *validate_only, reply)
+            }
         }
     }
 

@@ -300,6 +300,14 @@ fn new_configs(topic: &NewTopic) -> Result<BTreeMap<Str, Str>, ApiError> {
     Ok(configs)
 }
 
+/// Judges the replicas that a partition shall have, ascending, as a reassignment names them.
+///
+/// # Errors
+/// INVALID_REPLICA_ASSIGNMENT, with Kafka's sentence.
+pub fn check_replicas(image: &Image, replicas: &[i32]) -> Result<(), ApiError> {
+    check_assignment(image, replicas, None)
+}
+
 fn check_assignment(
     image: &Image,
     replicas: &[i32],

@@ -203,6 +203,15 @@ impl Image {
         self.quorum.version
     }
 
+    /// The directory in which a voter keeps the metadata log, once that stands in the log; else zero.
+    pub fn voter_directory(&self, node_id: i32) -> Uuid {
+        let voters = self.quorum.voters.iter().flat_map(|record| &record.voters);
+        let mut voters = voters.filter(|voter| voter.voter_id == node_id);
+        voters
+            .next()
+            .map_or(Uuid::ZERO, |voter| voter.voter_directory_id)
+    }
+
     /// The topic of this name.
     pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
         self.ids_by_name

@@ -27,7 +27,8 @@ use super::replay::{LEADER_UNCHANGED, ReplayError};
 use super::snapshot::{self, SnapshotId, registration_record};
 use super::topic_config::{CleanupPolicy, Durability, TopicConfig};
 use super::versions::{
-    GROUP_VERSION_FEATURE, METADATA_VERSION_FEATURE, MetadataVersion, unknown_level,
+    GROUP_VERSION, GROUP_VERSION_FEATURE, METADATA_VERSION_FEATURE, MetadataVersion, supported,
+    unknown_level,
 };
 use crate::cache::BatchCache;
 use crate::found_dirs::FoundDirs;
@@ -40,9 +41,6 @@ use crate::partition::{
 };
 use crate::request::{Acks, AppendPart, Isolation, ReadPart, ReadResult};
 use crate::write_behind::WriteBehind;
-
-/// The level of `group.version` at which consumer groups of the new protocol are on.
-const GROUP_VERSION: i16 = 1;
 
 /// Why the catalogue cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -349,8 +347,8 @@ impl<W: World> OpenedCatalogue<W> {
         // A broker's epoch is the offset of its registration.
         let position = i64::try_from(records.len()).unwrap_or(i64::MAX);
         let broker_epoch = self.partition.log_end().saturating_add(position);
-        let (least, greatest) = (MetadataVersion::OLDEST, MetadataVersion::NEWEST);
-        let supported = |name: &'static str, least, greatest| (Str::from(name), least, greatest);
+        let features =
+            supported().map(|(name, least, greatest)| (Str::from(name), least, greatest));
         let broker = BrokerRegistration {
             epoch: broker_epoch,
             incarnation_id: Uuid::from_random(world.random_u128()),
@@ -359,10 +357,7 @@ impl<W: World> OpenedCatalogue<W> {
             fenced: false,
             in_controlled_shutdown: false,
             directories: registration.dirs.ids(),
-            features: vec![
-                supported(GROUP_VERSION_FEATURE, 0, GROUP_VERSION),
-                supported(METADATA_VERSION_FEATURE, least.level(), greatest.level()),
-            ],
+            features: features.into(),
         };
         records.push(MetadataRecord::RegisterBroker(registration_record(
             node_id, &broker,

@@ -16,6 +16,7 @@ mod controller;
 #[cfg(test)]
 mod controller_tests;
 mod create_topics;
+mod features;
 mod group_configs;
 mod identity;
 mod image;
@@ -31,10 +32,10 @@ mod versions;
 pub use batches::FramingError;
 pub use change::{
     ApiError, ConfigChange, ConfigOp, ConfigOpKind, ConfigResource, ControllerReply,
-    ControllerRequest, CreatedTopic, NewPartitions, NewTopic, TopicRef,
+    ControllerRequest, CreatedTopic, FeatureUpdate, NewPartitions, NewTopic, TopicRef, UpgradeType,
 };
 pub use config_rules::is_dynamic as is_dynamic_broker_config;
-pub use create_topics::METADATA_TOPIC;
+pub use create_topics::{METADATA_TOPIC, check_replicas};
 pub use group_configs::group_synonyms;
 pub use identity::{DirectoryIdentity, IdentityError, node_id_of};
 pub use image::{

@@ -34,6 +34,28 @@ const LEVELS: [(&str, i16); 5] = [
 ];
 /// The greatest `kraft.version`.
 pub(crate) const KRAFT_VERSION_MAX: i16 = 1;
+/// The feature that says how the quorum keeps its voters; it stands in control records.
+pub(crate) const KRAFT_VERSION_FEATURE: &str = "kraft.version";
+/// The level of `group.version` at which consumer groups of the new protocol are on.
+pub(super) const GROUP_VERSION: i16 = 1;
+/// Levels of `metadata.version` that brought records or fields, so that a log above one cannot go below
+/// it (`MetadataVersion#didMetadataChange`, Kafka 4.3.1).
+const CHANGED: [i16; 9] = [7, 8, 11, 13, 14, 15, 17, 23, 30];
+
+/// The features that are served: name, least and greatest level.
+pub(super) fn supported() -> [(&'static str, i16, i16); 2] {
+    let (least, greatest) = (MetadataVersion::OLDEST, MetadataVersion::NEWEST);
+    [
+        (GROUP_VERSION_FEATURE, 0, GROUP_VERSION),
+        (METADATA_VERSION_FEATURE, least.level(), greatest.level()),
+    ]
+}
+
+/// The greatest level of a feature whose records are read, served or not.
+pub(super) fn known_level_max(name: &str) -> Option<i16> {
+    let known = LEVELS.iter().find(|(known, _)| *known == name);
+    known.map(|(_, max)| *max)
+}
 
 /// A level of `metadata.version` that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,6 +84,13 @@ impl MetadataVersion {
         at.and_then(|at| NAMES.get(at))
             .copied()
             .unwrap_or("unknown")
+    }
+
+    /// Whether the records of `above` say what those of `below` cannot.
+    pub(super) fn changed_between(below: i16, above: i16) -> bool {
+        CHANGED
+            .iter()
+            .any(|level| below < *level && *level <= above)
     }
 
     /// Whether controllers register (3.7-IV0).

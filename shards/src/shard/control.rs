@@ -379,6 +379,9 @@ fn refused(request: &ControllerRequest, error: &ApiError) -> ControllerReply {
             ControllerReply::AlterConfigs(resources.iter().map(|_| Err(error.clone())).collect())
         }
         ControllerRequest::AllocateProducerId => ControllerReply::ProducerId(Err(error.clone())),
+        ControllerRequest::UpdateFeatures { .. } => {
+            ControllerReply::UpdateFeatures(Err(error.clone()))
+        }
     }
 }
 
@@ -410,6 +413,7 @@ fn failed(reply: ControllerReply, error: &ApiError) -> ControllerReply {
             results.iter_mut().for_each(|result| spoil(result, error));
         }
         ControllerReply::ProducerId(result) => spoil(result, error),
+        ControllerReply::UpdateFeatures(result) => spoil(result, error),
     }
     reply
 }

@@ -79,6 +79,39 @@ async fn every_version_of(door: &Door, key: ApiKey) {
         ApiKey::DescribeCluster => ask!(DescribeClusterRequest),
         ApiKey::DescribeTopicPartitions => ask!(DescribeTopicPartitionsRequest),
         ApiKey::ListConfigResources => ask!(ListConfigResourcesRequest),
+        other => every_rare_version_of(door, other).await,
+    }
+}
+
+async fn every_rare_version_of(door: &Door, key: ApiKey) {
+    macro_rules! ask {
+        ($request:ident) => {
+            every_version(door, $request::default()).await
+        };
+    }
+    match key {
+        // The kind of everything is 0 by default, which is none.
+        ApiKey::DescribeAcls => {
+            let request = DescribeAclsRequest {
+                resource_type_filter: 1,
+                operation: 1,
+                permission_type: 1,
+                ..DescribeAclsRequest::default()
+            };
+            every_version(door, request).await;
+        }
+        ApiKey::CreateAcls => ask!(CreateAclsRequest),
+        ApiKey::DeleteAcls => ask!(DeleteAclsRequest),
+        ApiKey::CreateDelegationToken => ask!(CreateDelegationTokenRequest),
+        ApiKey::RenewDelegationToken => ask!(RenewDelegationTokenRequest),
+        ApiKey::ExpireDelegationToken => ask!(ExpireDelegationTokenRequest),
+        ApiKey::DescribeDelegationToken => ask!(DescribeDelegationTokenRequest),
+        ApiKey::AlterReplicaLogDirs => ask!(AlterReplicaLogDirsRequest),
+        ApiKey::ElectLeaders => ask!(ElectLeadersRequest),
+        ApiKey::AlterPartitionReassignments => ask!(AlterPartitionReassignmentsRequest),
+        ApiKey::ListPartitionReassignments => ask!(ListPartitionReassignmentsRequest),
+        ApiKey::DescribeQuorum => ask!(DescribeQuorumRequest),
+        ApiKey::UpdateFeatures => ask!(UpdateFeaturesRequest),
         other => every_group_version_of(door, other).await,
     }
 }

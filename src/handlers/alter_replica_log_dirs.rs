@@ -1,0 +1,87 @@
+//! AlterReplicaLogDirs (key 34, KIP-113): in which log directory a partition shall lie. One that lies
+//! there already is agreed to; moving one is not done yet, and refused before anything is touched.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use chronik_io::World;
+use chronik_protocol::ErrorCode;
+use chronik_protocol::messages::alter_replica_log_dirs_response::{
+    AlterReplicaLogDirPartitionResult, AlterReplicaLogDirTopicResult,
+};
+use chronik_protocol::messages::{AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse};
+use chronik_shards::LogDirs;
+use chronik_shards::catalog::Image;
+
+use super::context::Context;
+use super::partitions;
+use super::slice::Slice;
+
+/// Answers. A partition that is named several times is sent to the last of the directories, and
+/// answered once, as in Kafka.
+pub(super) async fn handle<W: World>(
+    context: Rc<Context<W>>,
+    request: AlterReplicaLogDirsRequest,
+) -> AlterReplicaLogDirsResponse {
+    let image = context.image();
+    let dirs = context.router.log_dirs();
+    let mut slice = Slice::begin(&context.world);
+    let mut wanted: BTreeMap<&str, BTreeMap<i32, &str>> = BTreeMap::new();
+    for dir in &request.dirs {
+        for topic in &dir.topics {
+            for index in &topic.partitions {
+                let topic = wanted.entry(&topic.name).or_default();
+                topic.insert(*index, &dir.path);
+                slice.breathe(&context.world).await;
+            }
+        }
+    }
+    let mut results = Vec::with_capacity(wanted.len());
+    for (name, partitions) in wanted {
+        let mut judged = Vec::with_capacity(partitions.len());
+        for (index, path) in partitions {
+            let error = judge(&image, dirs, (name, index), path);
+            judged.push(AlterReplicaLogDirPartitionResult {
+                partition_index: index,
+                error_code: error.err().unwrap_or(ErrorCode::None).as_i16(),
+                ..AlterReplicaLogDirPartitionResult::default()
+            });
+            slice.breathe(&context.world).await;
+        }
+        results.push(AlterReplicaLogDirTopicResult {
+            topic_name: name.to_owned().into(),
+            partitions: judged,
+            ..AlterReplicaLogDirTopicResult::default()
+        });
+    }
+    AlterReplicaLogDirsResponse {
+        results,
+        ..AlterReplicaLogDirsResponse::default()
+    }
+}
+
+/// Judges in the order of `ReplicaManager#alterReplicaLogDirs`: the directory, then the partition.
+/// A directory is meant by the very path that DescribeLogDirs tells.
+fn judge(
+    image: &Image,
+    dirs: &LogDirs,
+    (topic, index): (&str, i32),
+    path: &str,
+) -> Result<(), ErrorCode> {
+    let mut known = dirs.all().iter();
+    let dir = known
+        .find(|dir| dir.path.as_os_str() == path)
+        .ok_or(ErrorCode::LogDirNotFound)?;
+    if dir.id.is_none() {
+        return Err(ErrorCode::KafkaStorageError);
+    }
+    let found = image
+        .topic(topic)
+        .and_then(|topic| partitions::of_topic(topic, index));
+    let (_, info) = found.ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    match dirs.home(&info.directories) {
+        Some(home) if home == dir.path => Ok(()),
+        Some(_) => Err(ErrorCode::UnsupportedVersion),
+        None => Err(ErrorCode::KafkaStorageError),
+    }
+}

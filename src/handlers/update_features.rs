@@ -1,0 +1,80 @@
+//! UpdateFeatures (key 57, KIP-584). The controller decides; this module translates.
+
+use std::rc::Rc;
+
+use chronik_io::World;
+use chronik_protocol::messages::update_features_request::FeatureUpdateKey;
+use chronik_protocol::messages::update_features_response::UpdatableFeatureResult;
+use chronik_protocol::messages::{UpdateFeaturesRequest, UpdateFeaturesResponse};
+use chronik_protocol::{ErrorCode, Str};
+use chronik_shards::catalog::{
+    ApiError, ControllerReply, ControllerRequest, FeatureUpdate, UpgradeType,
+};
+
+use super::call::Call;
+use super::context::Context;
+
+/// Before this version the only choice was whether a feature may go down.
+const UPGRADE_TYPE_VERSION: i16 = 1;
+/// From this version on there is one outcome for all features.
+const ONE_OUTCOME_VERSION: i16 = 2;
+
+/// Answers.
+pub(super) async fn handle<W: World>(
+    context: Rc<Context<W>>,
+    call: Rc<Call>,
+    request: UpdateFeaturesRequest,
+) -> UpdateFeaturesResponse {
+    let updates = request.feature_updates.iter();
+    let change = ControllerRequest::UpdateFeatures {
+        updates: updates.map(|update| asked(call.version, update)).collect(),
+        validate_only: request.validate_only,
+    };
+    let outcome = match context.router.control(change).await {
+        Ok(ControllerReply::UpdateFeatures(outcome)) => outcome,
+        Ok(_) => unreachable!("the controller answers what it was asked"),
+        Err(_) => Err(ApiError::new(
+            ErrorCode::NotController,
+            "The controller is shutting down.",
+        )),
+    };
+    match outcome {
+        Err(error) => UpdateFeaturesResponse {
+            error_code: error.code.as_i16(),
+            error_message: Some(error.message),
+            ..UpdateFeaturesResponse::default()
+        },
+        Ok(()) if call.version >= ONE_OUTCOME_VERSION => UpdateFeaturesResponse {
+            error_message: None,
+            ..UpdateFeaturesResponse::default()
+        },
+        Ok(()) => {
+            let names = request.feature_updates.into_iter();
+            let results = names.map(|update| UpdatableFeatureResult {
+                feature: update.feature,
+                error_message: Some(Str::from_static("NONE")),
+                ..UpdatableFeatureResult::default()
+            });
+            UpdateFeaturesResponse {
+                error_message: None,
+                results: results.collect(),
+                ..UpdateFeaturesResponse::default()
+            }
+        }
+    }
+}
+
+fn asked(version: i16, update: &FeatureUpdateKey) -> FeatureUpdate {
+    let kind = match (version, update.upgrade_type) {
+        (0..UPGRADE_TYPE_VERSION, _) if update.allow_downgrade => UpgradeType::SafeDowngrade,
+        (0..UPGRADE_TYPE_VERSION, _) | (_, 1) => UpgradeType::Upgrade,
+        (_, 2) => UpgradeType::SafeDowngrade,
+        (_, 3) => UpgradeType::UnsafeDowngrade,
+        _ => UpgradeType::Unknown,
+    };
+    FeatureUpdate {
+        name: update.feature.detached(),
+        level: update.max_version_level,
+        kind,
+    }
+}
