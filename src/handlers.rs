@@ -207,8 +207,8 @@ async fn dispatch_rare<W: World>(context: Rc<Context<W>>, call: Call, body: Read
         ApiKey::ListPartitionReassignments => {
             now::<ListPartitionReassignmentsRequest>(call, body, |_, _| reassignments::list())
         }
-        ApiKey::DescribeQuorum => now(call, body, |call, request| {
-            describe_quorum::handle(&context, call, request)
+        ApiKey::DescribeQuorum => later(call, body, move |call, request| {
+            describe_quorum::handle(context, call, request)
         }),
         ApiKey::UpdateFeatures => later(call, body, move |call, request| {
             update_features::handle(context, call, request)

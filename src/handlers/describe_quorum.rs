@@ -1,6 +1,8 @@
 //! DescribeQuorum (key 55, KIP-595): who keeps the metadata log, which is this broker alone. Answered
 //! from the image.
 
+use std::rc::Rc;
+
 use chronik_io::World;
 use chronik_protocol::messages::describe_quorum_response::{
     Listener, Node, PartitionData, ReplicaState, TopicData,
@@ -11,49 +13,61 @@ use chronik_shards::catalog::{Image, METADATA_TOPIC};
 
 use super::call::Call;
 use super::context::Context;
+use super::sentences::Sentences;
+use super::slice::Slice;
 
 /// From this version on the answer says where the nodes listen (KIP-853).
 const NODES_VERSION: i16 = 2;
 
 /// Answers. Anything but the metadata log's one partition, once, is unknown altogether
 /// (`KafkaRaftClient#handleDescribeQuorumRequest`).
-pub(super) fn handle<W: World>(
-    context: &Context<W>,
-    call: &Call,
+pub(super) async fn handle<W: World>(
+    context: Rc<Context<W>>,
+    call: Rc<Call>,
     request: DescribeQuorumRequest,
 ) -> DescribeQuorumResponse {
     let image = context.image();
-    let asked = request.topics.iter().map(|topic| {
-        let indexes = topic.partitions.iter();
-        (
-            &*topic.topic_name,
-            indexes.map(|partition| partition.partition_index),
-        )
-    });
-    let asked = asked.flat_map(|(name, indexes)| indexes.map(move |index| (name, index)));
-    let is_metadata_log = asked.eq([(METADATA_TOPIC, 0)]) && request.topics.len() == 1;
+    let is_metadata_log = names_metadata_log(&request);
+    let mut sentences = Sentences::new();
+    let mut slice = Slice::begin(&context.world);
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for partition in topic.partitions {
+            partitions.push(match is_metadata_log {
+                true => metadata_log(&image, context.world.now_ms()),
+                false => unknown(partition.partition_index, &mut sentences),
+            });
+            slice.breathe(&context.world).await;
+        }
+        topics.push(TopicData {
+            topic_name: topic.topic_name,
+            partitions,
+            ..TopicData::default()
+        });
+    }
     let nodes = match is_metadata_log && call.version >= NODES_VERSION {
         true => vec![node(&image)],
         false => Vec::new(),
     };
-    let topics = request.topics.into_iter().map(|topic| TopicData {
-        topic_name: topic.topic_name,
-        partitions: topic
-            .partitions
-            .into_iter()
-            .map(|partition| match is_metadata_log {
-                true => metadata_log(&image, context.world.now_ms()),
-                false => unknown(partition.partition_index),
-            })
-            .collect(),
-        ..TopicData::default()
-    });
     DescribeQuorumResponse {
         error_message: Some(Str::default()),
-        topics: topics.collect(),
+        topics,
         nodes,
         ..DescribeQuorumResponse::default()
     }
+}
+
+/// Whether the metadata log's one partition is asked for and nothing else.
+fn names_metadata_log(request: &DescribeQuorumRequest) -> bool {
+    let [topic] = &request.topics[..] else {
+        return false;
+    };
+    let mut indexes = topic
+        .partitions
+        .iter()
+        .map(|partition| partition.partition_index);
+    &*topic.topic_name == METADATA_TOPIC && indexes.next() == Some(0) && indexes.next().is_none()
 }
 
 fn metadata_log(image: &Image, now_ms: i64) -> PartitionData {
@@ -76,13 +90,12 @@ fn metadata_log(image: &Image, now_ms: i64) -> PartitionData {
     }
 }
 
-fn unknown(index: i32) -> PartitionData {
+fn unknown(index: i32, sentences: &mut Sentences) -> PartitionData {
+    let sentence = || "This server does not host this topic-partition.".to_owned();
     PartitionData {
         partition_index: index,
         error_code: ErrorCode::UnknownTopicOrPartition.as_i16(),
-        error_message: Some(Str::from_static(
-            "This server does not host this topic-partition.",
-        )),
+        error_message: sentences.say(sentence),
         ..PartitionData::default()
     }
 }

@@ -19,12 +19,21 @@ const UPGRADE_TYPE_VERSION: i16 = 1;
 /// From this version on there is one outcome for all features.
 const ONE_OUTCOME_VERSION: i16 = 2;
 
+/// Updates of one request; Kafka has seven features, and more updates than this mean nothing.
+const UPDATES_MAX: usize = 1000;
+
 /// Answers.
 pub(super) async fn handle<W: World>(
     context: Rc<Context<W>>,
     call: Rc<Call>,
     request: UpdateFeaturesRequest,
 ) -> UpdateFeaturesResponse {
+    if request.feature_updates.len() > UPDATES_MAX {
+        return refused(ApiError::new(
+            ErrorCode::InvalidRequest,
+            format!("More than {UPDATES_MAX} updates of features in one request."),
+        ));
+    }
     let updates = request.feature_updates.iter();
     let change = ControllerRequest::UpdateFeatures {
         updates: updates.map(|update| asked(call.version, update)).collect(),
@@ -39,11 +48,7 @@ pub(super) async fn handle<W: World>(
         )),
     };
     match outcome {
-        Err(error) => UpdateFeaturesResponse {
-            error_code: error.code.as_i16(),
-            error_message: Some(error.message),
-            ..UpdateFeaturesResponse::default()
-        },
+        Err(error) => refused(error),
         Ok(()) if call.version >= ONE_OUTCOME_VERSION => UpdateFeaturesResponse {
             error_message: None,
             ..UpdateFeaturesResponse::default()
@@ -61,6 +66,14 @@ pub(super) async fn handle<W: World>(
                 ..UpdateFeaturesResponse::default()
             }
         }
+    }
+}
+
+fn refused(error: ApiError) -> UpdateFeaturesResponse {
+    UpdateFeaturesResponse {
+        error_code: error.code.as_i16(),
+        error_message: Some(error.message),
+        ..UpdateFeaturesResponse::default()
     }
 }
 

@@ -216,6 +216,34 @@ fn many_refusals_are_told_with_codes_and_a_bounded_number_of_sentences() {
     );
 }
 
+#[test]
+fn a_quorum_of_strange_partitions_is_unknown_in_a_bounded_answer() {
+    let subject = Subject::start();
+    let mut client = subject.connect();
+    let strange = describe_quorum_request::PartitionData::default();
+    let request = DescribeQuorumRequest {
+        topics: vec![describe_quorum_request::TopicData {
+            topic_name: text("__cluster_metadata"),
+            partitions: vec![strange; 100_000],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let partitions = client.call(&request, 2).topics.remove(0).partitions;
+    assert_eq!(partitions.len(), 100_000);
+    let unknown = ErrorCode::UnknownTopicOrPartition.as_i16();
+    assert!(
+        partitions
+            .iter()
+            .all(|partition| partition.error_code == unknown)
+    );
+    let said = partitions
+        .iter()
+        .flat_map(|partition| &partition.error_message);
+    let said: usize = said.map(|sentence| sentence.len()).sum();
+    assert!((1..2 << 20).contains(&said), "{said} bytes of sentences");
+}
+
 fn quorum(client: &mut Client, asked: &[(&str, &[i32])]) -> (ErrorCode, usize, i64) {
     let topics = asked
         .iter()

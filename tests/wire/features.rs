@@ -167,6 +167,9 @@ fn what_cannot_be_is_refused_as_a_whole_in_kafkas_words() {
         assert_eq!(update(&mut client, &[same]).0, ErrorCode::None, "{same:?}");
     }
     assert_eq!(update(&mut client, &[]).0, ErrorCode::None);
+    let many = vec![("group.version", 0, SAFE_DOWNGRADE); 100_000];
+    assert_eq!(update(&mut client, &many).0, ErrorCode::InvalidRequest);
+    assert_eq!(levels(&mut client), before, "too many changed something");
     old_versions(&mut client);
 }
 
