@@ -3,9 +3,6 @@
 //!
 //! Owns no rule that a lint of the compiler or of clippy can express; those are in `Cargo.toml`.
 
-#[path = "tidy/not_yet.rs"]
-mod not_yet;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -199,7 +199,8 @@ fn integer(name: &str, default: Option<&str>) -> Option<i64> {
         "Partition" | "PartitionIndex" | "Index" | "PartitionIndexes" | "Partitions" => {
             return None;
         }
-        "ResourceType" | "ResourceTypes" => 2,
+        "ResourceType" | "ResourceTypes" | "ResourceTypeFilter" => 2,
+        "Operation" | "PermissionType" => 3,
         "ReplicaId" | "SessionEpoch" | "GenerationIdOrMemberEpoch" | "Acks" | "Timestamp" => -1,
         "SessionTimeoutMs" => 10_000,
         "MaxBytes" | "PartitionMaxBytes" => 1 << 20,

@@ -2,6 +2,7 @@
 
 mod admin;
 mod groups;
+mod not_yet;
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
