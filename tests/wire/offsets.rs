@@ -11,8 +11,8 @@ use chronik_protocol::messages::{
 use crate::subject::Subject;
 use crate::support::batch::{BASE_TIMESTAMP_MS, TestBatch, TestRecord};
 use crate::support::calls::{
-    EARLIEST, LATEST, MAX_TIMESTAMP, code, create_topic, fetch, latest, list_offset, produce_ok,
-    read_values, text,
+    EARLIEST, FETCH_BY_NAME, LATEST, MAX_TIMESTAMP, code, create_topic, fetch, fetch_request,
+    latest, list_offset, produce_ok, read_values, text,
 };
 use crate::support::client::Client;
 use crate::support::{BrokerOptions, Scratch};
@@ -52,6 +52,16 @@ fn epoch_end(client: &mut Client, topic: &str, current: i32, asked: i32) -> Epoc
         .remove(0)
         .partitions
         .remove(0)
+}
+
+/// A reader that was told the leader's epoch may say so before anything was appended in it.
+fn check_fetch(client: &mut Client, topic: &str, offset: i64, epoch: i32) {
+    let mut request = fetch_request(topic, 0, offset);
+    let partition = &mut request.topics[0].partitions[0];
+    (partition.current_leader_epoch, partition.last_fetched_epoch) = (epoch, epoch);
+    let answer = &client.call(&request, FETCH_BY_NAME).responses[0].partitions[0];
+    assert_eq!(code(answer.error_code), ErrorCode::None, "epoch {epoch}");
+    assert_eq!(answer.diverging_epoch.end_offset, -1, "epoch {epoch}");
 }
 
 fn delete_records(
@@ -248,15 +258,12 @@ fn offsets_epochs_and_deletions_survive_restarts() {
     let mut ends = Vec::new();
     for round in 0..4_i64 {
         let leader_epoch = list_offset(&mut client, "kept", 0, LATEST).leader_epoch;
+        check_fetch(&mut client, "kept", 3 * round, leader_epoch);
         let offset = produce_ok(&mut client, "kept", 0, timed(&[0, 1, 2]));
         assert_eq!(offset, 3 * round);
         let batch_epoch = crate::support::calls::read_batches(&mut client, "kept", 0, offset);
-        assert_eq!(
-            batch_epoch[0].leader_epoch,
-            list_offset(&mut client, "kept", 0, LATEST).leader_epoch
-        );
+        assert_eq!(batch_epoch[0].leader_epoch, leader_epoch);
         ends.push((batch_epoch[0].leader_epoch, offset + 3));
-        assert!(leader_epoch <= batch_epoch[0].leader_epoch);
         if round == 2 {
             assert_eq!(delete_records(&mut client, "kept", 0, 4).low_watermark, 4);
         }
@@ -285,6 +292,7 @@ fn offsets_epochs_and_deletions_survive_restarts() {
     let (newest, end) = ends[ends.len() - 1];
     let now = list_offset(&mut client, "kept", 0, LATEST);
     assert_eq!(now.offset, end);
+    check_fetch(&mut client, "kept", end - 1, now.leader_epoch);
     let fenced = epoch_end(&mut client, "kept", newest, newest);
     assert_eq!(
         code(fenced.error_code),
