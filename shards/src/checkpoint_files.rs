@@ -15,6 +15,7 @@ use chronik_io::World;
 use chronik_protocol::{Str, Uuid};
 
 use crate::catalog::Image;
+use crate::found_dirs::FoundDirs;
 use crate::log::checkpoint::{CLEANER_FILE, LOG_START_FILE, OffsetCheckpoint, RECOVERY_POINT_FILE};
 use crate::log_dirs::LogDirs;
 use crate::partition::RecoveryHint;
@@ -168,10 +169,11 @@ impl FoundFiles {
     }
 }
 
-/// What the files say of the image's partitions, and what in them is dead.
+/// What the files say of the image's partitions, and what in them is dead. A partition is where the
+/// catalogue says, or where it was found, which the catalogue is yet to learn.
 pub(crate) fn adopt(
     files: Vec<FoundFiles>,
-    dirs: &LogDirs,
+    (dirs, found_dirs): (&LogDirs, &FoundDirs),
     image: &Image,
 ) -> (CheckpointOffsets, DeadNumbers) {
     let (mut known, mut dead) = (CheckpointOffsets::default(), DeadNumbers::default());
@@ -182,10 +184,15 @@ pub(crate) fn adopt(
             (found.cleaned, &mut known.cleaned),
         ] {
             for ((topic, index), offset) in read.0 {
+                let known = image.topic(&topic).filter(|known| {
+                    usize::try_from(index).is_ok_and(|index| index < known.partitions.len())
+                });
                 let home = dirs.home_of(image, &topic, index);
-                match image.topic(&topic) {
-                    Some(topic) if home == Some(found.directory) => {
-                        let topic_id = topic.id;
+                let is_here = home == Some(found.directory)
+                    || found_dirs.have(&topic, index, found.directory);
+                match known {
+                    Some(known) if is_here => {
+                        let topic_id = known.id;
                         offsets.insert(PartitionId { topic_id, index }, offset);
                     }
                     _ => dead.insert(&topic, index, found.directory),
@@ -204,5 +211,105 @@ async fn read<W: World>(world: &W, path: &Path) -> io::Result<OffsetCheckpoint> 
             Ok(OffsetCheckpoint::default())
         }
         None => Ok(OffsetCheckpoint::default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use chronik_protocol::messages::{PartitionRecord, TopicRecord};
+    use chronik_protocol::records_of::MetadataRecord;
+
+    use super::*;
+    use crate::log_dirs::LogDir;
+
+    const HERE: Uuid = Uuid(1000);
+    const THERE: Uuid = Uuid(2000);
+
+    fn dirs() -> LogDirs {
+        let dir = |path: &str, id| LogDir {
+            path: PathBuf::from(path),
+            id: Some(id),
+        };
+        LogDirs::new(vec![dir("/here", HERE), dir("/there", THERE)])
+    }
+
+    /// A topic with one partition, in this directory.
+    fn image(topic_id: u128, name: &'static str, directory: Uuid) -> Image {
+        let mut image = Image::new(Str::from("cluster"), 1, BTreeMap::new());
+        let topic_id = Uuid(topic_id);
+        let topic = MetadataRecord::Topic(TopicRecord {
+            name: Str::from_static(name),
+            topic_id,
+            ..TopicRecord::default()
+        });
+        let partition = MetadataRecord::Partition(PartitionRecord {
+            partition_id: 0,
+            topic_id,
+            replicas: vec![1],
+            isr: vec![1],
+            leader: 1,
+            directories: vec![directory],
+            ..PartitionRecord::default()
+        });
+        for record in [topic, partition] {
+            image.apply(&record).expect("it fits");
+        }
+        image.settle();
+        image
+    }
+
+    fn found(directory: Uuid, text: &str) -> FoundFiles {
+        let starts = OffsetCheckpoint::parse(text.as_bytes()).expect("a checkpoint");
+        FoundFiles {
+            directory,
+            recovery_points: OffsetCheckpoint::default(),
+            log_starts: starts,
+            cleaned: OffsetCheckpoint::default(),
+        }
+    }
+
+    #[test]
+    fn a_number_counts_for_the_topic_that_is_there_in_the_file_of_its_directory() {
+        let (dirs, image) = (dirs(), image(7, "foo", THERE));
+        let files = vec![
+            found(HERE, "0\n2\nfoo 0 30\nbar 0 5\n"),
+            found(THERE, "0\n2\nfoo 0 3\nfoo 1 4\n"),
+        ];
+        let (known, mut dead) = adopt(files, (&dirs, &FoundDirs::default()), &image);
+        let id = PartitionId {
+            topic_id: Uuid(7),
+            index: 0,
+        };
+        assert_eq!(known.log_starts, Offsets::from([(id, 3)]));
+        assert!(
+            !dead.mislead(&dirs, &image),
+            "foo is in the other directory"
+        );
+        let next = super::tests::image(8, "bar", HERE);
+        assert!(dead.mislead(&dirs, &next), "bar would begin at 5");
+        let elsewhere = super::tests::image(8, "bar", THERE);
+        assert!(!dead.mislead(&dirs, &elsewhere));
+        dead.retain(&[THERE]);
+        assert!(!dead.mislead(&dirs, &next), "its file was written");
+        assert!(!dead.is_empty(), "foo-1 is still in the other");
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_topic_that_is_removed() {
+        let id = |topic_id, index| PartitionId {
+            topic_id: Uuid(topic_id),
+            index,
+        };
+        let mut offsets = CheckpointOffsets {
+            recovery_points: Offsets::from([(id(7, 0), 1), (id(8, 0), 2)]),
+            log_starts: Offsets::from([(id(7, 3), 1)]),
+            cleaned: Offsets::new(),
+        };
+        assert_eq!(offsets.remove_topic(Uuid(7)), BTreeSet::from([0, 3]));
+        let left = Offsets::from([(id(8, 0), 2)]);
+        assert_eq!(offsets.recovery_points, left);
+        assert!(offsets.log_starts.is_empty());
     }
 }

@@ -25,6 +25,12 @@ impl FoundDirs {
         self.0.entry(name).or_default().insert(directory);
     }
 
+    /// Whether a partition's directory was found in this one.
+    pub(crate) fn have(&self, topic: &str, index: i32, directory: Uuid) -> bool {
+        let found = self.0.get(&PartitionDir::name(topic, index));
+        found.is_some_and(|found| found.contains(&directory))
+    }
+
     /// Forgets directories that lie where the catalogue does not expect them and are another topic's.
     ///
     /// # Errors

@@ -241,10 +241,11 @@ async fn boot<W: World>(
     let mut cache = BatchCache::new(CacheLimits::default());
     let how = (clean.is_some(), durable);
     let mut opened = open_catalogue(world, &mut cache, data, empty, how).await?;
-    // Before the catalogue learns that partitions were moved: the files speak of where they were.
-    let (offsets, dead) = checkpoint_files::adopt(look.files, &dirs, &opened.image);
     let settled = found.settle(world, &dirs, &opened.image).await;
     settled.map_err(about(data))?;
+    // Before the catalogue learns that partitions were moved: the files speak of where they were.
+    let at = (&dirs, &found);
+    let (offsets, dead) = checkpoint_files::adopt(look.files, at, &opened.image);
     let registration = Registration {
         endpoints: options.endpoints.clone(),
         rack: options.rack.clone(),
@@ -271,10 +272,8 @@ async fn boot<W: World>(
         left_behind: left_behind.map_err(about(data))?,
         removed: opened.removed,
     });
-    let (log, uncovered_bytes) = (opened.partition, opened.uncovered_bytes);
-    driver.step(|state| {
-        state.adopt_catalogue(log, uncovered_bytes, (offsets, dead), &boot);
-    });
+    let (log, bytes) = (opened.partition, opened.uncovered_bytes);
+    driver.step(|state| state.adopt_catalogue(log, bytes, (offsets, dead), &boot));
     Ok(boot)
 }
 

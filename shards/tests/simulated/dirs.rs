@@ -10,11 +10,16 @@ use chronik_shards::*;
 use crate::cluster::{Cluster, options};
 
 const OTHER: &str = "/other";
+const THIRD: &str = "/third";
 const PARTITIONS: i32 = 6;
 
 fn start(simulation: Simulation, shards: usize) -> Cluster {
+    start_on(simulation, shards, &[OTHER])
+}
+
+fn start_on(simulation: Simulation, shards: usize, more: &[&str]) -> Cluster {
     let options = StartOptions {
-        more_data: vec![PathBuf::from(OTHER)],
+        more_data: more.iter().map(PathBuf::from).collect(),
         ..options()
     };
     let (simulation, handles) = Cluster::try_start_with(simulation, shards, options);
@@ -132,6 +137,43 @@ fn records_are_deleted_beside_a_directory_that_fails() {
             false => ErrorCode::None,
         };
         assert_eq!(results[0].error, expected, "{index}");
+    }
+}
+
+#[test]
+fn a_disk_that_comes_back_brings_nothing_of_a_topic_that_was_deleted_meanwhile() {
+    let more = [OTHER, THIRD];
+    let mut cluster = start_on(Simulation::new(14), 2, &more);
+    cluster.create("t", PARTITIONS).expect("created");
+    append_everywhere(&mut cluster, b"old");
+    append_everywhere(&mut cluster, b"old");
+    for index in 0..PARTITIONS {
+        let partition = cluster.id("t", index);
+        let part = DeleteRecordsPart {
+            partition,
+            offset: 2,
+        };
+        let owner = cluster.owner(partition);
+        let reply = cluster.ask(owner, Request::DeleteRecords(vec![part]));
+        assert!(
+            matches!(&reply, Reply::DeleteRecords(results) if results[0].error == ErrorCode::None)
+        );
+    }
+    let simulation = cluster.simulation.kill();
+    simulation.faults().break_below(OTHER);
+    let mut cluster = start_on(simulation, 2, &more);
+    cluster.delete("t").expect("deleted");
+    cluster.create("t", PARTITIONS).expect("created again");
+    append_everywhere(&mut cluster, b"new");
+    assert!(!below(&mut cluster, THIRD).is_empty());
+
+    // The disk is back, with directories and checkpoints of the old topic.
+    for _ in 0..2 {
+        cluster = start_on(cluster.simulation.kill(), 3, &more);
+        for index in 0..PARTITIONS {
+            assert_eq!(values(&mut cluster, index), [b"new"], "{index}");
+        }
+        assert_eq!(below(&mut cluster, OTHER), Vec::<i32>::new());
     }
 }
 

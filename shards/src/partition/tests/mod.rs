@@ -1,5 +1,6 @@
 //! The partition against a simulated disk that loses, fills up and fails, and against a real one.
 
+mod checkpoints;
 mod compaction;
 mod emptied;
 mod faults;
