@@ -4,14 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use chronik_io::descriptors::ConnectionShare;
 use chronik_io::executor::allowed_cpus;
-use chronik_io::net::{Accepting, Incoming, ListenLimits};
+use chronik_io::net::{Accepting, Door, Incoming, ListenLimits};
 use chronik_io::preflight::{DirectoryLock, Finding, Preflight, Verdict};
 use chronik_io::{DirectWorld, ExecutorOptions, Listener, ShardSeat, World};
 use chronik_protocol::Str;
@@ -21,7 +21,7 @@ use chronik_shards::{COORDINATOR_SHARD, Reply, Request, ShardHandle, StartOption
 use tracing::{debug, error, info, warn};
 
 use crate::Failure;
-use crate::config::{Config, ConnectionLimits};
+use crate::config::{Config, states};
 use crate::cores::Cores;
 use crate::gate::Gate;
 use crate::handlers::Handlers;
@@ -30,6 +30,7 @@ use crate::router::Router;
 use crate::server::budget::ByteBudget;
 use crate::server::connection::Server;
 use crate::server::connections::Connections;
+use crate::server::limits;
 
 /// The file that keeps a second broker out of the data directory; Kafka's own name for it.
 pub(crate) const LOCK_FILE: &str = ".lock";
@@ -51,6 +52,8 @@ struct Plan {
     config: Arc<Config>,
     options: StartOptions,
     incoming: Mutex<Vec<Vec<Incoming>>>,
+    /// How many connections there may be; the designated shard keeps its limits as they are set.
+    door: Arc<Door>,
     /// Opened by the main thread when the sockets are distributed.
     accepting: Gate,
     /// Opened by the main thread: answer what was taken, then end.
@@ -117,6 +120,7 @@ impl Broker {
             options: start_options(&config),
             config: Arc::new(config),
             incoming: Mutex::new((0..shards).map(|_| Vec::new()).collect()),
+            door: Arc::default(),
             accepting: Gate::default(),
             stop: Gate::default(),
             drained: Gate::expecting(shards),
@@ -207,8 +211,12 @@ fn accept(
     places: &Arc<ConnectionShare>,
 ) -> Result<Vec<Accepting>, Failure> {
     let mut accepting = Vec::with_capacity(sockets.len());
-    for socket in sockets {
-        let limits = listen_limits(&plan.config.connections, places);
+    for (listener, socket) in sockets.into_iter().enumerate() {
+        let limits = ListenLimits {
+            descriptors: Arc::clone(places),
+            door: Arc::clone(&plan.door),
+            listener,
+        };
         let (running, incoming) = socket.start(shards, limits).map_err(Failure::new)?;
         accepting.push(running);
         let mut waiting = plan.incoming.lock().unwrap_or_else(PoisonError::into_inner);
@@ -217,25 +225,6 @@ fn accept(
         }
     }
     Ok(accepting)
-}
-
-fn listen_limits(limits: &ConnectionLimits, places: &Arc<ConnectionShare>) -> ListenLimits {
-    let ConnectionLimits {
-        total_max,
-        per_address_max,
-        overrides,
-    } = limits.clone();
-    let of_address = move |address: IpAddr| {
-        overrides
-            .get(&address.to_canonical())
-            .copied()
-            .unwrap_or(per_address_max)
-    };
-    ListenLimits {
-        descriptors: Arc::clone(places),
-        connections_max: total_max,
-        per_address_max: Box::new(of_address),
-    }
 }
 
 fn start_options(config: &Config) -> StartOptions {
@@ -294,6 +283,11 @@ async fn shard_main(seat: ShardSeat<Request, Reply>, plan: Arc<Plan>) -> io::Res
             return Err(io::Error::other(reason.to_string()));
         }
     };
+    if index == COORDINATOR_SHARD {
+        let (door, config) = (Arc::clone(&plan.door), Arc::clone(&plan.config));
+        handle.watch_settings(move |image| limits::apply(&door, &config.listeners, image));
+        states::tell_of_run_time(&handle.image());
+    }
     plan.tell(Ok(Ready {
         topics: handle.image().topic_count(),
         after_ms: world.monotonic_ns() / 1_000_000,

@@ -51,6 +51,9 @@ pub struct Settings {
     /// One setting by its Kafka name; may be given many times.
     #[arg(long = "override", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
+    /// Print every setting with its type, its default and what becomes of it here, and end.
+    #[arg(long)]
+    pub help_config: bool,
 }
 
 const SERVE_HELP: &str = "\
@@ -68,6 +71,8 @@ Keys of Chronik's own:
                         process: once it survives the end of this process, as in Kafka
   chronik.writebehind.bytes  what each shard keeps beside the log for that, in a mapped file;
                         0 for none [default: 67108864]
+
+What becomes of each of Kafka's settings: chronik serve --help-config
 
 Logging: CHRONIK_TRACE=debug (or chronik=debug,chronik_shards=trace); the default is info.
 

@@ -8,14 +8,14 @@ mod groups;
 mod keys;
 mod layers;
 mod listeners;
+pub(crate) mod states;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use chronik_protocol::{Uuid, configs};
+use chronik_protocol::Uuid;
 
 pub use groups::OffsetsTopic;
 pub use layers::Layer;
@@ -86,17 +86,6 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// How many connections are allowed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConnectionLimits {
-    /// In all (`max.connections`).
-    pub total_max: usize,
-    /// From one address (`max.connections.per.ip`).
-    pub per_address_max: usize,
-    /// From particular addresses (`max.connections.per.ip.overrides`).
-    pub overrides: HashMap<IpAddr, usize>,
-}
-
 /// Checked settings.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -129,8 +118,6 @@ pub struct Config {
     pub queued_bytes_max: usize,
     /// Idle time after which a connection is closed, ms; `None` never.
     pub connections_idle_ms_max: Option<u64>,
-    /// Connection limits.
-    pub connections: ConnectionLimits,
     /// Most bytes of one fetch reply (`fetch.max.bytes`).
     pub fetch_bytes_max: usize,
     /// Incremental fetch sessions kept, over all shards (`max.incremental.fetch.session.cache.slots`).
@@ -164,6 +151,7 @@ impl Config {
         let shards = values.number("chronik.shards", 1..=SHARDS_MAX, 0)?;
         let sizes = Sizes::read(&values)?;
         let (data_dirs, node_id) = (data_dirs(&values)?, node_id(&values)?);
+        check_metadata_dir(&values, &data_dirs.0)?;
         let config = Self {
             listeners,
             node_id: node_id.unwrap_or(DEFAULT_NODE_ID),
@@ -178,7 +166,6 @@ impl Config {
             request_bytes_max: sizes.request,
             queued_bytes_max: sizes.queued,
             connections_idle_ms_max: idle_ms_max(&values)?,
-            connections: connection_limits(&values)?,
             fetch_bytes_max: sizes.fetch,
             fetch_sessions_max: values.number(
                 "max.incremental.fetch.session.cache.slots",
@@ -197,7 +184,7 @@ impl Config {
             warnings: Vec::new(),
         };
         // The rules of Kafka for the rest come last: what is read above knows better what to say.
-        warnings.extend(check_known(&merged)?);
+        warnings.extend(states::check(&merged)?);
         Ok(Self { warnings, ..config })
     }
 
@@ -275,32 +262,6 @@ fn write_behind_bytes(values: &Values<'_>) -> Result<usize, ConfigError> {
     Ok(bytes)
 }
 
-/// Refuses impossible values of known keys; names the keys that nobody knows.
-fn check_known(merged: &BTreeMap<String, String>) -> Result<Vec<String>, ConfigError> {
-    let mut warnings = Vec::new();
-    for (key, value) in merged {
-        if keys::is_read_at_start(key) {
-            continue;
-        }
-        match configs::broker(key) {
-            None => warnings.push(format!(
-                "{key} is not a setting of Kafka or Chronik and does nothing"
-            )),
-            Some(_) if value.is_empty() => {}
-            Some(definition) => {
-                definition
-                    .validate(value)
-                    .map_err(|error| ConfigError::Invalid {
-                        key: key.clone(),
-                        value: error.value,
-                        reason: error.reason,
-                    })?;
-            }
-        }
-    }
-    Ok(warnings)
-}
-
 /// The first, and the others.
 fn data_dirs(values: &Values<'_>) -> Result<(PathBuf, Vec<PathBuf>), ConfigError> {
     let key = if values.text("log.dirs").is_some() {
@@ -326,6 +287,19 @@ fn data_dirs(values: &Values<'_>) -> Result<(PathBuf, Vec<PathBuf>), ConfigError
         Some(first) => Ok((first, others)),
         None => Err(ConfigError::invalid(key, text, "at least one directory")),
     }
+}
+
+/// The metadata log is in the first directory; one that is elsewhere would be overlooked.
+fn check_metadata_dir(values: &Values<'_>, first: &std::path::Path) -> Result<(), ConfigError> {
+    const KEY: &str = "metadata.log.dir";
+    let Some(text) = values.text(KEY) else {
+        return Ok(());
+    };
+    if std::path::absolute(text).is_ok_and(|dir| dir == first) {
+        return Ok(());
+    }
+    let accepted = format!("the first of log.dirs, which is {}", first.display());
+    Err(ConfigError::invalid(KEY, text, accepted))
 }
 
 fn node_id(values: &Values<'_>) -> Result<Option<i32>, ConfigError> {
@@ -363,34 +337,6 @@ fn cluster_id(values: &Values<'_>) -> Result<Option<Uuid>, ConfigError> {
 fn idle_ms_max(values: &Values<'_>) -> Result<Option<u64>, ConfigError> {
     let idle = values.number("connections.max.idle.ms", -1..=IDLE_MS_MAX, 600_000)?;
     Ok(u64::try_from(idle).ok().filter(|idle| *idle > 0))
-}
-
-fn connection_limits(values: &Values<'_>) -> Result<ConnectionLimits, ConfigError> {
-    const KEY: &str = "max.connections.per.ip.overrides";
-    const INT_MAX: usize = i32::MAX as usize;
-    let mut overrides = HashMap::new();
-    let text = values.text(KEY).unwrap_or("");
-    for entry in text
-        .split(',')
-        .map(str::trim)
-        .filter(|entry| !entry.is_empty())
-    {
-        let parsed = entry.rsplit_once(':').and_then(|(address, count)| {
-            let address = address.trim_start_matches('[').trim_end_matches(']');
-            Some((
-                address.parse::<IpAddr>().ok()?,
-                count.trim().parse::<usize>().ok()?,
-            ))
-        });
-        let (address, count) = parsed
-            .ok_or_else(|| ConfigError::invalid(KEY, text, "ADDRESS:COUNT, separated by commas"))?;
-        overrides.insert(address, count);
-    }
-    Ok(ConnectionLimits {
-        total_max: values.number("max.connections", 0..=INT_MAX, INT_MAX)?,
-        per_address_max: values.number("max.connections.per.ip", 0..=INT_MAX, INT_MAX)?,
-        overrides,
-    })
 }
 
 #[cfg(test)]
@@ -447,7 +393,6 @@ mod tests {
         assert_eq!(config.data_dir, PathBuf::from("/a"));
         assert_eq!(config.connections_idle_ms_max, None);
         assert!(!config.auto_create_topics);
-        assert_eq!(config.connections.overrides.len(), 2);
         assert_eq!(config.values["num.partitions"], "4");
         assert_eq!(config.values["node.id"], "7");
         assert_eq!(config.warnings.len(), 1);
@@ -470,7 +415,9 @@ mod tests {
             ("socket.request.max.bytes", "0"),
             ("socket.request.max.bytes", "99999999999"),
             ("auto.create.topics.enable", "yes"),
-            ("max.connections.per.ip.overrides", "host:1"),
+            ("max.connections.per.ip.overrides", "host"),
+            ("authorizer.class.name", "org.example.Authorizer"),
+            ("metadata.log.dir", "/elsewhere"),
             ("listeners", "SASL_SSL://:9092"),
         ] {
             let said = config(&[(key, value)]).expect_err(key).to_string();

@@ -4,7 +4,7 @@
 //! Runs on the main thread; the directories are looked at on an executor of its own, with the very
 //! checks of a start. Never writes anything, and takes no lock.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::channel;
 
@@ -24,15 +24,8 @@ use crate::config::Config;
 pub(crate) fn examine(config: &Config) -> Result<(), Failure> {
     let mut found = Vec::new();
     let verdict = look(config, &mut found);
-    let mut output = io::stdout().lock();
-    match output.write_all(&found).and_then(|()| output.flush()) {
-        // Who closes the pipe has read enough; the exit code tells the rest.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            let said = format!("what was found cannot be printed: {error}");
-            verdict.and(Err(Failure::new(said)))
-        }
-        _ => verdict,
-    }
+    let printed = crate::print(&found);
+    verdict.and(printed)
 }
 
 /// Writes what was found to `out`.

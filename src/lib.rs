@@ -15,7 +15,7 @@ mod router;
 mod server;
 
 use std::fmt;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::sync::mpsc;
 
@@ -52,8 +52,22 @@ impl std::error::Error for Failure {}
 /// One sentence that says what to mend.
 pub fn run(cli: &Cli) -> Result<(), Failure> {
     match &cli.command {
+        Command::Serve(settings) | Command::Doctor(settings) if settings.help_config => {
+            print(config::states::table().as_bytes())
+        }
         Command::Serve(settings) => serve(settings),
         Command::Doctor(settings) => doctor(settings),
+    }
+}
+
+/// Prints to standard output. Who closes the pipe has read enough.
+fn print(text: &[u8]) -> Result<(), Failure> {
+    let mut output = io::stdout().lock();
+    match output.write_all(text).and_then(|()| output.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure(format!(
+            "what was found cannot be printed: {error}"
+        ))),
+        _ => Ok(()),
     }
 }
 

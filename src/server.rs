@@ -7,6 +7,7 @@ pub(crate) mod budget;
 pub(crate) mod connection;
 pub(crate) mod connections;
 mod frames;
+pub(crate) mod limits;
 mod link;
 pub(crate) mod service;
 mod signal;

@@ -5,10 +5,12 @@
 
 #![allow(async_fn_in_trait)] // See `world`: these futures never leave their shard.
 
+mod door;
 mod listener;
 mod stream;
 
-pub use listener::{Accepted, Accepting, AddressLimit, Incoming, ListenLimits, Listener};
+pub use door::{Door, DoorLimits, ListenerLimits};
+pub use listener::{Accepted, Accepting, Incoming, ListenLimits, Listener};
 pub use stream::DirectStream;
 
 use bytes::{Bytes, BytesMut};

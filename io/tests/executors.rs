@@ -1,7 +1,7 @@
 //! Real executors from outside: no run hangs, the mesh holds under flood, sockets keep every byte.
 
 use bytes::{Bytes, BytesMut};
-use chronik_io::net::{ListenLimits, Listener};
+use chronik_io::net::{Door, DoorLimits, ListenLimits, Listener};
 use chronik_io::storage::{BlockBuffer, File};
 use chronik_io::world::{OpenMode, World};
 use chronik_io::{
@@ -316,8 +316,10 @@ fn limits_disconnect_the_one_too_many() {
         let listener = Listener::bind(LOCAL.into()).unwrap();
         let address = listener.address();
         let limits = ListenLimits {
-            connections_max: 3,
-            per_address_max: Box::new(|_| 2),
+            door: Door::new(DoorLimits {
+                per_address_max: 2,
+                ..DoorLimits::default()
+            }),
             ..ListenLimits::default()
         };
         let (accepting, incoming) = listener.start(1, limits).unwrap();

@@ -8,11 +8,16 @@ pub(crate) fn tables(out: &mut String, tsv: &str) {
         .map(|l| l.split('\t').collect())
         .collect();
     rows.sort();
+    let reasons: Vec<(&str, &str)> = rows
+        .iter()
+        .filter(|row| row[0] == "reason")
+        .map(|row| (row[1], row[2]))
+        .collect();
     for (scope, table) in [("topic", "TOPIC"), ("broker", "BROKER"), ("group", "GROUP")] {
         let rows: Vec<&Vec<&str>> = rows.iter().filter(|row| row[0] == scope).collect();
         line!(out, "static {table}: [ConfigDef; {}] = [", rows.len());
         for row in rows {
-            let [scope, name, kind, default, valid] = row[..] else {
+            let [scope, name, kind, default, valid, update, state] = row[..] else {
                 panic!("configs.tsv: {row:?}")
             };
             let default = match default {
@@ -20,11 +25,13 @@ pub(crate) fn tables(out: &mut String, tsv: &str) {
                 text => format!("Some({text:?})"),
             };
             let (scope, kind, valid) = (capital(scope), capital(kind), valid_values(valid));
+            let (update, state) = (camel(update), state_of(state, &reasons));
             line!(out, "ConfigDef {{ name: {name:?}, scope: Scope::{scope},");
             line!(
                 out,
-                "kind: ConfigType::{kind}, default: {default}, valid: {valid} }},"
+                "kind: ConfigType::{kind}, default: {default}, valid: {valid},"
             );
+            line!(out, "update: Update::{update}, state: {state} }},");
         }
         line!(out, "];");
     }
@@ -33,6 +40,24 @@ pub(crate) fn tables(out: &mut String, tsv: &str) {
 fn capital(word: &str) -> String {
     let (head, tail) = word.split_at(1);
     head.to_ascii_uppercase() + tail
+}
+
+/// `read-only` becomes `ReadOnly`.
+fn camel(words: &str) -> String {
+    words.split('-').map(capital).collect()
+}
+
+/// `works`, `restart`, `none REASON` or `refused REASON`, where a row of the scope `reason` has the
+/// sentence.
+fn state_of(text: &str, reasons: &[(&str, &str)]) -> String {
+    let (state, reason) = text.split_once(' ').unwrap_or((text, ""));
+    let sentence = reasons.iter().find(|(name, _)| *name == reason);
+    match (state, sentence) {
+        ("works" | "restart", None) if reason.is_empty() => format!("State::{}", capital(state)),
+        ("none", Some((_, sentence))) => format!("State::Meaningless({sentence:?})"),
+        ("refused", Some((_, sentence))) => format!("State::Refused({sentence:?})"),
+        _ => panic!("configs.tsv: {text}"),
+    }
 }
 
 /// `1..`, `1..9`, `1..9 or -1`, `one of a, b`, `one of (any case) a, b` or a name.

@@ -2,9 +2,15 @@
 //!
 //! Owns names, types, defaults and valid values (Kafka's `ConfigDef`), from
 //! `schema/configs.tsv`. Sentences of refusal are Kafka's, for tools and people compare them.
-//! Pure data: which configurations have an effect is the business of those who read them.
+//! Each says what becomes of it here: it works, it works after a restart, it has no meaning here, or a
+//! broker that is given it does not start. Pure; whoever reads a configuration gives it its effect.
+
+mod broker_rules;
+mod text;
 
 use std::fmt;
+
+pub use broker_rules::{address_limits, check_broker};
 
 /// What a configuration belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,6 +72,35 @@ pub enum Valid {
     OffsetReset,
 }
 
+/// When Kafka lets a configuration change (`DynamicBrokerConfig`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Update {
+    /// A broker's, at its start.
+    ReadOnly,
+    /// A broker's, at run time; each has its own.
+    PerBroker,
+    /// A broker's, at run time, and only for one of its listeners.
+    PerListener,
+    /// A broker's, at run time, for one or for all of them.
+    Cluster,
+    /// A topic's or group's.
+    RunTime,
+}
+
+/// What becomes of a configuration here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It does what it does in Kafka, when it does it there.
+    Works,
+    /// It works from the next start on: a change at run time is refused, which Kafka would take.
+    Restart,
+    /// It is kept and shown, and for this reason does nothing.
+    Meaningless(&'static str),
+    /// It would protect somebody and cannot yet, for this reason: a broker that is given another
+    /// value than the default does not start.
+    Refused(&'static str),
+}
+
 /// One configuration.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ConfigDef {
@@ -79,6 +114,10 @@ pub struct ConfigDef {
     pub default: Option<&'static str>,
     /// Which values it may have.
     pub valid: Valid,
+    /// When Kafka lets it change.
+    pub update: Update,
+    /// What becomes of it here.
+    pub state: State,
 }
 
 /// A checked value.
@@ -114,6 +153,10 @@ impl fmt::Display for ConfigError {
             value,
             reason,
         } = self;
+        // What is wrong with a list as a whole names it itself.
+        if reason.starts_with("Configuration '") {
+            return f.write_str(reason);
+        }
         write!(
             f,
             "Invalid value {value} for configuration {name}: {reason}"
@@ -136,6 +179,13 @@ pub fn broker(name: &str) -> Option<&'static ConfigDef> {
 /// The group configuration called `name`.
 pub fn group(name: &str) -> Option<&'static ConfigDef> {
     find(Scope::Group, name)
+}
+
+/// The listener and the broker's configuration that a name such as
+/// `listener.name.internal.max.connections` means (`DynamicBrokerConfig#ListenerConfigRegex`).
+pub fn of_listener(name: &str) -> Option<(&str, &'static ConfigDef)> {
+    let (listener, setting) = name.strip_prefix("listener.name.")?.split_once('.')?;
+    Some((listener, broker(setting)?))
 }
 
 /// The configuration of `scope` called `name`.
@@ -161,11 +211,35 @@ fn table(scope: Scope) -> &'static [ConfigDef] {
 }
 
 impl ConfigDef {
-    /// Reads and checks a value. Space around it does not count, as in Kafka.
+    /// Whether a broker's value may be given at run time.
+    pub fn is_dynamic(&self) -> bool {
+        let is_kept = matches!(self.state, State::Works | State::Meaningless(_));
+        is_kept && matches!(self.update, Update::PerBroker | Update::Cluster)
+    }
+
+    /// A value as it is shown: parsed and written again (`ConfigDef.convertToString`). A text that is
+    /// no value stays as it is.
+    pub fn shown_value(&self, value: &str) -> String {
+        match self.validate(value) {
+            Ok(parsed) => text::of(&parsed),
+            Err(_) => value.to_owned(),
+        }
+    }
+
+    /// Whether a text is another value than the default.
+    pub fn is_changed_by(&self, value: &str) -> bool {
+        match self.default {
+            Some(default) => self.shown_value(value) != self.shown_value(default),
+            None => !value.trim().is_empty(),
+        }
+    }
+
+    /// Reads and checks a value. Space around it does not count, and what a list repeats counts once,
+    /// as in Kafka.
     ///
     /// # Errors
     /// [`ConfigError`] with Kafka's sentence. One text is refused that Kafka takes: a decimal
-    /// that is no finite number.
+    /// that is no number.
     pub fn validate(&self, value: &str) -> Result<Value, ConfigError> {
         let value = value.trim();
         let parsed = self.parse(value)?;
@@ -178,12 +252,12 @@ impl ConfigDef {
             Value::List(entries) => self.check_list(entries),
             Value::Boolean(_) => Ok(()),
         };
-        checked.map_err(|reason| self.error(&self.shown(value, &parsed), reason))?;
+        checked.map_err(|reason| self.error(&self.refused_value(value, &parsed), reason))?;
         Ok(parsed)
     }
 
     /// A value as Kafka's refusals show it: the entry of a list that is wrong, or else all of them.
-    fn shown(&self, value: &str, parsed: &Value) -> String {
+    fn refused_value(&self, value: &str, parsed: &Value) -> String {
         match parsed {
             Value::List(entries) => {
                 let wrong = entries.iter().find(|entry| self.check_text(entry).is_err());
@@ -191,7 +265,7 @@ impl ConfigDef {
                     .cloned()
                     .unwrap_or_else(|| format!("[{}]", entries.join(", ")))
             }
-            Value::Decimal(decimal) => format!("{decimal:?}"),
+            Value::Decimal(decimal) => text::of_decimal(*decimal),
             _ => value.to_owned(),
         }
     }
@@ -214,14 +288,19 @@ impl ConfigDef {
             ConfigType::Int => whole(i32::MIN.into(), i32::MAX.into(), "INT"),
             ConfigType::Long => whole(i64::MIN, i64::MAX, "LONG"),
             ConfigType::Double => {
-                let number = value.parse().ok().filter(|number: &f64| number.is_finite());
                 let reason = || "Not a number of type DOUBLE".to_owned();
-                number.map(Value::Decimal).ok_or_else(reason)
+                text::decimal(value).map(Value::Decimal).ok_or_else(reason)
             }
             ConfigType::List if value.is_empty() => Ok(Value::List(Vec::new())),
             ConfigType::List => {
-                let entries = value.split(',').map(|entry| entry.trim().to_owned());
-                Ok(Value::List(entries.collect()))
+                let mut entries: Vec<String> = Vec::new();
+                let is_set = self.valid != Valid::ThrottledReplicas;
+                for entry in value.split(',').map(str::trim) {
+                    if !is_set || !entries.iter().any(|known| known == entry) {
+                        entries.push(entry.to_owned());
+                    }
+                }
+                Ok(Value::List(entries))
             }
             ConfigType::String | ConfigType::Class | ConfigType::Password => {
                 Ok(Value::Text(value.to_owned()))
@@ -367,119 +446,4 @@ fn units(text: &str, letters: &str) -> Option<usize> {
 include!(concat!(env!("OUT_DIR"), "/configs.rs"));
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Cases and sentences of Kafka 4.3.1's `LogConfig` and `GroupConfig`.
-    #[test]
-    fn values_are_judged_as_kafka_judges_them() {
-        let refused = [
-            ("segment.bytes", "x", "Not a number of type INT"),
-            ("segment.bytes", "1", "Value must be at least 1048576"),
-            ("segment.bytes", "99999999999", "Not a number of type INT"),
-            (
-                "preallocate",
-                "yes",
-                "Expected value to be either true or false",
-            ),
-            (
-                "cleanup.policy",
-                "foo",
-                "String must be one of: compact, delete",
-            ),
-            (
-                "compression.type",
-                "LZ4",
-                "String must be one of: uncompressed, zstd, lz4, snappy, gzip, producer",
-            ),
-            (
-                "compression.gzip.level",
-                "0",
-                "Value must be between 1 and 9 or equal to -1",
-            ),
-            (
-                "compression.zstd.level",
-                "23",
-                "Value must be no more than 22",
-            ),
-            ("compression.lz4.level", "0", "Value must be at least 1"),
-            (
-                "min.cleanable.dirty.ratio",
-                "1.5",
-                "Value must be no more than 1",
-            ),
-            (
-                "min.cleanable.dirty.ratio",
-                "z",
-                "Not a number of type DOUBLE",
-            ),
-            ("retention.ms", "-2", "Value must be at least -1"),
-            ("retention.ms", "1_0", "Not a number of type LONG"),
-        ];
-        for (name, value, reason) in refused {
-            let error = topic(name).expect(name).validate(value).expect_err(value);
-            let sentence = format!("Invalid value {value} for configuration {name}: {reason}");
-            assert_eq!(error.to_string(), sentence);
-        }
-        let taken = [
-            ("preallocate", "TRUE", Value::Boolean(true)),
-            ("cleanup.policy", "", Value::List(vec![])),
-            (
-                "cleanup.policy",
-                " delete , compact ",
-                Value::List(vec!["delete".into(), "compact".into()]),
-            ),
-            ("compression.gzip.level", "-1", Value::Number(-1)),
-            ("retention.ms", " +5 ", Value::Number(5)),
-            ("min.cleanable.dirty.ratio", "0.5", Value::Decimal(0.5)),
-        ];
-        for (name, value, parsed) in taken {
-            assert_eq!(topic(name).expect(name).validate(value), Ok(parsed));
-        }
-    }
-
-    #[test]
-    fn special_rules() {
-        let replicas = topic("leader.replication.throttled.replicas").expect("known");
-        for value in ["", "*", "1:2,3:4"] {
-            assert!(replicas.validate(value).is_ok(), "{value}");
-        }
-        for value in ["none", "1", "1:", "1:2,*"] {
-            assert!(replicas.validate(value).is_err(), "{value}");
-        }
-        let reset = group("share.auto.offset.reset").expect("known");
-        for value in ["earliest", "by_duration:PT1H", "by_duration:p1dt2m0.5s"] {
-            assert!(reset.validate(value).is_ok(), "{value}");
-        }
-        for value in [
-            "foo",
-            "by_duration:x",
-            "by_duration:-PT1H",
-            "by_duration:P",
-            "by_duration:P1DT",
-        ] {
-            assert!(reset.validate(value).is_err(), "{value}");
-        }
-        let password = broker("ssl.key.password").expect("known");
-        assert_eq!(password.error("secret", String::new()).value, "[hidden]");
-    }
-
-    #[test]
-    fn tables_are_sorted_and_their_defaults_valid() {
-        for scope in [Scope::Topic, Scope::Broker, Scope::Group] {
-            assert!(
-                table(scope)
-                    .windows(2)
-                    .all(|pair| pair[0].name < pair[1].name)
-            );
-            for definition in all(scope) {
-                assert_eq!(find(scope, definition.name), Some(definition));
-                // A default may be empty where a given value may not.
-                if let Some(default) = definition.default.filter(|text| !text.is_empty()) {
-                    assert!(definition.validate(default).is_ok(), "{definition:?}");
-                }
-            }
-        }
-        assert!(all(Scope::Topic).len() >= 33 && all(Scope::Broker).len() >= 340);
-    }
-}
+mod tests;

@@ -46,12 +46,17 @@ impl<W: World> Clone for Driver<W> {
     }
 }
 
+/// Somebody on the shard's own core who is told of an image with other settings of the broker.
+pub(crate) type SettingsWatch = Rc<RefCell<Option<Box<dyn Fn(&Image)>>>>;
+
 struct Inner<W: World> {
     world: W,
     endpoint: Endpoint<Request, Reply>,
     state: RefCell<State<W>>,
     /// What handlers on this shard see.
     image: Rc<RefCell<Arc<Image>>>,
+    /// Who is told when the broker's settings change.
+    settings_watch: SettingsWatch,
     /// What is still to be performed. A task that is spawned may run at once and bring a result
     /// before the spawn returns: its effects queue up here, for the stack is not endless.
     effects: RefCell<VecDeque<Effect<W, Responder<Reply>>>>,
@@ -75,6 +80,7 @@ impl<W: World> Driver<W> {
         endpoint: Endpoint<Request, Reply>,
         state: State<W>,
         image: Rc<RefCell<Arc<Image>>>,
+        settings_watch: SettingsWatch,
     ) -> Driver<W> {
         let driver = Driver {
             inner: Rc::new(Inner {
@@ -82,6 +88,7 @@ impl<W: World> Driver<W> {
                 endpoint: endpoint.clone(),
                 state: RefCell::new(state),
                 image,
+                settings_watch,
                 effects: RefCell::new(VecDeque::new()),
                 performing: Cell::new(false),
                 armed_ns: Cell::new(None),
@@ -110,7 +117,11 @@ impl<W: World> Driver<W> {
             state.take_effects(&mut inner.effects.borrow_mut());
             let mut shown = inner.image.borrow_mut();
             if !Arc::ptr_eq(&shown, state.image()) {
-                *shown = Arc::clone(state.image());
+                let before = std::mem::replace(&mut *shown, Arc::clone(state.image()));
+                let is_same = Arc::ptr_eq(&before.broker_configs, &shown.broker_configs);
+                if let Some(watch) = inner.settings_watch.borrow().as_ref().filter(|_| !is_same) {
+                    watch(&shown);
+                }
             }
             state.next_timer_ns()
         };

@@ -238,8 +238,6 @@ pub(crate) struct Shard<W: World, R> {
 pub(crate) struct ShardOptions {
     pub(crate) index: usize,
     pub(crate) count: usize,
-    /// `producer.id.expiration.ms`.
-    pub(crate) producer_expiration_ms: i64,
     /// `log.retention.check.interval.ms`.
     pub(crate) retention_check_ms: u64,
     /// `chronik.writebehind.bytes`.
@@ -258,7 +256,7 @@ impl<W: World, R> Shard<W, R> {
             world,
             index: options.index,
             count: options.count,
-            producer_expiration_ms: options.producer_expiration_ms,
+            producer_expiration_ms: clock::producer_expiration_ms(&empty),
             check_times,
             image: empty,
             dirs: Arc::default(),
@@ -313,7 +311,7 @@ impl<W: World, R> Shard<W, R> {
         self.partitions
             .insert(log.id(), Slot::Online(Box::new(log)));
         self.control = Some(Control::new(uncovered_bytes));
-        let settings = GroupSettings::of(&self.image.broker_configs.static_broker);
+        let settings = GroupSettings::of(&self.image.broker_settings());
         self.groups = Some(Groups::new(settings));
         let image = Arc::clone(&boot.image);
         self.checkpoints = Some(Checkpoints::new(known, dead, image));

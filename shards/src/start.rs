@@ -19,7 +19,7 @@ use crate::catalog::{
     OpenedCatalogue, Registration, open_catalogue,
 };
 use crate::checkpoint_files::{self, FoundFiles};
-use crate::driver::{Driver, set_aside};
+use crate::driver::{Driver, SettingsWatch, set_aside};
 use crate::found_dirs::FoundDirs;
 use crate::internal::{Boot, Internal, InternalAnswer, InternalReply, InternalRequest};
 use crate::log::LogError;
@@ -38,8 +38,6 @@ use crate::shard::{Shard, ShardOptions};
 use crate::survey::{LastWriter, Survey, SurveyOptions};
 use crate::write_behind::LeftBehind;
 
-/// `producer.id.expiration.ms`'s default: a day.
-const PRODUCER_EXPIRATION_MS: i64 = 86_400_000;
 /// Entries of the data directory looked at before other tasks get their turn.
 const ENTRIES_PER_SLICE: usize = 64;
 
@@ -104,6 +102,7 @@ pub struct ShardHandle {
     endpoint: chronik_io::Endpoint<Request, Reply>,
     image: Rc<RefCell<Arc<Image>>>,
     counters: Rc<dyn Fn() -> Counters>,
+    settings_watch: SettingsWatch,
     dirs: Arc<LogDirs>,
 }
 
@@ -111,6 +110,13 @@ impl ShardHandle {
     /// The image this shard has applied, or is applying: a look, never a hop.
     pub fn image(&self) -> Arc<Image> {
         Arc::clone(&self.image.borrow())
+    }
+
+    /// Calls `watch` with the image at once, and with each later one in which settings of the broker
+    /// differ, before who changed them is answered.
+    pub fn watch_settings(&self, watch: impl Fn(&Image) + 'static) {
+        watch(&self.image());
+        *self.settings_watch.borrow_mut() = Some(Box::new(watch));
     }
 
     /// The way to every shard.
@@ -162,11 +168,6 @@ pub async fn start<W: World>(
     let shard = ShardOptions {
         index: endpoint.index(),
         count: endpoint.count(),
-        producer_expiration_ms: options
-            .static_configs
-            .get("producer.id.expiration.ms")
-            .and_then(|value| value.trim().parse().ok())
-            .unwrap_or(PRODUCER_EXPIRATION_MS),
         retention_check_ms: options
             .static_configs
             .get("log.retention.check.interval.ms")
@@ -176,7 +177,14 @@ pub async fn start<W: World>(
         remember_after_bytes: options.remember_after_bytes,
     };
     let state = Shard::new(world.clone(), &shard, Arc::new(empty.clone()));
-    let driver = Driver::start(world.clone(), endpoint.clone(), state, Rc::clone(&image));
+    let settings_watch = SettingsWatch::default();
+    let driver = Driver::start(
+        world.clone(),
+        endpoint.clone(),
+        state,
+        Rc::clone(&image),
+        Rc::clone(&settings_watch),
+    );
     if endpoint.index() == COORDINATOR_SHARD {
         match boot(&world, &driver, options, empty).await {
             Ok(boot) => {
@@ -203,6 +211,7 @@ pub async fn start<W: World>(
         endpoint,
         image,
         counters,
+        settings_watch,
     })
 }
 

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::rc::Rc;
 
 use chronik_io::World;
+use chronik_protocol::configs::Scope;
 use chronik_protocol::messages::alter_configs_response::AlterConfigsResourceResponse as ReplaceResult;
 use chronik_protocol::messages::incremental_alter_configs_request::AlterableConfig;
 use chronik_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse as ChangeResult;
@@ -17,9 +18,15 @@ use chronik_shards::catalog::{
     ApiError, ConfigChange, ConfigOp, ConfigOpKind, ConfigResource, ControllerReply,
     ControllerRequest,
 };
+use tracing::warn;
+
+use crate::config::states;
 
 use super::configs::{RESOURCE_BROKER, RESOURCE_TOPIC};
 use super::context::Context;
+
+/// Settings of one resource that are told of when they do nothing.
+const NOTES_MAX: usize = 10;
 
 /// One resource of a request, and what shall be done with it unless it is refused at once.
 struct Asked {
@@ -138,7 +145,7 @@ async fn alter<W: World>(
         refused.push((
             one.resource_type,
             one.resource_name,
-            change.as_ref().err().cloned(),
+            change.as_ref().map(notes_of).map_err(ApiError::clone),
         ));
         resources.extend(change);
     }
@@ -159,17 +166,18 @@ async fn alter<W: World>(
     let outcomes = refused
         .into_iter()
         .map(|(resource_type, resource_name, refused)| {
-            let result = match refused {
-                Some(error) => Err(error),
-                None => results.next().unwrap_or_else(|| {
-                    Err(ApiError::new(
-                        ErrorCode::NotController,
-                        "The controller is shutting down.",
-                    ))
-                }),
-            };
+            let result = refused.and_then(|notes| {
+                let result = results.next();
+                result
+                    .unwrap_or_else(|| Err(shutting_down()))
+                    .map(|()| notes)
+            });
             let (error, message) = match result {
-                Ok(()) => (ErrorCode::None, None),
+                Ok(notes) => {
+                    let told = notes.iter().filter(|_| !validate_only);
+                    told.for_each(|note| warn!(%resource_name, "set at run time: {note}"));
+                    (ErrorCode::None, None)
+                }
                 Err(error) => (error.code, Some(error.message)),
             };
             Outcome {
@@ -180,6 +188,25 @@ async fn alter<W: World>(
             }
         });
     outcomes.collect()
+}
+
+fn shutting_down() -> ApiError {
+    ApiError::new(ErrorCode::NotController, "The controller is shutting down.")
+}
+
+/// What is to be said of a change, if it comes about: settings that do nothing here.
+fn notes_of(change: &ConfigChange) -> Vec<String> {
+    let scope = match &change.resource {
+        ConfigResource::Topic(_) => Scope::Topic,
+        ConfigResource::Broker(_) => Scope::Broker,
+        ConfigResource::Other(..) => Scope::Group,
+    };
+    let set = change
+        .ops
+        .iter()
+        .filter(|op| op.kind != ConfigOpKind::Delete);
+    let notes = set.filter_map(|op| states::note(scope, &op.name, op.value.as_deref()?));
+    notes.take(NOTES_MAX).collect()
 }
 
 /// The resource a request means.

@@ -1,13 +1,12 @@
 //! The settings of a resource as DescribeConfigs and CreateTopics tell them: value, where it comes
 //! from, and every place that could have given it. Pure; reads the image.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chronik_protocol::Str;
 use chronik_protocol::configs::{self, ConfigDef, ConfigType, Scope};
 use chronik_shards::catalog::{
-    ConfigSource, ConfigSynonym, Image, Topic, broker_synonyms, group_synonyms,
-    is_dynamic_broker_config,
+    ConfigSource, Image, Topic, broker_setting_behind, broker_synonyms, is_dynamic_broker_config,
 };
 
 /// `ConfigResource.Type` of topics.
@@ -30,6 +29,8 @@ pub(super) struct Synonym {
 /// One setting.
 pub(super) struct Setting {
     pub(super) definition: &'static ConfigDef,
+    /// The definition's, or that of a listener's own.
+    pub(super) name: Str,
     pub(super) value: Option<Str>,
     pub(super) source: i8,
     pub(super) read_only: bool,
@@ -53,37 +54,29 @@ pub(super) fn type_number(kind: ConfigType) -> i8 {
     }
 }
 
-/// All settings of a topic.
-pub(super) fn of_topic(image: &Image, topic: &Topic) -> Vec<Setting> {
-    configs::all(Scope::Topic)
-        .map(|definition| {
-            let given = image.topic_synonyms(topic, definition.name);
-            let value = given
-                .iter()
-                .find_map(converted)
-                .or_else(|| default_of(definition));
-            let source = given
-                .first()
-                .map_or(ConfigSource::Default, |first| first.source) as i8;
-            let mut synonyms: Vec<Synonym> = given.iter().map(Synonym::of).collect();
-            // A topic's default is told by the strongest broker setting behind it.
-            let behind = broker_synonyms(definition.name).first();
-            let known = behind.and_then(|(name, _)| configs::broker(name));
-            synonyms.extend(known.and_then(default_synonym));
-            Setting {
-                definition,
-                value,
-                source,
-                read_only: false,
-                is_sensitive: false,
-                synonyms,
-            }
-        })
-        .collect()
-}
+/// The broker settings that stand behind one another, the strongest first
+/// (`DynamicBrokerConfig#brokerConfigSynonyms`).
+const BROKER_SYNONYMS: [&[&str]; 4] = [
+    &[
+        "log.retention.ms",
+        "log.retention.minutes",
+        "log.retention.hours",
+    ],
+    &["log.roll.ms", "log.roll.hours"],
+    &["log.roll.jitter.ms", "log.roll.jitter.hours"],
+    &["log.flush.interval.ms", "log.flush.scheduler.interval.ms"],
+];
 
-/// All settings of this broker.
-pub(super) fn of_broker(image: &Image) -> Vec<Setting> {
+/// Every place that gives the broker's setting `name` a value, the strongest first. What is stronger
+/// than the first of that very name is left out, as Kafka leaves it out: a value of `log.retention.hours`
+/// is none of `log.retention.ms`.
+fn broker_places(image: &Image, name: &str) -> Vec<Synonym> {
+    let behind = BROKER_SYNONYMS.iter().find(|names| names.contains(&name));
+    let of_listener = configs::of_listener(name).map(|(_, definition)| definition.name);
+    let names: Vec<&str> = match behind {
+        Some(names) => names.to_vec(),
+        None => [name].into_iter().chain(of_listener).collect(),
+    };
     let layers = &image.broker_configs;
     let sources: [(&BTreeMap<Str, Str>, ConfigSource); 3] = [
         (
@@ -93,58 +86,82 @@ pub(super) fn of_broker(image: &Image) -> Vec<Setting> {
         (&layers.dynamic_default, ConfigSource::DynamicDefaultBroker),
         (&layers.static_broker, ConfigSource::StaticBroker),
     ];
-    configs::all(Scope::Broker)
-        .map(|definition| {
-            let name = definition.name;
-            let places = sources.iter().filter_map(|(layer, source)| {
-                let value = layer.get(name)?.clone();
-                Some(Synonym {
-                    name: Str::from_static(name),
-                    value: Some(value),
-                    source: *source as i8,
-                })
-            });
-            let synonyms: Vec<Synonym> = places.chain(default_synonym(definition)).collect();
-            let first = synonyms.first();
-            let is_sensitive = definition.kind == ConfigType::Password;
-            let mut setting = Setting {
-                definition,
-                value: first.and_then(|first| first.value.clone()),
-                source: first.map_or(ConfigSource::Default as i8, |first| first.source),
-                read_only: !is_dynamic_broker_config(name),
-                is_sensitive,
-                synonyms,
-            };
-            if is_sensitive {
-                setting.hide();
-            }
-            setting
+    let given = sources.iter().flat_map(|(layer, source)| {
+        let values = names
+            .iter()
+            .filter_map(|name| Some((*name, layer.get(*name)?)));
+        values.map(|(name, value)| Synonym {
+            name: Str::from(name),
+            value: Some(value.clone()),
+            source: *source as i8,
         })
-        .collect()
+    });
+    let defaults = names.iter().filter_map(|name| {
+        Some(Synonym {
+            name: Str::from(*name),
+            value: Some(default_of(configs::broker(name)?)?),
+            source: ConfigSource::Default as i8,
+        })
+    });
+    let places = given.chain(defaults);
+    places.skip_while(|place| *place.name != *name).collect()
 }
 
-/// The settings made at run time for all brokers.
+/// All settings of a topic.
+pub(super) fn of_topic(image: &Image, topic: &Topic) -> Vec<Setting> {
+    let layers = image.layers(&topic.configs);
+    let setting = |definition: &'static ConfigDef| {
+        let name = definition.name;
+        let own = topic.configs.get(name);
+        let own = own.map(|value| own_place(definition, value, ConfigSource::Topic));
+        // The places of the strongest broker setting behind it.
+        let behind = broker_synonyms(name).first();
+        let behind = behind.map(|(strongest, _)| broker_places(image, strongest));
+        let places = own.into_iter().chain(behind.into_iter().flatten());
+        let value = layers.effective(name).or_else(|| default_of(definition));
+        Setting::of(definition, name, value, places.collect())
+    };
+    configs::all(Scope::Topic).map(setting).collect()
+}
+
+/// All settings of this broker, and those that its listeners have of their own.
+pub(super) fn of_broker(image: &Image) -> Vec<Setting> {
+    let layers = &image.broker_configs;
+    let setting = |definition: &'static ConfigDef, name: &str| {
+        let value = layers.value(image.node_id, name);
+        let value = value.or_else(|| default_of(definition));
+        let mut setting = Setting::of(definition, name, value, broker_places(image, name));
+        setting.read_only = !is_dynamic_broker_config(name);
+        setting.hide_password();
+        setting
+    };
+    let given = [
+        layers.dynamic_broker(image.node_id),
+        &layers.dynamic_default,
+        &layers.static_broker,
+    ];
+    let of_listeners: BTreeSet<&Str> = given.iter().flat_map(|layer| layer.keys()).collect();
+    let of_listeners = of_listeners
+        .into_iter()
+        .filter_map(|name| Some(setting(configs::of_listener(name)?.1, name)));
+    let all = configs::all(Scope::Broker).map(|definition| setting(definition, definition.name));
+    all.chain(of_listeners).collect()
+}
+
+/// The settings made at run time for all brokers, as they were given.
 pub(super) fn of_all_brokers(image: &Image) -> Vec<Setting> {
     let made = image.broker_configs.dynamic_default.iter();
     made.filter_map(|(name, value)| {
-        let definition = configs::broker(name)?;
-        let source = ConfigSource::DynamicDefaultBroker as i8;
+        let of_listener = || configs::of_listener(name).map(|(_, definition)| definition);
+        let definition = configs::broker(name).or_else(of_listener)?;
         let synonym = Synonym {
             name: name.clone(),
             value: Some(value.clone()),
-            source,
+            source: ConfigSource::DynamicDefaultBroker as i8,
         };
-        let mut setting = Setting {
-            definition,
-            value: Some(value.clone()),
-            source,
-            read_only: !is_dynamic_broker_config(name),
-            is_sensitive: definition.kind == ConfigType::Password,
-            synonyms: vec![synonym],
-        };
-        if setting.is_sensitive {
-            setting.hide();
-        }
+        let mut setting = Setting::of(definition, name, Some(value.clone()), vec![synonym]);
+        setting.read_only = !is_dynamic_broker_config(name);
+        setting.hide_password();
         Some(setting)
     })
     .collect()
@@ -153,60 +170,63 @@ pub(super) fn of_all_brokers(image: &Image) -> Vec<Setting> {
 /// All settings of a group; it need not exist.
 pub(super) fn of_group(image: &Image, group: &str) -> Vec<Setting> {
     let own = image.other_configs(RESOURCE_GROUP, group);
-    let all = configs::all(Scope::Group);
-    all.map(|definition| {
-        let places = group_synonyms(own, &image.broker_configs.static_broker, definition);
-        let first = places.first();
-        Setting {
-            definition,
-            value: first.and_then(|first| first.value.clone()),
-            source: first.map_or(ConfigSource::Default, |first| first.source) as i8,
-            read_only: false,
-            is_sensitive: false,
-            synonyms: places.iter().map(Synonym::of).collect(),
-        }
-    })
-    .collect()
+    let setting = |definition: &'static ConfigDef| {
+        let own = own.and_then(|own| own.get(definition.name));
+        let own = own.map(|value| own_place(definition, value, ConfigSource::Group));
+        let behind = match broker_setting_behind(definition.name) {
+            Some(behind) => broker_places(image, behind.name),
+            None => default_of(definition)
+                .map(|value| own_place(definition, &value, ConfigSource::Default))
+                .into_iter()
+                .collect(),
+        };
+        let places: Vec<Synonym> = own.into_iter().chain(behind).collect();
+        let first = places.first().and_then(|first| first.value.as_ref());
+        let value = first.map(|value| Str::from(definition.shown_value(value)));
+        Setting::of(definition, definition.name, value, places)
+    };
+    configs::all(Scope::Group).map(setting).collect()
 }
 
 impl Setting {
-    /// Passwords are never told.
-    fn hide(&mut self) {
-        self.value = None;
-        self.synonyms
-            .iter_mut()
-            .for_each(|synonym| synonym.value = None);
-    }
-}
-
-impl Synonym {
-    fn of(given: &ConfigSynonym) -> Self {
+    fn of(
+        definition: &'static ConfigDef,
+        name: &str,
+        value: Option<Str>,
+        synonyms: Vec<Synonym>,
+    ) -> Self {
+        let first = synonyms.first().map(|first| first.source);
         Self {
-            name: given.name.clone(),
-            value: given.value.clone(),
-            source: given.source as i8,
+            definition,
+            name: Str::from(name),
+            value,
+            source: first.unwrap_or(ConfigSource::Default as i8),
+            read_only: false,
+            is_sensitive: definition.kind == ConfigType::Password,
+            synonyms,
+        }
+    }
+
+    /// Passwords are never told.
+    fn hide_password(&mut self) {
+        if self.is_sensitive {
+            self.value = None;
+            self.synonyms
+                .iter_mut()
+                .for_each(|synonym| synonym.value = None);
         }
     }
 }
 
-fn converted(given: &ConfigSynonym) -> Option<Str> {
-    given
-        .value
-        .as_ref()
-        .and_then(|value| given.conversion.apply(value))
+/// A value of the resource itself, as it is shown.
+fn own_place(definition: &ConfigDef, value: &str, source: ConfigSource) -> Synonym {
+    Synonym {
+        name: Str::from(definition.name),
+        value: Some(Str::from(definition.shown_value(value))),
+        source: source as i8,
+    }
 }
 
 fn default_of(definition: &ConfigDef) -> Option<Str> {
     definition.default.map(Str::from_static)
-}
-
-/// A default as a place; a default of null is none.
-fn default_synonym(definition: &'static ConfigDef) -> Option<Synonym> {
-    let value = default_of(definition)?;
-    let source = ConfigSource::Default as i8;
-    Some(Synonym {
-        name: Str::from_static(definition.name),
-        value: Some(value),
-        source,
-    })
 }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::rc::Rc;
 
 use chronik_io::World;
+use chronik_protocol::configs::Scope;
 use chronik_protocol::messages::create_topics_request::CreatableTopic;
 use chronik_protocol::messages::create_topics_response::{
     CreatableTopicConfigs, CreatableTopicResult,
@@ -13,6 +14,9 @@ use chronik_protocol::{ErrorCode, Str};
 use chronik_shards::catalog::{
     ApiError, ControllerReply, ControllerRequest, CreatedTopic, Image, NewTopic, Topic,
 };
+use tracing::warn;
+
+use crate::config::states;
 
 use super::call::Call;
 use super::configs;
@@ -43,6 +47,16 @@ pub(super) async fn handle<W: World>(
         Err(_) => names.into_iter().map(gone).collect(),
     };
     let image = context.image();
+    let made = created
+        .iter()
+        .filter_map(|created| created.result.as_ref().ok());
+    for topic in made.filter(|_| !request.validate_only) {
+        let notes = topic
+            .configs
+            .iter()
+            .filter_map(|(name, value)| states::note(Scope::Topic, name, value));
+        notes.for_each(|note| warn!(topic = %topic.name, "{note}"));
+    }
     // A topic that is named twice was refused twice and is told of once.
     let mut told = HashSet::new();
     let topics = created
@@ -117,7 +131,7 @@ fn replication_factor(topic: &Topic) -> i16 {
 fn settings(image: &Image, topic: &Topic) -> Vec<CreatableTopicConfigs> {
     let all = configs::of_topic(image, topic).into_iter();
     all.map(|setting| CreatableTopicConfigs {
-        name: Str::from_static(setting.definition.name),
+        name: setting.name,
         value: setting.value,
         read_only: setting.read_only,
         config_source: setting.source,

@@ -85,7 +85,7 @@ fn describe(
                 .filter(|keys| !keys.is_empty())
                 .map(|keys| keys.iter().map(Str::as_str).collect());
             let is_wanted = |setting: &Setting| {
-                let name = setting.definition.name;
+                let name = setting.name.as_str();
                 wanted.as_ref().is_none_or(|keys| keys.contains(name))
             };
             let settings = settings.into_iter().filter(is_wanted);
@@ -153,7 +153,7 @@ fn entry(setting: Setting, with_synonyms: bool) -> DescribeConfigsResourceResult
         Vec::new()
     };
     DescribeConfigsResourceResult {
-        name: Str::from_static(setting.definition.name),
+        name: setting.name,
         value: setting.value,
         read_only: setting.read_only,
         config_source: setting.source,

@@ -15,8 +15,8 @@ use crate::support::batch::TestBatch;
 use crate::support::calls::{code, produce, text};
 use crate::support::client::Client;
 
-const TOPIC: i8 = 2;
-const BROKER: i8 = 4;
+pub(crate) const TOPIC: i8 = 2;
+pub(crate) const BROKER: i8 = 4;
 /// Every config of a topic that Kafka 4.3 shows and that has to do with one broker's log.
 const TOPIC_CONFIGS: [&str; 23] = [
     "cleanup.policy",
@@ -44,8 +44,8 @@ const TOPIC_CONFIGS: [&str; 23] = [
     "unclean.leader.election.enable",
 ];
 /// What IncrementalAlterConfigs can do to a config.
-const SET: i8 = 0;
-const DELETE: i8 = 1;
+pub(crate) const SET: i8 = 0;
+pub(crate) const DELETE: i8 = 1;
 const APPEND: i8 = 2;
 const SUBTRACT: i8 = 3;
 /// Where a value comes from.
@@ -53,7 +53,7 @@ const FROM_TOPIC: i8 = 1;
 const FROM_BROKER: i8 = 2;
 const FROM_DEFAULT: i8 = 5;
 
-fn describe(
+pub(crate) fn describe(
     client: &mut Client,
     kind: i8,
     name: &str,
@@ -73,7 +73,9 @@ fn describe(
     client.call(&request, 4).results.remove(0)
 }
 
-fn by_name(result: &DescribeConfigsResult) -> BTreeMap<String, DescribeConfigsResourceResult> {
+pub(crate) fn by_name(
+    result: &DescribeConfigsResult,
+) -> BTreeMap<String, DescribeConfigsResourceResult> {
     result
         .configs
         .iter()
@@ -93,9 +95,9 @@ fn value(client: &mut Client, topic: &str, key: &str) -> (String, i8) {
 }
 
 /// Which config, what to do with it, and the value.
-type Change<'a> = (&'a str, i8, Option<&'a str>);
+pub(crate) type Change<'a> = (&'a str, i8, Option<&'a str>);
 
-fn change(
+pub(crate) fn change(
     client: &mut Client,
     kind: i8,
     name: &str,

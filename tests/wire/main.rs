@@ -30,6 +30,7 @@ mod pipelining;
 mod record_errors;
 mod retention;
 mod sessions;
+mod settings;
 mod subject;
 mod topics;
 mod versions;

@@ -1,15 +1,16 @@
 //! Accepting connections: one plain thread per listening socket, which hands them to the shards.
 //!
-//! Owns the listening socket, the counts behind the connection limits and the queues to the shards.
+//! Owns the listening socket and the queues to the shards; the limits are `door`'s.
 //! A thread of its own because glommio's `accept` loses connections when cancelled, spins when
 //! descriptors run out, and its `bind` lets a second broker take the same port. Never reads a byte
 //! from a connection.
 
+use super::door::{Door, DoorPlace};
 use super::stream::DirectStream;
 use crate::descriptors::{ConnectionPlace, ConnectionShare};
 use crate::direct::DirectWorld;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -31,40 +32,37 @@ const EXHAUSTED_WAIT: Timespec = Timespec {
 /// Connections that are disconnected at once are told of in one line in this time.
 const REFUSALS_TOLD_EACH: Duration = Duration::from_secs(10);
 
+/// Longest time without a look at the rate that holds connections up.
+const DELAY_MAX: Duration = Duration::from_millis(250);
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Decides how many connections one address may have open at a time.
-pub type AddressLimit = Box<dyn Fn(IpAddr) -> usize + Send>;
-
-/// Limits of a listener; who exceeds one is disconnected at once.
+/// What a listener asks before it takes a connection; who exceeds a limit is disconnected at once.
 pub struct ListenLimits {
     /// The places of all listeners of the process: what is beyond is kept for files.
     pub descriptors: Arc<ConnectionShare>,
-    /// Connections in all.
-    pub connections_max: usize,
-    /// Connections of one address; 0 refuses the address.
-    pub per_address_max: AddressLimit,
+    /// The limits, shared with the other listeners.
+    pub door: Arc<Door>,
+    /// This listener's number among them.
+    pub listener: usize,
 }
 
 impl Default for ListenLimits {
     fn default() -> ListenLimits {
-        let per_address_max = Box::new(|_| usize::MAX);
         ListenLimits {
             descriptors: ConnectionShare::new(usize::MAX),
-            connections_max: usize::MAX,
-            per_address_max,
+            door: Arc::default(),
+            listener: 0,
         }
     }
 }
 
-/// Open connections, in all and by address.
+/// Open connections by shard.
 #[derive(Default)]
 struct Counts {
-    per_address: HashMap<IpAddr, usize>,
     per_shard: Vec<usize>,
-    total: usize,
 }
 
 /// Why a connection is not taken.
@@ -79,22 +77,14 @@ enum Refusal {
 /// One connection's place in the counts, given up when dropped.
 pub(super) struct Place {
     counts: Arc<Mutex<Counts>>,
-    address: IpAddr,
     shard: usize,
     _descriptor: ConnectionPlace,
+    _door: DoorPlace,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut counts = lock(&self.counts);
-        counts.total -= 1;
-        counts.per_shard[self.shard] -= 1;
-        if let Some(count) = counts.per_address.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                counts.per_address.remove(&self.address);
-            }
-        }
+        lock(&self.counts).per_shard[self.shard] -= 1;
     }
 }
 
@@ -108,25 +98,20 @@ impl Counts {
         let Some(descriptor) = limits.descriptors.take() else {
             return Err(Refusal::NoDescriptor);
         };
+        let door = Door::enter(&limits.door, limits.listener, address).ok_or(Refusal::TooMany)?;
         let mut open = lock(counts);
-        let of_address = open.per_address.get(&address).copied().unwrap_or(0);
-        if open.total >= limits.connections_max || of_address >= (limits.per_address_max)(address) {
-            return Err(Refusal::TooMany);
-        }
         let fewest = open
             .per_shard
             .iter()
             .enumerate()
             .min_by_key(|(_, count)| **count);
         let shard = fewest.map(|(shard, _)| shard).ok_or(Refusal::TooMany)?;
-        open.total += 1;
         open.per_shard[shard] += 1;
-        open.per_address.insert(address, of_address + 1);
         Ok(Place {
             counts: Arc::clone(counts),
-            address,
             shard,
             _descriptor: descriptor,
+            _door: door,
         })
     }
 }
@@ -174,7 +159,6 @@ impl Listener {
         let queues: Vec<Arc<Queue>> = (0..shards).map(|_| Arc::default()).collect();
         let counts = Counts {
             per_shard: vec![0; shards],
-            ..Counts::default()
         };
         let (stop, stopped) = UnixStream::pair()?;
         let acceptor = Acceptor {
@@ -335,6 +319,14 @@ impl Told {
 impl Acceptor {
     fn run(mut self) {
         while self.wait() {
+            let delay = self.limits.door.delay(self.limits.listener);
+            if !delay.is_zero() {
+                // One comes too fast. The rate may change meanwhile.
+                match self.leave_waiting(delay.min(DELAY_MAX)) {
+                    true => continue,
+                    false => break,
+                }
+            }
             match self.listener.socket.accept() {
                 Ok((socket, peer)) => {
                     if let Err(error) = self.take(socket, peer) {
@@ -375,6 +367,12 @@ impl Acceptor {
     /// told to stop. Where nobody is left in the backlog then, [`Acceptor::wait`] sleeps on.
     fn rest(&self) -> bool {
         self.sleep(&mut [self.stop()], Some(&EXHAUSTED_WAIT))
+    }
+
+    /// Leaves connections that come too fast in the backlog; false when told to stop.
+    fn leave_waiting(&self, delay: Duration) -> bool {
+        let timeout = Timespec::try_from(delay).unwrap_or(EXHAUSTED_WAIT);
+        self.sleep(&mut [self.stop()], Some(&timeout))
     }
 
     fn stop(&self) -> PollFd<'_> {

@@ -11,7 +11,7 @@ use chronik_protocol::records_of::MetadataRecord;
 use chronik_protocol::{ErrorCode, Str};
 
 use super::change::{ApiError, ConfigChange, ConfigOp, ConfigOpKind, ConfigResource};
-use super::config_rules::{check_broker_configs, check_topic_configs, is_list};
+use super::config_rules::{BrokerChange, check_topic_configs, is_list};
 use super::group_configs::check_group_configs;
 use super::image::Image;
 use super::replay::{RESOURCE_BROKER, RESOURCE_GROUP, RESOURCE_TOPIC};
@@ -50,8 +50,6 @@ fn plan_one(image: &Image, change: &ConfigChange) -> Result<Vec<MetadataRecord>,
     } else {
         current.clone()
     };
-    // Only what is set by this change is held against the rules for brokers: what was set before
-    // may come from a Kafka that knew more.
     let mut touched = BTreeSet::new();
     for op in &change.ops {
         touched.insert(op.name.clone());
@@ -63,9 +61,12 @@ fn plan_one(image: &Image, change: &ConfigChange) -> Result<Vec<MetadataRecord>,
     match &change.resource {
         ConfigResource::Topic(_) => check_topic_configs(&next)?,
         ConfigResource::Broker(id) => {
-            let given = next.iter().filter(|(name, _)| touched.contains(*name));
-            let given = given.map(|(n, v)| (n.clone(), v.clone())).collect();
-            check_broker_configs(&given, *id)?;
+            let change = BrokerChange {
+                broker_id: *id,
+                touched: &touched,
+                next: &next,
+            };
+            change.check(image)?;
         }
         ConfigResource::Other(kind, name) => check_other(image, *kind, name, &next)?,
     }
@@ -212,7 +213,7 @@ fn check_other(
             "Default group resources are not allowed.",
         ));
     }
-    check_group_configs(next, &image.broker_configs.static_broker)
+    check_group_configs(next, &image.broker_settings())
 }
 
 fn difference(

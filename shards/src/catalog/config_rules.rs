@@ -3,16 +3,37 @@
 //! Pure; runs on the designated shard. The sentences are Kafka's (`LogConfig#validate`,
 //! `ConfigDef`, `DynamicBrokerConfig`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use chronik_protocol::configs::{self, ConfigType, Scope};
+use chronik_protocol::configs::{self, ConfigType, Scope, Update};
 use chronik_protocol::{ErrorCode, Str};
 
 use super::change::ApiError;
-use super::topic_config::{DURABILITY, broker_synonyms};
+use super::image::Image;
+
+/// What each listener may have of its own, as `listener.name.NAME.SETTING`.
+pub const OF_LISTENERS: [&str; 2] = ["max.connections", "max.connection.creation.rate"];
+/// Numbers of threads: Kafka neither doubles nor halves them in one step.
+const THREADS: [&str; 10] = [
+    "background.threads",
+    "log.cleaner.threads",
+    "num.io.threads",
+    "num.network.threads",
+    "num.recovery.threads.per.data.dir",
+    "num.replica.fetchers",
+    "remote.log.manager.copier.thread.pool.size",
+    "remote.log.manager.expiration.thread.pool.size",
+    "remote.log.manager.follower.thread.pool.size",
+    "remote.log.reader.threads",
+];
+const MIN_INSYNC: &str = "min.insync.replicas";
 
 fn invalid_config(message: String) -> ApiError {
     ApiError::new(ErrorCode::InvalidConfig, message)
+}
+
+fn invalid_request(message: String) -> ApiError {
+    ApiError::new(ErrorCode::InvalidRequest, message)
 }
 
 /// Checks all settings of one topic together.
@@ -22,10 +43,6 @@ fn invalid_config(message: String) -> ApiError {
 /// other.
 pub(super) fn check_topic_configs(configs: &BTreeMap<Str, Str>) -> Result<(), ApiError> {
     for (name, value) in configs {
-        if &**name == DURABILITY {
-            check_durability(value).map_err(invalid_config)?;
-            continue;
-        }
         let Some(definition) = configs::topic(name) else {
             return Err(invalid_config(format!("Unknown topic config name: {name}")));
         };
@@ -36,7 +53,7 @@ pub(super) fn check_topic_configs(configs: &BTreeMap<Str, Str>) -> Result<(), Ap
     check_lags(configs)?;
     if configs
         .get("remote.storage.enable")
-        .is_some_and(|value| value.trim() == "true")
+        .is_some_and(|value| value.trim().eq_ignore_ascii_case("true"))
     {
         return Err(invalid_config(
             "Tiered Storage functionality is disabled in the broker. Topic cannot be configured \
@@ -65,131 +82,184 @@ fn check_lags(configs: &BTreeMap<Str, Str>) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn check_durability(value: &str) -> Result<(), String> {
-    match value {
-        "disk" | "process" => Ok(()),
-        other => Err(format!(
-            "Invalid value {other} for configuration {DURABILITY}: String must be one of: disk, \
-             process"
-        )),
-    }
-}
-
 /// Whether a topic's setting is a list, so that values can be appended and subtracted.
 pub(super) fn is_list(scope: Scope, name: &str) -> bool {
     configs::find(scope, name).is_some_and(|definition| definition.kind == ConfigType::List)
 }
 
-/// Broker settings besides those behind topic settings that Kafka lets change at run time and for
-/// every broker (`DynamicBrokerConfig#ALL_DYNAMIC_CONFIGS`).
-const DYNAMIC: &[&str] = &[
-    "background.threads",
-    "compression.type",
-    "log.cleaner.backoff.ms",
-    "log.cleaner.dedupe.buffer.size",
-    "log.cleaner.io.buffer.load.factor",
-    "log.cleaner.io.buffer.size",
-    "log.cleaner.io.max.bytes.per.second",
-    "log.cleaner.threads",
-    "max.connection.creation.rate",
-    "max.connections",
-    "max.connections.per.ip",
-    "max.connections.per.ip.overrides",
-    "message.max.bytes",
-    "metric.reporters",
-    "num.io.threads",
-    "num.network.threads",
-    "num.recovery.threads.per.data.dir",
-    "num.replica.fetchers",
-    "producer.id.expiration.ms",
-    "remote.fetch.max.wait.ms",
-    "remote.log.manager.copy.max.bytes.per.second",
-    "remote.log.manager.fetch.max.bytes.per.second",
-    "remote.log.index.file.cache.total.size.bytes",
-    "transaction.partition.verification.enable",
-    DURABILITY,
-];
+/// The definition behind a broker's setting, or behind that of one of its listeners.
+fn definition(name: &str) -> Option<&'static configs::ConfigDef> {
+    configs::broker(name).or_else(|| configs::of_listener(name).map(|(_, definition)| definition))
+}
 
-/// Whether a broker's setting can change at run time. Names Kafka does not know are kept as they
-/// are, for plug-ins.
+/// Whether a broker's setting can change at run time. Names that Kafka does not know are kept as they
+/// are, for plug-ins; of listeners only what they can have.
 pub fn is_dynamic(name: &str) -> bool {
-    let behind_topic = configs::all(Scope::Topic).any(|definition| {
-        // Only the strongest synonym is dynamic: log.retention.ms is, log.retention.hours is not.
-        broker_synonyms(definition.name)
-            .first()
-            .is_some_and(|(first, _)| *first == name)
-    });
-    behind_topic
-        || is_per_broker(name)
-        || DYNAMIC.contains(&name)
-        || configs::broker(name).is_none()
+    match (configs::broker(name), configs::of_listener(name)) {
+        (Some(definition), _) => definition.is_dynamic(),
+        (None, Some((_, definition))) => OF_LISTENERS.contains(&definition.name),
+        (None, None) => !name.starts_with("listener.name."),
+    }
 }
 
-/// Settings that each broker has its own of: listeners and their security
-/// (`DynamicBrokerConfig#PER_BROKER_CONFIGS`; `advertised.listeners` is fixed since Kafka 4.0).
-fn is_per_broker(name: &str) -> bool {
-    name.starts_with("listener.name.")
-        || name.starts_with("ssl.")
-        || matches!(name, "listeners" | "listener.security.protocol.map")
+/// A change of one broker's settings, or of those of all.
+pub(super) struct BrokerChange<'a> {
+    /// `None` for all brokers.
+    pub(super) broker_id: Option<i32>,
+    /// What the change sets or unsets.
+    pub(super) touched: &'a BTreeSet<Str>,
+    /// What is set afterwards.
+    pub(super) next: &'a BTreeMap<Str, Str>,
 }
 
-/// Checks what is about to be set on one broker, or on all (`broker_id` is then `None`).
-///
-/// # Errors
-/// `INVALID_REQUEST` for settings that need a restart, that cannot be the same for all, and for
-/// values out of their range (`DynamicBrokerConfig#validate`).
-pub(super) fn check_broker_configs(
-    configs: &BTreeMap<Str, Str>,
-    broker_id: Option<i32>,
-) -> Result<(), ApiError> {
-    let fixed: Vec<&str> = configs
-        .keys()
-        .map(|name| &**name)
-        .filter(|n| !is_dynamic(n))
-        .collect();
-    if !fixed.is_empty() {
-        return Err(ApiError::new(
-            ErrorCode::InvalidRequest,
-            format!(
-                "Cannot update these configs dynamically: [{}]",
-                fixed.join(", ")
-            ),
-        ));
-    }
-    let invalid = |message: String| ApiError::new(ErrorCode::InvalidRequest, message);
-    let own: Vec<&str> = configs
-        .keys()
-        .map(|name| &**name)
-        .filter(|name| is_per_broker(name))
-        .collect();
-    if broker_id.is_none() && !own.is_empty() {
-        return Err(invalid(format!(
-            "Cannot update these configs at default cluster level, broker id must be specified: \
-             [{}]",
-            own.join(", ")
-        )));
-    }
-    for (name, value) in configs {
-        if &**name == DURABILITY {
-            check_durability(value).map_err(invalid)?;
-        } else if let Some(definition) = configs::broker(name) {
-            definition
-                .validate(value)
-                .map_err(|error| invalid(error.to_string()))?;
+impl BrokerChange<'_> {
+    /// Only what is set by this change is held against the rules: what was set before may come from a
+    /// Kafka that knew more.
+    ///
+    /// # Errors
+    /// `INVALID_REQUEST` for settings that need a restart, that cannot be the same for all, and for
+    /// values out of their range (`DynamicBrokerConfig#validate`).
+    pub(super) fn check(&self, image: &Image) -> Result<(), ApiError> {
+        self.check_replicas(image)?;
+        let given = self.next.iter();
+        let given: Vec<_> = given
+            .filter(|(name, _)| self.touched.contains(*name))
+            .collect();
+        let named = |wanted: &dyn Fn(&str) -> bool| {
+            let names = given.iter().map(|(name, _)| &***name);
+            names
+                .filter(|name| wanted(name))
+                .collect::<Vec<&str>>()
+                .join(", ")
+        };
+        let is_own = |name: &str| {
+            configs::broker(name).is_some_and(|definition| definition.update == Update::PerBroker)
+        };
+        let of_all = self.broker_id.is_none();
+        let fixed = named(&|name| !(is_dynamic(name) || (of_all && is_own(name))));
+        if !fixed.is_empty() {
+            let said = format!("Cannot update these configs dynamically: [{fixed}]");
+            return Err(invalid_request(said));
+        }
+        let own = named(&is_own);
+        if of_all && !own.is_empty() {
+            return Err(invalid_request(format!(
+                "Cannot update these configs at default cluster level, broker id must be specified: [{own}]"
+            )));
+        }
+        for (name, value) in &given {
+            let Some(definition) = definition(name) else {
+                continue;
+            };
+            let checked = definition.validate(value);
+            checked.map_err(|error| invalid_request(error.to_string()))?;
+            self.check_threads(image, name, value)?;
+        }
+        match given.is_empty() {
+            true => Ok(()),
+            false => self.check_together(image),
         }
     }
-    Ok(())
+
+    /// What holds with this change.
+    fn value<'a>(&'a self, image: &'a Image, name: &str) -> Option<&'a str> {
+        let layers = &image.broker_configs;
+        let default = || layers.dynamic_default.get(name);
+        let set = match self.broker_id {
+            Some(_) => self.next.get(name).or_else(default),
+            None => self.next.get(name),
+        };
+        set.or_else(|| layers.static_broker.get(name))
+            .map(|value| &**value)
+    }
+
+    fn check_together(&self, image: &Image) -> Result<(), ApiError> {
+        let checked = configs::check_broker(|name| self.value(image, name));
+        checked.map_err(|(_, said)| invalid_request(said))?;
+        for name in OF_LISTENERS {
+            let is_none = |value: &Str| value.trim().parse() == Ok(0);
+            if self.touched.contains(name) && self.next.get(name).is_some_and(is_none) {
+                return Err(invalid_request(unchanged(&format!("Invalid {name} 0"))));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_threads(&self, image: &Image, name: &str, value: &str) -> Result<(), ApiError> {
+        if !THREADS.contains(&name) {
+            return Ok(());
+        }
+        let layers = &image.broker_configs;
+        let current = layers.value(image.node_id, name);
+        let current = current.or_else(|| configs::broker(name)?.default.map(Str::from));
+        let number = |text: &str| text.trim().parse::<i64>().ok();
+        let (Some(current), Some(asked)) = (current.and_then(|text| number(&text)), number(value))
+        else {
+            return Ok(());
+        };
+        let bound = match asked {
+            _ if asked > current.saturating_mul(2) => "not be greater than double",
+            _ if asked < current / 2 => "be at least half",
+            _ => return Ok(()),
+        };
+        Err(invalid_request(unchanged(&format!(
+            "Dynamic thread count update validation failed for {name}={asked}, value should {bound} \
+             the current value {current}"
+        ))))
+    }
+
+    /// `ConfigurationControlManager`: with eligible leader replicas there is one value for all.
+    fn check_replicas(&self, image: &Image) -> Result<(), ApiError> {
+        let level = image.features.get("eligible.leader.replicas.version");
+        if !self.touched.contains(MIN_INSYNC) || level.is_none_or(|level| *level < 1) {
+            return Ok(());
+        }
+        match (self.broker_id, self.next.get(MIN_INSYNC)) {
+            (Some(_), Some(_)) => Err(invalid_config(format!(
+                "Broker-level {MIN_INSYNC} cannot be altered while ELR is enabled."
+            ))),
+            (None, None) => Err(invalid_config(format!(
+                "Cluster-level {MIN_INSYNC} cannot be removed while ELR is enabled."
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// As Kafka says that it could not reconfigure itself.
+fn unchanged(reason: &str) -> String {
+    format!(
+        "Invalid value org.apache.kafka.common.config.ConfigException: {reason} for configuration \
+         Invalid dynamic configuration"
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// As Kafka 4.3.1 answers DescribeConfigs of a broker and refuses to alter it.
+    /// As Kafka 4.3.1 answers DescribeConfigs of a broker and refuses to alter it, but for what works
+    /// here from the next start on.
     #[test]
-    fn listeners_change_at_run_time_and_what_is_advertised_does_not() {
-        assert!(is_dynamic("listeners"));
-        assert!(is_dynamic("listener.security.protocol.map"));
-        assert!(!is_dynamic("advertised.listeners"));
+    fn what_changes_at_run_time() {
+        for name in [
+            "max.connections",
+            "listener.name.x.max.connections",
+            "log.retention.ms",
+            "num.io.threads",
+            "of.a.plug.in",
+        ] {
+            assert!(is_dynamic(name), "{name}");
+        }
+        for name in [
+            "advertised.listeners",
+            "listeners",
+            "log.retention.hours",
+            "ssl.client.auth",
+            "listener.name.x.ssl.client.auth",
+            "listener.name.x.no.such",
+        ] {
+            assert!(!is_dynamic(name), "{name}");
+        }
     }
 }

@@ -267,13 +267,8 @@ fn excessive_partitions() -> ApiError {
 
 /// A positive number among the broker's settings.
 fn broker_number(image: &Image, name: &str) -> Option<u32> {
-    let configs = &image.broker_configs;
-    let value = configs
-        .dynamic_broker(image.node_id)
-        .get(name)
-        .or_else(|| configs.dynamic_default.get(name))
-        .or_else(|| configs.static_broker.get(name))?;
-    value.trim().parse().ok().filter(|number| *number > 0)
+    let number = image.broker_configs.parsed(image.node_id, name);
+    number.filter(|number| *number > 0)
 }
 
 fn new_configs(topic: &NewTopic) -> Result<BTreeMap<Str, Str>, ApiError> {

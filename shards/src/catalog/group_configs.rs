@@ -10,7 +10,6 @@ use chronik_protocol::configs::{self, ConfigType, Scope};
 use chronik_protocol::{ErrorCode, Str};
 
 use super::change::ApiError;
-use super::topic_config::{ConfigSource, ConfigSynonym, Conversion};
 
 /// Whether a group's bound stands under another name: `group.streams.max.standby.replicas`.
 const BOUND_BY_ANOTHER_NAME: (&str, &str) = (
@@ -31,7 +30,7 @@ const GREATER: [(&str, &str); 3] = [
 ];
 
 /// The broker's setting behind a group's: what holds for groups that have none of their own.
-fn broker_setting_behind(group_setting: &str) -> Option<&'static configs::ConfigDef> {
+pub fn broker_setting_behind(group_setting: &str) -> Option<&'static configs::ConfigDef> {
     configs::broker(&format!("group.{group_setting}"))
 }
 
@@ -48,33 +47,6 @@ fn bound(group_setting: &str, side: &str) -> Option<&'static configs::ConfigDef>
 fn number(definition: &configs::ConfigDef, given: &BTreeMap<Str, Str>) -> Option<i64> {
     let given = given.get(definition.name).map(|value| value.trim());
     given.or(definition.default)?.parse().ok()
-}
-
-/// Every place that gives a group's setting a value, the strongest first; Kafka's default last.
-pub fn group_synonyms(
-    own: Option<&BTreeMap<Str, Str>>,
-    broker: &BTreeMap<Str, Str>,
-    definition: &'static configs::ConfigDef,
-) -> Vec<ConfigSynonym> {
-    let place = |name: &'static str, value: Str, source| ConfigSynonym {
-        name: Str::from_static(name),
-        value: Some(value),
-        source,
-        conversion: Conversion::Same,
-    };
-    let behind = broker_setting_behind(definition.name);
-    let own = own.and_then(|own| own.get(definition.name));
-    let own = own.map(|value| place(definition.name, value.clone(), ConfigSource::Group));
-    let inherited = behind.and_then(|behind| {
-        let value = broker.get(behind.name)?.clone();
-        Some(place(behind.name, value, ConfigSource::StaticBroker))
-    });
-    let last = behind.unwrap_or(definition);
-    let default = last.default.map(|value| {
-        let value = Str::from_static(value);
-        place(last.name, value, ConfigSource::Default)
-    });
-    own.into_iter().chain(inherited).chain(default).collect()
 }
 
 /// Checks all settings of one group together, under the broker's own.
@@ -193,28 +165,5 @@ mod tests {
             ("share.isolation.level", "read_committed"),
         ]);
         assert!(check_group_configs(&fine, &settings(&[])).is_ok());
-    }
-
-    #[test]
-    fn values_come_from_the_group_the_broker_and_kafka() {
-        let definition = configs::group("consumer.session.timeout.ms").expect("a setting");
-        let own = settings(&[("consumer.session.timeout.ms", "50000")]);
-        let broker = settings(&[("group.consumer.session.timeout.ms", "46000")]);
-        let places = group_synonyms(Some(&own), &broker, definition);
-        let shown: Vec<_> = places
-            .iter()
-            .map(|place| (place.source as i8, &*place.name, place.value.as_deref()))
-            .collect();
-        assert_eq!(
-            shown,
-            [
-                (8, "consumer.session.timeout.ms", Some("50000")),
-                (4, "group.consumer.session.timeout.ms", Some("46000")),
-                (5, "group.consumer.session.timeout.ms", Some("45000")),
-            ]
-        );
-        let lonely = configs::group("share.isolation.level").expect("a setting");
-        let places = group_synonyms(None, &broker, lonely);
-        assert_eq!(&*places[0].name, "share.isolation.level");
     }
 }

@@ -5,14 +5,16 @@
 //! controller's; what records mean is in `replay`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::str::FromStr;
 use std::sync::Arc;
 
+use chronik_protocol::configs;
 use chronik_protocol::records_of::MetadataRecord;
 use chronik_protocol::{Str, Uuid};
 
 use super::quorum::Quorum;
 use super::replay::RetainedKey;
-use super::topic_config::{ConfigLayers, ConfigSynonym, TopicConfig};
+use super::topic_config::{ConfigLayers, TopicConfig};
 
 /// Topics, settings, brokers and features at one offset of the metadata log.
 #[derive(Clone, Debug)]
@@ -110,13 +112,26 @@ impl BrokerConfigs {
         self.dynamic_brokers.get(&node_id).unwrap_or(&NONE)
     }
 
-    /// The value that holds for broker `node_id`; `None` where no layer has one.
-    pub fn value(&self, node_id: i32, name: &str) -> Option<&Str> {
+    /// The value that holds for broker `node_id`, as it is shown; `None` where no layer has one.
+    pub fn value(&self, node_id: i32, name: &str) -> Option<Str> {
         let dynamic = self.dynamic_broker(node_id).get(name);
         let default = || self.dynamic_default.get(name);
-        dynamic
+        let given = dynamic
             .or_else(default)
-            .or_else(|| self.static_broker.get(name))
+            .or_else(|| self.static_broker.get(name))?;
+        let definition = configs::broker(name);
+        let definition = definition.or_else(|| configs::of_listener(name).map(|(_, known)| known));
+        Some(definition.map_or_else(
+            || given.clone(),
+            |definition| Str::from(definition.shown_value(given)),
+        ))
+    }
+
+    /// The same, read; `None` where no layer has a value and Kafka has no default.
+    pub fn parsed<T: FromStr>(&self, node_id: i32, name: &str) -> Option<T> {
+        let given = self.value(node_id, name);
+        let given = given.and_then(|value| value.parse().ok());
+        given.or_else(|| configs::broker(name)?.default?.parse().ok())
     }
 }
 
@@ -268,10 +283,13 @@ impl Image {
         }
     }
 
-    /// Every place that gives a topic's setting a value, the strongest first; Kafka's default is
-    /// not among them. For DescribeConfigs.
-    pub fn topic_synonyms(&self, topic: &Topic, setting: &str) -> Vec<ConfigSynonym> {
-        self.layers(&topic.configs).synonyms(setting)
+    /// Every setting that holds for this broker and was given, by name.
+    pub fn broker_settings(&self) -> BTreeMap<Str, Str> {
+        let layers = &self.broker_configs;
+        let mut settings = layers.static_broker.clone();
+        settings.extend(layers.dynamic_default.clone());
+        settings.extend(layers.dynamic_broker(self.node_id).clone());
+        settings
     }
 
     /// Works out the effective settings of topics that changed; called before an image is shown.

@@ -34,9 +34,9 @@ pub use change::{
     ApiError, ConfigChange, ConfigOp, ConfigOpKind, ConfigResource, ControllerReply,
     ControllerRequest, CreatedTopic, FeatureUpdate, NewPartitions, NewTopic, TopicRef, UpgradeType,
 };
-pub use config_rules::is_dynamic as is_dynamic_broker_config;
+pub use config_rules::{OF_LISTENERS, is_dynamic as is_dynamic_broker_config};
 pub use create_topics::{METADATA_TOPIC, check_replicas};
-pub use group_configs::group_synonyms;
+pub use group_configs::broker_setting_behind;
 pub use identity::{DirectoryIdentity, IdentityError, node_id_of};
 pub use image::{
     BrokerConfigs, BrokerRegistration, Endpoint, Image, PartitionInfo, Topic, is_internal_topic,
@@ -45,8 +45,8 @@ pub use metadata_log::CatalogueError;
 pub use replay::{RESOURCE_BROKER, RESOURCE_GROUP, RESOURCE_TOPIC, ReplayError};
 pub use snapshot::SnapshotError;
 pub use topic_config::{
-    CleanupPolicy, ConfigLayers, ConfigSource, ConfigSynonym, Conversion, DURABILITY, Durability,
-    TimestampKind, TopicCompression, TopicConfig, broker_synonyms,
+    CleanupPolicy, ConfigLayers, ConfigSource, Conversion, DURABILITY, Durability, TimestampKind,
+    TopicCompression, TopicConfig, broker_synonyms,
 };
 pub use topic_name::{TOPIC_NAME_CHARS_MAX, check_topic_name};
 pub use versions::GROUP_VERSION_FEATURE;

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use chronik_protocol::Str;
+use chronik_protocol::{Str, configs};
 
 /// What `acks=all` promises (`chronik.durability`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,7 +164,7 @@ impl Conversion {
         let number: i64 = value.trim().parse().ok()?;
         // −1 hours or minutes means "no limit" just as −1 ms does.
         let ms = if number < 0 {
-            number
+            -1
         } else {
             number.checked_mul(factor_ms)?
         };
@@ -296,19 +296,6 @@ pub enum ConfigSource {
     Group = 8,
 }
 
-/// One place that gives a setting a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigSynonym {
-    /// The setting's name in that place.
-    pub name: Str,
-    /// Its value there, not converted; `None` for a default of null.
-    pub value: Option<Str>,
-    /// Which place.
-    pub source: ConfigSource,
-    /// How to make it the topic's value.
-    pub conversion: Conversion,
-}
-
 /// The places a topic's value may come from.
 #[derive(Clone, Copy, Debug)]
 pub struct ConfigLayers<'a> {
@@ -323,46 +310,24 @@ pub struct ConfigLayers<'a> {
 }
 
 impl ConfigLayers<'_> {
-    /// Every place with a value for a topic setting, the strongest first. Kafka's default is not
-    /// among them: it is the caller's to add.
-    pub fn synonyms(&self, name: &str) -> Vec<ConfigSynonym> {
-        let mut found = Vec::new();
-        if let Some(value) = self.topic.get(name) {
-            found.push(ConfigSynonym {
-                name: Str::from(name.to_owned()),
-                value: Some(value.clone()),
-                source: ConfigSource::Topic,
-                conversion: Same,
-            });
-        }
-        for (broker_name, conversion) in broker_synonyms(name) {
-            for (layer, source) in [
-                (self.dynamic_broker, ConfigSource::DynamicBroker),
-                (self.dynamic_default, ConfigSource::DynamicDefaultBroker),
-                (self.static_broker, ConfigSource::StaticBroker),
-            ] {
-                if let Some(value) = layer.get(*broker_name) {
-                    found.push(ConfigSynonym {
-                        name: Str::from(*broker_name),
-                        value: Some(value.clone()),
-                        source,
-                        conversion: *conversion,
-                    });
-                }
-            }
-        }
-        // log.retention.ms in the static file is stronger than log.retention.hours set at run time
-        // in no Kafka: a dynamic value of any synonym wins (`DynamicBrokerConfig`).
-        found.sort_by_key(|synonym| synonym.source as i8);
-        found
-    }
-
-    /// The value that holds for a topic setting, converted; `None` when every place is silent.
+    /// The value that holds for a topic setting, converted and as it is shown; `None` when every place
+    /// is silent. A value of any synonym that was set at run time wins over the broker's file
+    /// (`DynamicBrokerConfig`).
     pub fn effective(&self, name: &str) -> Option<Str> {
-        self.synonyms(name).into_iter().find_map(|found| {
-            let value = found.value?;
-            found.conversion.apply(&value)
-        })
+        let own = self.topic.get(name).map(|value| (value, Same));
+        let brokers = [
+            self.dynamic_broker,
+            self.dynamic_default,
+            self.static_broker,
+        ];
+        let behind = brokers.into_iter().flat_map(|layer| {
+            let synonyms = broker_synonyms(name).iter();
+            synonyms.filter_map(|(synonym, conversion)| Some((layer.get(*synonym)?, *conversion)))
+        });
+        let mut given = own.into_iter().chain(behind);
+        let value = given.find_map(|(value, conversion)| conversion.apply(value))?;
+        let definition = configs::topic(name);
+        Some(definition.map_or(value.clone(), |known| Str::from(known.shown_value(&value))))
     }
 }
 
@@ -519,6 +484,32 @@ mod tests {
         );
         layers.static_broker = &none;
         assert_eq!(TopicConfig::effective(&layers), TopicConfig::default());
+    }
+
+    /// Kafka 4.3.1 takes each of these texts.
+    #[test]
+    fn values_are_read_as_they_are_shown() {
+        let topic = map(&[
+            ("cleanup.policy", " compact , compact"),
+            ("compression.type", " lz4 "),
+            ("message.timestamp.type", " LogAppendTime"),
+            ("retention.ms", " +5 "),
+            ("min.cleanable.dirty.ratio", "25e-2d"),
+            (DURABILITY, " process"),
+        ]);
+        let none = map(&[]);
+        let config = TopicConfig::effective(&ConfigLayers {
+            topic: &topic,
+            dynamic_broker: &none,
+            dynamic_default: &none,
+            static_broker: &none,
+        });
+        assert!(config.cleanup_policy.compact && !config.cleanup_policy.delete);
+        assert_eq!(config.compression, TopicCompression::Lz4);
+        assert_eq!(config.timestamp_kind, TimestampKind::LogAppendTime);
+        assert_eq!(config.retention_ms, Some(5));
+        assert_eq!(config.min_cleanable_dirty_ratio, 0.25);
+        assert_eq!(config.durability, Durability::Process);
     }
 
     #[test]

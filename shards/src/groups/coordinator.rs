@@ -116,6 +116,11 @@ pub(crate) struct Coordinator<R> {
 }
 
 impl<R> Coordinator<R> {
+    /// The broker's settings are these from now on; what waits keeps the deadline that it has.
+    pub(crate) fn configure(&mut self, settings: GroupSettings) {
+        self.settings = settings;
+    }
+
     /// A coordinator that knows no partition yet.
     pub(crate) fn new(settings: GroupSettings) -> Self {
         Coordinator {

@@ -106,6 +106,9 @@ impl<W: World, R> Shard<W, R> {
             };
             self.applying.current = Some(waiter);
             let old = std::mem::replace(&mut self.image, image);
+            if !Arc::ptr_eq(&old.broker_configs, &self.image.broker_configs) {
+                self.settings_changed();
+            }
             self.plan_tasks(&old);
             self.run_tasks();
         }

@@ -99,15 +99,13 @@ impl<W: World, R> Shard<W, R> {
 
     /// This shard's share; `None` when `log.cleaner.enable` is false.
     fn clean_settings(&self) -> Option<CleanSettings> {
-        let configs = &self.image.broker_configs;
-        let setting = |name: &str| configs.value(self.image.node_id, name);
-        if setting("log.cleaner.enable").is_some_and(|value| value.trim() == "false") {
+        let (configs, node_id) = (&self.image.broker_configs, self.image.node_id);
+        if configs.parsed(node_id, "log.cleaner.enable") == Some(false) {
             return None;
         }
-        let bytes = setting("log.cleaner.dedupe.buffer.size").and_then(|v| v.trim().parse().ok());
-        let rate: Option<f64> =
-            setting("log.cleaner.io.max.bytes.per.second").and_then(|v| v.trim().parse().ok());
-        let backoff = setting("log.cleaner.backoff.ms").and_then(|v| v.trim().parse().ok());
+        let bytes: Option<usize> = configs.parsed(node_id, "log.cleaner.dedupe.buffer.size");
+        let rate: Option<f64> = configs.parsed(node_id, "log.cleaner.io.max.bytes.per.second");
+        let backoff = configs.parsed(node_id, "log.cleaner.backoff.ms");
         let count = self.count.max(1);
         Some(CleanSettings {
             map_bytes_max: bytes.unwrap_or(DEDUPE_BYTES) / count,

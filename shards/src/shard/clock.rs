@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use chronik_io::World;
 
 use super::timers::{Timer, TimerKey};
-use super::{Shard, Slot};
+use super::{GroupSettings, Image, Shard, Slot};
 use crate::limits::CHORES_PER_SLICE;
 use crate::partition::Now;
 use crate::request::PartitionId;
@@ -96,6 +96,18 @@ impl<W: World, R> Shard<W, R> {
         }
     }
 
+    /// Settings of the broker that are kept in parsed form.
+    pub(super) fn settings_changed(&mut self) {
+        let expiration_ms = producer_expiration_ms(&self.image);
+        if self.producer_expiration_ms != expiration_ms {
+            self.producer_expiration_ms = expiration_ms;
+            self.expire_producers(self.now());
+        }
+        if let Some(groups) = &mut self.groups {
+            groups.configure(GroupSettings::of(&self.image.broker_settings()));
+        }
+    }
+
     /// Forgets silent producers, then sets the timer for the next that may be forgotten.
     pub(super) fn expire_producers(&mut self, now: Now) {
         let mut next_ms: Option<i64> = None;
@@ -130,4 +142,12 @@ impl<W: World, R> Shard<W, R> {
             .saturating_add(wait_ms.saturating_mul(1_000_000));
         self.clock.producers = Some(self.timers.add(deadline_ns, Timer::ExpireProducers));
     }
+}
+
+/// How long a silent idempotent producer is remembered, ms; a day unless set.
+pub(super) fn producer_expiration_ms(image: &Image) -> i64 {
+    let set = image
+        .broker_configs
+        .parsed(image.node_id, "producer.id.expiration.ms");
+    set.unwrap_or(86_400_000)
 }

@@ -34,6 +34,11 @@ impl<R> Groups<R> {
             timer: None,
         }
     }
+
+    /// The broker's settings are these from now on.
+    pub(super) fn configure(&mut self, settings: GroupSettings) {
+        self.coordinator.configure(settings);
+    }
 }
 
 impl<W: World, R> Shard<W, R> {
