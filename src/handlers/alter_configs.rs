@@ -16,7 +16,7 @@ use chronik_protocol::messages::{
 use chronik_protocol::{ErrorCode, Str};
 use chronik_shards::catalog::{
     ApiError, ConfigChange, ConfigOp, ConfigOpKind, ConfigResource, ControllerReply,
-    ControllerRequest,
+    ControllerRequest, Image,
 };
 use tracing::warn;
 
@@ -40,6 +40,7 @@ pub(super) async fn replace<W: World>(
     context: Rc<Context<W>>,
     request: AlterConfigsRequest,
 ) -> AlterConfigsResponse {
+    let image = context.image();
     let asked = request.resources.into_iter().map(|resource| {
         let ops = resource
             .configs
@@ -49,7 +50,7 @@ pub(super) async fn replace<W: World>(
                 None => Err(null_value(&config.name)),
             });
         let change = ops.collect::<Result<Vec<_>, _>>().and_then(|ops| {
-            let resource = named(resource.resource_type, &resource.resource_name)?;
+            let resource = named(&image, resource.resource_type, &resource.resource_name)?;
             Ok(ConfigChange {
                 resource,
                 ops,
@@ -82,9 +83,10 @@ pub(super) async fn change<W: World>(
     context: Rc<Context<W>>,
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
+    let image = context.image();
     let asked = request.resources.into_iter().map(|resource| {
         let change = ops(&resource.configs).and_then(|ops| {
-            let resource = named(resource.resource_type, &resource.resource_name)?;
+            let resource = named(&image, resource.resource_type, &resource.resource_name)?;
             Ok(ConfigChange {
                 resource,
                 ops,
@@ -210,12 +212,19 @@ fn notes_of(change: &ConfigChange) -> Vec<String> {
 }
 
 /// The resource a request means.
-fn named(resource_type: i8, name: &Str) -> Result<ConfigResource, ApiError> {
+fn named(image: &Image, resource_type: i8, name: &Str) -> Result<ConfigResource, ApiError> {
     match resource_type {
         RESOURCE_TOPIC => Ok(ConfigResource::Topic(name.detached())),
         RESOURCE_BROKER if name.is_empty() => Ok(ConfigResource::Broker(None)),
         RESOURCE_BROKER => match name.parse::<i32>() {
-            Ok(id) => Ok(ConfigResource::Broker(Some(id))),
+            Ok(id) if id == image.node_id => Ok(ConfigResource::Broker(Some(id))),
+            Ok(_) => {
+                let message = format!(
+                    "Unexpected broker id, expected {} or empty string, but received {name}",
+                    image.node_id
+                );
+                Err(ApiError::new(ErrorCode::InvalidRequest, message))
+            }
             Err(_) => {
                 let message = format!("Node id must be an integer, but it is: {name}");
                 Err(ApiError::new(ErrorCode::InvalidRequest, message))

@@ -76,6 +76,8 @@ fn without_duplicates(topics: Vec<CreatePartitionsTopic>) -> (Vec<NewPartitions>
 fn result(name: Str, outcome: Result<(), ApiError>) -> CreatePartitionsTopicResult {
     let (error, error_message) = match outcome {
         Ok(()) => (ErrorCode::None, None),
+        // Of this alone Kafka says nothing more.
+        Err(error) if error.code == ErrorCode::UnknownTopicOrPartition => (error.code, None),
         Err(error) => (error.code, Some(error.message)),
     };
     CreatePartitionsTopicResult {

@@ -7,7 +7,7 @@ use chronik_io::World;
 use chronik_protocol::messages::delete_topics_response::DeletableTopicResult;
 use chronik_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
 use chronik_protocol::{ErrorCode, Str, Uuid};
-use chronik_shards::catalog::{ApiError, ControllerReply, ControllerRequest, TopicRef};
+use chronik_shards::catalog::{ApiError, ControllerReply, ControllerRequest, Image, TopicRef};
 
 use super::call::Call;
 use super::context::Context;
@@ -21,7 +21,8 @@ pub(super) async fn handle<W: World>(
     call: Rc<Call>,
     request: DeleteTopicsRequest,
 ) -> DeleteTopicsResponse {
-    let (asked, twice) = without_duplicates(asked(call.version, &request));
+    let (asked, mut twice) = without_duplicates(asked(call.version, &request));
+    let asked = without_aliases(&context.image(), asked, &mut twice);
     let refused: Vec<Option<ApiError>> = asked
         .iter()
         .map(|(name, id)| refusal(&context, call.version, name.as_ref(), *id))
@@ -105,6 +106,30 @@ fn without_duplicates(asked: Vec<Asked>) -> (Vec<Asked>, HashSet<Asked>) {
         .cloned()
         .collect();
     (single, twice)
+}
+
+/// A topic by its name and by its id is the same topic twice, refused and answered once.
+fn without_aliases(image: &Image, asked: Vec<Asked>, twice: &mut HashSet<Asked>) -> Vec<Asked> {
+    let by_id = |asked: &Asked| asked.0.is_none() && !asked.1.is_zero();
+    let ids: HashSet<Uuid> = asked.iter().filter(|it| by_id(it)).map(|it| it.1).collect();
+    let mut aliased = HashSet::new();
+    for (name, id) in &asked {
+        let topic = name.as_ref().filter(|_| id.is_zero());
+        let topic = topic.and_then(|name| image.topic(name));
+        if let Some(topic) = topic.filter(|topic| ids.contains(&topic.id)) {
+            aliased.insert(topic.id);
+            twice.insert((Some(topic.name.clone()), topic.id));
+        }
+    }
+    let is_single = |(name, id): &Asked| match name {
+        None => !aliased.contains(id),
+        Some(name) if id.is_zero() => {
+            let topic = image.topic(name);
+            topic.is_none_or(|topic| !aliased.contains(&topic.id))
+        }
+        Some(_) => true,
+    };
+    asked.into_iter().filter(is_single).collect()
 }
 
 /// What is refused before the controller is asked (`ControllerApis#deleteTopics`).

@@ -18,7 +18,35 @@ pub(super) fn handle<W: World>(
 ) -> DescribeTopicPartitionsResponse {
     let asked = usize::try_from(request.response_partition_limit).unwrap_or(0);
     let limit = asked.min(context.config.described_partitions_max).max(1);
+    if has_wrong_cursor(request) {
+        return refused(request);
+    }
     page(&context.image(), request, limit)
+}
+
+/// A cursor stands at one of the topics that are asked for, and at a partition
+/// (`DescribeTopicPartitionsRequestHandler`).
+fn has_wrong_cursor(request: &DescribeTopicPartitionsRequest) -> bool {
+    let topics = &request.topics;
+    request.cursor.as_ref().is_some_and(|cursor| {
+        let is_named = || topics.iter().any(|topic| topic.name == cursor.topic_name);
+        cursor.partition_index < 0 || !(topics.is_empty() || is_named())
+    })
+}
+
+fn refused(request: &DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsResponse {
+    let topics = request
+        .topics
+        .iter()
+        .map(|topic| DescribeTopicPartitionsResponseTopic {
+            error_code: ErrorCode::InvalidRequest.as_i16(),
+            name: Some(topic.name.clone()),
+            ..DescribeTopicPartitionsResponseTopic::default()
+        });
+    DescribeTopicPartitionsResponse {
+        topics: topics.collect(),
+        ..DescribeTopicPartitionsResponse::default()
+    }
 }
 
 /// The topics asked for, sorted, from the cursor on, until `limit` partitions are in the answer.
@@ -97,6 +125,7 @@ fn missing(name: Str) -> DescribeTopicPartitionsResponseTopic {
     DescribeTopicPartitionsResponseTopic {
         error_code: error.as_i16(),
         name: Some(name),
+        topic_authorized_operations: operations::TOPIC,
         ..DescribeTopicPartitionsResponseTopic::default()
     }
 }

@@ -36,7 +36,13 @@ pub(super) async fn handle<W: World>(
     };
     let wanted = Wanted::of(call.version, &request);
     let topics = match &wanted {
-        Wanted::Refused => refused(&request),
+        // Nothing but the error, as of a request that Kafka cannot handle.
+        Wanted::Refused => {
+            return MetadataResponse {
+                topics: refused(&request),
+                ..MetadataResponse::default()
+            };
+        }
         Wanted::All => context
             .image()
             .topics()
@@ -169,6 +175,7 @@ impl Describe {
             Some(topic) => self.topic(topic),
             None => MetadataResponseTopic {
                 error_code: ErrorCode::UnknownTopicId.as_i16(),
+                name: None,
                 topic_id: *id,
                 ..MetadataResponseTopic::default()
             },

@@ -8,6 +8,7 @@
 mod support;
 
 mod admin;
+mod answers;
 mod bad_batches;
 mod bad_frames;
 mod compaction;

@@ -126,6 +126,12 @@ fn partition(part: &FetchPart, result: ReadResult) -> PartitionData {
         (TopicKey::Name(_), ErrorCode::UnknownTopicId) => ErrorCode::UnknownTopicOrPartition,
         (_, error) => error,
     };
+    // Where nothing was looked for Kafka has an empty list, and null where nothing was found.
+    let unknown = matches!(
+        error,
+        ErrorCode::UnknownTopicOrPartition | ErrorCode::UnknownTopicId
+    );
+    let aborted = aborted.or_else(|| unknown.then(Vec::new));
     let mut data = PartitionData {
         partition_index: part.partition,
         error_code: error.as_i16(),

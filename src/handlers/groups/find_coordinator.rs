@@ -53,7 +53,7 @@ pub(super) async fn handle<W: World>(
     if call.version < BATCHED_VERSION {
         return call.reply(&FindCoordinatorResponse {
             error_code: error.as_i16(),
-            error_message: None,
+            error_message: message(error),
             node_id,
             host,
             port,
@@ -74,6 +74,15 @@ pub(super) async fn handle<W: World>(
         pieces.push(&coordinator).await;
     }
     pieces.finish(&call)
+}
+
+/// What old versions are told besides the code, Kafka's word for no error included.
+fn message(error: ErrorCode) -> Option<Str> {
+    Some(Str::from_static(match error {
+        ErrorCode::None => "NONE",
+        ErrorCode::InvalidRequest => "There is no coordinator of this kind.",
+        _ => "The coordinator is not available.",
+    }))
 }
 
 /// Creates `__consumer_offsets` when it is first needed.

@@ -44,6 +44,9 @@ pub(super) async fn begin<W: World>(
                 ..JoinGroupResponse::default()
             },
         };
+        if response.error_code != 0 {
+            response.protocol_name = None;
+        }
         if call.version < NULLABLE_PROTOCOL_VERSION {
             response.protocol_name.get_or_insert_default();
         }

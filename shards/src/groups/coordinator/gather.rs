@@ -86,6 +86,9 @@ impl<R> Coordinator<R> {
     }
 
     fn describe_consumer(&self, env: &Env<'_>, group: &Str) -> ConsumerDescribedGroup {
+        if group.is_empty() {
+            return not_described_consumer(group, ErrorCode::InvalidGroupId, None);
+        }
         let partition = self.partition_of(group);
         let entry = self.entries.get(&partition);
         let error = match (self.usable(partition), entry) {
