@@ -21,6 +21,7 @@ mod tests;
 pub use job::{JobResult, SyncJob, WriteJob, ZeroJob};
 pub use options::{AppendOptions, SyncMethod, SyncMode};
 
+use crate::shortage::is_not_now;
 use crate::storage::{BLOCK_BYTES, BlockBuffer, File, Preparation, block_ceiling, block_floor};
 use crate::world::{OpenMode, OpenOptions, World};
 use std::collections::VecDeque;
@@ -36,9 +37,9 @@ pub enum AppendError {
     /// A write or sync failed earlier; the file stays refused until it is opened and scanned anew.
     #[error("the file has failed: {0}")]
     Failed(Arc<io::Error>),
-    /// No space to zero ahead. Nothing is lost and nothing has failed: room stays as it was, and
-    /// the next [`AppendFile::reserve`] tries again.
-    #[error("no space to extend the file: {0}")]
+    /// No space to zero ahead, no descriptor or no memory ([`is_not_now`]). Nothing is lost and nothing
+    /// has failed: room stays as it was, and the next [`AppendFile::reserve`] tries again.
+    #[error("the file cannot be changed now: {0}")]
     NoSpace(Arc<io::Error>),
 }
 
@@ -477,7 +478,9 @@ impl<F: File> AppendFile<F> {
                     (self.tail, self.resting) = (tail, false);
                 }
                 match outcome {
-                    Err(error) if is_no_space(&error) => {
+                    Err(error)
+                        if is_not_now(&error) || error.kind() == io::ErrorKind::FileTooLarge =>
+                    {
                         self.space_refused = true; // No job is due again before somebody asks.
                         self.reserved = self.end;
                         self.check()?;
@@ -517,13 +520,15 @@ impl<F: File> AppendFile<F> {
     }
 
     /// Writes what is pending, cuts the file to its exact end, makes it durable and gives it back.
+    /// Nothing is appended any more.
     ///
     /// # Errors
-    /// [`AppendError::Failed`], earlier or now.
+    /// [`AppendError::Failed`], earlier or now; [`AppendError::NoSpace`] when the file could not be
+    /// cut for a shortage: nothing has changed, and the same may be asked again.
     ///
     /// # Panics
     /// If a job is still in flight.
-    pub async fn seal(mut self) -> Result<Rc<F>, AppendError> {
+    pub async fn seal(&mut self) -> Result<Rc<F>, AppendError> {
         assert!(!self.has_job_in_flight(), "sealed with a job in flight");
         if let Some(job) = self.take_write() {
             let result = job.perform().await;
@@ -534,18 +539,15 @@ impl<F: File> AppendFile<F> {
             true => Ok(()),
             false => self.file.set_len(self.end).await,
         };
-        cut.map_err(|error| AppendError::Failed(Arc::new(error)))?;
-        Ok(self.file)
+        match cut {
+            Ok(()) => Ok(Rc::clone(&self.file)),
+            Err(error) if is_not_now(&error) => Err(AppendError::NoSpace(Arc::new(error))),
+            // A sync is part of it: what the disk holds is not known.
+            Err(error) => {
+                self.failed = Some(Arc::new(error));
+                self.check()?;
+                Ok(Rc::clone(&self.file))
+            }
+        }
     }
-}
-
-/// The failures of extending a file that leave everything written so far untouched. Without a free
-/// descriptor nothing is even begun.
-fn is_no_space(error: &io::Error) -> bool {
-    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    const NO_DESCRIPTOR: [rustix::io::Errno; 2] =
-        [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
-    let errno = rustix::io::Errno::from_io_error(error);
-    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
-        || errno.is_some_and(|errno| NO_DESCRIPTOR.contains(&errno))
 }

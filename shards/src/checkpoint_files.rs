@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
-use chronik_io::World;
+use chronik_io::{World, is_not_now};
 use chronik_protocol::{Str, Uuid};
 
 use crate::catalog::Image;
@@ -78,8 +78,8 @@ impl CheckpointOffsets {
         world: &W,
         dirs: &LogDirs,
         image: &Image,
-    ) -> Vec<Uuid> {
-        let mut refused = Vec::new();
+    ) -> CheckpointsWritten {
+        let mut written = CheckpointsWritten::default();
         for (dir, id) in dirs.usable() {
             for (name, offsets) in [
                 (RECOVERY_POINT_FILE, &self.recovery_points),
@@ -93,13 +93,24 @@ impl CheckpointOffsets {
                 // One that fails does not keep the others from knowing theirs.
                 if let Err(error) = here.write(world, &dir.join(name)).await {
                     tracing::error!(dir = %dir.display(), %error, "offset checkpoints not written");
-                    refused.push(id);
+                    let is_first = written.refused.is_empty();
+                    written.not_now = is_not_now(&error) && (is_first || written.not_now);
+                    written.refused.push(id);
                     break;
                 }
             }
         }
-        refused
+        written
     }
+}
+
+/// What became of a write of the checkpoint files.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CheckpointsWritten {
+    /// The directories whose files are not written.
+    pub(crate) refused: Vec<Uuid>,
+    /// Because something is short ([`chronik_io::is_not_now`]), in each of them.
+    pub(crate) not_now: bool,
 }
 
 /// Numbers in the files that are no partition's, by name and index, and the directories whose files

@@ -28,7 +28,7 @@ use crate::metrics::Counters;
 use crate::partition::{OffsetJob, Partition, ReadDone, ReadJob};
 use crate::placement::COORDINATOR_SHARD;
 use crate::request::{Reply, Request};
-use crate::shard::{Done, Effect, OpenTask, Shard};
+use crate::shard::{Done, Effect, OpenTask, Opened, Shard};
 use crate::{remembered_logs, write_behind};
 
 type State<W> = Shard<W, Responder<Reply>>;
@@ -227,8 +227,8 @@ impl<W: World> Driver<W> {
             }),
             Effect::WriteCheckpoints(offsets, image) => self.spawn(|driver| async move {
                 let (world, dirs) = (&driver.inner.world, driver.dirs());
-                let refused = offsets.write(world, &dirs, &image).await;
-                driver.done(Done::CheckpointsWritten(refused));
+                let written = offsets.write(world, &dirs, &image).await;
+                driver.done(Done::CheckpointsWritten(written));
             }),
             Effect::StopAll(responder, image) => self.spawn(|driver| async move {
                 driver.stop_all(&image).await;
@@ -336,7 +336,8 @@ impl<W: World> Driver<W> {
             high_watermarks.insert(id, report.high_watermark);
         }
         let dirs = self.dirs();
-        if !offsets.write(world, &dirs, image).await.is_empty() {
+        let written = offsets.write(world, &dirs, image).await;
+        if !written.refused.is_empty() {
             return Err(io::Error::other("offset checkpoints were not written"));
         }
         for (dir, _) in dirs.usable() {
@@ -443,13 +444,18 @@ impl<W: World> Driver<W> {
 
 /// Opens a partition. A directory of the same name that belongs to another topic is removed when
 /// that topic is known to be deleted, and else renamed as Kafka renames strays.
-async fn open<W: World>(world: &W, task: OpenTask) -> Result<Box<Partition<W>>, LogError> {
+async fn open<W: World>(world: &W, task: Box<OpenTask>) -> Opened<W> {
+    try_open(world, &task).await.map_err(|error| (error, task))
+}
+
+async fn try_open<W: World>(world: &W, task: &OpenTask) -> Result<Box<Partition<W>>, LogError> {
     let found = match Partition::open(world, &task.directory, task.options.clone()).await {
         Err(LogError::TopicIdMismatch { found, .. }) => found,
         // What recovery did is logged there.
         opened => return opened.map(|(partition, _)| Box::new(partition)),
     };
-    if task.boot.is_some_and(|boot| boot.removed.contains(&found)) {
+    let boot = task.boot.as_ref();
+    if boot.is_some_and(|boot| boot.removed.contains(&found)) {
         Partition::<W>::delete(world, &task.directory, world.random_u128()).await?;
     } else {
         set_aside(world, &task.directory)
@@ -459,7 +465,8 @@ async fn open<W: World>(world: &W, task: OpenTask) -> Result<Box<Partition<W>>, 
                 source,
             })?;
     }
-    let (partition, _) = Partition::open(world, &task.directory, task.options).await?;
+    let options = task.options.clone();
+    let (partition, _) = Partition::open(world, &task.directory, options).await?;
     Ok(Box::new(partition))
 }
 

@@ -51,6 +51,8 @@ pub(crate) enum Durable {
     Nowhere,
     /// In all but these, which refused.
     AllBut(Vec<Uuid>),
+    /// In all but these, which are too short of something and are tried again.
+    NotYet(Vec<Uuid>),
 }
 
 impl Durable {
@@ -58,7 +60,9 @@ impl Durable {
     pub(crate) fn is_in(&self, directory: Option<Uuid>) -> bool {
         match self {
             Self::Nowhere => false,
-            Self::AllBut(refused) => !directory.is_some_and(|id| refused.contains(&id)),
+            Self::AllBut(refused) | Self::NotYet(refused) => {
+                !directory.is_some_and(|id| refused.contains(&id))
+            }
         }
     }
 }

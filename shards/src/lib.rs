@@ -5,6 +5,7 @@
 //! mesh of `chronik-io` to the shard that owns what is asked for, and its [`Reply`]. Inside: driver →
 //! shard → catalogue → partition → log. Never parses a wire version, and never awaits inside state code.
 
+mod backoff;
 pub mod cache;
 pub mod catalog;
 mod checkpoint_files;

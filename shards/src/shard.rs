@@ -19,6 +19,7 @@ mod jobs;
 mod lookups;
 mod reads;
 mod remembering;
+mod shortages;
 mod stop;
 pub(crate) mod timers;
 
@@ -27,7 +28,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chronik_io::World;
-use chronik_protocol::{ErrorCode, Uuid};
+use chronik_protocol::ErrorCode;
 use slab::Slab;
 
 use crate::cache::{BatchCache, CacheLimits};
@@ -64,6 +65,7 @@ use disk_reads::{DiskReads, PendingRead};
 use groups::Groups;
 use lookups::{Lookups, PendingOffsets, UnwrittenQueries};
 use remembering::Remembering;
+pub(crate) use shortages::Opened;
 use stop::Stopping;
 use timers::{Timer, TimerKey, Timers};
 
@@ -81,7 +83,7 @@ pub(crate) enum Effect<W: World, R> {
         part: usize,
         job: OffsetJob<W>,
     },
-    Open(OpenTask),
+    Open(Box<OpenTask>),
     /// Renames and removes a partition's directory.
     Remove {
         id: PartitionId,
@@ -142,7 +144,7 @@ pub(crate) enum Done<W: World> {
     },
     Opened {
         id: PartitionId,
-        result: Result<Box<Partition<W>>, LogError>,
+        result: Opened<W>,
     },
     Removed {
         id: PartitionId,
@@ -158,7 +160,7 @@ pub(crate) enum Done<W: World> {
     /// The designated shard has written the notes down, or could not.
     Noted(Durable),
     /// Which directories refused.
-    CheckpointsWritten(Vec<Uuid>),
+    CheckpointsWritten(crate::checkpoint_files::CheckpointsWritten),
     RingMade(std::io::Result<Ring<W::Mapping>>),
     Rested,
     RestedFromReads,
@@ -175,6 +177,10 @@ enum Slot<W: World> {
     Online(Box<Partition<W>>),
     /// It could not be opened; offline until restart.
     Failed,
+    /// It could not be opened yet.
+    Waiting(shortages::Waiting),
+    /// It is tried again.
+    Reopening(shortages::Reopening),
     /// Its topic is deleted; jobs on their way are waited for, then the directory goes.
     Draining(Box<Partition<W>>),
     Removing,
@@ -414,7 +420,7 @@ impl<W: World, R> Shard<W, R> {
             Done::Published => self.published(),
             Done::Snapshot(result) => self.snapshot_written(result),
             Done::Noted(durable) => self.noted(&durable),
-            Done::CheckpointsWritten(refused) => self.checkpoints_written(refused),
+            Done::CheckpointsWritten(written) => self.checkpoints_written(written),
             Done::RingMade(result) => self.ring_made(result),
             Done::Rested => self.rested(),
             Done::RestedFromReads => self.rested_from_reads(),
@@ -445,6 +451,8 @@ impl<W: World, R> Shard<W, R> {
                 }
                 Timer::Chore(id) => self.chore_due(id),
                 Timer::Clean(id) => self.cleaning_due(id),
+                Timer::Reopen(id) => self.reopen(id),
+                Timer::Checkpoints => self.write_checkpoints(),
                 Timer::WriteBehind => self.write_what_lingers(),
                 Timer::Clock => self.look_at_clock(now),
                 Timer::ExpireProducers => self.expire_producers(now),
@@ -472,6 +480,7 @@ impl<W: World, R> Shard<W, R> {
     fn online(&mut self, id: PartitionId) -> Result<&mut Partition<W>, ErrorCode> {
         let usable = matches!(self.partitions.get(&id), Some(Slot::Online(_)));
         if !usable || id == crate::catalog::METADATA_PARTITION {
+            self.wanted(id);
             return Err(self.absence(id));
         }
         match self.partitions.get_mut(&id) {
@@ -482,7 +491,8 @@ impl<W: World, R> Shard<W, R> {
 
     /// Why a partition cannot be used here.
     fn absence(&self, id: PartitionId) -> ErrorCode {
-        if let Some(Slot::Failed) = self.partitions.get(&id) {
+        let slot = self.partitions.get(&id);
+        if let Some(Slot::Failed | Slot::Waiting(_) | Slot::Reopening(_)) = slot {
             return ErrorCode::KafkaStorageError;
         }
         let Some(topic) = self.image.topic_by_id(id.topic_id) else {
@@ -555,7 +565,7 @@ impl<W: World, R> Shard<W, R> {
     fn describe_logs(&self, scope: &LogScope) -> Vec<LogDescription> {
         let describe = |id: &PartitionId, slot: &Slot<W>| match slot {
             Slot::Online(partition) => Some(partition.describe()),
-            Slot::Failed => Some(LogDescription {
+            Slot::Failed | Slot::Waiting(_) | Slot::Reopening(_) => Some(LogDescription {
                 partition: *id,
                 size_bytes: 0,
                 offset_lag: 0,

@@ -3,6 +3,7 @@
 //! Owns the plan only; `disk` and `world` carry it out. Never decides without the seed.
 
 use super::random::Random;
+use rustix::io::Errno;
 use std::io;
 use std::path::Path;
 
@@ -38,6 +39,14 @@ pub enum Fault {
     Broken,
     /// No space left on the device.
     NoSpace,
+    /// The owner's share of the disk is used up.
+    Quota,
+    /// The process has no free descriptor.
+    Descriptors,
+    /// The system has no free descriptor.
+    DescriptorsOfSystem,
+    /// The kernel has no memory.
+    Memory,
     /// A write that stops in the middle.
     Short,
 }
@@ -48,8 +57,37 @@ impl Fault {
             Fault::Broken => io::Error::other("simulated input/output error"),
             Fault::NoSpace => io::Error::new(io::ErrorKind::StorageFull, "simulated full disk"),
             Fault::Short => io::Error::new(io::ErrorKind::WriteZero, "simulated short write"),
+            Fault::Quota => Errno::DQUOT.into(),
+            Fault::Descriptors => Errno::MFILE.into(),
+            Fault::DescriptorsOfSystem => Errno::NFILE.into(),
+            Fault::Memory => Errno::NOMEM.into(),
         }
     }
+
+    /// Whether Linux fails such an operation so, on files that nobody is writing a log to.
+    #[must_use]
+    pub fn may_befall(self, operation: Operation) -> bool {
+        use Operation::{Directory, Map, Open, Read, SetLen, Write, Zero};
+        match self {
+            Fault::Broken => true,
+            Fault::Short => operation == Write,
+            // A file's blocks may be found as late as by its sync.
+            Fault::NoSpace | Fault::Quota => !matches!(operation, Read | Map),
+            // An open file needs none, but for a descriptor of its own on another thread; a directory
+            // is opened to be synced.
+            Fault::Descriptors | Fault::DescriptorsOfSystem => {
+                matches!(operation, Open | Directory | SetLen | Zero | Read)
+            }
+            Fault::Memory => true,
+        }
+    }
+}
+
+/// Failures that pass: see [`Faults::shortage`].
+struct Shortage {
+    first: u64,
+    count: u64,
+    fault: Fault,
 }
 
 struct Script {
@@ -66,6 +104,10 @@ pub struct Faults {
     chance_ppm: [u32; OPERATIONS],
     space_bytes: Option<u64>,
     broken: Option<String>,
+    /// Operations since the last [`Faults::shortage`] or [`Faults::begin_trace`].
+    operations: u64,
+    shortage: Option<Shortage>,
+    trace: Option<Vec<Operation>>,
 }
 
 impl Faults {
@@ -89,6 +131,46 @@ impl Faults {
     /// From now on every operation on a path that begins with this one fails with [`Fault::Broken`].
     pub fn break_below(&mut self, path: &str) {
         self.broken = Some(path.to_owned());
+    }
+
+    /// Of the operations from now on, counted from 0, those from `first` on fail with `fault` where
+    /// that may befall them, `count` of them. Writes and syncs of logs go on: whoever writes where
+    /// there is space needs nothing more, and a log that fails at them is lost until a restart.
+    pub fn shortage(&mut self, first: u64, count: u64, fault: Fault) {
+        self.operations = 0;
+        self.shortage = Some(Shortage {
+            first,
+            count,
+            fault,
+        });
+    }
+
+    /// From now on the kinds of all operations are noted.
+    pub fn begin_trace(&mut self) {
+        self.operations = 0;
+        self.trace = Some(Vec::new());
+    }
+
+    /// What was noted, in the order in which [`Faults::shortage`] counts.
+    pub fn take_trace(&mut self) -> Vec<Operation> {
+        self.trace.take().unwrap_or_default()
+    }
+
+    fn short_of(&mut self, operation: Operation, path: &str) -> Option<Fault> {
+        let at = self.operations;
+        self.operations += 1;
+        if let Some(trace) = &mut self.trace {
+            trace.push(operation);
+        }
+        let shortage = self.shortage.as_mut()?;
+        let last = shortage.first.saturating_add(shortage.count);
+        if at < shortage.first || at >= last {
+            return None;
+        }
+        let writes_log =
+            matches!(operation, Operation::Write | Operation::Sync) && path.ends_with(".log");
+        let befalls = !writes_log && shortage.fault.may_befall(operation);
+        befalls.then_some(shortage.fault)
     }
 
     /// Size of the disk in bytes, counted in whole blocks per file; `None` is endless.
@@ -118,6 +200,9 @@ impl Faults {
             .is_some_and(|broken| path.starts_with(broken))
         {
             return Some(Fault::Broken);
+        }
+        if let Some(fault) = self.short_of(operation, &path) {
+            return Some(fault);
         }
         let mut due = None;
         for (index, script) in self.scripts.iter_mut().enumerate() {

@@ -455,8 +455,8 @@ impl SimulatedFile {
                 .world
                 .fault(operation, &self.path)
                 .map(|fault| match fault {
-                    Fault::NoSpace => (fault, 0),
                     Fault::Broken | Fault::Short => (fault, self.world.below(len as u64) as usize),
+                    _ => (fault, 0),
                 }),
         };
         let done = fault.map_or(len, |(_, done)| done);

@@ -33,7 +33,7 @@ use writer::SegmentWriter;
 pub(crate) use filter::{LastBatch, Rules};
 pub(crate) use offset_map::OffsetMap;
 pub(crate) use pace::{Cancel, Pace};
-pub(crate) use swap::{Swap, remove_cleaned};
+pub(crate) use swap::{Progress as SwapProgress, Swap, remove_cleaned};
 pub(crate) use transactions::Transactions;
 
 /// Longest batch that is decoded or encoded on the shard, bytes: some 50 µs of work.

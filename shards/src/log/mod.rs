@@ -43,6 +43,13 @@ pub enum LogError {
     },
     /// The directory it lies in cannot be used, or is not among `log.dirs`.
     Homeless(Vec<Uuid>),
+    /// Something is short now ([`chronik_io::is_not_now`]): it may be tried again.
+    NotNow {
+        /// The partition's directory.
+        dir: PathBuf,
+        /// What it is short of.
+        why: String,
+    },
     /// The log has failed before; only a restart can tell what the disk holds.
     Failed {
         /// The partition's directory.
@@ -56,6 +63,17 @@ impl LogError {
     pub(crate) fn io(what: &str, path: &Path) -> impl FnOnce(io::Error) -> LogError {
         let what = format!("{what} {}", path.display());
         move |source| LogError::Io { what, source }
+    }
+}
+
+impl LogError {
+    /// Whether the same may succeed later, without anything being mended.
+    pub(crate) fn is_not_now(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => chronik_io::is_not_now(source),
+            Self::NotNow { .. } => true,
+            Self::TopicIdMismatch { .. } | Self::Homeless(_) | Self::Failed { .. } => false,
+        }
     }
 }
 
@@ -80,6 +98,7 @@ impl std::fmt::Display for LogError {
                     ids.join(" or ")
                 )
             }
+            Self::NotNow { dir, why } => write!(f, "{} is short: {why}", dir.display()),
             Self::Failed { dir, why } => write!(f, "{} has failed: {why}", dir.display()),
         }
     }

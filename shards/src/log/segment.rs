@@ -375,9 +375,10 @@ impl<W: World> SealJob<W> {
     /// indexes are written, so an index never speaks of bytes that are not there.
     ///
     /// # Errors
-    /// When the log itself could not be cut or synced: it has failed.
+    /// When the log itself could not be cut or synced: it has failed; after
+    /// [`AppendError::NoSpace`] the same job may be performed again.
     pub(crate) async fn perform(
-        self,
+        &mut self,
         world: &W,
         sync: SideFileSync,
     ) -> Result<Sealed<W>, AppendError> {

@@ -6,7 +6,7 @@
 use chronik_io::World;
 use chronik_protocol::record::BATCH_PREFIX_BYTES;
 
-use super::{Now, Partition};
+use super::{Closing, Now, Partition};
 use crate::catalog::Durability;
 use crate::limits::WRITE_BEHIND_WRITE_BYTES;
 use crate::log::segment::BatchFacts;
@@ -131,8 +131,15 @@ impl<W: World> Partition<W> {
 
     /// Whether nothing is on its way to the disk and nothing has to go there.
     pub(crate) fn is_quiet(&self) -> bool {
-        // A segment that is closed has its seal to come, also between two jobs.
-        let idle = self.active.pending_bytes() == 0 && self.closing.is_empty();
+        // A segment that is closed has its seal to come, also between two jobs, unless that is put off
+        // until the log is closed.
+        let waits = |closing: &Closing<W>| match closing {
+            Closing::Draining { segment, .. } => {
+                self.seal_later.is_none() || segment.pending_bytes() > 0
+            }
+            Closing::Sealing(_) => self.seal_later.is_none(),
+        };
+        let idle = self.active.pending_bytes() == 0 && !self.closing.iter().any(waits);
         self.jobs_in_flight == 0 && (self.failure.is_some() || idle)
     }
 }

@@ -16,7 +16,7 @@ use crate::catalog::TopicConfig;
 use crate::log::LogError;
 use crate::log::cleaner::{
     Cancel, CleanError, CleanedSegment, GroupJob, Grouped, MapJob, Mapped, OffsetMap, Pace, Rules,
-    Source, Swap, Transactions, remove_cleaned,
+    Source, Swap, SwapProgress, Transactions, remove_cleaned,
 };
 use crate::log::segment::SealedSegment;
 
@@ -412,6 +412,7 @@ impl<W: World> Partition<W> {
             replaced: bases,
             index: segment.index,
             has_transaction_index: !segment.aborted.is_empty(),
+            progress: SwapProgress::default(),
         });
     }
 

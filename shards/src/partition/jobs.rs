@@ -14,17 +14,15 @@ use tracing::{error, info, warn};
 
 use super::cleaning::{CleanDone, CleanWork};
 use super::removal::{RemovalDone, RemovalStep};
-use super::{Closing, Now, Partition, PartitionEvent, SealingSegment, Shared};
+use super::sealing::{Beside, NotSealed, Seal};
+use super::{Closing, Now, Partition, PartitionEvent, Shared};
 use crate::catalog::{Durability, TopicConfig};
 use crate::log::LogError;
 use crate::log::checkpoint::LEADER_EPOCH_FILE;
 use crate::log::directory::{FileKind, segment_path};
 use crate::log::index::IndexBuilder;
 use crate::log::recovery::{max_timestamp, rebuild_indexes};
-use crate::log::segment::{
-    ActiveSegment, SealJob, Sealed, SealedSegment, SegmentStart, SideFileSync, append_options,
-    jitter_ms,
-};
+use crate::log::segment::{ActiveSegment, SealedSegment, SegmentStart, append_options, jitter_ms};
 use crate::request::PartitionId;
 
 /// Most zeroed bytes a new segment asks for on behalf of appends that wait.
@@ -144,18 +142,6 @@ struct Create<W: World> {
     room_bytes: u64,
 }
 
-/// Seals a segment and writes what belongs to its end.
-struct Seal<W: World> {
-    world: W,
-    job: SealJob<W>,
-    base_offset: i64,
-    snapshot: (PathBuf, Vec<u8>),
-    epochs: (PathBuf, Vec<u8>),
-}
-
-/// Whether the files beside a sealed segment were written; if not, the snapshot that belongs behind it.
-type Beside = Result<(), (std::io::Error, Vec<u8>)>;
-
 /// The result of a job.
 #[must_use = "the partition waits for it"]
 pub struct JobDone<W: World> {
@@ -166,7 +152,7 @@ pub struct JobDone<W: World> {
 enum Done<W: World> {
     File(i64, JobResult),
     Created(i64, std::io::Result<AppendFile<W::File>>),
-    Sealed(i64, Result<(SealedSegment<W>, Beside), AppendError>),
+    Sealed(i64, Result<(SealedSegment<W>, Beside), NotSealed<W>>),
     EpochsSaved(std::io::Result<()>),
     Cleaned(Box<CleanDone<W>>),
     Learned(i64, Result<i64, LogError>),
@@ -186,7 +172,7 @@ impl<W: World> Job<W> {
             Work::Zero(base, job) => Done::File(base, job.perform().await),
             Work::Sync(base, job) => Done::File(base, job.perform().await),
             Work::Create(create) => Done::Created(create.base_offset, create.perform().await),
-            Work::Seal(seal) => Done::Sealed(seal.base_offset, seal.perform().await),
+            Work::Seal(seal) => Done::Sealed(seal.base_offset(), seal.perform().await),
             Work::SaveEpochs { world, path, bytes } => {
                 Done::EpochsSaved(world.write_file_atomic(&path, &bytes).await)
             }
@@ -247,26 +233,6 @@ impl<W: World> Create<W> {
     }
 }
 
-impl<W: World> Seal<W> {
-    async fn perform(self) -> Result<(SealedSegment<W>, Beside), AppendError> {
-        let Seal {
-            world,
-            job,
-            snapshot,
-            epochs,
-            ..
-        } = self;
-        let Sealed { segment, indexes } = job.perform(&world, SideFileSync::Now).await?;
-        let mut beside = indexes;
-        for (path, bytes) in [&snapshot, &epochs] {
-            if beside.is_ok() {
-                beside = world.write_file_atomic(path, bytes).await;
-            }
-        }
-        Ok((segment, beside.map_err(|error| (error, snapshot.1))))
-    }
-}
-
 impl<W: World> Partition<W> {
     /// Everything that can be started now. Call it after each change of the partition.
     pub fn take_jobs(&mut self, out: &mut Vec<Job<W>>) {
@@ -287,7 +253,7 @@ impl<W: World> Partition<W> {
         take_file_jobs(&mut self.active, (write, true, sync), &mut push);
         self.wrote();
         if let Some(seal) = self.take_seal() {
-            push(Work::Seal(Box::new(seal)));
+            push(Work::Seal(seal));
         }
         // One at a time: what changes meanwhile goes with the next, however often it changes.
         if !self.epochs_saving && std::mem::take(&mut self.epochs_to_save) {
@@ -334,49 +300,6 @@ impl<W: World> Partition<W> {
         }));
     }
 
-    /// The oldest closing segment's seal, once it is drained. One at a time, so that the recovery
-    /// point moves in order.
-    fn take_seal(&mut self) -> Option<Seal<W>> {
-        let drained = matches!(
-            self.closing.front(),
-            Some(Closing::Draining { segment, .. })
-                if !segment.is_busy() && segment.written_offset() == segment.next_offset()
-        );
-        if !drained {
-            return None;
-        }
-        let Some(Closing::Draining { segment, snapshot }) = self.closing.pop_front() else {
-            return None;
-        };
-        let (base_offset, next_offset) = (segment.base_offset(), segment.next_offset());
-        let durable_offset = segment.durable_offset();
-        let readable = SealedSegment {
-            base_offset,
-            next_offset,
-            size_bytes: segment.size_bytes(),
-            max_timestamp: Some(segment.max_timestamp()),
-            since_ms: self.world.now_ms(),
-            unsaved_snapshot: None,
-            first_timestamp: segment.first_timestamp(),
-            pinned: None,
-            file: Some(segment.file().clone()),
-        };
-        let job = segment.seal(&self.dir);
-        self.closing.push_front(Closing::Sealing(SealingSegment {
-            segment: readable,
-            index: job.index().clone(),
-            durable_offset,
-        }));
-        let snapshot_path = segment_path(&self.dir, next_offset, FileKind::Snapshot);
-        Some(Seal {
-            world: self.world.clone(),
-            job,
-            base_offset,
-            snapshot: (snapshot_path, snapshot),
-            epochs: (self.dir.join(LEADER_EPOCH_FILE), self.epochs.to_bytes()),
-        })
-    }
-
     /// Takes a job's result in. Appends that waited for room are assigned here.
     pub(crate) fn complete(&mut self, shared: &mut Shared<'_, W>, done: JobDone<W>, now: Now) {
         assert_eq!(done.partition, self.id, "a result for another partition");
@@ -387,7 +310,13 @@ impl<W: World> Partition<W> {
         match done.result {
             Done::File(base, result) => self.file_done(shared, base, result),
             Done::Created(base, file) => self.created(base, file, now, shared.events),
+            Done::Sealed(_, Err(NotSealed::Later(seal, why))) => self.put_off(seal, &why, now),
             Done::Sealed(base, sealed) => {
+                let sealed = sealed.map_err(|not| match not {
+                    NotSealed::Failed(failed) => failed,
+                    NotSealed::Later(_, why) => AppendError::NoSpace(why),
+                });
+                self.seal_failures = 0;
                 self.sealed(base, sealed, shared.events);
                 self.retain_sealed(now, shared.events);
                 self.plan_cleaning(now);
@@ -463,7 +392,9 @@ impl<W: World> Partition<W> {
             Ok(file) => file,
             Err(source) => {
                 // Nothing of the log is touched by that; the next append tries again.
-                error!(partition = self.name(), base_offset, %source, "no new segment; refusing appends");
+                if !std::mem::replace(&mut self.disk_full, true) {
+                    error!(partition = self.name(), base_offset, %source, "no new segment; refusing appends");
+                }
                 let why = format!("no new segment could be created: {source}");
                 self.retention_roll_failed(now);
                 return self.refuse_admission(&why, events);
@@ -489,7 +420,7 @@ impl<W: World> Partition<W> {
             .push_back(Closing::Draining { segment, snapshot });
     }
 
-    fn sealed(
+    pub(super) fn sealed(
         &mut self,
         base: i64,
         sealed: Result<(SealedSegment<W>, Beside), AppendError>,
@@ -534,13 +465,17 @@ impl<W: World> Partition<W> {
     /// the monotonic clock, ns.
     pub fn next_timer_ns(&self) -> Option<u64> {
         let due = self.flush.due_ns.into_iter().chain(self.removal.next_ns());
-        due.min().filter(|_| self.failure.is_none())
+        let later = self.seal_later.as_ref().and_then(|later| later.due_ns);
+        due.chain(later).min().filter(|_| self.failure.is_none())
     }
 
     /// To be called at that time; then [`Partition::take_jobs`].
     pub fn on_timer(&mut self, now: Now) {
         if self.flush.due_ns.is_some_and(|due| due <= now.mono_ns) {
             self.flush.begin(self.active.next_offset());
+        }
+        if let Some(later) = &mut self.seal_later {
+            later.due_ns = later.due_ns.filter(|due| *due > now.mono_ns);
         }
         self.removal.on_timer(now);
     }

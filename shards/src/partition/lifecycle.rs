@@ -18,6 +18,7 @@ use super::jobs::{Flush, Rolling};
 use super::removal::Removal;
 use super::replay::first_offset;
 use super::retention::Retention;
+use super::sealing::NotSealed;
 use super::{CloseReport, Closed, Partition, PartitionOptions, RecoveryHint};
 use crate::catalog::Durability;
 use crate::log::checkpoint::{
@@ -111,6 +112,8 @@ impl<W: World> Partition<W> {
             leader_epoch: options.leader_epoch,
             sealed: recovered.sealed.into_iter().collect(),
             closing: VecDeque::new(),
+            seal_later: None,
+            seal_failures: 0,
             active: recovered.active,
             rolling: Rolling::No,
             must_roll: false,
@@ -165,7 +168,7 @@ impl<W: World> Partition<W> {
     ///
     /// # Panics
     /// If a job is still in flight or due: the driver performs them first.
-    pub async fn close(self) -> Result<Closed, LogError> {
+    pub async fn close(mut self) -> Result<Closed, LogError> {
         assert_eq!(self.jobs_in_flight, 0, "closed with jobs in flight");
         if let Some(error) = self.failure {
             return Err(LogError::Failed {
@@ -173,6 +176,7 @@ impl<W: World> Partition<W> {
                 why: error.to_string(),
             });
         }
+        self.finish_what_waits().await?;
         let idle = self.closing.is_empty() && !self.active.is_busy();
         assert!(idle, "closed with jobs due");
         let log_end = self.active.next_offset();
@@ -189,9 +193,8 @@ impl<W: World> Partition<W> {
             return Ok(Closed { report, remembered });
         }
         let dir = self.dir;
-        let sealed = self
-            .active
-            .seal(&dir)
+        let mut job = self.active.seal(&dir);
+        let sealed = job
             .perform(&self.world, SideFileSync::Later)
             .await
             .map_err(|failed| LogError::Failed {
@@ -212,6 +215,34 @@ impl<W: World> Partition<W> {
         written.map_err(LogError::io("writing", &epochs))?;
         let remembered = as_closed(&self.world, &dir, remembered).await;
         Ok(Closed { report, remembered })
+    }
+
+    /// Tries once more what something was too short for.
+    async fn finish_what_waits(&mut self) -> Result<(), LogError> {
+        let mut events = Vec::new();
+        while let Some(seal) = self.seal_again().or_else(|| self.take_seal()) {
+            let base = seal.base_offset();
+            let sealed = seal.perform().await.map_err(|not| self.not_closed(not))?;
+            self.sealed(base, Ok(sealed), &mut events);
+        }
+        if let Some(swap) = self.removal.take_waiting_swap() {
+            swap.perform(&self.world, &self.dir).await?;
+        }
+        Ok(())
+    }
+
+    fn not_closed(&self, not: NotSealed<W>) -> LogError {
+        let dir = self.dir.clone();
+        match not {
+            NotSealed::Failed(failed) => LogError::Failed {
+                dir,
+                why: failed.to_string(),
+            },
+            NotSealed::Later(_, why) => LogError::NotNow {
+                dir,
+                why: why.to_string(),
+            },
+        }
     }
 
     /// What a checkpoint is to remember: everything appended so far, true once

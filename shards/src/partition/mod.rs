@@ -22,6 +22,7 @@ mod read_job;
 mod removal;
 mod replay;
 mod retention;
+mod sealing;
 mod segment_offsets;
 mod timestamps;
 
@@ -197,6 +198,10 @@ pub struct Partition<W: World> {
     leader_epoch: i32,
     sealed: SealedSegments<W>,
     closing: VecDeque<Closing<W>>,
+    /// The seal of its first, which something is too short for now.
+    seal_later: Option<sealing::SealLater<W>>,
+    /// How often it was tried.
+    seal_failures: u32,
     active: ActiveSegment<W>,
     rolling: jobs::Rolling,
     /// The next segment could not be created, but its file may be there: nothing may be appended to

@@ -7,21 +7,32 @@
 use std::collections::VecDeque;
 use std::path::Path;
 
-use chronik_io::World;
+use chronik_io::{World, is_not_now};
 use tracing::warn;
 
 use super::{Now, Partition, PartitionEvent};
+use crate::backoff;
 use crate::log::LogError;
 use crate::log::cleaner::Swap;
 use crate::log::directory::{FileKind, segment_path};
 use crate::log::inventory::{discard_segment_files, mark_segment_files};
 use crate::log::segment::SealedSegment;
 
+/// When files that could not be renamed or removed are tried again, ns.
+const RETRY_NS: u64 = 30_000_000_000;
+
 /// See the module's text.
 #[derive(Default)]
 pub(super) struct Removal {
     /// A cleaned segment is to take the place of others.
     swap: Option<Swap>,
+    /// The same, half done: something was too short for it, and from then on (monotonic, ns) it goes
+    /// on. Nothing else happens to files before it is done.
+    swap_later: Option<(u64, Swap)>,
+    /// Tries of it in a row that came to nothing.
+    swap_failures: u32,
+    /// When what is held is tried again although nothing was added (monotonic, ns).
+    held_due_ns: Option<u64>,
     /// Segments to be renamed, by base offset.
     to_mark: Vec<i64>,
     /// Could not be renamed: tried again, before any other, when the next one is added.
@@ -53,7 +64,7 @@ pub(super) enum RemovalStep {
 pub(super) enum RemovalDone {
     Swapped(Swap, Result<(), LogError>),
     Marked(Vec<i64>, Result<(), LogError>),
-    Discarded(Result<(), LogError>),
+    Discarded(Vec<i64>, Result<(), LogError>),
 }
 
 impl RemovalStep {
@@ -72,7 +83,7 @@ impl RemovalStep {
                     result = match world.write_file_atomic(&path, &bytes).await {
                         // Space is what the removal is to make; what a start does not learn of
                         // producers costs one of them an error at worst.
-                        Err(error) if error.kind() == std::io::ErrorKind::StorageFull => Ok(()),
+                        Err(error) if is_not_now(&error) => Ok(()),
                         written => written.map_err(LogError::io("writing", &path)),
                     };
                 }
@@ -84,12 +95,12 @@ impl RemovalStep {
                 RemovalDone::Marked(bases, result)
             }
             Self::Discard(bases) => {
-                for base in bases {
+                for base in &bases {
                     if result.is_ok() {
-                        result = discard_segment_files(world, dir, base).await;
+                        result = discard_segment_files(world, dir, *base).await;
                     }
                 }
-                RemovalDone::Discarded(result)
+                RemovalDone::Discarded(bases, result)
             }
         }
     }
@@ -116,10 +127,29 @@ impl Removal {
 
     /// When the next renamed file has to go.
     pub(super) fn next_ns(&self) -> Option<u64> {
-        self.marked.front().map(|(due_ns, _)| *due_ns)
+        let marked = self.marked.front().map(|(due_ns, _)| *due_ns);
+        let swap = self.swap_later.as_ref().map(|(due_ns, _)| *due_ns);
+        marked.into_iter().chain(swap).chain(self.held_due_ns).min()
+    }
+
+    /// The swap that waits, if there is one.
+    pub(super) fn take_waiting_swap(&mut self) -> Option<Swap> {
+        self.swap_later.take().map(|(_, swap)| swap)
     }
 
     pub(super) fn on_timer(&mut self, now: Now) {
+        if self
+            .swap_later
+            .as_ref()
+            .is_some_and(|(due, _)| *due <= now.mono_ns)
+        {
+            self.swap = self.take_waiting_swap();
+        }
+        if self.held_due_ns.is_some_and(|due_ns| due_ns <= now.mono_ns) {
+            self.held_due_ns = None;
+            let later = std::mem::replace(&mut self.to_mark, std::mem::take(&mut self.held));
+            self.to_mark.extend(later);
+        }
         while let Some((due_ns, base_offset)) = self.marked.front().copied()
             && due_ns <= now.mono_ns
         {
@@ -133,7 +163,7 @@ impl<W: World> Partition<W> {
     /// What is to be done next, once the step before it is done.
     pub(super) fn take_removal(&mut self) -> Option<RemovalStep> {
         let removal = &mut self.removal;
-        if removal.under_way {
+        if removal.under_way || removal.swap_later.is_some() {
             return None;
         }
         let step = if let Some(swap) = removal.swap.take() {
@@ -161,25 +191,38 @@ impl<W: World> Partition<W> {
         events: &mut Vec<PartitionEvent>,
     ) {
         match done {
-            RemovalDone::Swapped(swap, result) => self.swap_done(&swap, result, now, events),
+            RemovalDone::Swapped(swap, result) => self.swap_done(swap, result, now, events),
             RemovalDone::Marked(bases, result) => self.marked(bases, result, now),
-            RemovalDone::Discarded(result) => self.discarded(result),
+            RemovalDone::Discarded(bases, result) => self.discarded(bases, result, now),
         }
     }
 
     /// A cleaned segment has its place, or not.
     fn swap_done(
         &mut self,
-        swap: &Swap,
+        swap: Swap,
         result: Result<(), LogError>,
         now: Now,
         events: &mut Vec<PartitionEvent>,
     ) {
         self.removal.under_way = false;
+        if let Err(error) = &result
+            && error.is_not_now()
+        {
+            // Its segment is read by its open file meanwhile, and each step may be done again.
+            if self.removal.swap_failures == 0 {
+                warn!(partition = self.name(), %error, "a cleaned segment is not in its place yet");
+            }
+            self.removal.swap_failures = self.removal.swap_failures.saturating_add(1);
+            let due_ns = backoff::due_ns(now.mono_ns, self.removal.swap_failures);
+            self.removal.swap_later = Some((due_ns, swap));
+            return;
+        }
+        self.removal.swap_failures = 0;
         if result.is_ok() {
             self.discard_later(swap.replaced.iter().copied(), now);
         }
-        self.swapped(swap, result, events);
+        self.swapped(&swap, result, events);
     }
 
     fn discard_later(&mut self, bases: impl Iterator<Item = i64>, now: Now) {
@@ -199,17 +242,23 @@ impl<W: World> Partition<W> {
             let later = std::mem::replace(&mut self.removal.held, bases);
             self.removal.held.extend(later);
             self.removal.held.append(&mut self.removal.to_mark);
+            self.removal.held_due_ns = Some(now.mono_ns.saturating_add(RETRY_NS));
             return;
         }
         self.discard_later(bases.into_iter(), now);
     }
 
     /// Renamed files were removed, or not.
-    fn discarded(&mut self, result: Result<(), LogError>) {
+    fn discarded(&mut self, bases: Vec<i64>, result: Result<(), LogError>, now: Now) {
         self.removal.under_way = false;
         if let Err(error) = result {
-            // The next start removes them.
+            // The next start removes them, if nobody does before.
             warn!(partition = self.name(), %error, "deleted segment files not removed");
+            if error.is_not_now() {
+                let due_ns = now.mono_ns.saturating_add(RETRY_NS);
+                let marked = &mut self.removal.marked;
+                marked.extend(bases.into_iter().map(|base| (due_ns, base)));
+            }
         }
     }
 }

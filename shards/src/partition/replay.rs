@@ -98,7 +98,7 @@ impl<W: World> Partition<W> {
             self.rolling.begin(facts.base_offset);
             self.perform_all(now).await?;
             if self.active.base_offset() != facts.base_offset {
-                return Err(self.not_put_back("no new segment could be created"));
+                return Err(self.short("no new segment could be created"));
             }
         }
         let size = u64::from(facts.size_bytes);
@@ -107,7 +107,7 @@ impl<W: World> Partition<W> {
             self.perform_all(now).await?;
         }
         if self.active.room() < size {
-            return Err(self.not_put_back("the disk is full"));
+            return Err(self.short("the disk is full"));
         }
         let Some((prefix, body)) = batch.split_first_chunk::<BATCH_PREFIX_BYTES>() else {
             return Err(self.not_put_back("a batch is too short"));
@@ -145,6 +145,13 @@ impl<W: World> Partition<W> {
         match &self.failure {
             Some(why) => Err(self.not_put_back(why)),
             None => Ok(()),
+        }
+    }
+
+    fn short(&self, why: &str) -> LogError {
+        LogError::NotNow {
+            dir: self.dir.clone(),
+            why: format!("batches written behind are not put back yet: {why}"),
         }
     }
 

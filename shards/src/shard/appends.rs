@@ -114,7 +114,10 @@ impl<W: World, R> Shard<W, R> {
                     };
                     partition.append(&mut shared, part, acks, now, tag(key, place))
                 }
-                _ => AppendOutcome::Done(AppendResult::failed(self.absence(id), None)),
+                _ => {
+                    self.wanted(id);
+                    AppendOutcome::Done(AppendResult::failed(self.absence(id), None))
+                }
             };
             let result = match outcome {
                 AppendOutcome::Parked => None,

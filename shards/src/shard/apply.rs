@@ -10,6 +10,7 @@ use std::sync::Arc;
 use chronik_io::World;
 use chronik_protocol::{ErrorCode, Str, Uuid};
 
+use super::shortages::Opened;
 use super::{Effect, Shard, Slot};
 use crate::catalog::{Image, METADATA_PARTITION, Topic};
 use crate::groups::TopicChanges;
@@ -246,7 +247,7 @@ impl<W: World, R> Shard<W, R> {
                 Some(Task::Open(task)) => {
                     self.partitions.insert(task.options.id, Slot::Opening);
                     self.applying.in_flight += 1;
-                    self.effects.push(Effect::Open(*task));
+                    self.effects.push(Effect::Open(task));
                 }
                 Some(Task::Remove { id, directory }) => {
                     self.applying.in_flight += 1;
@@ -282,12 +283,21 @@ impl<W: World, R> Shard<W, R> {
             return;
         }
         for id in std::mem::take(&mut self.applying.corrected) {
-            if !durable.is_in(self.directory_of(id)) {
+            let is_durable = durable.is_in(self.directory_of(id));
+            if let (false, Durable::NotYet(_), Some(Slot::Online(partition))) =
+                (is_durable, durable, self.partitions.get(&id))
+            {
+                // What is short now may not be so later: the start waits for it.
+                let change = OffsetChange::LogStart(partition.log_start());
+                self.note(id, change);
+                self.applying.corrected.push(id);
+            } else if !is_durable {
                 let dir = self.dirs.first().to_owned();
                 let why = "its log start's checkpoint could not be corrected".to_owned();
                 self.offline(id, &LogError::Failed { dir, why });
             }
         }
+        // Notes what is to be corrected still, if anything is.
         self.run_tasks();
         self.apply_next();
     }
@@ -300,30 +310,45 @@ impl<W: World, R> Shard<W, R> {
         self.close_when_idle();
     }
 
-    pub(super) fn opened(&mut self, id: PartitionId, result: Result<Box<Partition<W>>, LogError>) {
-        let slot = match result {
-            Ok(mut partition) => {
-                let now = self.now();
-                partition.plan_retention(now);
-                partition.plan_cleaning(now);
+    pub(super) fn opened(&mut self, id: PartitionId, result: Opened<W>) {
+        if let Some(Slot::Reopening(_)) = self.partitions.get(&id)
+            && let Some(Slot::Reopening(reopening)) = self.partitions.remove(&id)
+        {
+            return self.reopened(id, result, reopening);
+        }
+        match result {
+            Ok(partition) => {
                 if partition.corrects_log_start() {
-                    self.note(id, OffsetChange::LogStart(partition.log_start()));
                     self.applying.corrected.push(id);
                 }
-                Slot::Online(partition)
+                self.online_now(id, partition);
             }
-            Err(error) => {
-                self.offline(id, &error);
-                Slot::Failed
+            Err((error, task)) if error.is_not_now() => {
+                self.applying.failed.push(id);
+                self.open_later(id, (error, task), 1);
             }
-        };
-        self.partitions.insert(id, slot);
+            Err((error, _)) => self.offline(id, &error),
+        }
         self.collect_jobs(id);
         self.group_partition_opened(id);
         self.task_done();
     }
 
-    fn offline(&mut self, id: PartitionId, error: &LogError) {
+    /// A log is there: it follows the image as it is now.
+    pub(super) fn online_now(&mut self, id: PartitionId, mut partition: Box<Partition<W>>) {
+        let now = self.now();
+        if let Some(topic) = self.image.topic_by_id(id.topic_id) {
+            partition.set_config(Arc::clone(&topic.config));
+        }
+        partition.plan_retention(now);
+        partition.plan_cleaning(now);
+        if partition.corrects_log_start() {
+            self.note(id, OffsetChange::LogStart(partition.log_start()));
+        }
+        self.partitions.insert(id, Slot::Online(partition));
+    }
+
+    pub(super) fn offline(&mut self, id: PartitionId, error: &LogError) {
         self.counters.logs_failed += 1;
         tracing::error!(topic = %id.topic_id, partition = id.index, %error, "log offline");
         self.applying.failed.push(id);
@@ -331,7 +356,10 @@ impl<W: World, R> Shard<W, R> {
     }
 
     /// Takes a partition of a deleted topic out of service.
-    fn remove(&mut self, id: PartitionId, directory: Option<PathBuf>) {
+    pub(super) fn remove(&mut self, id: PartitionId, directory: Option<PathBuf>) {
+        if self.forget_waiting(id, directory.as_ref()) {
+            return;
+        }
         self.time_chore(id, None);
         self.time_cleaning(id, None);
         self.cache.forget(id);

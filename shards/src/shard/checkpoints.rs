@@ -11,9 +11,11 @@ use std::sync::Arc;
 use chronik_io::World;
 use chronik_protocol::{ErrorCode, Uuid};
 
+use super::timers::Timer;
 use super::{Effect, Shard};
+use crate::backoff;
 use crate::catalog::{Image, METADATA_PARTITION};
-use crate::checkpoint_files::{CheckpointOffsets, DeadNumbers};
+use crate::checkpoint_files::{CheckpointOffsets, CheckpointsWritten, DeadNumbers};
 use crate::internal::{Durable, InternalAnswer, OffsetChange, OffsetNote};
 use crate::log_dirs::LogDirs;
 use crate::request::{DeleteRecordsResult, PartitionId, Reply};
@@ -65,7 +67,12 @@ pub(crate) struct Checkpoints<R> {
     waiting: Vec<Writer<R>>,
     /// They are in the write under way.
     waiting_in_flight: Vec<Writer<R>>,
+    /// Writes in a row that something was too short for.
+    failures: u32,
 }
+
+/// So often whoever waits for a write waits for the next one when something is too short for it.
+const TRIES_WAITED_FOR: u32 = 4;
 
 impl<R> Checkpoints<R> {
     pub(crate) fn new(offsets: CheckpointOffsets, dead: DeadNumbers, image: Arc<Image>) -> Self {
@@ -78,6 +85,7 @@ impl<R> Checkpoints<R> {
             writing: false,
             waiting: Vec::new(),
             waiting_in_flight: Vec::new(),
+            failures: 0,
         }
     }
 
@@ -156,10 +164,15 @@ impl<W: World, R> Shard<W, R> {
         self.notes.in_flight = false;
         for (responder, deletions) in std::mem::take(&mut self.notes.waiting_in_flight) {
             let told = deletions.into_iter().map(|(id, result)| {
-                match result.error == ErrorCode::None && !durable.is_in(self.directory_of(id)) {
-                    true => DeleteRecordsResult::failed(ErrorCode::KafkaStorageError),
-                    false => result,
+                if result.error != ErrorCode::None || durable.is_in(self.directory_of(id)) {
+                    return result;
                 }
+                // The start has moved for readers. Where it is only not durable yet that goes on
+                // being tried; Kafka's word for "it may have happened" is a timeout.
+                DeleteRecordsResult::failed(match durable {
+                    Durable::NotYet(_) => ErrorCode::RequestTimedOut,
+                    Durable::Nowhere | Durable::AllBut(_) => ErrorCode::KafkaStorageError,
+                })
             });
             let told = told.collect();
             self.reply(responder, Reply::DeleteRecords(told));
@@ -250,7 +263,9 @@ impl<W: World, R> Shard<W, R> {
         self.effects.push(Effect::WriteCheckpoints(offsets, image));
     }
 
-    pub(super) fn checkpoints_written(&mut self, refused: Vec<Uuid>) {
+    pub(super) fn checkpoints_written(&mut self, written: CheckpointsWritten) {
+        let CheckpointsWritten { refused, not_now } = written;
+        let now_ns = self.world.monotonic_ns();
         let Some(checkpoints) = &mut self.checkpoints else {
             return;
         };
@@ -261,14 +276,34 @@ impl<W: World, R> Shard<W, R> {
         let mut dying = std::mem::take(&mut checkpoints.dying);
         dying.retain(&refused);
         checkpoints.dead.extend(dying);
+        if written {
+            checkpoints.failures = 0;
+        } else {
+            checkpoints.failures = checkpoints.failures.saturating_add(1);
+        }
+        if not_now {
+            let due_ns = backoff::due_ns(now_ns, checkpoints.failures);
+            self.timers.add(due_ns, Timer::Checkpoints);
+        }
+        let waits_on = not_now && checkpoints.failures < TRIES_WAITED_FOR;
+        let mut later = Vec::new();
         for writer in std::mem::take(&mut checkpoints.waiting_in_flight) {
             match writer {
+                Writer::Notes(responder) if waits_on => later.push(Writer::Notes(responder)),
                 Writer::Notes(responder) => {
-                    let durable = Durable::AllBut(refused.clone());
+                    let durable = match not_now {
+                        true => Durable::NotYet(refused.clone()),
+                        false => Durable::AllBut(refused.clone()),
+                    };
                     self.answer(responder, InternalAnswer::Noted(durable));
                 }
                 Writer::Control => self.control_goes_on(),
             }
+        }
+        if waits_on && let Some(checkpoints) = &mut self.checkpoints {
+            later.append(&mut checkpoints.waiting);
+            checkpoints.waiting = later;
+            return;
         }
         // A failed write is not tried again before there is something new to write.
         let more = |checkpoints: &Checkpoints<R>| !checkpoints.waiting.is_empty();

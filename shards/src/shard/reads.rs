@@ -126,6 +126,7 @@ impl<W: World, R> Shard<W, R> {
         first: bool,
     ) -> PartPlan<W> {
         let Some(Slot::Online(partition)) = self.partitions.get_mut(&part.partition) else {
+            self.wanted(part.partition);
             return PartPlan::Ready(ReadResult::failed(self.absence(part.partition)));
         };
         match partition.plan_read(&mut self.cache, part, isolation, left, first) {

@@ -81,7 +81,7 @@ impl<W: World, R> Shard<W, R> {
     fn is_idle(&self) -> bool {
         let quiet = |slot: &Slot<W>| match slot {
             Slot::Online(partition) => partition.is_quiet(),
-            Slot::Failed => true,
+            Slot::Failed | Slot::Waiting(_) => true,
             _ => false,
         };
         self.appends.is_empty()

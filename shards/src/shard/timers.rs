@@ -19,6 +19,10 @@ pub(crate) enum Timer {
     Chore(PartitionId),
     /// A partition's log may be dirty enough to be compacted.
     Clean(PartitionId),
+    /// A log that could not be opened may be tried again.
+    Reopen(PartitionId),
+    /// Offset checkpoints that could not be written may be tried again.
+    Checkpoints,
     /// Writes that waited for more have to start.
     WriteBehind,
     /// The clocks may have parted.

@@ -80,9 +80,20 @@ impl Cluster {
 
     /// With other options than [`options`].
     pub(crate) fn try_start_with(
+        simulation: Simulation,
+        count: usize,
+        options: StartOptions,
+    ) -> (Simulation, Result<Vec<ShardHandle>, String>) {
+        // Much comes after the start: weeks pass.
+        Cluster::try_start_in_steps(simulation, count, options, 100_000)
+    }
+
+    /// Looks after so many steps whether the shards have started.
+    pub(crate) fn try_start_in_steps(
         mut simulation: Simulation,
         count: usize,
         options: StartOptions,
+        steps: usize,
     ) -> (Simulation, Result<Vec<ShardHandle>, String>) {
         let mesh = Mesh::new(count, MeshOptions::default());
         let started = Rc::new(RefCell::new(Vec::new()));
@@ -97,7 +108,7 @@ impl Cluster {
             });
         }
         while started.borrow().len() < count {
-            let more = simulation.run_steps(100_000);
+            let more = simulation.run_steps(steps);
             let done = started.borrow().len() == count;
             assert!(more || done, "seed {}: the start hangs", simulation.seed());
         }

@@ -11,4 +11,5 @@ mod incarnations;
 mod incarnations_model;
 mod reading;
 mod serving;
+mod shortages;
 mod slow_cleaner;

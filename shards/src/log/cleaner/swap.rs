@@ -4,6 +4,7 @@
 //! is durable before the next, and every start finishes or undoes what it finds (`inventory`): until
 //! the log is called `.swap` the old segments are the log, from then on the new one is.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -22,10 +23,22 @@ pub(crate) struct Swap {
     pub(crate) replaced: Vec<i64>,
     pub(crate) index: Rc<IndexBuilder>,
     pub(crate) has_transaction_index: bool,
+    /// How far it is.
+    pub(crate) progress: Progress,
+}
+
+/// How far a swap is that something was too short for.
+#[derive(Default)]
+pub(crate) struct Progress {
+    /// It was begun before.
+    begun: Cell<bool>,
+    /// The old segments' files have their new names.
+    are_marked: Cell<bool>,
 }
 
 impl Swap {
-    /// Performs it.
+    /// Performs it. Steps that were done before are passed over, so that it can be performed again
+    /// after a shortage.
     ///
     /// # Errors
     /// When the disk refuses: what is called how is not known then.
@@ -33,6 +46,7 @@ impl Swap {
         let Some(base) = self.replaced.first().copied() else {
             return Ok(());
         };
+        let again = self.progress.begun.replace(true);
         let mut kinds = vec![FileKind::Log];
         if self.has_transaction_index {
             // The log last: with it the new segment is complete.
@@ -40,16 +54,25 @@ impl Swap {
         }
         for kind in &kinds {
             let from = leftover_path(dir, base, *kind, Leftover::Cleaned);
-            rename(world, from, leftover_path(dir, base, *kind, Leftover::Swap)).await?;
+            let to = leftover_path(dir, base, *kind, Leftover::Swap);
+            rename(world, again, from, to).await?;
         }
-        for replaced in &self.replaced {
-            // What the snapshot at the new segment's base tells still holds.
-            mark_files(world, dir, *replaced, *replaced != base).await?;
+        if !self.progress.are_marked.get() {
+            for replaced in &self.replaced {
+                // What the snapshot at the new segment's base tells still holds.
+                mark_files(world, dir, *replaced, *replaced != base).await?;
+            }
+            if again {
+                let synced = world.sync_dir(dir).await;
+                synced.map_err(LogError::io("syncing", dir))?;
+            }
+            // Never again: by then the new files have these names.
+            self.progress.are_marked.set(true);
         }
         // Now the log first: a start takes what it finds beside a log called `.swap` for the old one's.
         for kind in kinds.into_iter().rev() {
             let from = leftover_path(dir, base, kind, Leftover::Swap);
-            rename(world, from, segment_path(dir, base, kind)).await?;
+            rename(world, again, from, segment_path(dir, base, kind)).await?;
         }
         let (offsets, times) = (self.index.offsets.to_bytes(), self.index.times.to_bytes());
         let now = SideFileSync::Now;
@@ -61,8 +84,19 @@ impl Swap {
     }
 }
 
-async fn rename<W: World>(world: &W, from: PathBuf, to: PathBuf) -> Result<(), LogError> {
-    let renamed = world.rename(&from, &to).await;
+/// Renames a file. If that was begun before it may have its new name, which is made durable then.
+async fn rename<W: World>(
+    world: &W,
+    again: bool,
+    from: PathBuf,
+    to: PathBuf,
+) -> Result<(), LogError> {
+    let renamed = match (world.rename(&from, &to).await, to.parent()) {
+        (Err(error), Some(dir)) if again && error.kind() == std::io::ErrorKind::NotFound => {
+            world.sync_dir(dir).await
+        }
+        (renamed, _) => renamed,
+    };
     renamed.map_err(LogError::io("renaming", &from))
 }
 

@@ -1,0 +1,146 @@
+//! Logs that could not be opened for want of space, of a descriptor or of memory.
+//!
+//! State only. Each is tried again by a deadline, ever more rarely, and sooner when a request asks for
+//! it; until then it is refused with KAFKA_STORAGE_ERROR, which clients try again.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use chronik_io::World;
+
+use super::apply::OpenTask;
+use super::timers::{Timer, TimerKey};
+use super::{Effect, Shard, Slot};
+use crate::backoff;
+use crate::log::LogError;
+use crate::partition::Partition;
+use crate::request::PartitionId;
+
+/// Between two tries that requests ask for, at least, ns.
+const ASKED_PAUSE_NS: u64 = 1_000_000_000;
+
+/// A log that waits to be opened.
+pub(super) struct Waiting {
+    task: Box<OpenTask>,
+    failures: u32,
+    tried_ns: u64,
+    timer: TimerKey,
+}
+
+/// What is to become of a log that is being opened again.
+pub(super) struct Reopening {
+    failures: u32,
+    /// Its topic was deleted meanwhile: the directory to be removed, where it can be reached.
+    removal: Option<Option<PathBuf>>,
+}
+
+/// A partition, or why there is none, and what it takes to try again.
+pub(crate) type Opened<W> = Result<Box<Partition<W>>, (LogError, Box<OpenTask>)>;
+
+impl<W: World, R> Shard<W, R> {
+    /// Something was too short to open a log.
+    pub(super) fn open_later(
+        &mut self,
+        id: PartitionId,
+        (error, task): (LogError, Box<OpenTask>),
+        failures: u32,
+    ) {
+        if failures == 1 {
+            let topic = &task.options.topic;
+            tracing::warn!(%topic, partition = id.index, %error, "log not opened yet");
+        }
+        let tried_ns = self.now().mono_ns;
+        let timer = self
+            .timers
+            .add(backoff::due_ns(tried_ns, failures), Timer::Reopen(id));
+        let waiting = Waiting {
+            task,
+            failures,
+            tried_ns,
+            timer,
+        };
+        self.partitions.insert(id, Slot::Waiting(waiting));
+    }
+
+    /// A request wants a partition that is not online.
+    pub(super) fn wanted(&mut self, id: PartitionId) {
+        let now_ns = self.now().mono_ns;
+        if let Some(Slot::Waiting(waiting)) = self.partitions.get(&id)
+            && now_ns.saturating_sub(waiting.tried_ns) >= ASKED_PAUSE_NS
+        {
+            self.reopen(id);
+        }
+    }
+
+    /// Tries to open a log that waits, as the catalogue has it by now.
+    pub(super) fn reopen(&mut self, id: PartitionId) {
+        if self.stopping.is_some() {
+            return;
+        }
+        match self.partitions.remove(&id) {
+            Some(Slot::Waiting(Waiting {
+                mut task,
+                failures,
+                timer,
+                ..
+            })) => {
+                self.timers.cancel(timer);
+                let topic = self.image.topic_by_id(id.topic_id);
+                if let Some(topic) = topic {
+                    task.options.config = Arc::clone(&topic.config);
+                }
+                let reopening = Reopening {
+                    failures,
+                    removal: None,
+                };
+                self.partitions.insert(id, Slot::Reopening(reopening));
+                self.effects.push(Effect::Open(task));
+            }
+            Some(other) => {
+                self.partitions.insert(id, other);
+            }
+            None => {}
+        }
+    }
+
+    /// A log was tried again; nobody waits for it.
+    pub(super) fn reopened(&mut self, id: PartitionId, opened: Opened<W>, reopening: Reopening) {
+        let Reopening { failures, removal } = reopening;
+        match opened {
+            Ok(partition) => {
+                let topic = partition.topic().clone();
+                tracing::info!(%topic, partition = id.index, "log opened after all");
+                self.online_now(id, partition);
+            }
+            Err((error, task)) if error.is_not_now() => {
+                self.open_later(id, (error, task), failures.saturating_add(1));
+            }
+            Err((error, _)) => self.offline(id, &error),
+        }
+        match removal {
+            Some(directory) => self.remove(id, directory),
+            None => {
+                self.collect_jobs(id);
+                self.group_partition_opened(id);
+            }
+        }
+        self.flush_notes();
+        self.close_when_idle();
+    }
+
+    /// The topic of a log that is not there is deleted; says whether its opening is waited for.
+    pub(super) fn forget_waiting(&mut self, id: PartitionId, directory: Option<&PathBuf>) -> bool {
+        match self.partitions.get_mut(&id) {
+            Some(Slot::Waiting(waiting)) => {
+                let timer = waiting.timer;
+                self.timers.cancel(timer);
+                false
+            }
+            Some(Slot::Reopening(reopening)) => {
+                reopening.removal = Some(directory.cloned());
+                true
+            }
+            _ => false,
+        }
+    }
+}
