@@ -51,7 +51,8 @@ pub const DISK_READ_CHARGE_BYTES_MIN: usize = 256 * 1024;
 /// twice its bytes in memory.
 pub const READ_GIVEN_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Bytes of batches longer than a block that the reads of one shard hold; one of them at least.
+/// Bytes of batches longer than a block that the reads of one shard hold; one of them at least, and one
+/// more where a read holds some and wants another.
 pub const READ_LONG_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Bytes read from disk for one request: parts behind that give nothing this time.

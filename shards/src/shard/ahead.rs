@@ -81,7 +81,9 @@ impl<W: World, R> Shard<W, R> {
         // What is in the cache or not there yet needs no disk.
         let ReadPlan::Disk(job) = plan else { return };
         let bytes = charge(job.bytes_max());
-        let fits = self.aheads.bytes.saturating_add(bytes) <= CACHE_COLD_BYTES / 2
+        // Nor before what waits for the disk to have room.
+        let fits = !self.disk.is_kept_free()
+            && self.aheads.bytes.saturating_add(bytes) <= CACHE_COLD_BYTES / 2
             && self.disk.reading.saturating_add(bytes) <= DISK_READ_BYTES_MAX / 2;
         if !fits {
             return;

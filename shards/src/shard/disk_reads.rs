@@ -2,9 +2,10 @@
 //!
 //! State only. A read is let in by what its parts may give, and each part by what is read for it, before
 //! it is read: a part that gives little still reads a block. Parts of different reads take turns, so
-//! that one of many parts does not stand before the others. So a shard's reads hold, whatever is asked:
+//! that one of many parts does not stand before the others, and nobody who comes passes those who wait
+//! for the disk, however little he wants. So a shard's reads hold, whatever is asked:
 //! [`DISK_READ_BYTES_MAX`] of blocks being read, twice [`READ_GIVEN_BYTES_MAX`] of answers, and of
-//! batches longer than a block [`READ_LONG_BYTES_MAX`] or one; besides what the cache holds.
+//! batches longer than a block [`READ_LONG_BYTES_MAX`] and one more; besides what the cache holds.
 
 use std::collections::VecDeque;
 
@@ -97,6 +98,9 @@ pub(super) struct DiskReads<W: World, R> {
     given: usize,
     /// Of batches longer than a block.
     long: usize,
+    /// The read that may hold more of them than there is room for, until it is answered: it held some
+    /// when it wanted another. Without it those who hold some could wait for each other for ever.
+    beyond: Option<usize>,
     turns: VecDeque<Turn<W>>,
     /// These wait until somebody with a long batch is answered.
     long_turns: Vec<Turn<W>>,
@@ -111,6 +115,7 @@ impl<W: World, R> Default for DiskReads<W, R> {
             reading: 0,
             given: 0,
             long: 0,
+            beyond: None,
             turns: VecDeque::new(),
             long_turns: Vec::new(),
             queue: VecDeque::new(),
@@ -132,6 +137,35 @@ impl<W: World, R> DiskReads<W, R> {
     fn may_give(&self, bytes: usize) -> bool {
         self.given == 0 || self.given.saturating_add(bytes) <= READ_GIVEN_BYTES_MAX
     }
+
+    /// Whether a part stands first that has to be read again and that the disk has no room for yet.
+    pub(super) fn is_kept_free(&self) -> bool {
+        matches!(self.turns.front(), Some(Turn::Again { .. }))
+    }
+
+    /// Whether a read that holds `held` of long batches may hold so many more.
+    fn may_hold(&mut self, read: usize, (held, more): (usize, usize)) -> bool {
+        let fits = self.long == 0 || self.long.saturating_add(more) <= READ_LONG_BYTES_MAX;
+        if fits || self.beyond == Some(read) {
+            return true;
+        }
+        let is_next = held > 0 && self.beyond.is_none();
+        if is_next {
+            self.beyond = Some(read);
+        }
+        is_next
+    }
+}
+
+/// When a read is planned.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// As it comes: behind those who wait.
+    Coming,
+    /// It waited to be let in, and is the next.
+    LetIn,
+    /// It was let in before, and has its turn.
+    Turn,
 }
 
 /// How far planning a read came.
@@ -151,10 +185,14 @@ pub(super) fn charge(bytes: usize) -> usize {
 impl<W: World, R> Shard<W, R> {
     /// Reads now, or as soon as there is room for what it reads.
     pub(super) fn read(&mut self, request: ReadRequest, responder: R) {
+        self.begin(request, responder, When::Coming);
+    }
+
+    fn begin(&mut self, request: ReadRequest, responder: R, when: When) {
         let key = self.reads.vacant_key();
         let mut read = PendingRead::new(request, responder);
         let mut slice = READ_PARTS_PER_SLICE;
-        match self.plan_parts(key, &mut read, &mut slice) {
+        match self.plan_parts(key, &mut read, (&mut slice, when)) {
             Progress::Planned if read.missing == 0 => self.answer_read(read),
             Progress::Planned => {
                 self.reads.insert(Some(Box::new(read)));
@@ -187,7 +225,12 @@ impl<W: World, R> Shard<W, R> {
     /// Plans some more parts, in order. What is left of the request's bytes bounds each part; the first
     /// part that has anything gives at least one batch. A part that comes from disk counts for
     /// all that it may give, for how much it does give is not known yet.
-    fn plan_parts(&mut self, key: usize, read: &mut PendingRead<R>, slice: &mut usize) -> Progress {
+    fn plan_parts(
+        &mut self,
+        key: usize,
+        read: &mut PendingRead<R>,
+        (slice, when): (&mut usize, When),
+    ) -> Progress {
         while *slice > 0 {
             *slice -= 1;
             let place = read.results.len();
@@ -209,11 +252,16 @@ impl<W: World, R> Shard<W, R> {
                     let used = there.min(part.max_bytes).min(left).max(1);
                     if read.given.is_none() {
                         let bytes = read.may_give(place);
-                        if !self.disk.may_give(bytes) {
+                        let passes = when == When::Coming && !self.disk.is_empty();
+                        if passes || !self.disk.may_give(bytes) {
                             return Progress::NotLetIn(bytes);
                         }
                         self.disk.given = self.disk.given.saturating_add(bytes);
                         read.given = Some(bytes);
+                    }
+                    let wants_disk = matches!(from_disk, PartPlan::Disk(_));
+                    if wants_disk && when != When::Turn && !self.disk.turns.is_empty() {
+                        return Progress::Turn;
                     }
                     match self.begin_part((key, place), read, from_disk) {
                         Some(None) => (None, used),
@@ -321,11 +369,10 @@ impl<W: World, R> Shard<W, R> {
             && pending.long < bytes
         {
             let more = bytes - pending.long;
-            let all = self.disk.long.saturating_add(more);
-            if self.disk.long > 0 && all > READ_LONG_BYTES_MAX {
+            if !self.disk.may_hold(read, (pending.long, more)) {
                 return self.disk.long_turns.push(turn);
             }
-            self.disk.long = all;
+            self.disk.long = self.disk.long.saturating_add(more);
             pending.long = bytes;
         }
         self.disk.turns.push_front(turn);
@@ -354,6 +401,7 @@ impl<W: World, R> Shard<W, R> {
         self.disk.given = self.disk.given.saturating_sub(given);
         if read.long > 0 {
             self.disk.long = self.disk.long.saturating_sub(read.long);
+            self.disk.beyond = self.disk.beyond.filter(|beyond| *beyond != key);
             for turn in std::mem::take(&mut self.disk.long_turns) {
                 match turn {
                     Turn::Again { read, part, job } => self.read_again(read, part, job),
@@ -397,7 +445,7 @@ impl<W: World, R> Shard<W, R> {
             return true;
         };
         let before = read.results.len();
-        let progress = self.plan_parts(key, &mut read, slice);
+        let progress = self.plan_parts(key, &mut read, (slice, When::Turn));
         let moved = read.results.len() > before;
         if let Progress::NotLetIn(bytes) = progress {
             self.reads.remove(key);
@@ -428,7 +476,7 @@ impl<W: World, R> Shard<W, R> {
                 return;
             }
             if let Some((request, responder, _)) = self.disk.queue.pop_front() {
-                self.read(request, responder);
+                self.begin(request, responder, When::LetIn);
             }
         }
         self.rest_reads();

@@ -149,6 +149,66 @@ fn long_batches_are_given_one_after_the_other() {
     assert!(peak <= DISK_READ_BYTES_MAX as u64, "{peak}");
 }
 
+/// A read that holds one long batch and wants another waits neither for itself nor for one like it.
+#[test]
+fn reads_of_several_long_batches_come_to_an_end() {
+    let mut cluster = Cluster::start(Simulation::new(35), 1);
+    cluster.create("long", 2).expect("created");
+    let [longest, long] = [0, 1].map(|index| cluster.id("long", index));
+    for (id, bytes) in [(longest, 70 << 20), (long, 5 << 20)] {
+        let result = cluster.append(id, &[&vec![9; bytes]]);
+        assert_eq!(result.error, ErrorCode::None);
+    }
+    for readers in [1, 3] {
+        cluster = Cluster::start(cluster.stop(), 1);
+        let order = Rc::new(RefCell::new(Vec::new()));
+        for number in 0..readers {
+            let parts = vec![part(longest, 0, 1000), part(long, 0, 6 << 20)];
+            send(&cluster, number, read(parts), &order);
+        }
+        cluster.advance(600_000);
+        let order = order.take();
+        assert_eq!(order.len(), readers, "all of them are answered");
+        for (number, reply) in order {
+            let expected = [(ErrorCode::None, Some(0)), (ErrorCode::None, Some(0))];
+            assert_eq!(offsets(reply), expected, "{number} of {readers}");
+        }
+    }
+    cluster.stop();
+}
+
+/// Those who come again and again for a little leave room for one who wants much.
+#[test]
+fn a_large_read_is_not_passed_for_ever_by_small_ones() {
+    let (mut cluster, many, _) = cold(36, 500, &[7; 300 << 10]);
+    let order = Rc::new(RefCell::new(Vec::new()));
+    let small = Rc::new(RefCell::new(0));
+    for number in 0..6 {
+        let endpoint = cluster.handles[0].endpoint().clone();
+        let (order, small) = (Rc::clone(&order), Rc::clone(&small));
+        cluster.simulation.world().spawn(async move {
+            // Each another block, so that the cache has none of them.
+            for step in 0.. {
+                if !order.borrow().is_empty() || step == 200 {
+                    break;
+                }
+                let offset = (number * 83 + step * 17) % 460;
+                let request = read(vec![part(many, offset, 14 << 20)]);
+                endpoint.call(0, request).await.expect("answered");
+                *small.borrow_mut() += 1;
+            }
+        });
+    }
+    cluster.advance(20);
+    let parts = (0..12).map(|at| part(many, at * 40, 5 << 20)).collect();
+    let before = *small.borrow();
+    send(&cluster, 6, read(parts), &order);
+    cluster.advance(600_000);
+    assert_eq!(order.borrow().len(), 1);
+    let passed = *small.borrow() - before;
+    assert!(passed < 100, "{passed} small ones went before");
+}
+
 /// More searches than may be under way, of logs in files and of such that are not there.
 #[test]
 fn searches_by_time_take_turns_and_all_are_answered() {
