@@ -11,6 +11,7 @@ pub(crate) mod limits;
 mod link;
 pub(crate) mod service;
 mod signal;
+pub(crate) mod turns;
 
 #[cfg(test)]
 mod tests;

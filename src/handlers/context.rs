@@ -11,12 +11,12 @@ use std::sync::Arc;
 use chronik_io::World;
 use chronik_protocol::Str;
 use chronik_shards::catalog::Image;
-use futures_util::lock::Mutex;
 
 use super::fetch::{Parked, SessionCache};
 use crate::config::Config;
 use crate::router::Router;
 use crate::server::budget::ByteBudget;
+use crate::server::turns::Turns;
 
 /// What handlers of one shard share.
 pub(crate) struct Context<W> {
@@ -34,12 +34,12 @@ pub(crate) struct Context<W> {
     pub(crate) parked: Rc<Parked>,
     /// Whose turn it is to convert a record that is large once decompressed, to or from the formats of
     /// old clients: one at a time, for a few kilobytes can unfold to 128 MiB.
-    pub(crate) large_record: Mutex<()>,
+    pub(crate) large_record: Turns,
     /// Whose turn it is to make a large answer: one at a time.
-    pub(crate) large_answer: Mutex<()>,
+    pub(crate) large_answer: Turns,
     /// Whose turn it is to convert many batches of a Produce request: until they are with their
     /// owners, nobody else counts them.
-    pub(crate) conversions: Mutex<()>,
+    pub(crate) conversions: Turns,
 }
 
 /// Records from this size on wait for [`Context::large_record`], bytes.
@@ -72,9 +72,9 @@ impl<W: World> Context<W> {
             budget,
             sessions: RefCell::new(sessions),
             parked,
-            large_record: Mutex::new(()),
-            large_answer: Mutex::new(()),
-            conversions: Mutex::new(()),
+            large_record: Turns::default(),
+            large_answer: Turns::default(),
+            conversions: Turns::default(),
         })
     }
 

@@ -13,13 +13,13 @@ use bytes::Bytes;
 use chronik_io::World;
 use chronik_protocol::codec::Structure;
 use chronik_protocol::{EncodeError, Message, Writer};
-use futures_util::lock::MutexGuard;
 
 use super::call::Call;
 use super::context::Context;
 use super::slice::Slice;
 use crate::server::budget::ReplyCharge;
 use crate::server::service::Reply;
+use crate::server::turns::Turn;
 
 /// Bytes of one answer. Kafka's end is that of its heap, or of the length's 31 bits; most clients take
 /// no more than this in one response (`receive.message.max.bytes`).
@@ -41,7 +41,7 @@ pub(super) struct Pieces<'a, W> {
     cut: usize,
     charges: Vec<ReplyCharge>,
     charged: usize,
-    turn: Option<MutexGuard<'a, ()>>,
+    turn: Option<Turn<'a>>,
     slice: Slice,
     is_flexible: bool,
     failed: Option<String>,

@@ -197,8 +197,7 @@ async fn write_replies<W: World, H: Service, S: Stream>(
     while let Some(mut batch) = link.next_batch(&server.budget).await {
         let parts = std::mem::take(&mut batch.parts);
         if !parts.is_empty() {
-            link.active_ns.set(server.world.monotonic_ns());
-            link.sending.set(true);
+            link.begin_send(server.world.monotonic_ns());
             send(&*server, &*stream, &link, parts).await;
             link.sending.set(false);
         }
@@ -228,8 +227,9 @@ async fn send<W: World, H: Service, S: Stream>(
         });
         let behind = rest.split_off(fitting.count());
         let parts = std::mem::replace(&mut rest, behind);
+        let step_bytes = parts.iter().map(Bytes::len).sum();
         match link.writing(stream.write_all(parts)).await {
-            Some(Ok(())) => link.active_ns.set(server.world.monotonic_ns()),
+            Some(Ok(())) => link.has_taken(step_bytes, server.world.monotonic_ns()),
             Some(Err(error)) => {
                 debug!(peer = %link.peer, %error, "connection lost");
                 return link.finish(End::Gone);

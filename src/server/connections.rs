@@ -17,6 +17,9 @@ use super::signal::Signal;
 
 /// How long a frame may stay incomplete while others wait for the bytes it holds, ns.
 const UNFINISHED_NS_MAX: u64 = 10_000_000_000;
+/// How fast a client takes its answers at least while others wait for theirs, bytes per second. One that
+/// takes a little now and then would otherwise keep them waiting as long as it likes.
+const TAKEN_BYTES_PER_SECOND_MIN: u64 = 1 << 20;
 /// The timer looks at most this often within the idle time.
 const LOOKS_PER_IDLE_TIME: u64 = 16;
 
@@ -147,12 +150,14 @@ impl Connections {
         due
     }
 
-    /// Ends connections that have not taken anything of an answer for too long; when to look again.
+    /// Ends connections that take their answers too slowly; when to look again.
     fn close_untaken(&self, now_ns: u64) -> Option<u64> {
         for link in self.snapshot() {
-            let since = link.active_ns.get().saturating_add(UNFINISHED_NS_MAX);
-            if link.sending.get() && since <= now_ns {
-                let reason = "an answer was not taken for 10 s while others waited";
+            let quiet_ns = now_ns.saturating_sub(link.active_ns.get());
+            let behind_ns = link.behind_ns(now_ns, TAKEN_BYTES_PER_SECOND_MIN);
+            if link.sending.get() && quiet_ns.max(behind_ns) >= UNFINISHED_NS_MAX {
+                let reason = "an answer was not taken for 10 s, or at less than 1 MiB a second, while \
+                              others waited for theirs";
                 link.finish(End::Fault(reason.to_owned()));
             }
         }

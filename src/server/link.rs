@@ -79,6 +79,13 @@ pub(crate) struct Batch {
     alone: bool,
 }
 
+/// What has been taken of one send.
+#[derive(Clone, Copy, Debug, Default)]
+struct Taken {
+    since_ns: u64,
+    bytes: u64,
+}
+
 /// The shared state of a connection.
 pub(crate) struct Link {
     /// The other side.
@@ -100,6 +107,8 @@ pub(crate) struct Link {
     pub(crate) active_ns: Cell<u64>,
     /// Whether a send is under way.
     pub(crate) sending: Cell<bool>,
+    /// What the client has taken of what is being sent.
+    taken: Cell<Taken>,
     /// Since when a frame is incomplete; `None` between frames.
     pub(crate) unfinished_since_ns: Cell<Option<u64>>,
 }
@@ -122,6 +131,7 @@ impl Link {
             draining: Cell::new(false),
             active_ns: Cell::new(now_ns),
             sending: Cell::new(false),
+            taken: Cell::default(),
             unfinished_since_ns: Cell::new(None),
         })
     }
@@ -147,6 +157,35 @@ impl Link {
 
     fn ended(&self) -> bool {
         self.end.borrow().is_some()
+    }
+
+    /// A send begins.
+    pub(crate) fn begin_send(&self, now_ns: u64) {
+        self.active_ns.set(now_ns);
+        self.taken.set(Taken {
+            since_ns: now_ns,
+            bytes: 0,
+        });
+        self.sending.set(true);
+    }
+
+    /// The client has taken `bytes` more of it.
+    pub(crate) fn has_taken(&self, bytes: usize, now_ns: u64) {
+        self.active_ns.set(now_ns);
+        let mut taken = self.taken.get();
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        taken.bytes = taken.bytes.saturating_add(bytes);
+        self.taken.set(taken);
+    }
+
+    /// How long the send under way has lasted beyond what its bytes account for at
+    /// `bytes_per_second`, ns.
+    pub(crate) fn behind_ns(&self, now_ns: u64, bytes_per_second: u64) -> u64 {
+        const SECOND_NS: u128 = 1_000_000_000;
+        let Taken { since_ns, bytes } = self.taken.get();
+        let due_ns = u128::from(bytes) * SECOND_NS / u128::from(bytes_per_second.max(1));
+        let lasted_ns = now_ns.saturating_sub(since_ns);
+        lasted_ns.saturating_sub(u64::try_from(due_ns).unwrap_or(u64::MAX))
     }
 
     /// Whether requests wait for their answers.

@@ -8,12 +8,12 @@ use chronik_io::World;
 use chronik_protocol::ErrorCode;
 use chronik_protocol::record::RecordLimits;
 use chronik_shards::catalog::TopicConfig;
-use futures_util::lock::MutexGuard;
 
 use super::check;
 use super::refusal::{Listing, Refusal};
 use crate::handlers::context::Context;
 use crate::server::budget::Grant;
+use crate::server::turns::Turn;
 
 /// Bytes of converted batches that a request makes without waiting for its turn.
 const FREE_BYTES: usize = 1 << 20;
@@ -22,7 +22,7 @@ const FREE_BYTES: usize = 1 << 20;
 pub(super) struct Conversions<'a, W> {
     context: &'a Context<W>,
     bytes: usize,
-    turn: Option<MutexGuard<'a, ()>>,
+    turn: Option<Turn<'a>>,
     charge: Option<Grant>,
     listing: Listing,
 }

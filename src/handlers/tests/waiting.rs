@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use chronik_io::simulated::SimulatedWorld;
 use chronik_io::{Stream, World};
 use chronik_protocol::frame::encode_request;
@@ -215,16 +215,14 @@ fn beside_all_that_waits_others_are_served() {
     );
 }
 
-#[test]
-fn who_does_not_take_a_large_answer_keeps_others_from_theirs_only_for_a_while() {
-    let mut broker = TestBroker::with_budget(42, 1, &[], Some(2 << 20));
+/// Broker, its description that is a large answer, and the watch over who does not take one.
+fn describing(seed: u64) -> (TestBroker, Door, DescribeConfigsRequest) {
+    let broker = TestBroker::with_budget(seed, 1, &[], Some(2 << 20));
     let door = broker.door.clone();
-    let (connections, budget) = {
-        let server = &door.servers[0];
-        (Rc::clone(&server.connections), Rc::clone(&server.budget))
-    };
+    let server = &door.servers[0];
+    let (connections, budget) = (Rc::clone(&server.connections), Rc::clone(&server.budget));
     let world = door.world.clone();
-    world.spawn(connections.watch(world.clone(), Rc::clone(&budget), None));
+    world.spawn(connections.watch(world.clone(), budget, None));
     let resource = DescribeConfigsResource {
         resource_type: 4,
         resource_name: "1".into(),
@@ -235,6 +233,12 @@ fn who_does_not_take_a_large_answer_keeps_others_from_theirs_only_for_a_while() 
         include_synonyms: true,
         ..DescribeConfigsRequest::default()
     };
+    (broker, door, describe)
+}
+
+#[test]
+fn who_does_not_take_a_large_answer_keeps_others_from_theirs_only_for_a_while() {
+    let (mut broker, door, describe) = describing(42);
     broker.run(async move {
         let silent: Vec<Client> = (0..4).map(|_| door.connect(0)).collect();
         for client in &silent {
@@ -257,5 +261,38 @@ fn who_does_not_take_a_large_answer_keeps_others_from_theirs_only_for_a_while() 
         honest.ask(&ApiVersionsRequest::default(), 0).await;
         assert!(door.world.monotonic_ns() - began_ns < 1_000_000_000);
         drop(silent);
+    });
+}
+
+#[test]
+fn who_takes_a_large_answer_drop_by_drop_keeps_others_from_theirs_only_for_a_while() {
+    let (mut broker, door, describe) = describing(43);
+    broker.run(async move {
+        for _ in 0..4 {
+            let client = door.connect(0);
+            client.send(&describe, 4).await;
+            let world = door.world.clone();
+            door.world.spawn(async move {
+                // A little more than what shows that an answer is being taken, again and again.
+                let mut taken = BytesMut::new();
+                while taken.len() < 1 << 30 {
+                    let wanted = taken.len() + (1_300 << 10);
+                    while taken.len() < wanted {
+                        if !matches!(client.stream.read_into(&mut taken).await, Ok(1..)) {
+                            return;
+                        }
+                    }
+                    world
+                        .sleep_until(world.monotonic_ns() + 8_000_000_000)
+                        .await;
+                }
+            });
+        }
+        let mut honest = door.connect(0);
+        let began_ns = door.world.monotonic_ns();
+        let answer = honest.ask(&describe, 4).await;
+        assert_eq!(answer.results.len(), 200);
+        let waited_ns = door.world.monotonic_ns() - began_ns;
+        assert!(waited_ns < 60_000_000_000, "{waited_ns}");
     });
 }
