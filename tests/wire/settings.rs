@@ -514,6 +514,8 @@ fn what_kafka_refuses_at_run_time_is_refused() {
         ("max.connections", "-1", "Invalid value -1 for configuration max.connections: Value must be at least 0".to_owned()),
         ("max.connections", "0", dynamic("Invalid max.connections 0")),
         ("max.connection.creation.rate", "0", dynamic("Invalid max.connection.creation.rate 0")),
+        ("listener.name.plaintext.max.connections", "0", dynamic("Invalid max.connections 0")),
+        ("listener.name.plaintext.max.connection.creation.rate", "0", dynamic("Invalid max.connection.creation.rate 0")),
         ("max.connections.per.ip", "0", "requirement failed: max.connections.per.ip can be set to zero only if max.connections.per.ip.overrides property is set.".to_owned()),
         ("log.retention.ms", "0", "requirement failed: log.retention.ms must be unlimited (-1) or, greater than or equal to 1".to_owned()),
         ("log.roll.ms", "0", "requirement failed: log.roll.ms must be greater than or equal to 1".to_owned()),

@@ -176,10 +176,15 @@ impl BrokerChange<'_> {
     fn check_together(&self, image: &Image) -> Result<(), ApiError> {
         let checked = configs::check_broker(|name| self.value(image, name));
         checked.map_err(|(_, said)| invalid_request(said))?;
-        for name in OF_LISTENERS {
+        for name in self.touched {
+            // A listener's own are held to the same, or nobody would ever come in again.
+            let setting = definition(name).map(|definition| definition.name);
+            let Some(setting) = setting.filter(|name| OF_LISTENERS.contains(name)) else {
+                continue;
+            };
             let is_none = |value: &Str| value.trim().parse() == Ok(0);
-            if self.touched.contains(name) && self.next.get(name).is_some_and(is_none) {
-                return Err(invalid_request(unchanged(&format!("Invalid {name} 0"))));
+            if self.next.get(name).is_some_and(is_none) {
+                return Err(invalid_request(unchanged(&format!("Invalid {setting} 0"))));
             }
         }
         Ok(())
