@@ -13,7 +13,7 @@ use chronik_shards::{
     Acks, AppendPart, AppendRequest, AppendResult, AwaitRequest, COORDINATOR_SHARD,
     DeleteRecordsPart, DeleteRecordsResult, EpochAnswer, EpochQuery, Isolation, LogDescription,
     LogDirs, LogScope, OffsetAnswer, OffsetQuery, PartitionId, ReadPart, ReadRequest, ReadResult,
-    Reply, Request, SegmentOffsets, SegmentOffsetsQuery, ShardHandle, Wait,
+    Reader, Reply, Request, SegmentOffsets, SegmentOffsetsQuery, ShardHandle, Wait,
 };
 
 /// The way to all shards, from one of them.
@@ -156,7 +156,7 @@ impl Router {
         isolation: Isolation,
         max_bytes: usize,
         parts: Vec<ReadPart>,
-        wait: Option<Wait>,
+        (wait, reader): (Option<Wait>, &Reader),
     ) -> Gather<ReadResult> {
         let ask = |parts| {
             Request::Read(ReadRequest {
@@ -164,6 +164,7 @@ impl Router {
                 max_bytes,
                 parts,
                 wait,
+                reader: Some(reader.clone()),
             })
         };
         let take = |reply| match reply {

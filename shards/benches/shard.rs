@@ -209,6 +209,7 @@ async fn timed_fetches(
                 last_fetched_epoch: -1,
             }],
             wait: None,
+            reader: None,
         };
         match endpoint.call(0, Request::Read(request)).await {
             Ok(Reply::Read(results)) => assert_eq!(results[0].records.len() as u64, stored),

@@ -163,6 +163,7 @@ async fn timestamp_at(shard: &ShardHandle, partition: PartitionId, offset: i64) 
             last_fetched_epoch: -1,
         }],
         wait: None,
+        reader: None,
     };
     let owner = shard.owner(partition);
     let reply = shard.endpoint().call(owner, Request::Read(request)).await;

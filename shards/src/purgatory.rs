@@ -262,6 +262,7 @@ mod tests {
                 deadline_ns: 9,
                 token: ParkToken(token),
             }),
+            reader: None,
         }
     }
 

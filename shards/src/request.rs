@@ -5,6 +5,7 @@
 //! the order of the request's parts.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use chronik_protocol::record::CheckedBatch;
 use chronik_protocol::{ErrorCode, Records, Str, Uuid};
@@ -160,6 +161,24 @@ pub enum Isolation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ParkToken(pub u64);
 
+/// Whether somebody still wants the answer to a read: shared by who asks and by the shards that read, which
+/// leave out what nobody takes any more. Clones are the same reader.
+#[derive(Clone, Debug, Default)]
+pub struct Reader(Arc<AtomicBool>);
+
+impl Reader {
+    /// Nobody wants the answer any more.
+    pub fn leave(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether nobody does.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// A read over partitions of one shard.
 #[derive(Clone, Debug)]
 pub struct ReadRequest {
@@ -172,6 +191,8 @@ pub struct ReadRequest {
     pub parts: Vec<ReadPart>,
     /// When set and less than `min_bytes` can be read without error, the shard parks the request.
     pub wait: Option<Wait>,
+    /// When set, nothing is read from disk any more once it has left.
+    pub reader: Option<Reader>,
 }
 
 /// How long, and for how much, a request waits.

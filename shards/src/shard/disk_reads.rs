@@ -3,7 +3,7 @@
 //! State only. A read is let in by what its parts may give, and each part by what is read for it, before
 //! it is read: a part that gives little still reads a block. Parts of different reads take turns, so
 //! that one of many parts does not stand before the others, and nobody who comes passes those who wait
-//! for the disk, however little he wants. So a shard's reads hold, whatever is asked:
+//! for the disk, however little he wants; nothing is read for those who have gone. So a shard's reads hold, whatever is asked:
 //! [`DISK_READ_BYTES_MAX`] of blocks being read, twice [`READ_GIVEN_BYTES_MAX`] of answers, and of
 //! batches longer than a block [`READ_LONG_BYTES_MAX`] and one more; besides what the cache holds.
 
@@ -22,7 +22,7 @@ use crate::limits::{
 };
 use crate::log::scan::HELD_BYTES_MAX;
 use crate::partition::{ReadDone, ReadJob, ReadPlan};
-use crate::request::{Isolation, ReadPart, ReadRequest, ReadResult, Reply};
+use crate::request::{Isolation, ReadPart, ReadRequest, ReadResult, Reader, Reply};
 
 /// Reads that one slice lets in: each may be planned as far as a slice goes.
 const READS_LET_IN_PER_SLICE: usize = 4;
@@ -32,6 +32,7 @@ pub(super) struct PendingRead<R> {
     responder: R,
     parts: Vec<ReadPart>,
     isolation: Isolation,
+    reader: Option<Reader>,
     max_bytes: usize,
     /// Of the parts planned so far, in order; `None` while it is being read.
     results: Vec<Option<ReadResult>>,
@@ -56,6 +57,7 @@ impl<R> PendingRead<R> {
             results: Vec::with_capacity(request.parts.len()),
             parts: request.parts,
             isolation: request.isolation,
+            reader: request.reader,
             max_bytes,
             missing: 0,
             left: max_bytes,
@@ -64,6 +66,10 @@ impl<R> PendingRead<R> {
             long: 0,
             readable: READ_DISK_BYTES_MAX,
         }
+    }
+
+    fn has_left(&self) -> bool {
+        self.reader.as_ref().is_some_and(Reader::has_left)
     }
 
     fn is_planned(&self) -> bool {
@@ -218,6 +224,7 @@ impl<W: World, R> Shard<W, R> {
             max_bytes: read.max_bytes,
             parts: read.parts,
             wait: None,
+            reader: read.reader,
         };
         self.disk.queue.push_back((request, read.responder, bytes));
     }
@@ -421,6 +428,10 @@ impl<W: World, R> Shard<W, R> {
                 return self.let_in();
             };
             match turn {
+                Turn::Again { read, part, .. } if self.has_left(read) => {
+                    slice -= 1;
+                    self.place_read(read, part, ReadResult::failed(ErrorCode::None));
+                }
                 Turn::Again { read, part, job } => {
                     if !self.disk.may_read(charge(job.bytes_max())) {
                         let turn = Turn::Again { read, part, job };
@@ -444,6 +455,9 @@ impl<W: World, R> Shard<W, R> {
         let Some(mut read) = self.reads.get_mut(key).and_then(Option::take) else {
             return true;
         };
+        if read.has_left() {
+            (read.left, read.first) = (0, false);
+        }
         let before = read.results.len();
         let progress = self.plan_parts(key, &mut read, (slice, When::Turn));
         let moved = read.results.len() > before;
@@ -471,15 +485,29 @@ impl<W: World, R> Shard<W, R> {
     /// Lets reads in that waited, oldest first; the cache may have what they want by now.
     fn let_in(&mut self) {
         for _ in 0..READS_LET_IN_PER_SLICE {
-            let next = self.disk.queue.front().map(|waiting| waiting.2);
-            if next.is_none_or(|bytes| !self.disk.may_give(bytes)) {
+            let Some((request, _, bytes)) = self.disk.queue.front() else {
+                return;
+            };
+            let has_left = request.reader.as_ref().is_some_and(Reader::has_left);
+            if !has_left && !self.disk.may_give(*bytes) {
                 return;
             }
-            if let Some((request, responder, _)) = self.disk.queue.pop_front() {
-                self.begin(request, responder, When::LetIn);
+            match self.disk.queue.pop_front() {
+                Some((request, responder, _)) if has_left => {
+                    let nothing = |_| ReadResult::failed(ErrorCode::None);
+                    let results = request.parts.iter().map(nothing).collect();
+                    self.reply(responder, Reply::Read(results));
+                }
+                Some((request, responder, _)) => self.begin(request, responder, When::LetIn),
+                None => {}
             }
         }
         self.rest_reads();
+    }
+
+    fn has_left(&self, key: usize) -> bool {
+        let read = self.reads.get(key).and_then(Option::as_ref);
+        read.is_some_and(|read| read.has_left())
     }
 
     fn rest_reads(&mut self) {

@@ -295,5 +295,6 @@ pub(crate) fn read(partition: PartitionId, fetch_offset: i64, wait: Option<Wait>
             last_fetched_epoch: -1,
         }],
         wait,
+        reader: None,
     })
 }

@@ -41,6 +41,7 @@ fn read(parts: Vec<ReadPart>) -> Request {
         max_bytes: 50 << 20,
         parts,
         wait: None,
+        reader: None,
     })
 }
 
@@ -207,6 +208,32 @@ fn a_large_read_is_not_passed_for_ever_by_small_ones() {
     assert_eq!(order.borrow().len(), 1);
     let passed = *small.borrow() - before;
     assert!(passed < 100, "{passed} small ones went before");
+}
+
+/// Nothing is read any more for those who have gone, and they keep nobody waiting.
+#[test]
+fn what_nobody_wants_any_more_is_not_read() {
+    let (mut cluster, many, other) = cold(37, 60, &[7; 300 << 10]);
+    let order = Rc::new(RefCell::new(Vec::new()));
+    let mut readers = Vec::new();
+    for number in 0..200 {
+        let parts = (0..12).map(|at| part(many, at * 5, 4 << 20)).collect();
+        let mut request = read(parts);
+        if let Request::Read(request) = &mut request {
+            readers.push(request.reader.insert(Reader::default()).clone());
+        }
+        send(&cluster, number, request, &order);
+    }
+    send(&cluster, 200, read(vec![part(other, 0, 1200)]), &order);
+    let before = cluster.handles[0].counters().disk_reads;
+    readers.iter().for_each(Reader::leave);
+    cluster.advance(600_000);
+    assert_eq!(order.borrow().len(), 201, "all of them are answered");
+    let wanted = order.take().into_iter().find(|(number, _)| *number == 200);
+    let (_, wanted) = wanted.expect("answered");
+    assert_eq!(offsets(wanted), [(ErrorCode::None, Some(0))]);
+    let reads = cluster.handles[0].counters().disk_reads - before;
+    assert!(reads < 30, "{reads} reads, though one was wanted");
 }
 
 /// More searches than may be under way, of logs in files and of such that are not there.

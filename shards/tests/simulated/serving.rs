@@ -229,6 +229,7 @@ fn reads_share_their_bytes_in_order() {
             max_bytes,
             parts: parts.clone(),
             wait: None,
+            reader: None,
         };
         match cluster.ask(0, Request::Read(request)) {
             Reply::Read(results) => results

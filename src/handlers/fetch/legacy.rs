@@ -14,7 +14,7 @@ use chronik_protocol::{ErrorCode, Records};
 use chronik_shards::{Isolation, ReadPart, ReadResult};
 use tracing::warn;
 
-use super::read::{self, Reading};
+use super::read::{self, Asking, Reading};
 use crate::handlers::context::Context;
 use crate::handlers::conversion;
 use crate::handlers::slice::Slice;
@@ -124,7 +124,9 @@ async fn read_one<W: World>(
     part: &ReadPart,
 ) -> ReadResult {
     let parts = vec![part.clone()];
-    let read = context.router.read(isolation, bytes_max, parts, None).await;
+    let asking = Asking::default();
+    let how = (None, asking.reader());
+    let read = context.router.read(isolation, bytes_max, parts, how).await;
     let mut results = read.collect().await.unwrap_or_default();
     results
         .pop()

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use chronik_io::{Lost, World};
 use chronik_protocol::messages::fetch_request::FetchRequest;
 use chronik_protocol::{ErrorCode, Records};
-use chronik_shards::{AwaitRequest, Isolation, ReadPart, ReadResult, Reply, Wait, Wake};
+use chronik_shards::{AwaitRequest, Isolation, ReadPart, ReadResult, Reader, Reply, Wait, Wake};
 use futures_util::future::select_all;
 
 use super::WAIT_MS_MAX;
@@ -78,9 +78,25 @@ pub(super) enum Sent {
     /// There is nothing to read.
     Nothing,
     /// One shard has everything and waits by itself.
-    One(Gather<ReadResult>, Option<Waiting>),
+    One(Gather<ReadResult>, Option<Waiting>, Asking),
     /// The first round over several shards.
-    Many(Gather<ReadResult>, Reading, Vec<usize>),
+    Many(Gather<ReadResult>, Reading, Vec<usize>, Asking),
+}
+
+/// Somebody wants what is read; when it is dropped, as with its connection, the shards learn that nobody does.
+#[derive(Default)]
+pub(super) struct Asking(Reader);
+
+impl Asking {
+    pub(super) fn reader(&self) -> &Reader {
+        &self.0
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
 }
 
 /// Sends the first reads; when this returns they are in their lanes.
@@ -98,6 +114,7 @@ pub(super) async fn begin<W: World>(context: &Context<W>, reading: Reading) -> S
         max_bytes,
         ..
     } = reading;
+    let asking = Asking::default();
     match owners.len() {
         0 => Sent::Nothing,
         1 => {
@@ -112,14 +129,15 @@ pub(super) async fn begin<W: World>(context: &Context<W>, reading: Reading) -> S
                 });
             let gather = context
                 .router
-                .read(isolation, max_bytes, reading.parts, wait)
+                .read(isolation, max_bytes, reading.parts, (wait, asking.reader()))
                 .await;
-            Sent::One(gather, waiting)
+            Sent::One(gather, waiting, asking)
         }
         _ => {
             let parts = reading.parts.clone();
-            let gather = context.router.read(isolation, max_bytes, parts, None).await;
-            Sent::Many(gather, reading, shard_of_part)
+            let how = (None, asking.reader());
+            let gather = context.router.read(isolation, max_bytes, parts, how).await;
+            Sent::Many(gather, reading, shard_of_part, asking)
         }
     }
 }
@@ -128,21 +146,23 @@ pub(super) async fn begin<W: World>(context: &Context<W>, reading: Reading) -> S
 pub(super) async fn finish<W: World>(context: &Rc<Context<W>>, sent: Sent) -> Vec<ReadResult> {
     let results = match sent {
         Sent::Nothing => Ok(Vec::new()),
-        Sent::One(gather, waiting) => {
+        Sent::One(gather, waiting, _asking) => {
             let results = gather.collect().await;
             if let Some(waiting) = waiting {
                 waiting.done();
             }
             results
         }
-        Sent::Many(gather, reading, shards) => rounds(context, gather, &reading, &shards).await,
+        Sent::Many(gather, reading, shards, asking) => {
+            rounds(context, (gather, &asking), &reading, &shards).await
+        }
     };
     results.unwrap_or_default()
 }
 
 async fn rounds<W: World>(
     context: &Rc<Context<W>>,
-    first: Gather<ReadResult>,
+    (first, asking): (Gather<ReadResult>, &Asking),
     reading: &Reading,
     shards: &[usize],
 ) -> Result<Vec<ReadResult>, Lost> {
@@ -161,7 +181,12 @@ async fn rounds<W: World>(
         let parts = reading.parts.clone();
         let again = context
             .router
-            .read(reading.isolation, reading.max_bytes, parts, None)
+            .read(
+                reading.isolation,
+                reading.max_bytes,
+                parts,
+                (None, asking.reader()),
+            )
             .await;
         results = again.collect().await?;
         let read: usize = results.iter().map(|result| result.records.len()).sum();
