@@ -10,11 +10,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use chronik_protocol::ErrorCode;
-use chronik_protocol::messages::{DeleteRecordsRequest, delete_records_request};
+use chronik_protocol::messages::{
+    DeleteRecordsRequest, FindCoordinatorRequest, OffsetCommitRequest, OffsetFetchRequest,
+    delete_records_request, offset_commit_request, offset_fetch_request,
+};
 
 use support::batch::TestBatch;
 use support::calls::{
-    code, create_topic, delete_topic, latest, produce, produce_ok, read_values, text,
+    code, creatable, create_topic, create_topics, delete_topic, latest, produce, produce_ok,
+    read_values, text,
 };
 use support::client::Client;
 use support::disk::{DISK_BYTES, Disk};
@@ -70,9 +74,7 @@ fn write_until_accepted(broker: &mut Broker, client: &mut Client, topic: &str) -
     panic!("there is space, and the broker does not write");
 }
 
-/// Deletes the records below `offset`, as soon as there is a block to note the new start of the log
-/// in: a deletion is answered when it will outlive a crash.
-fn delete_records(broker: &mut Broker, client: &mut Client, topic: &str, offset: i64) -> i64 {
+fn move_start(client: &mut Client, topic: &str, offset: i64) -> (ErrorCode, i64) {
     let request = DeleteRecordsRequest {
         topics: vec![delete_records_request::DeleteRecordsTopic {
             name: text(topic),
@@ -85,11 +87,19 @@ fn delete_records(broker: &mut Broker, client: &mut Client, topic: &str, offset:
         timeout_ms: 10_000,
         ..Default::default()
     };
+    let answer = &client.call(&request, 2).topics[0].partitions[0];
+    (code(answer.error_code), answer.low_watermark)
+}
+
+/// Deletes the records below `offset`, as soon as there is a block to note the new start of the log
+/// in: a deletion is answered when it will outlive a crash.
+fn delete_records(broker: &mut Broker, client: &mut Client, topic: &str, offset: i64) -> i64 {
     for _ in 0..ATTEMPTS_OF_A_CLIENT {
-        let answer = &client.call(&request, 2).topics[0].partitions[0];
-        match code(answer.error_code) {
-            ErrorCode::None => return answer.low_watermark,
-            ErrorCode::KafkaStorageError => {}
+        let (error, low_watermark) = move_start(client, topic, offset);
+        match error {
+            ErrorCode::None => return low_watermark,
+            // It has moved for readers, and there is no block yet to say so in.
+            ErrorCode::RequestTimedOut => {}
             error => panic!("{error:?}"),
         }
         let ended = broker.wait_for_exit(Duration::from_millis(100));
@@ -191,4 +201,181 @@ fn holds(client: &mut Client, topic: &str, acknowledged: usize) -> Vec<(i64, Vec
         values.len()
     );
     values
+}
+
+/// Commits `offset` of `quiet` for the group.
+fn commit(client: &mut Client, offset: i64) -> ErrorCode {
+    let request = OffsetCommitRequest {
+        group_id: text("readers"),
+        topics: vec![offset_commit_request::OffsetCommitRequestTopic {
+            name: text("quiet"),
+            partitions: vec![offset_commit_request::OffsetCommitRequestPartition {
+                committed_offset: offset,
+                ..Default::default()
+            }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    code(client.call(&request, 8).topics[0].partitions[0].error_code)
+}
+
+fn committed(client: &mut Client) -> Result<i64, ErrorCode> {
+    let request = OffsetFetchRequest {
+        groups: vec![offset_fetch_request::OffsetFetchRequestGroup {
+            group_id: text("readers"),
+            topics: Some(vec![offset_fetch_request::OffsetFetchRequestTopics {
+                name: text("quiet"),
+                partition_indexes: vec![0],
+                ..Default::default()
+            }]),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let group = &client.call(&request, 8).groups[0];
+    match code(group.error_code) {
+        ErrorCode::None => Ok(group.topics[0].partitions[0].committed_offset),
+        error => Err(error),
+    }
+}
+
+/// Tries as clients do, a tenth of a second apart.
+fn until(broker: &mut Broker, what: &str, mut attempt: impl FnMut() -> ErrorCode) {
+    let mut last = ErrorCode::None;
+    for _ in 0..ATTEMPTS_OF_A_CLIENT {
+        last = attempt();
+        if last == ErrorCode::None {
+            return;
+        }
+        let ended = broker.wait_for_exit(Duration::from_millis(100));
+        assert!(ended.is_none(), "it ended");
+    }
+    panic!("{what}: still {last:?}");
+}
+
+fn create(client: &mut Client, topic: &str, partitions: i32) -> ErrorCode {
+    let topics = vec![creatable(topic, partitions, &[])];
+    let results = create_topics(client, topics).expect("an answer");
+    code(results[0].error_code)
+}
+
+/// Topics that are created while the disk is full.
+const LATE: [&str; 6] = ["late-0", "late-1", "late-2", "late-3", "late-4", "late-5"];
+
+#[test]
+fn what_a_full_disk_refused_is_served_when_there_is_space() {
+    let scratch = Scratch::new();
+    let disk = match Disk::mount(&scratch) {
+        Ok(disk) => disk,
+        Err(reason) => {
+            eprintln!("SKIPPED: no small disk to fill: {reason}");
+            return;
+        }
+    };
+    come_back(&disk);
+}
+
+fn come_back(disk: &Disk) {
+    let options = options(disk).set("offsets.topic.num.partitions", 2);
+    let mut broker = options.start();
+    let mut client = Client::connect(broker.address());
+    create_topic(&mut client, "quiet", 1, &[]);
+    create_topic(&mut client, "rolled", 1, &[("segment.bytes", "1048576")]);
+    let record = TestBatch::of_values(["quiet"]).encode();
+    for _ in 0..3 {
+        produce_ok(&mut client, "quiet", 0, record.clone());
+    }
+    // Makes the topic of offsets.
+    let find = FindCoordinatorRequest {
+        coordinator_keys: vec![text("readers")],
+        ..Default::default()
+    };
+    until(&mut broker, "a coordinator", || {
+        code(client.call(&find, 4).coordinators[0].error_code)
+    });
+    until(&mut broker, "a commit", || commit(&mut client, 1));
+
+    disk.fill();
+    let (rolled, told) = ask_while_full(&mut client, &record);
+    assert!(broker.wait_for_exit(Duration::ZERO).is_none(), "it runs");
+
+    disk.free();
+    serve_the_late(&mut broker, &mut client, &record);
+    let mut found = Ok(0);
+    until(&mut broker, "an offset fetch", || {
+        found = committed(&mut client);
+        found.err().unwrap_or(ErrorCode::None)
+    });
+    assert!(
+        found.is_ok_and(|found| found >= told),
+        "{found:?} of {told}"
+    );
+    until(&mut broker, "a commit", || commit(&mut client, 100));
+    for _ in 0..10 {
+        write_until_accepted(&mut broker, &mut client, "rolled");
+    }
+    let all = holds(&mut client, "rolled", rolled + 10);
+    assert_eq!(delete_records(&mut broker, &mut client, "quiet", 2), 2);
+    broker.stop();
+    let broker = options.start();
+    let mut client = Client::connect(broker.address());
+    assert_eq!(holds(&mut client, "rolled", all.len()), all);
+    assert_eq!(read_values(&mut client, "quiet", 0, 2).len(), 1);
+    for topic in LATE {
+        assert!(latest(&mut client, topic, 2) >= 1, "{topic}");
+    }
+    broker.stop();
+}
+
+/// Everything that a full disk may refuse; gives how many records `rolled` has, and the last offset that
+/// was committed for sure.
+fn ask_while_full(client: &mut Client, record: &[u8]) -> (usize, i64) {
+    // Until no new segment can be begun.
+    let (rolled, error) = write_until_refused(client, "rolled");
+    assert_eq!(error, ErrorCode::KafkaStorageError);
+    let mut told = 1;
+    for offset in 2..50 {
+        match commit(client, offset) {
+            ErrorCode::None => told = offset,
+            error => assert!(is_said_of_a_coordinator(error), "{error:?}"),
+        }
+    }
+    let created: Vec<ErrorCode> = LATE.map(|topic| create(client, topic, 3)).to_vec();
+    for error in created {
+        let is_expected = matches!(error, ErrorCode::None | ErrorCode::KafkaStorageError);
+        assert!(is_expected, "{error:?}");
+    }
+    for topic in LATE {
+        let answer = produce(client, topic, 0, record.to_vec());
+        assert_ne!(code(answer.error_code), ErrorCode::UnknownServerError);
+    }
+    let (error, _) = move_start(client, "quiet", 2);
+    let is_told = matches!(error, ErrorCode::None | ErrorCode::RequestTimedOut);
+    assert!(is_told, "{error:?}");
+    (rolled, told)
+}
+
+fn serve_the_late(broker: &mut Broker, client: &mut Client, record: &[u8]) {
+    for topic in LATE {
+        until(broker, topic, || match create(client, topic, 3) {
+            ErrorCode::TopicAlreadyExists => ErrorCode::None,
+            error => error,
+        });
+        for partition in 0..3 {
+            until(broker, topic, || {
+                code(produce(client, topic, partition, record.to_vec()).error_code)
+            });
+        }
+    }
+}
+
+/// What a client hears that is to look for the coordinator again, or to wait.
+fn is_said_of_a_coordinator(error: ErrorCode) -> bool {
+    matches!(
+        error,
+        ErrorCode::NotCoordinator
+            | ErrorCode::CoordinatorNotAvailable
+            | ErrorCode::CoordinatorLoadInProgress
+    )
 }

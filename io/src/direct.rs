@@ -216,7 +216,7 @@ impl DirectWorld {
         self.patiently(OPENING_TRIES, attempt).await
     }
 
-    /// Tries again while the kernel gives no descriptor, at most so many times.
+    /// Tries again while the kernel gives no descriptor or has no memory, at most so many times.
     async fn patiently<T>(
         &self,
         tries: u32,
@@ -226,6 +226,10 @@ impl DirectWorld {
         loop {
             left -= 1;
             match attempt().await {
+                Err(error) if left > 0 && error.kind() == io::ErrorKind::OutOfMemory => {
+                    self.sleep_for(rest).await;
+                    rest = (rest * 2).min(RETRY_MAX);
+                }
                 Err(error) if left > 0 && is_out_of_descriptors(&error) => {
                     self.inner.files.give_way(&error).await;
                     self.sleep_for(rest).await;

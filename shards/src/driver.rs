@@ -15,7 +15,9 @@ use std::task::{Poll, Waker};
 
 use chronik_io::{Endpoint, Responder, World};
 
-use crate::catalog::{Image, metadata_directory, remove_older_snapshots, write_snapshot};
+use crate::catalog::{
+    Image, SnapshotError, metadata_directory, remove_older_snapshots, write_snapshot,
+};
 use crate::checkpoint_files::Offsets;
 use crate::internal::{
     ClosedPartition, Durable, Internal, InternalAnswer, InternalReply, InternalRequest,
@@ -26,9 +28,10 @@ use crate::log::directory::{PartitionDir, PartitionDirState};
 use crate::log_dirs::LogDirs;
 use crate::metrics::Counters;
 use crate::partition::{OffsetJob, Partition, ReadDone, ReadJob};
+use crate::patience::Patience;
 use crate::placement::COORDINATOR_SHARD;
 use crate::request::{Reply, Request};
-use crate::shard::{Done, Effect, OpenTask, Opened, Shard};
+use crate::shard::{Done, Effect, Leftover, OpenTask, Opened, Shard};
 use crate::{remembered_logs, write_behind};
 
 type State<W> = Shard<W, Responder<Reply>>;
@@ -159,20 +162,19 @@ impl<W: World> Driver<W> {
                 driver.done(Done::Opened { id, result });
             }),
             Effect::Remove { id, directory } => self.spawn(|driver| async move {
-                let world = &driver.inner.world;
-                let result = Partition::delete(world, &directory, world.random_u128()).await;
+                let left = Leftover { id, directory };
+                let result = remove(&driver.inner.world, &left).await;
+                let result = result.map_err(|error| (error, left));
                 driver.done(Done::Removed { id, result });
             }),
-            Effect::Close(partition) => self.spawn(|driver| async move {
+            Effect::Close(partition, patience) => self.spawn(move |driver| async move {
                 let id = partition.id();
-                let result = partition.close().await;
+                let result = partition.close_with(patience).await;
                 driver.done(Done::Closed { id, result });
             }),
             Effect::PublishToAll(image) => self.spawn(|driver| async move {
-                driver
-                    .ask_all(|| Request::Publish(Arc::clone(&image)))
-                    .await;
-                driver.done(Done::Published);
+                let left = driver.publish_to_all(&image).await;
+                driver.done(Done::Published(left));
             }),
             Effect::Note(notes) => self.spawn(|driver| async move {
                 let request = Request::Internal(InternalRequest(Internal::Note(notes)));
@@ -225,6 +227,9 @@ impl<W: World> Driver<W> {
                     tracing::warn!(%error, "older metadata snapshots not removed");
                 }
             }),
+            Effect::RemoveLeftovers(left) => self.spawn(|driver| async move {
+                driver.remove_leftovers(left).await;
+            }),
             Effect::WriteCheckpoints(offsets, image) => self.spawn(|driver| async move {
                 let (world, dirs) = (&driver.inner.world, driver.dirs());
                 let written = offsets.write(world, &dirs, &image).await;
@@ -236,6 +241,41 @@ impl<W: World> Driver<W> {
             }),
             _ => unreachable!("performed by `perform`"),
         }
+    }
+
+    /// Gives what of deleted partitions could not be removed.
+    async fn publish_to_all(&self, image: &Arc<Image>) -> Vec<Leftover> {
+        let publish = || Request::Publish(Arc::clone(image));
+        let mut left = Vec::new();
+        for reply in self.ask_all(publish).await {
+            if let Some(Reply::Internal(InternalReply(InternalAnswer::LeftOver(more)))) = reply {
+                left.extend(more);
+            }
+        }
+        left
+    }
+
+    /// Renames them, which the catalogue waits for, and removes them.
+    async fn remove_leftovers(&self, left: Vec<Leftover>) {
+        let world = &self.inner.world;
+        let (mut marked, mut still) = (Vec::new(), Vec::new());
+        for left in left {
+            let done = Partition::mark_deleted(world, &left.directory, left.id.topic_id).await;
+            match done {
+                Err(error) if error.is_not_now() => still.push(left),
+                _ => marked.push(left),
+            }
+        }
+        let count = marked.len();
+        self.done(Done::LeftoversRenamed(still, count));
+        let mut still = Vec::new();
+        for left in marked {
+            let done = Partition::remove_marked(world, &left.directory, left.id.topic_id).await;
+            if done.is_err_and(|error| error.is_not_now()) {
+                still.push(left);
+            }
+        }
+        self.done(Done::LeftoversRemoved(still, count));
     }
 
     fn spawn<F: Future<Output = ()> + 'static>(&self, task: impl FnOnce(Driver<W>) -> F) {
@@ -320,10 +360,14 @@ impl<W: World> Driver<W> {
         let world = &self.inner.world;
         let data = self.data();
         let directory = metadata_directory(&data);
-        let id = write_snapshot(world, &directory, image)
-            .await
-            .map_err(io::Error::other)?;
-        remove_older_snapshots(world, &directory, id).await?;
+        let patience = Patience::begin(world);
+        let snapshot = async || match write_snapshot(world, &directory, image).await {
+            Err(SnapshotError::Io(error)) => Err(error),
+            written => written.map_err(io::Error::other),
+        };
+        let id = patience.with(world, snapshot).await?;
+        let older = async || remove_older_snapshots(world, &directory, id).await;
+        patience.with(world, older).await?;
         let mut offsets = self.inner.state.borrow().checkpoints();
         let mut high_watermarks = Offsets::new();
         for partition in closed {
@@ -336,13 +380,23 @@ impl<W: World> Driver<W> {
             high_watermarks.insert(id, report.high_watermark);
         }
         let dirs = self.dirs();
-        let written = offsets.write(world, &dirs, image).await;
-        if !written.refused.is_empty() {
-            return Err(io::Error::other("offset checkpoints were not written"));
+        loop {
+            let written = offsets.write(world, &dirs, image).await;
+            if written.refused.is_empty() {
+                break;
+            }
+            if !written.not_now || !patience.waits(world).await {
+                return Err(io::Error::other("offset checkpoints were not written"));
+            }
         }
         for (dir, _) in dirs.usable() {
-            let here = dirs.part(image, &high_watermarks, dir);
-            here.write(world, &dir.join(HIGH_WATERMARK_FILE)).await?;
+            let (here, path) = (
+                dirs.part(image, &high_watermarks, dir),
+                dir.join(HIGH_WATERMARK_FILE),
+            );
+            patience
+                .with(world, async || here.write(world, &path).await)
+                .await?;
         }
         if clean {
             // Every log was closed whole: what the rings hold is in them.
@@ -355,8 +409,9 @@ impl<W: World> Driver<W> {
                 broker_epoch: image.broker_epoch,
             };
             for (dir, _) in dirs.usable() {
-                let path = dir.join(CLEAN_SHUTDOWN_FILE);
-                world.write_file_atomic(&path, &marker.to_bytes()).await?;
+                let (path, bytes) = (dir.join(CLEAN_SHUTDOWN_FILE), marker.to_bytes());
+                let mark = async || world.write_file_atomic(&path, &bytes).await;
+                patience.with(world, mark).await?;
             }
         }
         Ok(())
@@ -440,6 +495,13 @@ impl<W: World> Driver<W> {
         })
         .await
     }
+}
+
+/// Removes the directory of a deleted topic's partition.
+async fn remove<W: World>(world: &W, left: &Leftover) -> Result<(), LogError> {
+    let (directory, topic_id) = (&left.directory, left.id.topic_id);
+    Partition::mark_deleted(world, directory, topic_id).await?;
+    Partition::remove_marked(world, directory, topic_id).await
 }
 
 /// Opens a partition. A directory of the same name that belongs to another topic is removed when

@@ -12,6 +12,7 @@ use crate::log_dirs::LogDirs;
 use crate::partition::{CloseReport, RecoveryHint};
 use crate::remembered_logs::{Remembered, RememberedLogs};
 use crate::request::PartitionId;
+use crate::shard::Leftover;
 use crate::write_behind::LeftBehind;
 
 /// A request between shards; see [`crate::Request::Internal`].
@@ -43,6 +44,8 @@ pub(crate) enum InternalAnswer {
     /// Where the notes are durable.
     Noted(Durable),
     Closed(Vec<ClosedPartition>),
+    /// The image is applied; these directories of deleted partitions could not be removed yet.
+    LeftOver(Vec<Leftover>),
 }
 
 /// In which log directories noted offsets are durable.

@@ -19,6 +19,7 @@ pub mod log;
 mod log_dirs;
 pub mod metrics;
 pub mod partition;
+mod patience;
 mod placement;
 mod purgatory;
 mod remembered_logs;

@@ -16,6 +16,7 @@ mod control;
 mod disk_reads;
 mod groups;
 mod jobs;
+mod leftovers;
 mod lookups;
 mod reads;
 mod remembering;
@@ -44,12 +45,12 @@ use crate::partition::{
     CheckTimes, Closed, Job, JobDone, Now, OffsetDone, OffsetJob, Partition, PartitionEvent,
     ReadDone, ReadJob,
 };
+use crate::patience::Patience;
 use crate::placement::shard_of;
 use crate::purgatory::{Purgatory, Watch};
 use crate::remembered_logs::Writer;
 use crate::request::{
-    DeleteRecordsPart, DeleteRecordsResult, EpochAnswer, EpochQuery, LogDescription, LogScope,
-    PartitionId, Reply, Request,
+    EpochAnswer, EpochQuery, LogDescription, LogScope, PartitionId, Reply, Request,
 };
 use crate::write_behind::{Ring, WriteBehind};
 use ahead::Aheads;
@@ -63,6 +64,7 @@ use clock::ClockWatch;
 use control::Control;
 use disk_reads::{DiskReads, PendingRead};
 use groups::Groups;
+pub(crate) use leftovers::Leftover;
 use lookups::{Lookups, PendingOffsets, UnwrittenQueries};
 use remembering::Remembering;
 pub(crate) use shortages::Opened;
@@ -89,11 +91,13 @@ pub(crate) enum Effect<W: World, R> {
         id: PartitionId,
         directory: PathBuf,
     },
-    Close(Box<Partition<W>>),
+    Close(Box<Partition<W>>, Patience),
     /// Sends the image to every shard, this one included.
     PublishToAll(Arc<Image>),
     WriteSnapshot(Arc<Image>),
     RemoveSnapshotsBelow(SnapshotId),
+    /// Tries again to remove directories of deleted partitions.
+    RemoveLeftovers(Vec<Leftover>),
     /// Sends notes to the designated shard.
     Note(Vec<OffsetNote>),
     /// With the image that names the partitions.
@@ -148,14 +152,18 @@ pub(crate) enum Done<W: World> {
     },
     Removed {
         id: PartitionId,
-        result: Result<(), LogError>,
+        result: Result<(), (LogError, Leftover)>,
     },
     Closed {
         id: PartitionId,
         result: Result<Closed, LogError>,
     },
-    /// Every shard has applied the image.
-    Published,
+    /// Every shard has applied the image; what of deleted partitions could not be removed.
+    Published(Vec<Leftover>),
+    /// All but these have other names; so many are being removed.
+    LeftoversRenamed(Vec<Leftover>, usize),
+    /// All of so many but these are removed.
+    LeftoversRemoved(Vec<Leftover>, usize),
     Snapshot(Result<SnapshotId, SnapshotError>),
     /// The designated shard has written the notes down, or could not.
     Noted(Durable),
@@ -417,7 +425,9 @@ impl<W: World, R> Shard<W, R> {
             Done::Opened { id, result } => self.opened(id, result),
             Done::Removed { id, result } => self.removed(id, result),
             Done::Closed { id, result } => self.closed(id, result),
-            Done::Published => self.published(),
+            Done::Published(left) => self.published(left),
+            Done::LeftoversRenamed(left, count) => self.leftovers_renamed(left, count),
+            Done::LeftoversRemoved(left, count) => self.leftovers_removed(left, count),
             Done::Snapshot(result) => self.snapshot_written(result),
             Done::Noted(durable) => self.noted(&durable),
             Done::CheckpointsWritten(written) => self.checkpoints_written(written),
@@ -453,6 +463,8 @@ impl<W: World, R> Shard<W, R> {
                 Timer::Clean(id) => self.cleaning_due(id),
                 Timer::Reopen(id) => self.reopen(id),
                 Timer::Checkpoints => self.write_checkpoints(),
+                Timer::Snapshot => self.snapshot_again(),
+                Timer::Leftovers => self.leftovers_due(),
                 Timer::WriteBehind => self.write_what_lingers(),
                 Timer::Clock => self.look_at_clock(now),
                 Timer::ExpireProducers => self.expire_producers(now),
@@ -529,36 +541,6 @@ impl<W: World, R> Shard<W, R> {
         match self.online_in_epoch(query.partition, query.current_leader_epoch) {
             Ok(partition) => partition.epoch_end(query),
             Err(error) => EpochAnswer::failed(error),
-        }
-    }
-
-    /// Moves log starts; answered when the checkpoint that says so is durable.
-    fn delete_records(&mut self, parts: &[DeleteRecordsPart], responder: R) {
-        let mut moved = false;
-        let mut results = Vec::with_capacity(parts.len());
-        for part in parts {
-            let id = part.partition;
-            let mut events = Vec::new();
-            let result = match self.online(id) {
-                Ok(partition) => partition.delete_records(part, &mut events),
-                Err(error) => DeleteRecordsResult::failed(error),
-            };
-            results.push((id, result));
-            if events.is_empty() {
-                continue;
-            }
-            moved = true;
-            for event in events {
-                self.on_event(id, event);
-            }
-            self.collect_jobs(id);
-        }
-        // Records that are deleted already may be so in memory only.
-        if moved || !self.notes_are_out() {
-            self.reply_after_notes(responder, results);
-        } else {
-            let results = results.into_iter().map(|(_, result)| result).collect();
-            self.reply(responder, Reply::DeleteRecords(results));
         }
     }
 

@@ -497,6 +497,18 @@ async fn sweep<W: World>(
     Ok(())
 }
 
+/// Whether a directory has no byte in it but what a creation begins with.
+async fn holds_nothing<W: World>(world: &W, path: &Path) -> Result<bool, StartError> {
+    let entries = world.list_dir(path).await.map_err(about(path))?;
+    Ok(entries.iter().all(|entry| {
+        let begun = entry
+            .name
+            .to_str()
+            .and_then(|name| name.strip_suffix(".tmp"));
+        !entry.is_dir && (entry.len == 0 || begun == Some(PARTITION_METADATA_FILE))
+    }))
+}
+
 async fn sweep_unknown<W: World>(
     world: &W,
     path: &Path,
@@ -511,7 +523,12 @@ async fn sweep_unknown<W: World>(
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(about(&file)(error)),
     };
-    if id.is_some_and(|id| removed.contains(&id)) {
+    let goes = match id {
+        Some(id) => removed.contains(&id),
+        // Something was too short to create it, and its topic is gone.
+        None => holds_nothing(world, path).await?,
+    };
+    if goes {
         Partition::<W>::delete(world, path, world.random_u128()).await?;
     } else {
         set_aside(world, path).await.map_err(about(path))?;

@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 
 /// Kinds of storage operations that can fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {
     /// Writing buffers.
     Write,
@@ -31,7 +31,7 @@ pub enum Operation {
 const OPERATIONS: usize = 8;
 
 /// How an operation fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     /// An input/output error. A write may have reached the disk in part; after a failed sync the
     /// unsynced data may be gone although it still reads back, and no later sync brings it back,
@@ -64,9 +64,19 @@ impl Fault {
         }
     }
 
-    /// Whether Linux fails such an operation so, on files that nobody is writing a log to.
+    /// Whether [`Faults::shortage`] lets such an operation on this path fail so: what Linux may say, but
+    /// for writes and syncs of logs. Whoever writes where there is space needs nothing more, and a log
+    /// that fails at them is lost until a restart.
     #[must_use]
-    pub fn may_befall(self, operation: Operation) -> bool {
+    pub fn may_befall(self, operation: Operation, path: &str) -> bool {
+        let writes_log =
+            matches!(operation, Operation::Write | Operation::Sync) && path.ends_with(".log");
+        !writes_log && self.may_be_told_of(operation)
+    }
+
+    /// Whether Linux fails such an operation so.
+    #[must_use]
+    pub fn may_be_told_of(self, operation: Operation) -> bool {
         use Operation::{Directory, Map, Open, Read, SetLen, Write, Zero};
         match self {
             Fault::Broken => true,
@@ -107,7 +117,9 @@ pub struct Faults {
     /// Operations since the last [`Faults::shortage`] or [`Faults::begin_trace`].
     operations: u64,
     shortage: Option<Shortage>,
-    trace: Option<Vec<Operation>>,
+    trace: Option<Vec<(Operation, String)>>,
+    /// How often the shortage was met.
+    met: u64,
 }
 
 impl Faults {
@@ -134,10 +146,9 @@ impl Faults {
     }
 
     /// Of the operations from now on, counted from 0, those from `first` on fail with `fault` where
-    /// that may befall them, `count` of them. Writes and syncs of logs go on: whoever writes where
-    /// there is space needs nothing more, and a log that fails at them is lost until a restart.
+    /// that may befall them ([`Fault::may_befall`]), `count` of them.
     pub fn shortage(&mut self, first: u64, count: u64, fault: Fault) {
-        self.operations = 0;
+        (self.operations, self.met) = (0, 0);
         self.shortage = Some(Shortage {
             first,
             count,
@@ -145,14 +156,20 @@ impl Faults {
         });
     }
 
-    /// From now on the kinds of all operations are noted.
+    /// How many operations failed for the shortage.
+    #[must_use]
+    pub fn met(&self) -> u64 {
+        self.met
+    }
+
+    /// From now on the kinds of all operations, and their paths, are noted.
     pub fn begin_trace(&mut self) {
         self.operations = 0;
         self.trace = Some(Vec::new());
     }
 
     /// What was noted, in the order in which [`Faults::shortage`] counts.
-    pub fn take_trace(&mut self) -> Vec<Operation> {
+    pub fn take_trace(&mut self) -> Vec<(Operation, String)> {
         self.trace.take().unwrap_or_default()
     }
 
@@ -160,16 +177,15 @@ impl Faults {
         let at = self.operations;
         self.operations += 1;
         if let Some(trace) = &mut self.trace {
-            trace.push(operation);
+            trace.push((operation, path.to_owned()));
         }
         let shortage = self.shortage.as_mut()?;
         let last = shortage.first.saturating_add(shortage.count);
         if at < shortage.first || at >= last {
             return None;
         }
-        let writes_log =
-            matches!(operation, Operation::Write | Operation::Sync) && path.ends_with(".log");
-        let befalls = !writes_log && shortage.fault.may_befall(operation);
+        let befalls = shortage.fault.may_befall(operation, path);
+        self.met += u64::from(befalls);
         befalls.then_some(shortage.fault)
     }
 

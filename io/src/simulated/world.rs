@@ -9,6 +9,7 @@ use super::executor::Sleep;
 use super::fault::{Fault, Operation};
 use super::mapping::SimulatedMapping;
 use crate::open_names::Name;
+use crate::shortage::is_not_now;
 use crate::storage::{BLOCK_BYTES, BlockBuffer, File, Preparation, block_ceiling};
 use crate::world::{DirEntry, OpenMode, OpenOptions, World};
 use bytes::Bytes;
@@ -17,6 +18,10 @@ use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
+
+/// Between two tries to open a file that was open before.
+const REOPENING_PAUSE: Duration = Duration::from_millis(10);
 
 /// The world of a [`super::Simulation`]; clones are further shards on the same disk.
 #[derive(Clone)]
@@ -413,8 +418,15 @@ impl SimulatedFile {
         Ok(inode)
     }
 
+    /// What was promised about a file must not fail because it was closed: this waits for whatever it
+    /// takes to open it.
     async fn open_again(&self, inode: u64) -> io::Result<u64> {
-        self.world.begin(Operation::Open, &self.path).await?;
+        while let Err(error) = self.world.begin(Operation::Open, &self.path).await {
+            if !is_not_now(&error) {
+                return Err(error);
+            }
+            self.world.sleep_for(REOPENING_PAUSE).await;
+        }
         let Some(path) = self.name.path() else {
             return Err(io::ErrorKind::NotFound.into());
         };

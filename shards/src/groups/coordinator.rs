@@ -90,6 +90,21 @@ struct Entry {
     outstanding: usize,
     /// Failed writes in a row.
     failures: u32,
+    /// Writes before this one were for the partition of an earlier topic of the name.
+    since: u64,
+}
+
+impl Entry {
+    fn new(status: Status, since: u64) -> Self {
+        Entry {
+            status,
+            state: GroupPartition::default(),
+            writes: VecDeque::new(),
+            outstanding: 0,
+            failures: 0,
+            since,
+        }
+    }
 }
 
 /// See the module's text.

@@ -5,10 +5,10 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use chronik_io::{File, World};
+use chronik_io::{AppendError, File, World, is_not_now};
 use chronik_protocol::Uuid;
 use tracing::{error, info, warn};
 
@@ -29,8 +29,9 @@ use crate::log::directory::{FileKind, segment_path};
 use crate::log::inventory::{Inventory, Listing};
 use crate::log::recovery::{Recovered, RecoveryReport, recover};
 use crate::log::remembered::RememberedLog;
-use crate::log::segment::{SealedSegment, SideFileSync};
+use crate::log::segment::{SealJob, SealedSegment, SideFileSync};
 use crate::log::{LogError, PartitionDir, PartitionDirState};
+use crate::patience::Patience;
 
 impl<W: World> Partition<W> {
     /// Opens the partition in `dir`, which is created, with its `partition.metadata`, if missing.
@@ -168,7 +169,12 @@ impl<W: World> Partition<W> {
     ///
     /// # Panics
     /// If a job is still in flight or due: the driver performs them first.
-    pub async fn close(mut self) -> Result<Closed, LogError> {
+    pub async fn close(self) -> Result<Closed, LogError> {
+        self.close_with(Patience::NONE).await
+    }
+
+    /// As [`Partition::close`], waiting for a while where something is short.
+    pub(crate) async fn close_with(mut self, patience: Patience) -> Result<Closed, LogError> {
         assert_eq!(self.jobs_in_flight, 0, "closed with jobs in flight");
         if let Some(error) = self.failure {
             return Err(LogError::Failed {
@@ -176,7 +182,7 @@ impl<W: World> Partition<W> {
                 why: error.to_string(),
             });
         }
-        self.finish_what_waits().await?;
+        self.finish_what_waits(patience).await?;
         let idle = self.closing.is_empty() && !self.active.is_busy();
         assert!(idle, "closed with jobs due");
         let log_end = self.active.next_offset();
@@ -192,41 +198,45 @@ impl<W: World> Partition<W> {
             let remembered = as_closed(&self.world, &self.dir, remembered).await;
             return Ok(Closed { report, remembered });
         }
-        let dir = self.dir;
-        let mut job = self.active.seal(&dir);
-        let sealed = job
-            .perform(&self.world, SideFileSync::Later)
-            .await
-            .map_err(|failed| LogError::Failed {
-                dir: dir.clone(),
-                why: failed.to_string(),
-            })?;
-        sealed
-            .indexes
-            .map_err(LogError::io("writing the indexes in", &dir))?;
+        let (world, dir) = (&self.world, self.dir);
+        seal_last(world, (&dir, patience), self.active.seal(&dir)).await?;
         let snapshot = segment_path(&dir, log_end, FileKind::Snapshot);
-        let (sync, states) = (SideFileSync::Later, self.producers.to_snapshot());
-        let written = sync.write(&self.world, &snapshot, &states).await;
-        written.map_err(LogError::io("writing", &snapshot))?;
         let epochs = dir.join(LEADER_EPOCH_FILE);
-        let written = sync
-            .write(&self.world, &epochs, &self.epochs.to_bytes())
-            .await;
-        written.map_err(LogError::io("writing", &epochs))?;
-        let remembered = as_closed(&self.world, &dir, remembered).await;
+        let files = [
+            (snapshot, self.producers.to_snapshot()),
+            (epochs, self.epochs.to_bytes()),
+        ];
+        for (path, bytes) in &files {
+            let write = async || SideFileSync::Later.write(world, path, bytes).await;
+            let written = patience.with(world, write).await;
+            written.map_err(LogError::io("writing", path))?;
+        }
+        let remembered = as_closed(world, &dir, remembered).await;
         Ok(Closed { report, remembered })
     }
 
-    /// Tries once more what something was too short for.
-    async fn finish_what_waits(&mut self) -> Result<(), LogError> {
+    /// Tries again what something was too short for.
+    async fn finish_what_waits(&mut self, patience: Patience) -> Result<(), LogError> {
         let mut events = Vec::new();
-        while let Some(seal) = self.seal_again().or_else(|| self.take_seal()) {
+        while let Some(mut seal) = self.seal_again().or_else(|| self.take_seal()) {
             let base = seal.base_offset();
-            let sealed = seal.perform().await.map_err(|not| self.not_closed(not))?;
+            let sealed = loop {
+                match seal.perform().await {
+                    Err(NotSealed::Later(again, _)) if patience.waits(&self.world).await => {
+                        seal = again;
+                    }
+                    done => break done,
+                }
+            };
+            let sealed = sealed.map_err(|not| self.not_closed(not))?;
             self.sealed(base, Ok(sealed), &mut events);
         }
         if let Some(swap) = self.removal.take_waiting_swap() {
-            swap.perform(&self.world, &self.dir).await?;
+            while let Err(error) = swap.perform(&self.world, &self.dir).await {
+                if !error.is_not_now() || !patience.waits(&self.world).await {
+                    return Err(error);
+                }
+            }
         }
         Ok(())
     }
@@ -268,22 +278,83 @@ impl<W: World> Partition<W> {
     /// # Errors
     /// [`LogError::Io`] when the disk refuses.
     pub async fn delete(world: &W, dir: &Path, unique: u128) -> Result<(), LogError> {
-        let name = dir
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
-        let marked = match PartitionDir::parse(name) {
-            Some(live) if live.state == PartitionDirState::Live => {
-                let (topic, index) = (&live.topic, live.index);
-                let state = PartitionDirState::Deleted;
-                dir.with_file_name(PartitionDir::marked_name(topic, index, unique, state))
-            }
-            _ => dir.to_owned(),
-        };
+        let marked = marked_as_deleted(dir, unique);
         if marked != dir && !ignoring_missing(world.rename(dir, &marked).await, dir)? {
             return Ok(());
         }
         ignoring_missing(world.remove_dir_all(&marked).await, &marked).map(|_| ())
+    }
+
+    /// Gives the directory of a deleted topic's partition the name of a deleted one, unless it is gone
+    /// or another topic's; [`Partition::remove_marked`] removes it. May be done again after an error.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] when the disk refuses.
+    pub(crate) async fn mark_deleted(world: &W, dir: &Path, id: Uuid) -> Result<(), LogError> {
+        let path = dir.join(PARTITION_METADATA_FILE);
+        match read_small(world, &path).await {
+            Err(error) if is_not_now(&error) => return Err(LogError::io("reading", &path)(error)),
+            Ok(Some(bytes)) if parse_partition_metadata(&bytes).is_ok_and(|found| found != id) => {
+                return Ok(());
+            }
+            // Without an id it can be nobody else's: its name was this topic's.
+            _ => {}
+        }
+        let marked = marked_as_deleted(dir, id.0);
+        ignoring_missing(world.rename(dir, &marked).await, dir).map(|_| ())
+    }
+
+    /// Removes what [`Partition::mark_deleted`] has renamed. May be done again after an error.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] when the disk refuses.
+    pub(crate) async fn remove_marked(world: &W, dir: &Path, id: Uuid) -> Result<(), LogError> {
+        let marked = marked_as_deleted(dir, id.0);
+        ignoring_missing(world.remove_dir_all(&marked).await, &marked).map(|_| ())
+    }
+}
+
+/// What a partition's directory is called before it is removed. With the topic's id, which is never
+/// another's, for `unique` it is called the same at every try.
+fn marked_as_deleted(dir: &Path, unique: u128) -> PathBuf {
+    let name = dir
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
+    match PartitionDir::parse(name) {
+        Some(live) if live.state == PartitionDirState::Live => {
+            let (topic, index) = (&live.topic, live.index);
+            let state = PartitionDirState::Deleted;
+            dir.with_file_name(PartitionDir::marked_name(topic, index, unique, state))
+        }
+        _ => dir.to_owned(),
+    }
+}
+
+/// Cuts the last segment to its length and writes its indexes.
+async fn seal_last<W: World>(
+    world: &W,
+    (dir, patience): (&Path, Patience),
+    mut job: SealJob<W>,
+) -> Result<(), LogError> {
+    loop {
+        let why = match job.perform(world, SideFileSync::Later).await {
+            Ok(sealed) => match sealed.indexes {
+                Ok(()) => return Ok(()),
+                Err(error) => LogError::io("writing the indexes in", dir)(error),
+            },
+            Err(AppendError::NoSpace(why)) => LogError::NotNow {
+                dir: dir.to_owned(),
+                why: why.to_string(),
+            },
+            Err(failed @ AppendError::Failed(_)) => LogError::Failed {
+                dir: dir.to_owned(),
+                why: failed.to_string(),
+            },
+        };
+        if !why.is_not_now() || !patience.waits(world).await {
+            return Err(why);
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use chronik_io::World;
 use chronik_protocol::{ErrorCode, Str, Uuid};
 
+use super::leftovers::Leftover;
 use super::shortages::Opened;
 use super::{Effect, Shard, Slot};
 use crate::catalog::{Image, METADATA_PARTITION, Topic};
@@ -54,6 +55,8 @@ pub(super) struct Applying<R> {
     failed: Vec<PartitionId>,
     /// Partitions that the checkpoints have to be corrected for before they serve.
     corrected: Vec<PartitionId>,
+    /// Directories that could not be removed for the current image.
+    left: Vec<Leftover>,
 }
 
 impl<R> Default for Applying<R> {
@@ -65,6 +68,7 @@ impl<R> Default for Applying<R> {
             in_flight: 0,
             failed: Vec::new(),
             corrected: Vec::new(),
+            left: Vec::new(),
         }
     }
 }
@@ -264,7 +268,10 @@ impl<W: World, R> Shard<W, R> {
             return self.flush_notes();
         }
         match self.applying.current.take() {
-            Some(Waiter::Publish(responder)) => self.reply(responder, Reply::Done),
+            Some(Waiter::Publish(responder)) => match std::mem::take(&mut self.applying.left) {
+                left if left.is_empty() => self.reply(responder, Reply::Done),
+                left => self.answer(responder, InternalAnswer::LeftOver(left)),
+            },
             Some(Waiter::Load(responder)) => {
                 self.boot = None;
                 self.effects.push(Effect::Loaded(Ok(())));
@@ -402,11 +409,19 @@ impl<W: World, R> Shard<W, R> {
         });
     }
 
-    pub(super) fn removed(&mut self, id: PartitionId, result: Result<(), LogError>) {
-        if let Err(error) = result {
+    pub(super) fn removed(&mut self, id: PartitionId, result: Result<(), (LogError, Leftover)>) {
+        match result {
+            Ok(()) => {}
+            Err((error, left)) if error.is_not_now() => {
+                tracing::warn!(topic = %id.topic_id, partition = id.index, %error, "not removed yet");
+                self.applying.left.push(left);
+            }
             // The next start finds the directory and knows that the topic is gone.
-            tracing::error!(topic = %id.topic_id, partition = id.index, %error, "not removed");
+            Err((error, _)) => {
+                tracing::error!(topic = %id.topic_id, partition = id.index, %error, "not removed");
+            }
         }
+        self.notes.forget(id);
         self.partitions.remove(&id);
         self.chores_done(id);
         self.cleaning_done(id);

@@ -6,6 +6,7 @@
 //! out of them, durably, before its deletion is answered, or at the latest before its name is another
 //! topic's. State only; never polls: a write follows a roll, a deletion or a stop.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use chronik_io::World;
@@ -18,7 +19,8 @@ use crate::catalog::{Image, METADATA_PARTITION};
 use crate::checkpoint_files::{CheckpointOffsets, CheckpointsWritten, DeadNumbers};
 use crate::internal::{Durable, InternalAnswer, OffsetChange, OffsetNote};
 use crate::log_dirs::LogDirs;
-use crate::request::{DeleteRecordsResult, PartitionId, Reply};
+use crate::partition::PartitionEvent;
+use crate::request::{DeleteRecordsPart, DeleteRecordsResult, PartitionId, Reply};
 
 /// What one shard has to tell the designated one.
 pub(super) struct Notes<R> {
@@ -28,6 +30,22 @@ pub(super) struct Notes<R> {
     waiting: Vec<(R, Deletions)>,
     /// Answered when the notes on their way are.
     waiting_in_flight: Vec<(R, Deletions)>,
+    /// Log starts among the notes on their way.
+    starts_in_flight: Vec<PartitionId>,
+    /// Their starts have moved for readers, and are not durable although that was tried.
+    not_durable: BTreeSet<PartitionId>,
+}
+
+impl<R> Notes<R> {
+    /// The partition is gone.
+    pub(super) fn forget(&mut self, id: PartitionId) {
+        self.not_durable.remove(&id);
+    }
+
+    /// Whether the start of a log is known to be in memory only, and nothing on its way tells it.
+    pub(super) fn is_not_durable(&self, id: PartitionId) -> bool {
+        self.not_durable.contains(&id)
+    }
 }
 
 /// What became of records that were to be deleted, and where.
@@ -40,6 +58,8 @@ impl<R> Default for Notes<R> {
             in_flight: false,
             waiting: Vec::new(),
             waiting_in_flight: Vec::new(),
+            starts_in_flight: Vec::new(),
+            not_durable: BTreeSet::new(),
         }
     }
 }
@@ -140,8 +160,42 @@ impl<W: World, R> Shard<W, R> {
         });
     }
 
+    /// Moves log starts; answered when the checkpoint that says so is durable.
+    pub(super) fn delete_records(&mut self, parts: &[DeleteRecordsPart], responder: R) {
+        let mut moved = false;
+        let mut results = Vec::with_capacity(parts.len());
+        for part in parts {
+            let id = part.partition;
+            let mut events = Vec::new();
+            let result = match self.online(id) {
+                Ok(partition) => partition.delete_records(part, &mut events),
+                Err(error) => DeleteRecordsResult::failed(error),
+            };
+            if result.error == ErrorCode::None && self.notes.is_not_durable(id) {
+                // Moved before, and only in memory so far.
+                events.push(PartitionEvent::LogStart(result.low_watermark));
+            }
+            results.push((id, result));
+            if events.is_empty() {
+                continue;
+            }
+            moved = true;
+            for event in events {
+                self.on_event(id, event);
+            }
+            self.collect_jobs(id);
+        }
+        // Records that are deleted already may be so in memory only.
+        if moved || !self.notes_are_out() {
+            self.reply_after_notes(responder, results);
+        } else {
+            let results = results.into_iter().map(|(_, result)| result).collect();
+            self.reply(responder, Reply::DeleteRecords(results));
+        }
+    }
+
     /// Answers DeleteRecords when the new log starts are durable.
-    pub(super) fn reply_after_notes(&mut self, responder: R, results: Deletions) {
+    fn reply_after_notes(&mut self, responder: R, results: Deletions) {
         match self.notes.unsent.is_empty() {
             true => self.notes.waiting_in_flight.push((responder, results)),
             false => self.notes.waiting.push((responder, results)),
@@ -156,12 +210,23 @@ impl<W: World, R> Shard<W, R> {
         }
         self.notes.in_flight = true;
         self.notes.waiting_in_flight.append(&mut self.notes.waiting);
-        self.effects
-            .push(Effect::Note(std::mem::take(&mut self.notes.unsent)));
+        let notes = std::mem::take(&mut self.notes.unsent);
+        let starts = notes
+            .iter()
+            .filter(|note| matches!(note.change, OffsetChange::LogStart(_)));
+        self.notes.starts_in_flight = starts.map(|note| note.partition).collect();
+        self.effects.push(Effect::Note(notes));
     }
 
     pub(super) fn noted(&mut self, durable: &Durable) {
         self.notes.in_flight = false;
+        for id in std::mem::take(&mut self.notes.starts_in_flight) {
+            if durable.is_in(self.directory_of(id)) || !self.partitions.contains_key(&id) {
+                self.notes.not_durable.remove(&id);
+            } else {
+                self.notes.not_durable.insert(id);
+            }
+        }
         for (responder, deletions) in std::mem::take(&mut self.notes.waiting_in_flight) {
             let told = deletions.into_iter().map(|(id, result)| {
                 if result.error != ErrorCode::None || durable.is_in(self.directory_of(id)) {

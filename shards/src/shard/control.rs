@@ -7,11 +7,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use chronik_io::World;
+use chronik_io::{World, is_not_now};
 use chronik_protocol::records_of::MetadataRecord;
 use chronik_protocol::{ErrorCode, Str, Uuid};
 
+use super::leftovers::{Leftover, Leftovers};
+use super::timers::Timer;
 use super::{Effect, Shard, Slot};
+use crate::backoff;
 use crate::catalog::{
     ApiError, Controller, ControllerReply, ControllerRequest, Image, METADATA_PARTITION,
     MetadataVersion, SnapshotError, SnapshotId, metadata_batch,
@@ -49,6 +52,13 @@ pub(crate) struct Control<R> {
     /// Bytes of log that the newest snapshot does not cover.
     uncovered_bytes: u64,
     snapshot_under_way: bool,
+    /// Snapshots in a row that something was too short for; the next is tried by a deadline.
+    snapshot_failures: u32,
+    /// That deadline is set.
+    snapshot_waits: bool,
+    pub(super) leftovers: Leftovers,
+    /// They were tried for the change that is next.
+    has_cleared: bool,
 }
 
 impl<R> Control<R> {
@@ -61,7 +71,16 @@ impl<R> Control<R> {
             has_waited: false,
             uncovered_bytes,
             snapshot_under_way: false,
+            snapshot_failures: 0,
+            snapshot_waits: false,
+            leftovers: Leftovers::default(),
+            has_cleared: false,
         }
+    }
+
+    /// Whether directories of deleted topics are to be tried before what is next; once.
+    fn may_clear(&mut self) -> bool {
+        !self.leftovers.is_empty() && !std::mem::replace(&mut self.has_cleared, true)
     }
 }
 
@@ -104,17 +123,28 @@ impl<W: World, R> Shard<W, R> {
         }
     }
 
-    fn run_control(&mut self) {
+    pub(super) fn run_control(&mut self) {
         loop {
             let Some(control) = &mut self.control else {
                 return;
             };
             let waits = control.waits_for_checkpoints || control.snapshot_under_way;
-            if control.current.is_some() || waits {
+            if control.current.is_some() || waits || control.leftovers.is_renaming() {
                 return;
             }
+            if self.begin_due_leftovers() {
+                return;
+            }
+            let Some(control) = &mut self.control else {
+                return;
+            };
             match control.queue.pop_front() {
                 Some(Item::Change(request, responder)) => self.decide(request, responder),
+                Some(stop @ Item::Stop(_)) if control.may_clear() => {
+                    // The next start would take what is left for somebody else's.
+                    control.queue.push_front(stop);
+                    return self.rename_leftovers();
+                }
                 Some(Item::Stop(responder)) => {
                     let image = Arc::clone(&self.image);
                     // Whatever comes after finds no control and is refused.
@@ -132,6 +162,7 @@ impl<W: World, R> Shard<W, R> {
             return;
         };
         let has_waited = std::mem::take(&mut control.has_waited);
+        let has_cleared = std::mem::take(&mut control.has_cleared);
         let world = self.world.clone();
         let mut random = || world.random_u128();
         let decision = match control
@@ -149,6 +180,9 @@ impl<W: World, R> Shard<W, R> {
         let Some(next) = decision.next else {
             return self.reply(responder, Reply::Control(decision.reply));
         };
+        if self.is_blocked(&next) {
+            return self.wait_for_leftovers(request, has_cleared, responder);
+        }
         if self.is_misled(&next) {
             return self.wait_for_checkpoints(request, has_waited, responder);
         }
@@ -171,6 +205,25 @@ impl<W: World, R> Shard<W, R> {
             control.waits_for_checkpoints = true;
         }
         self.bury_dead_numbers();
+    }
+
+    fn is_blocked(&self, next: &Image) -> bool {
+        let control = self.control.as_ref();
+        control.is_some_and(|control| control.leftovers.is_in_the_way_of(next))
+    }
+
+    /// As [`Shard::wait_for_checkpoints`], for a directory that is still a deleted topic's.
+    fn wait_for_leftovers(&mut self, request: ControllerRequest, has_cleared: bool, responder: R) {
+        if has_cleared {
+            let why = "the directory of a deleted topic of this name cannot be removed yet";
+            let error = ApiError::new(ErrorCode::KafkaStorageError, why);
+            return self.reply(responder, Reply::Control(refused(&request, &error)));
+        }
+        if let Some(control) = &mut self.control {
+            control.queue.push_front(Item::Change(request, responder));
+            control.has_cleared = true;
+        }
+        self.rename_leftovers();
     }
 
     /// The checkpoint files were written, or refused.
@@ -268,7 +321,8 @@ impl<W: World, R> Shard<W, R> {
     }
 
     /// Every shard has applied the current change.
-    pub(super) fn published(&mut self) {
+    pub(super) fn published(&mut self, left: Vec<Leftover>) {
+        self.left_over(left);
         let has_dead_numbers = self.has_dead_numbers();
         let Some(control) = &mut self.control else {
             return;
@@ -298,7 +352,10 @@ impl<W: World, R> Shard<W, R> {
         let Some(control) = &mut self.control else {
             return;
         };
-        let busy = control.current.is_some() || control.snapshot_under_way;
+        let busy = control.current.is_some()
+            || control.snapshot_under_way
+            || control.snapshot_waits
+            || !control.leftovers.is_empty();
         if !busy && control.uncovered_bytes >= METADATA_SNAPSHOT_AFTER_BYTES {
             control.snapshot_under_way = true;
             self.effects
@@ -313,9 +370,20 @@ impl<W: World, R> Shard<W, R> {
         control.snapshot_under_way = false;
         match result {
             Ok(id) => {
-                control.uncovered_bytes = 0;
+                (control.uncovered_bytes, control.snapshot_failures) = (0, 0);
                 self.let_log_go(id.end_offset);
                 self.effects.push(Effect::RemoveSnapshotsBelow(id));
+            }
+            Err(SnapshotError::Io(error)) if is_not_now(&error) => {
+                // The log still has everything, and is longer than it need be.
+                if control.snapshot_failures == 0 {
+                    tracing::warn!(%error, "metadata snapshot not written yet");
+                }
+                control.snapshot_failures = control.snapshot_failures.saturating_add(1);
+                control.snapshot_waits = true;
+                let failures = control.snapshot_failures;
+                let due_ns = backoff::due_ns(self.now().mono_ns, failures);
+                self.timers.add(due_ns, Timer::Snapshot);
             }
             Err(error) => {
                 // The log still has everything; the next try comes after as many bytes again.
@@ -324,6 +392,14 @@ impl<W: World, R> Shard<W, R> {
             }
         }
         self.run_control();
+    }
+
+    /// A snapshot that something was too short for may be tried again.
+    pub(super) fn snapshot_again(&mut self) {
+        if let Some(control) = &mut self.control {
+            control.snapshot_waits = false;
+            self.snapshot_if_due();
+        }
     }
 
     /// The log below a snapshot's end is not needed any more.

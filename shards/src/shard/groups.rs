@@ -183,6 +183,10 @@ impl<W: World, R> Shard<W, R> {
     /// What was read for the coordinator.
     pub(super) fn group_read(&mut self, done: ReadDone<W>) {
         let id = done.partition();
+        if self.offsets_partition(id.index) != Some(id) {
+            // Of an earlier topic of the name.
+            return;
+        }
         let plan = match self.partitions.get_mut(&id) {
             Some(Slot::Online(partition)) => partition.complete_read(&mut self.cache, done),
             _ => ReadPlan::Ready(ReadResult::failed(ErrorCode::NotLeaderOrFollower)),

@@ -14,10 +14,13 @@ use crate::internal::{ClosedPartition, InternalAnswer};
 use crate::limits::PARTITION_TASKS_MAX;
 use crate::log::LogError;
 use crate::partition::Closed;
+use crate::patience::Patience;
 use crate::request::{PartitionId, Wake};
 
 /// A stop under way. From its beginning on nothing new is accepted.
 pub(super) struct Stopping<R> {
+    /// Where something is short.
+    patience: Patience,
     waiting: Vec<R>,
     /// Filled when everything is idle.
     to_close: Option<VecDeque<PartitionId>>,
@@ -36,6 +39,7 @@ impl<W: World, R> Shard<W, R> {
             Some(stopping) => stopping.waiting.push(responder),
             None => {
                 self.stopping = Some(Stopping {
+                    patience: Patience::begin(&self.world),
                     waiting: vec![responder],
                     to_close: None,
                     in_flight: 0,
@@ -112,7 +116,8 @@ impl<W: World, R> Shard<W, R> {
             match self.partitions.insert(id, Slot::Closing) {
                 Some(Slot::Online(partition)) => {
                     stopping.in_flight += 1;
-                    self.effects.push(Effect::Close(partition));
+                    let patience = stopping.patience;
+                    self.effects.push(Effect::Close(partition, patience));
                 }
                 _ => stopping.closed.push(ClosedPartition { id, report: None }),
             }

@@ -23,6 +23,10 @@ pub(crate) enum Timer {
     Reopen(PartitionId),
     /// Offset checkpoints that could not be written may be tried again.
     Checkpoints,
+    /// The catalogue's snapshot that could not be written may be tried again.
+    Snapshot,
+    /// Directories of deleted partitions that could not be removed may be tried again.
+    Leftovers,
     /// Writes that waited for more have to start.
     WriteBehind,
     /// The clocks may have parted.

@@ -12,4 +12,6 @@ mod incarnations_model;
 mod reading;
 mod serving;
 mod shortages;
+mod shortages_script;
 mod slow_cleaner;
+mod ways_back;

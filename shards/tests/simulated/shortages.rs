@@ -3,25 +3,12 @@
 //! was acknowledged is lost, then or after a kill.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use chronik_io::simulated::{Fault, Operation, Simulation};
-use chronik_protocol::messages::OffsetCommitRequest;
-use chronik_protocol::messages::offset_commit_request::{
-    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
-};
-use chronik_protocol::messages::offset_fetch_request::{
-    OffsetFetchRequestGroup, OffsetFetchRequestTopics,
-};
-use chronik_protocol::record::{BatchBuilder, CheckedBatch, NewRecord};
-use chronik_protocol::{ErrorCode, Str};
-use chronik_shards::catalog::{
-    ConfigChange, ConfigOp, ConfigOpKind, ConfigResource, ControllerReply, ControllerRequest,
-};
-use chronik_shards::groups::{GroupReply, GroupRequest, OFFSETS_TOPIC};
-use chronik_shards::*;
+use chronik_io::simulated::{Fault, Operation};
 
-use crate::cluster::{Cluster, options};
+use crate::shortages_script::Script;
 
 /// How the shortages show.
 const SHORTAGES: [Fault; 5] = [
@@ -32,497 +19,200 @@ const SHORTAGES: [Fault; 5] = [
     Fault::Quota,
 ];
 
+/// Every kind of operation.
+const KINDS: [Operation; 8] = [
+    Operation::Write,
+    Operation::Zero,
+    Operation::Read,
+    Operation::Sync,
+    Operation::SetLen,
+    Operation::Open,
+    Operation::Directory,
+    Operation::Map,
+];
+
 /// How many operations fail in a row: one, some, or all until the end of the script.
 const BURSTS: [u64; 3] = [1, 7, u64::MAX];
 
-/// Seconds within which everything has to be served again.
-const HEALED_S: u64 = 120;
-
-/// Few, for nothing is wanted of the time after a start.
-const STEPS: usize = 50;
-
-const GROUPS: [&str; 2] = ["g", "h"];
-
-/// What clients were told.
-#[derive(Default)]
-struct Told {
-    /// Offset and value of what was acknowledged, by topic and partition.
-    records: BTreeMap<(&'static str, i32), BTreeMap<i64, Vec<u8>>>,
-    /// Below here records may be gone.
-    starts: BTreeMap<(&'static str, i32), i64>,
-    committed: BTreeMap<&'static str, i64>,
-    created: BTreeSet<&'static str>,
-    deleted: BTreeSet<&'static str>,
-}
-
-struct Script {
-    cluster: Option<Cluster>,
-    /// The machine, while no broker runs on it.
-    machine: Option<Simulation>,
-    told: Told,
-    number: u32,
-}
-
-fn start_options() -> StartOptions {
-    let mut options = options();
-    for (name, value) in [
-        ("log.segment.bytes", "16384"),
-        ("log.segment.delete.delay.ms", "1000"),
-        ("log.cleaner.backoff.ms", "1000"),
-        ("log.cleaner.min.cleanable.ratio", "0.01"),
-        ("log.retention.check.interval.ms", "1000"),
-    ] {
-        let static_configs = &mut options.static_configs;
-        static_configs.insert(Str::from(name), Str::from(value));
-    }
-    options
-}
-
-fn keyed(key: &[u8], value: &[u8]) -> CheckedBatch {
-    let mut builder = BatchBuilder::new(0);
-    let record = NewRecord {
-        timestamp: 1,
-        key: Some(key),
-        value: Some(value),
-        ..NewRecord::default()
-    };
-    builder.push(&record).expect("a small record");
-    builder.build().expect("a small batch")
-}
-
-fn code(error: i16) -> ErrorCode {
-    ErrorCode::try_from(error).expect("an error code")
-}
-
-impl Script {
-    fn new(seed: u64) -> Script {
-        let (simulation, handles) =
-            Cluster::try_start_in_steps(Simulation::new(seed), 1, start_options(), STEPS);
-        let handles = handles.expect("starts while nothing is short");
-        Script {
-            cluster: Some(Cluster {
-                simulation,
-                handles,
-            }),
-            machine: None,
-            told: Told::default(),
-            number: 0,
-        }
-    }
-
-    fn cluster(&mut self) -> &mut Cluster {
-        self.cluster.as_mut().expect("a broker runs")
-    }
-
-    fn machine(&self) -> &Simulation {
-        match (&self.cluster, &self.machine) {
-            (Some(cluster), _) => &cluster.simulation,
-            (None, Some(machine)) => machine,
-            (None, None) => panic!("no machine"),
-        }
-    }
-
-    fn create(&mut self, name: &'static str, partitions: i32) -> ErrorCode {
-        let result = self.cluster().create(name, partitions);
-        match result {
-            Ok(()) => {
-                self.told.created.insert(name);
-                self.told.deleted.remove(name);
-                ErrorCode::None
-            }
-            Err(error) => error.code,
-        }
-    }
-
-    fn delete(&mut self, name: &'static str) {
-        if self.cluster().delete(name).is_ok() {
-            self.told.created.remove(name);
-            self.told.deleted.insert(name);
-            self.told.records.retain(|(topic, _), _| *topic != name);
-        }
-    }
-
-    fn set(&mut self, topic: &str, name: &str, value: &str) -> bool {
-        let op = ConfigOp {
-            name: Str::from(name),
-            kind: ConfigOpKind::Set,
-            value: Some(Str::from(value)),
-        };
-        let change = ConfigChange {
-            resource: ConfigResource::Topic(Str::from(topic)),
-            ops: vec![op],
-            replace_all: false,
-        };
-        let request = ControllerRequest::AlterConfigs {
-            resources: vec![change],
-            validate_only: false,
-        };
-        match self.cluster().control(request) {
-            ControllerReply::AlterConfigs(results) => results == [Ok(())],
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn id(&mut self, topic: &str, index: i32) -> Option<PartitionId> {
-        let image = self.cluster().handles[0].image();
-        let topic_id = image.topic(topic)?.id;
-        Some(PartitionId { topic_id, index })
-    }
-
-    /// One record under one of three keys.
-    fn append(&mut self, topic: &'static str, index: i32, acks: Acks) -> ErrorCode {
-        let Some(id) = self.id(topic, index) else {
-            return ErrorCode::UnknownTopicOrPartition;
-        };
-        self.number += 1;
-        let key = [b'k', b'0' + u8::try_from(self.number % 3).expect("small")];
-        let mut value = self.number.to_string().into_bytes();
-        value.resize(5_000, b'.');
-        let request = Request::Append(AppendRequest {
-            acks,
-            timeout_ms: 30_000,
-            parts: vec![AppendPart {
-                partition: id,
-                batch: keyed(&key, &value),
-            }],
-        });
-        let owner = self.cluster().owner(id);
-        let result = match self.cluster().ask(owner, request) {
-            Reply::Append(mut results) => results.remove(0),
-            other => panic!("{other:?}"),
-        };
-        if result.error == ErrorCode::None {
-            let records = self.told.records.entry((topic, index)).or_default();
-            records.insert(result.base_offset, value);
-        }
-        result.error
-    }
-
-    fn commit(&mut self, group: &'static str, offset: i64) -> ErrorCode {
-        let request = OffsetCommitRequest {
-            group_id: Str::from(group),
-            retention_time_ms: 1 << 60,
-            topics: vec![OffsetCommitRequestTopic {
-                name: Str::from("a"),
-                partitions: vec![OffsetCommitRequestPartition {
-                    committed_offset: offset,
-                    ..Default::default()
-                }],
-                ..Default::default()
-            }],
-            ..Default::default()
-        };
-        let commit = GroupRequest::CommitOffsets {
-            request,
-            knows_epochs: true,
-        };
-        let error = match self.group(commit) {
-            GroupReply::CommitOffsets(reply) => code(reply.topics[0].partitions[0].error_code),
-            other => panic!("{other:?}"),
-        };
-        if error == ErrorCode::None {
-            self.told.committed.insert(group, offset);
-        }
-        error
-    }
-
-    fn group(&mut self, request: GroupRequest) -> GroupReply {
-        let request = Request::Group(Box::new(request));
-        match self.cluster().ask(COORDINATOR_SHARD, request) {
-            Reply::Group(reply) => *reply,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn committed(&mut self, group: &str) -> Result<i64, ErrorCode> {
-        let wanted = OffsetFetchRequestGroup {
-            group_id: Str::from(group),
-            topics: Some(vec![OffsetFetchRequestTopics {
-                name: Str::from("a"),
-                partition_indexes: vec![0],
-                ..Default::default()
-            }]),
-            ..Default::default()
-        };
-        let groups = vec![wanted];
-        let GroupReply::FetchOffsets(mut found) = self.group(GroupRequest::FetchOffsets { groups })
-        else {
-            panic!("another answer");
-        };
-        let found = found.remove(0);
-        match code(found.error_code) {
-            ErrorCode::None => Ok(found.topics[0].partitions[0].committed_offset),
-            error => Err(error),
-        }
-    }
-
-    fn delete_records(&mut self, topic: &'static str, index: i32, offset: i64) -> ErrorCode {
-        let Some(partition) = self.id(topic, index) else {
-            return ErrorCode::UnknownTopicOrPartition;
-        };
-        let request = Request::DeleteRecords(vec![DeleteRecordsPart { partition, offset }]);
-        let owner = self.cluster().owner(partition);
-        let result = match self.cluster().ask(owner, request) {
-            Reply::DeleteRecords(mut results) => results.remove(0),
-            other => panic!("{other:?}"),
-        };
-        // Whatever the answer: they may be gone.
-        let start = self.told.starts.entry((topic, index)).or_default();
-        *start = offset.max(*start);
-        if result.error == ErrorCode::None {
-            assert!(result.low_watermark >= offset);
-        }
-        result.error
-    }
-
-    /// Everything a broker does with files.
-    fn run(&mut self) {
-        self.create("a", 2);
-        self.create("c", 1);
-        self.create(OFFSETS_TOPIC, 1);
-        self.set("c", "cleanup.policy", "compact");
-        self.set("a", "chronik.durability", "process");
-        for round in 0..7 {
-            for (topic, index) in [("a", 0), ("a", 1), ("c", 0)] {
-                self.append(topic, index, Acks::All);
-            }
-            self.commit(GROUPS[round % 2], i64::try_from(round).expect("small"));
-        }
-        self.cluster().advance(20_000);
-        self.delete_records("a", 0, 3);
-        self.create("b", 1);
-        self.append("b", 0, Acks::All);
-        self.delete("b");
-        // From now on old records may go.
-        for index in 0..2 {
-            self.told.starts.insert(("a", index), i64::MAX);
-        }
-        self.set("a", "retention.bytes", "20000");
-        self.cluster().advance(10_000);
-        self.append("a", 0, Acks::Leader);
-        self.append("c", 0, Acks::Leader);
-        self.restart_cleanly();
-        if self.cluster.is_none() {
-            return;
-        }
-        self.append("a", 0, Acks::All);
-        self.append("c", 0, Acks::All);
-        self.commit("g", 100);
-        self.create("d", 1);
-        self.cluster().advance(5_000);
-    }
-
-    fn restart_cleanly(&mut self) {
-        let Some(mut cluster) = self.cluster.take() else {
-            return;
-        };
-        let handle = cluster.handles[0].clone();
-        let stopped = cluster.simulation.run(async move { handle.stop().await });
-        assert!(stopped.is_ok(), "a stop comes to its end");
-        drop(cluster.handles);
-        // What is short stays so.
-        let faults = std::mem::take(&mut *cluster.simulation.faults());
-        let machine = cluster.simulation.kill();
-        *machine.faults() = faults;
-        self.start(machine);
-    }
-
-    fn start(&mut self, machine: Simulation) {
-        let (simulation, handles) = Cluster::try_start_in_steps(machine, 1, start_options(), STEPS);
-        match handles {
-            Ok(handles) => {
-                self.cluster = Some(Cluster {
-                    simulation,
-                    handles,
-                });
-            }
-            // It says why, and the next one may go better.
-            Err(_) => self.machine = Some(simulation.kill()),
-        }
-    }
-
-    /// Nothing is short any more.
-    fn heal(&mut self) {
-        self.machine().faults().clear();
-        if let Some(machine) = self.machine.take() {
-            self.start(machine);
-        }
-        assert!(self.cluster.is_some(), "nothing is short, so it starts");
-    }
-
-    /// Tries until it works.
-    fn until(&mut self, what: &str, mut attempt: impl FnMut(&mut Script) -> ErrorCode) {
-        let mut last = ErrorCode::None;
-        for _ in 0..HEALED_S {
-            last = attempt(self);
-            if last == ErrorCode::None {
-                return;
-            }
-            self.cluster().advance(1_000);
-        }
-        panic!("{what}: still {last:?}");
-    }
-
-    fn check(&mut self) {
-        let told: Vec<_> = self.told.created.iter().copied().collect();
-        for topic in told {
-            assert!(self.id(topic, 0).is_some(), "{topic} was created");
-        }
-        let told: Vec<_> = self.told.deleted.iter().copied().collect();
-        for topic in told {
-            assert!(self.id(topic, 0).is_none(), "{topic} was deleted");
-        }
-        for topic in ["a", "c", OFFSETS_TOPIC, "d", "z"] {
-            self.until(topic, |script| match script.id(topic, 0) {
-                Some(_) => ErrorCode::None,
-                None => script.create(topic, 2),
-            });
-        }
-        for (topic, index) in [("a", 0), ("a", 1), ("c", 0), ("d", 0), ("z", 0)] {
-            let what = format!("an append to {topic}-{index}");
-            self.until(&what, |script| {
-                match script.id(topic, index) {
-                    // Its creation was refused half way: it has as many as it was made with.
-                    None => ErrorCode::UnknownTopicOrPartition,
-                    Some(_) => script.append(topic, index, Acks::All),
-                }
-            });
-        }
-        for group in GROUPS {
-            let mut found = 0;
-            self.until("an offset fetch", |script| {
-                script.committed(group).map_or_else(
-                    |error| error,
-                    |offset| {
-                        found = offset;
-                        ErrorCode::None
-                    },
-                )
-            });
-            if let Some(told) = self.told.committed.get(group) {
-                assert_eq!(found, *told, "the offset of {group}");
-            }
-            self.until("an offset commit", |script| script.commit(group, 1_000));
-        }
-        let id = self.id("a", 0).expect("it exists");
-        let next = self.log_start(id) + 1;
-        self.until("DeleteRecords", |script| {
-            script.delete_records("a", 0, next)
-        });
-        self.check_records();
-    }
-
-    fn check_records(&mut self) {
-        for (topic, index) in [("a", 0), ("a", 1), ("c", 0), ("d", 0), ("z", 0)] {
-            let Some(told) = self.told.records.get(&(topic, index)).cloned() else {
-                continue;
-            };
-            let id = self.id(topic, index).expect("it exists");
-            let start = self.told.starts.get(&(topic, index)).copied().unwrap_or(0);
-            let from = self.log_start(id);
-            assert!(
-                from <= start,
-                "{topic}-{index} begins at {from}, not {start}"
-            );
-            let found: BTreeMap<i64, Vec<u8>> =
-                self.cluster().values(id, from).into_iter().collect();
-            for (offset, value) in &told {
-                let superseded = topic == "c" && told.keys().any(|later| *later > *offset);
-                match found.get(offset) {
-                    Some(there) => assert!(there == value, "{topic}-{index}: another record"),
-                    None => assert!(
-                        *offset < start || superseded,
-                        "{topic}-{index} lost offset {offset} from {from} on"
-                    ),
-                }
-            }
-        }
-    }
-
-    fn log_start(&mut self, partition: PartitionId) -> i64 {
-        // Moves nothing, and tells where it is.
-        let part = DeleteRecordsPart {
-            partition,
-            offset: 0,
-        };
-        let owner = self.cluster().owner(partition);
-        match self
-            .cluster()
-            .ask(owner, Request::DeleteRecords(vec![part]))
-        {
-            Reply::DeleteRecords(mut results) => results.remove(0).low_watermark.max(0),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn kill(&mut self) {
-        let cluster = self.cluster.take().expect("a broker runs");
-        drop(cluster.handles);
-        self.start(cluster.simulation.kill());
-    }
-}
+/// Names of what the script is to have done, and what shows it: a kind of operation on such a path.
+const DEEDS: [(&str, Operation, &str); 8] = [
+    (
+        "a log is created",
+        Operation::Open,
+        "/d-0/00000000000000000000.log",
+    ),
+    (
+        "a segment is begun behind others",
+        Operation::Open,
+        "/c-0/0000000000000000000",
+    ),
+    ("a segment is cleaned", Operation::Write, ".log.cleaned"),
+    (
+        "a cleaned segment takes its place",
+        Operation::Directory,
+        ".log.swap",
+    ),
+    (
+        "old segments are renamed and removed",
+        Operation::Directory,
+        "/a-0/00000000000000000000.log.deleted",
+    ),
+    (
+        "a topic's directory is removed",
+        Operation::Directory,
+        "-delete",
+    ),
+    (
+        "the catalogue's snapshot is written",
+        Operation::Write,
+        ".checkpoint",
+    ),
+    (
+        "starts of logs are noted",
+        Operation::Write,
+        "log-start-offset-checkpoint",
+    ),
+];
 
 /// What the script does while nothing is short.
-fn traced(seed: u64) -> Vec<Operation> {
+fn traced(seed: u64) -> Vec<(Operation, String)> {
     let mut script = Script::new(seed);
     script.machine().faults().begin_trace();
     script.run();
     let trace = script.machine().faults().take_trace();
     script.heal();
     script.check();
+    script.check_nothing_is_left_over();
     trace
 }
 
-fn run(seed: u64, at: u64, burst: u64, fault: Fault) {
-    let mut script = Script::new(seed);
-    script.machine().faults().shortage(at, burst, fault);
-    script.run();
-    script.heal();
-    script.check();
-    script.kill();
-    script.check();
+/// One failure or several from operation `at` on.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    at: usize,
+    burst: u64,
+    fault: Fault,
+    /// Files are closed between two uses, as where there are fewer descriptors than files.
+    closing: bool,
+}
+
+impl Run {
+    fn perform(self, seed: u64) {
+        let mut script = Script::new(seed);
+        if self.closing {
+            script.machine().close_files(200_000);
+        }
+        let at = u64::try_from(self.at).expect("small");
+        script
+            .machine()
+            .faults()
+            .shortage(at, self.burst, self.fault);
+        script.run();
+        let met = script.met();
+        assert!(self.closing || met > 0, "the shortage was not met");
+        script.heal();
+        script.check();
+        script.check_nothing_is_left_over();
+        script.kill();
+        script.check();
+    }
+}
+
+/// Every operation that can meet a shortage meets one, and every kind of operation each that Linux can
+/// tell of it.
+fn plan(trace: &[(Operation, String)]) -> Vec<Run> {
+    let mut runs = Vec::new();
+    let mut counts: BTreeMap<Operation, usize> = BTreeMap::new();
+    let mut met = BTreeSet::new();
+    for (at, (operation, path)) in trace.iter().enumerate() {
+        let able: Vec<Fault> = SHORTAGES
+            .into_iter()
+            .filter(|fault| fault.may_befall(*operation, path))
+            .collect();
+        if able.is_empty() {
+            let is_log = path.ends_with(".log");
+            let writes = matches!(operation, Operation::Write | Operation::Sync);
+            assert!(is_log && writes, "{operation:?} of {path} meets nothing");
+            continue;
+        }
+        let count = counts.entry(*operation).or_default();
+        // Where there are few of a kind, each of them meets several.
+        let first = *count % able.len();
+        *count += 1;
+        let mut faults = vec![able[first]];
+        faults.extend(
+            able.into_iter()
+                .filter(|fault| !met.contains(&(*operation, *fault))),
+        );
+        for (index, fault) in faults.into_iter().enumerate() {
+            if index > 0 && met.contains(&(*operation, fault)) {
+                continue;
+            }
+            met.insert((*operation, fault));
+            let burst = BURSTS[(runs.len() / SHORTAGES.len()) % BURSTS.len()];
+            let closing = false;
+            runs.push(Run {
+                at,
+                burst,
+                fault,
+                closing,
+            });
+        }
+    }
+    for operation in KINDS {
+        for fault in SHORTAGES {
+            let is_told = fault.may_be_told_of(operation);
+            assert_eq!(
+                met.contains(&(operation, fault)),
+                is_told,
+                "{operation:?}, {fault:?}"
+            );
+        }
+    }
+    // With files that are opened again, whose opening waits for the end of a shortage.
+    for at in (0..trace.len()).step_by(7) {
+        let fault = SHORTAGES[1 + (at / 7) % 3];
+        let (burst, closing) = (BURSTS[(at / 7) % 2], true);
+        runs.push(Run {
+            at,
+            burst,
+            fault,
+            closing,
+        });
+    }
+    runs
 }
 
 #[test]
 fn a_shortage_at_any_operation_passes() {
     let seed = 77;
     let trace = traced(seed);
-    let count = trace.len() as u64;
-    assert!(count > 300, "{count} operations");
-    // Every operation meets some shortage, and every kind of operation each of them.
-    let mut runs = Vec::new();
-    let mut met: BTreeMap<String, usize> = BTreeMap::new();
-    for (at, operation) in trace.iter().enumerate() {
-        let kind = met.entry(format!("{operation:?}")).or_default();
-        let able: Vec<Fault> = SHORTAGES
-            .into_iter()
-            .filter(|fault| fault.may_befall(*operation))
-            .collect();
-        let fault = able[*kind % able.len()];
-        let burst = BURSTS[(*kind / able.len()) % BURSTS.len()];
-        *kind += 1;
-        runs.push((at as u64, burst, fault));
+    for (deed, operation, path) in DEEDS {
+        let shown = |(kind, on): &(Operation, String)| *kind == operation && on.contains(path);
+        assert!(trace.iter().any(shown), "{deed}: not in the script");
     }
+    let runs = plan(&trace);
     let asked = std::env::var("CHRONIK_SHORTAGE").ok();
-    if let Some(at) = asked.and_then(|at| at.parse::<usize>().ok()) {
-        let (at, burst, fault) = runs[at];
-        return run(seed, at, burst, fault);
+    if let Some(number) = asked.and_then(|number| number.parse::<usize>().ok()) {
+        return runs[number].perform(seed);
     }
-    let next = AtomicU64::new(0);
-    let failed = std::sync::Mutex::new(Vec::new());
+    let next = AtomicUsize::new(0);
+    let failed = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         let threads = std::thread::available_parallelism().map_or(2, |count| count.get().min(8));
         for _ in 0..threads {
             scope.spawn(|| {
                 loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(&(at, burst, fault)) = runs.get(index as usize) else {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(run) = runs.get(number) else {
                         return;
                     };
-                    let outcome = std::panic::catch_unwind(|| run(seed, at, burst, fault));
-                    if let Err(why) = outcome {
-                        let why = why.downcast_ref::<String>().cloned();
-                        let what = (at, burst, fault, trace[at as usize], why);
+                    if let Err(why) = std::panic::catch_unwind(|| run.perform(seed)) {
+                        let why = match why.downcast_ref::<String>() {
+                            Some(why) => why.clone(),
+                            None => format!("{:?}", why.downcast_ref::<&str>()),
+                        };
+                        let what = (number, *run, &trace[run.at], why);
                         failed.lock().expect("not poisoned").push(what);
                     }
                 }
@@ -530,6 +220,7 @@ fn a_shortage_at_any_operation_passes() {
         }
     });
     let failed = failed.into_inner().expect("not poisoned");
+    let count = runs.len();
     assert!(
         failed.is_empty(),
         "{} of {count}; CHRONIK_SHORTAGE=<the first number> runs one alone: {failed:#?}",

@@ -14,13 +14,9 @@ use super::{Coordinator, CoordinatorEffect, Entry, Env, Status};
 impl<R> Coordinator<R> {
     /// A partition can be read and appended to.
     pub(crate) fn opened(&mut self, env: &mut Env<'_>, partition: i32, start: i64, end: i64) {
-        let entry = self.entries.entry(partition).or_insert_with(|| Entry {
-            status: Status::Loading,
-            state: GroupPartition::default(),
-            writes: std::collections::VecDeque::new(),
-            outstanding: 0,
-            failures: 0,
-        });
+        let since = self.next_write;
+        let entries = self.entries.entry(partition);
+        let entry = entries.or_insert_with(|| Entry::new(Status::Loading, since));
         if entry.status == Status::Active {
             // Whoever is parked in the state that goes has to be told.
             self.drop_state(partition, ErrorCode::NotCoordinator);
@@ -39,13 +35,9 @@ impl<R> Coordinator<R> {
 
     /// A partition cannot be used until it is opened again.
     pub(crate) fn unusable(&mut self, partition: i32) {
-        let entry = self.entries.entry(partition).or_insert_with(|| Entry {
-            status: Status::Failed,
-            state: GroupPartition::default(),
-            writes: std::collections::VecDeque::new(),
-            outstanding: 0,
-            failures: 0,
-        });
+        let since = self.next_write;
+        let entries = self.entries.entry(partition);
+        let entry = entries.or_insert_with(|| Entry::new(Status::Failed, since));
         entry.status = Status::Failed;
     }
 

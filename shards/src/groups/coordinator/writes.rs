@@ -144,6 +144,9 @@ impl<R> Coordinator<R> {
         let Some(entry) = self.entries.get_mut(&partition) else {
             return;
         };
+        if write < entry.since {
+            return;
+        }
         entry.outstanding = entry.outstanding.saturating_sub(1);
         let place = entry.writes.iter().position(|other| other.id == write);
         let Some(place) = place else {

@@ -9,7 +9,7 @@ use chronik_protocol::{ErrorCode, Str};
 
 use super::rig::{Rig, TOPIC};
 use super::rules::{
-    AT_ONCE, Joiner, code, commit, commit_result, joined, stable, state_of, sync, synced,
+    AT_ONCE, Joiner, code, commit, commit_result, joined, offset_of, stable, state_of, sync, synced,
 };
 use crate::catalog::{Image, RESOURCE_TOPIC};
 use crate::groups::partition::Group;
@@ -267,4 +267,26 @@ fn a_partition_that_could_not_be_read_is_read_again() {
     rig.pass(31_000);
     while rig.work() {}
     everybody_else_goes_on(&mut rig);
+}
+
+#[test]
+fn a_write_of_a_deleted_offsets_topic_counts_for_nothing_in_the_new_one() {
+    let mut rig = Rig::new(1, &[]);
+    rig.send(commit("g", 1));
+    rig.recreate_offsets_topic(2_000);
+    let refused = rig.send(commit("g", 2));
+    let written = rig.send(commit("g", 3));
+    // The oldest is the old topic's. The next fails while the last is still under way.
+    rig.decide(Some(ErrorCode::UnknownTopicOrPartition));
+    rig.decide(Some(ErrorCode::KafkaStorageError));
+    while rig.work() {}
+    assert_eq!(rig.undecided(), 1);
+    rig.settle();
+    for caller in [refused, written] {
+        let told = commit_result(&rig.replies.remove(&caller).expect("an answer"));
+        assert_eq!(told, ErrorCode::NotCoordinator);
+    }
+    // It was written after all, and the state is what the log says.
+    assert_eq!(offset_of(&mut rig, "g"), Ok(3));
+    assert_replayed(&rig);
 }

@@ -282,6 +282,20 @@ impl Rig {
         self.step(|coordinator, env| coordinator.image_changed(env, changes));
     }
 
+    /// The topic is deleted and made anew; what was under way to it is decided later.
+    pub(super) fn recreate_offsets_topic(&mut self, id: u128) {
+        let image = image_of(&[
+            (OFFSETS_TOPIC, id, PARTITIONS as usize),
+            (TOPIC, TOPIC_ID, TOPIC_PARTITIONS as usize),
+        ]);
+        let without = image_of(&[(TOPIC, TOPIC_ID, TOPIC_PARTITIONS as usize)]);
+        for image in [without, image] {
+            self.show(image, &TopicChanges::default());
+        }
+        self.logs.values_mut().for_each(Vec::clear);
+        self.open_all();
+    }
+
     /// What reading the logs gives.
     pub(super) fn replayed(&self) -> BTreeMap<i32, GroupPartition> {
         let read = |(partition, log): (&i32, &Vec<CheckedBatch>)| {

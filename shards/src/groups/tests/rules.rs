@@ -150,7 +150,7 @@ pub(super) fn commit_result(reply: &GroupReply) -> ErrorCode {
     }
 }
 
-fn offset_of(rig: &mut Rig, group: &str) -> Result<i64, ErrorCode> {
+pub(super) fn offset_of(rig: &mut Rig, group: &str) -> Result<i64, ErrorCode> {
     let request = GroupRequest::FetchOffsets {
         groups: vec![offset_fetch_request::OffsetFetchRequestGroup {
             group_id: Str::from(group),
