@@ -6,6 +6,7 @@
 mod alter_configs;
 mod alter_replica_log_dirs;
 mod api_versions;
+mod beside;
 mod call;
 mod configs;
 pub(crate) mod context;
@@ -99,7 +100,7 @@ impl<W: World> Service for Handlers<W> {
         };
         match served(&header) {
             Ok(key) => {
-                let call = Call::new(key, header, session);
+                let call = Call::new(key, header, session, body.remaining());
                 dispatch(&self.context, call, body).await
             }
             Err(Unserved::ApiVersions) => api_versions::unknown_version(&header),
@@ -135,98 +136,122 @@ fn served(header: &RequestHeader) -> Result<ApiKey, Unserved> {
     }
 }
 
+/// One line of the table: how a request is answered, and by which handler. One that needs nothing of the
+/// call stands behind `alone`.
+macro_rules! answered {
+    ($context:ident, $call:ident, $body:ident, $how:ident, $handle:path) => {{
+        let world = $context.world.clone();
+        let handle = move |call, request| $handle($context, call, request);
+        $how(&world, $call, $body, handle).await
+    }};
+    ($context:ident, $call:ident, $body:ident, $how:ident, alone $handle:path) => {{
+        let world = $context.world.clone();
+        let handle = move |_, request| $handle($context, request);
+        $how(&world, $call, $body, handle).await
+    }};
+}
+use answered;
+
 async fn dispatch<W: World>(context: &Rc<Context<W>>, call: Call, body: Reader) -> Admitted {
     let context = Rc::clone(context);
+    let world = &context.world.clone();
     match call.key {
         ApiKey::Produce => produce::admit(context, call, body).await,
         ApiKey::Fetch => fetch::admit(context, call, body).await,
-        ApiKey::ApiVersions => now(call, body, |call, request| {
-            api_versions::handle(&context, call, &request)
-        }),
-        ApiKey::Metadata => later(call, body, move |call, request| {
-            metadata::handle(context, call, request)
-        }),
-        ApiKey::DescribeCluster => now(call, body, |call, request| {
-            describe_cluster::handle(&context, call, &request)
-        }),
-        ApiKey::DescribeTopicPartitions => now(call, body, |_, request| {
-            describe_topic_partitions::handle(&context, &request)
-        }),
-        ApiKey::ListOffsets => later(call, body, move |call, request| {
-            list_offsets::handle(context, call, request)
-        }),
-        ApiKey::OffsetForLeaderEpoch => later(call, body, move |_, request| {
-            offset_for_leader_epoch::handle(context, request)
-        }),
-        ApiKey::CreateTopics => later(call, body, move |call, request| {
-            create_topics::handle(context, call, request)
-        }),
-        ApiKey::DeleteTopics => later(call, body, move |call, request| {
-            delete_topics::handle(context, call, request)
-        }),
-        ApiKey::CreatePartitions => later(call, body, move |_, request| {
-            create_partitions::handle(context, request)
-        }),
-        ApiKey::DeleteRecords => later(call, body, move |_, request| {
-            delete_records::handle(context, request)
-        }),
-        ApiKey::DescribeConfigs => in_pieces(call, body, move |call, request| {
-            describe_configs::handle(context, call, request)
-        }),
-        ApiKey::AlterConfigs => later(call, body, move |_, request| {
-            alter_configs::replace(context, request)
-        }),
-        ApiKey::IncrementalAlterConfigs => later(call, body, move |_, request| {
-            alter_configs::change(context, request)
-        }),
-        ApiKey::InitProducerId => later(call, body, move |_, request| {
-            init_producer_id::handle(context, request)
-        }),
-        ApiKey::DescribeLogDirs => later(call, body, move |_, request| {
-            describe_log_dirs::handle(context, request)
-        }),
-        ApiKey::ListConfigResources => now(call, body, |call, request| {
-            list_config_resources::handle(&context, call, &request)
-        }),
+        ApiKey::ApiVersions => {
+            now(world, call, body, |call, request| {
+                api_versions::handle(&context, call, &request)
+            })
+            .await
+        }
+        ApiKey::Metadata => answered!(context, call, body, in_pieces, metadata::handle),
+        ApiKey::DescribeCluster => {
+            now(world, call, body, |call, request| {
+                describe_cluster::handle(&context, call, &request)
+            })
+            .await
+        }
+        ApiKey::DescribeTopicPartitions => answered!(
+            context,
+            call,
+            body,
+            later,
+            describe_topic_partitions::handle
+        ),
+        ApiKey::ListOffsets => answered!(context, call, body, later, list_offsets::handle),
+        ApiKey::OffsetForLeaderEpoch => {
+            answered!(context, call, body, later, offset_for_leader_epoch::handle)
+        }
+        ApiKey::CreateTopics => answered!(context, call, body, later, create_topics::handle),
+        ApiKey::DeleteTopics => answered!(context, call, body, later, delete_topics::handle),
+        ApiKey::CreatePartitions => {
+            answered!(context, call, body, later, create_partitions::handle)
+        }
+        ApiKey::DeleteRecords => answered!(context, call, body, later, delete_records::handle),
+        ApiKey::DescribeConfigs => {
+            answered!(context, call, body, in_pieces, describe_configs::handle)
+        }
+        ApiKey::AlterConfigs => answered!(context, call, body, later, alter_configs::replace),
+        ApiKey::IncrementalAlterConfigs => {
+            answered!(context, call, body, later, alter_configs::change)
+        }
+        ApiKey::InitProducerId => {
+            answered!(context, call, body, later, alone init_producer_id::handle)
+        }
+        ApiKey::DescribeLogDirs => answered!(context, call, body, later, describe_log_dirs::handle),
+        ApiKey::ListConfigResources => {
+            now(world, call, body, |call, request| {
+                list_config_resources::handle(&context, call, &request)
+            })
+            .await
+        }
         _ => dispatch_rare(context, call, body).await,
     }
 }
 
 /// What administrators ask, and the groups.
 async fn dispatch_rare<W: World>(context: Rc<Context<W>>, call: Call, body: Reader) -> Admitted {
+    let world = &context.world.clone();
     match call.key {
-        ApiKey::ElectLeaders => later(call, body, move |_, request| {
-            elect_leaders::handle(context, request)
-        }),
-        ApiKey::AlterReplicaLogDirs => later(call, body, move |_, request| {
-            alter_replica_log_dirs::handle(context, request)
-        }),
-        ApiKey::AlterPartitionReassignments => later(call, body, move |_, request| {
-            reassignments::alter(context, request)
-        }),
-        ApiKey::ListPartitionReassignments => {
-            now::<ListPartitionReassignmentsRequest>(call, body, |_, _| reassignments::list())
+        ApiKey::ElectLeaders => answered!(context, call, body, later, alone elect_leaders::handle),
+        ApiKey::AlterReplicaLogDirs => {
+            answered!(context, call, body, later, alone alter_replica_log_dirs::handle)
         }
-        ApiKey::DescribeQuorum => later(call, body, move |call, request| {
-            describe_quorum::handle(context, call, request)
-        }),
-        ApiKey::UpdateFeatures => later(call, body, move |call, request| {
-            update_features::handle(context, call, request)
-        }),
-        ApiKey::DescribeAcls => checked(call, body, security::describe_acls),
-        ApiKey::CreateAcls => checked(call, body, security::create_acls),
-        ApiKey::DeleteAcls => checked(call, body, security::delete_acls),
+        ApiKey::AlterPartitionReassignments => {
+            answered!(context, call, body, later, alone reassignments::alter)
+        }
+        ApiKey::ListPartitionReassignments => {
+            now::<W, ListPartitionReassignmentsRequest>(world, call, body, |_, _| {
+                reassignments::list()
+            })
+            .await
+        }
+        ApiKey::DescribeQuorum => answered!(context, call, body, later, describe_quorum::handle),
+        ApiKey::UpdateFeatures => answered!(context, call, body, later, update_features::handle),
+        ApiKey::DescribeAcls => checked(world, call, body, security::describe_acls).await,
+        ApiKey::CreateAcls => checked(world, call, body, security::create_acls).await,
+        ApiKey::DeleteAcls => checked(world, call, body, security::delete_acls).await,
         ApiKey::CreateDelegationToken => {
-            now::<CreateDelegationTokenRequest>(call, body, |call, _| security::create_token(call))
+            now::<W, CreateDelegationTokenRequest>(world, call, body, |call, _| {
+                security::create_token(call)
+            })
+            .await
         }
         ApiKey::RenewDelegationToken => {
-            now::<RenewDelegationTokenRequest>(call, body, |_, _| security::renew_token())
+            now::<W, RenewDelegationTokenRequest>(world, call, body, |_, _| security::renew_token())
+                .await
         }
         ApiKey::ExpireDelegationToken => {
-            now::<ExpireDelegationTokenRequest>(call, body, |_, _| security::expire_token())
+            now::<W, ExpireDelegationTokenRequest>(world, call, body, |_, _| {
+                security::expire_token()
+            })
+            .await
         }
         ApiKey::DescribeDelegationToken => {
-            now::<DescribeDelegationTokenRequest>(call, body, |_, _| security::describe_tokens())
+            now::<W, DescribeDelegationTokenRequest>(world, call, body, |_, _| {
+                security::describe_tokens()
+            })
+            .await
         }
         _ => groups::admit(context, call, body).await,
     }
@@ -241,15 +266,16 @@ fn closed(reason: String) -> Admitted {
 }
 
 /// Answers from what this shard has in memory.
-fn now<Q: Request + Distinct>(
+async fn now<W: World, Q: Request + Distinct>(
+    world: &W,
     call: Call,
     body: Reader,
     handle: impl FnOnce(&Call, Q) -> Q::Response,
 ) -> Admitted {
-    let answer = match call.decode::<Q>(body) {
+    let answer = match call.decode_beside::<W, Q>(world, body).await {
         Ok(request) => {
             let response = handle(&call, request);
-            call.reply(&response)
+            call.reply_beside(world, response).await
         }
         Err(close) => close,
     };
@@ -260,14 +286,15 @@ fn now<Q: Request + Distinct>(
 }
 
 /// Answers from nothing but the request, which may be one that Kafka does not take for a request.
-fn checked<Q: Request + Distinct>(
+async fn checked<W: World, Q: Request + Distinct>(
+    world: &W,
     call: Call,
     body: Reader,
     handle: impl FnOnce(&Q) -> Option<Q::Response>,
 ) -> Admitted {
-    let answer = match call.decode::<Q>(body) {
+    let answer = match call.decode_beside::<W, Q>(world, body).await {
         Ok(request) => match handle(&request) {
-            Some(response) => call.reply(&response),
+            Some(response) => call.reply_beside(world, response).await,
             None => call.close("has a kind that is unknown"),
         },
         Err(close) => close,
@@ -279,12 +306,13 @@ fn checked<Q: Request + Distinct>(
 }
 
 /// Answers when other shards have, with nothing taken from this connection meanwhile.
-fn later<Q: Request + Distinct, F: Future<Output = Q::Response> + 'static>(
+async fn later<W: World, Q: Request + Distinct, F: Future<Output = Q::Response> + 'static>(
+    world: &W,
     call: Call,
     body: Reader,
     handle: impl FnOnce(Rc<Call>, Q) -> F,
 ) -> Admitted {
-    let request = match call.decode::<Q>(body) {
+    let request = match call.decode_beside::<W, Q>(world, body).await {
         Ok(request) => request,
         Err(close) => {
             return Admitted {
@@ -295,7 +323,9 @@ fn later<Q: Request + Distinct, F: Future<Output = Q::Response> + 'static>(
     };
     let call = Rc::new(call);
     let response = handle(Rc::clone(&call), request);
-    let answer = Answer::Later(Box::pin(async move { call.reply(&response.await) }));
+    let world = world.clone();
+    let answer = async move { call.reply_beside(&world, response.await).await };
+    let answer = Answer::Later(Box::pin(answer));
     Admitted {
         pace: Pace::Alone,
         answer,
@@ -303,13 +333,14 @@ fn later<Q: Request + Distinct, F: Future<Output = Q::Response> + 'static>(
 }
 
 /// As [`later`], for an answer that is made piece by piece.
-fn in_pieces<Q: Request + Distinct, F: Future<Output = Reply> + 'static>(
+async fn in_pieces<W: World, Q: Request + Distinct, F: Future<Output = Reply> + 'static>(
+    world: &W,
     call: Call,
     body: Reader,
     handle: impl FnOnce(Rc<Call>, Q) -> F,
 ) -> Admitted {
     let pace = Pace::Alone;
-    let answer = match call.decode::<Q>(body) {
+    let answer = match call.decode_beside::<W, Q>(world, body).await {
         Ok(request) => Answer::Later(Box::pin(handle(Rc::new(call), request))),
         Err(close) => Answer::Now(close),
     };
@@ -318,13 +349,14 @@ fn in_pieces<Q: Request + Distinct, F: Future<Output = Reply> + 'static>(
 
 /// As [`later`], for a request that may wait for others for long: `begin` hands it on, and what it
 /// returns keeps nothing of it.
-async fn parked<Q: Request + Distinct, F: Future<Output = Q::Response> + 'static>(
+async fn parked<W: World, Q: Request + Distinct, F: Future<Output = Q::Response> + 'static>(
+    world: &W,
     mut call: Call,
     body: Reader,
     begin: impl AsyncFnOnce(Rc<Call>, Q) -> F,
 ) -> Admitted {
     let pace = Pace::Alone;
-    let request = match call.decode::<Q>(body) {
+    let request = match call.decode_beside::<W, Q>(world, body).await {
         Ok(request) => request,
         Err(close) => {
             let answer = Answer::Now(close);

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use chronik_io::{Call, Lost};
+use chronik_io::{Call, Lost, World};
 use chronik_shards::catalog::{ControllerReply, ControllerRequest, Image};
 use chronik_shards::groups::{GroupReply, GroupRequest};
 use chronik_shards::{
@@ -15,6 +15,10 @@ use chronik_shards::{
     LogDirs, LogScope, OffsetAnswer, OffsetQuery, PartitionId, ReadPart, ReadRequest, ReadResult,
     Reader, Reply, Request, SegmentOffsets, SegmentOffsetsQuery, ShardHandle, Wait,
 };
+
+/// Parts that a shard is asked about at once, unless they belong together: a fraction of a millisecond
+/// of its time.
+const PARTS_AT_ONCE: usize = 1_000;
 
 /// The way to all shards, from one of them.
 #[derive(Clone)]
@@ -180,59 +184,119 @@ impl Router {
     }
 
     /// Looks offsets up.
-    pub(crate) async fn list_offsets(&self, parts: Vec<OffsetQuery>) -> Gather<OffsetAnswer> {
+    ///
+    /// # Errors
+    /// When a shard has ended.
+    pub(crate) async fn list_offsets<W: World>(
+        &self,
+        world: &W,
+        parts: Vec<OffsetQuery>,
+    ) -> Result<Vec<OffsetAnswer>, Lost> {
         let take = |reply| match reply {
             Reply::ListOffsets(answers) => Some(answers),
             _ => None,
         };
-        self.scatter(parts, |part| part.partition, Request::ListOffsets, take)
-            .await
+        self.in_turns(
+            world,
+            parts,
+            |part| part.partition,
+            Request::ListOffsets,
+            take,
+        )
+        .await
     }
 
     /// Looks up where segments begin.
-    pub(crate) async fn segment_offsets(
+    ///
+    /// # Errors
+    /// When a shard has ended.
+    pub(crate) async fn segment_offsets<W: World>(
         &self,
+        world: &W,
         parts: Vec<SegmentOffsetsQuery>,
-    ) -> Gather<SegmentOffsets> {
+    ) -> Result<Vec<SegmentOffsets>, Lost> {
         let take = |reply| match reply {
             Reply::SegmentOffsets(answers) => Some(answers),
             _ => None,
         };
-        self.scatter(parts, |part| part.partition, Request::SegmentOffsets, take)
-            .await
+        self.in_turns(
+            world,
+            parts,
+            |part| part.partition,
+            Request::SegmentOffsets,
+            take,
+        )
+        .await
     }
 
     /// Looks the ends of leader epochs up.
-    pub(crate) async fn epoch_ends(&self, parts: Vec<EpochQuery>) -> Gather<EpochAnswer> {
+    ///
+    /// # Errors
+    /// When a shard has ended.
+    pub(crate) async fn epoch_ends<W: World>(
+        &self,
+        world: &W,
+        parts: Vec<EpochQuery>,
+    ) -> Result<Vec<EpochAnswer>, Lost> {
         let take = |reply| match reply {
             Reply::EpochEnds(answers) => Some(answers),
             _ => None,
         };
-        self.scatter(parts, |part| part.partition, Request::EpochEnds, take)
-            .await
+        self.in_turns(
+            world,
+            parts,
+            |part| part.partition,
+            Request::EpochEnds,
+            take,
+        )
+        .await
     }
 
     /// Moves log starts.
-    pub(crate) async fn delete_records(
+    ///
+    /// # Errors
+    /// When a shard has ended.
+    pub(crate) async fn delete_records<W: World>(
         &self,
+        world: &W,
         parts: Vec<DeleteRecordsPart>,
-    ) -> Gather<DeleteRecordsResult> {
+    ) -> Result<Vec<DeleteRecordsResult>, Lost> {
         let take = |reply| match reply {
             Reply::DeleteRecords(results) => Some(results),
             _ => None,
         };
-        self.scatter(parts, |part| part.partition, Request::DeleteRecords, take)
-            .await
+        self.in_turns(
+            world,
+            parts,
+            |part| part.partition,
+            Request::DeleteRecords,
+            take,
+        )
+        .await
     }
 
     /// Asks every shard about its logs.
     ///
     /// # Errors
     /// When a shard has ended.
-    pub(crate) async fn describe_logs(
+    pub(crate) async fn describe_logs<W: World>(
         &self,
+        world: &W,
         scope: &LogScope,
     ) -> Result<Vec<LogDescription>, Lost> {
+        let LogScope::Only(ids) = scope else {
+            return self.describe_some_logs(scope).await;
+        };
+        let mut found = Vec::new();
+        for some in ids.chunks(PARTS_AT_ONCE) {
+            let scope = LogScope::Only(some.to_vec());
+            found.extend(self.describe_some_logs(&scope).await?);
+            world.pause().await;
+        }
+        Ok(found)
+    }
+
+    async fn describe_some_logs(&self, scope: &LogScope) -> Result<Vec<LogDescription>, Lost> {
         let mut calls = Vec::with_capacity(self.shards());
         for shard in 0..self.shards() {
             calls.push(self.send(shard, Request::DescribeLogs(scope.clone())).await);
@@ -277,6 +341,29 @@ impl Router {
     pub(crate) async fn ask_group(&self, request: GroupRequest) -> GroupCall {
         let request = Request::Group(Box::new(request));
         GroupCall(self.send(COORDINATOR_SHARD, request).await)
+    }
+
+    /// As `scatter`, some parts at a time: a request may name a quarter of a million, and the shard that
+    /// owns them looks at those of one internal request in one go.
+    async fn in_turns<W: World, P, R>(
+        &self,
+        world: &W,
+        parts: Vec<P>,
+        partition: impl Fn(&P) -> PartitionId,
+        ask: impl Fn(Vec<P>) -> Request,
+        take: fn(Reply) -> Option<Vec<R>>,
+    ) -> Result<Vec<R>, Lost> {
+        let mut results = Vec::with_capacity(parts.len());
+        let mut parts = parts.into_iter();
+        loop {
+            let some: Vec<P> = parts.by_ref().take(PARTS_AT_ONCE).collect();
+            let gather = self.scatter(some, &partition, &ask, take).await;
+            results.extend(gather.collect().await?);
+            if parts.len() == 0 {
+                return Ok(results);
+            }
+            world.pause().await;
+        }
     }
 
     async fn scatter<P, R>(

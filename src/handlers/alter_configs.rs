@@ -22,9 +22,13 @@ use tracing::warn;
 
 use crate::config::states;
 
+use super::beside::beside;
+use super::call::Call;
 use super::configs::{RESOURCE_BROKER, RESOURCE_TOPIC};
 use super::context::Context;
 
+/// Resources that the controller judges in one go.
+const RESOURCES_AT_ONCE: usize = 500;
 /// Settings of one resource that are told of when they do nothing.
 const NOTES_MAX: usize = 10;
 
@@ -38,33 +42,13 @@ struct Asked {
 /// Answers AlterConfigs.
 pub(super) async fn replace<W: World>(
     context: Rc<Context<W>>,
+    call: Rc<Call>,
     request: AlterConfigsRequest,
 ) -> AlterConfigsResponse {
-    let image = context.image();
-    let asked = request.resources.into_iter().map(|resource| {
-        let ops = resource
-            .configs
-            .into_iter()
-            .map(|config| match config.value {
-                Some(value) => Ok(op(&config.name, ConfigOpKind::Set, Some(&value))),
-                None => Err(null_value(&config.name)),
-            });
-        let change = ops.collect::<Result<Vec<_>, _>>().and_then(|ops| {
-            let resource = named(&image, resource.resource_type, &resource.resource_name)?;
-            Ok(ConfigChange {
-                resource,
-                ops,
-                replace_all: true,
-            })
-        });
-        let (resource_type, resource_name) = (resource.resource_type, resource.resource_name);
-        Asked {
-            resource_type,
-            resource_name,
-            change,
-        }
-    });
-    let outcomes = alter(&context, asked.collect(), request.validate_only).await;
+    let (image, validate_only) = (context.image(), request.validate_only);
+    let asked = move || replacing(&image, request);
+    let asked = beside(&context.world, call.is_large, asked).await;
+    let outcomes = alter(&context, call.is_large, asked, validate_only).await;
     let responses = outcomes.into_iter().map(|outcome| ReplaceResult {
         error_code: outcome.error.as_i16(),
         error_message: outcome.message,
@@ -78,19 +62,21 @@ pub(super) async fn replace<W: World>(
     }
 }
 
-/// Answers IncrementalAlterConfigs.
-pub(super) async fn change<W: World>(
-    context: Rc<Context<W>>,
-    request: IncrementalAlterConfigsRequest,
-) -> IncrementalAlterConfigsResponse {
-    let image = context.image();
+fn replacing(image: &Image, request: AlterConfigsRequest) -> Vec<Asked> {
     let asked = request.resources.into_iter().map(|resource| {
-        let change = ops(&resource.configs).and_then(|ops| {
-            let resource = named(&image, resource.resource_type, &resource.resource_name)?;
+        let ops = resource
+            .configs
+            .into_iter()
+            .map(|config| match config.value {
+                Some(value) => Ok(op(&config.name, ConfigOpKind::Set, Some(&value))),
+                None => Err(null_value(&config.name)),
+            });
+        let change = ops.collect::<Result<Vec<_>, _>>().and_then(|ops| {
+            let resource = named(image, resource.resource_type, &resource.resource_name)?;
             Ok(ConfigChange {
                 resource,
                 ops,
-                replace_all: false,
+                replace_all: true,
             })
         });
         let (resource_type, resource_name) = (resource.resource_type, resource.resource_name);
@@ -100,7 +86,19 @@ pub(super) async fn change<W: World>(
             change,
         }
     });
-    let outcomes = alter(&context, asked.collect(), request.validate_only).await;
+    asked.collect()
+}
+
+/// Answers IncrementalAlterConfigs.
+pub(super) async fn change<W: World>(
+    context: Rc<Context<W>>,
+    call: Rc<Call>,
+    request: IncrementalAlterConfigsRequest,
+) -> IncrementalAlterConfigsResponse {
+    let (image, validate_only) = (context.image(), request.validate_only);
+    let asked = move || changing(&image, request);
+    let asked = beside(&context.world, call.is_large, asked).await;
+    let outcomes = alter(&context, call.is_large, asked, validate_only).await;
     let responses = outcomes.into_iter().map(|outcome| ChangeResult {
         error_code: outcome.error.as_i16(),
         error_message: outcome.message,
@@ -114,6 +112,26 @@ pub(super) async fn change<W: World>(
     }
 }
 
+fn changing(image: &Image, request: IncrementalAlterConfigsRequest) -> Vec<Asked> {
+    let asked = request.resources.into_iter().map(|resource| {
+        let change = ops(&resource.configs).and_then(|ops| {
+            let resource = named(image, resource.resource_type, &resource.resource_name)?;
+            Ok(ConfigChange {
+                resource,
+                ops,
+                replace_all: false,
+            })
+        });
+        let (resource_type, resource_name) = (resource.resource_type, resource.resource_name);
+        Asked {
+            resource_type,
+            resource_name,
+            change,
+        }
+    });
+    asked.collect()
+}
+
 /// What became of one resource.
 struct Outcome {
     resource_type: i8,
@@ -124,9 +142,38 @@ struct Outcome {
 
 async fn alter<W: World>(
     context: &Context<W>,
+    is_large: bool,
     asked: Vec<Asked>,
     validate_only: bool,
 ) -> Vec<Outcome> {
+    let judged = beside(&context.world, is_large, move || judged(asked)).await;
+    let (resources, refused) = judged;
+    let mut results = Vec::with_capacity(resources.len());
+    let mut resources = resources.into_iter();
+    // Each is judged by itself, so that the controller may have some at a time.
+    while resources.len() > 0 {
+        let request = ControllerRequest::AlterConfigs {
+            resources: resources.by_ref().take(RESOURCES_AT_ONCE).collect(),
+            validate_only,
+        };
+        match context.router.control(request).await {
+            Ok(ControllerReply::AlterConfigs(some)) => results.extend(some),
+            Ok(_) => unreachable!("the controller answers what it was asked"),
+            Err(_) => break,
+        }
+        if resources.len() > 0 {
+            context.world.pause().await;
+        }
+    }
+    let outcomes = move || outcomes(refused, results, validate_only);
+    beside(&context.world, is_large, outcomes).await
+}
+
+/// Resource and name, and what is to be said of a change or why it is refused at once.
+type Judged = (i8, Str, Result<Vec<String>, ApiError>);
+
+/// What the controller is asked, and all that was asked.
+fn judged(asked: Vec<Asked>) -> (Vec<ConfigChange>, Vec<Judged>) {
     let mut seen = HashSet::new();
     let mut twice = HashSet::new();
     for one in &asked {
@@ -151,19 +198,14 @@ async fn alter<W: World>(
         ));
         resources.extend(change);
     }
-    let results = if resources.is_empty() {
-        Vec::new()
-    } else {
-        let request = ControllerRequest::AlterConfigs {
-            resources,
-            validate_only,
-        };
-        match context.router.control(request).await {
-            Ok(ControllerReply::AlterConfigs(results)) => results,
-            Ok(_) => unreachable!("the controller answers what it was asked"),
-            Err(_) => Vec::new(),
-        }
-    };
+    (resources, refused)
+}
+
+fn outcomes(
+    refused: Vec<Judged>,
+    results: Vec<Result<(), ApiError>>,
+    validate_only: bool,
+) -> Vec<Outcome> {
     let mut results = results.into_iter();
     let outcomes = refused
         .into_iter()

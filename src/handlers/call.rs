@@ -4,12 +4,15 @@
 
 use std::rc::Rc;
 
+use bytes::Bytes;
+use chronik_io::World;
 use chronik_protocol::frame::{RequestHeader, encode_response};
 use chronik_protocol::messages::ResponseHeader;
-use chronik_protocol::{ApiKey, EncodeError, Message, Reader, Request, Str, Writer};
+use chronik_protocol::{ApiKey, DecodeError, EncodeError, Message, Reader, Request, Str, Writer};
 use tracing::trace;
 
 use super::Session;
+use super::beside::{LARGE_REQUEST_BYTES, beside, rest};
 use super::context::Advertised;
 use super::distinct::Distinct;
 use crate::server::service::Reply;
@@ -27,11 +30,18 @@ pub(crate) struct Call {
     /// The client's address, as Java writes one.
     pub(crate) client_host: Str,
     correlation_id: i32,
+    /// Whether so much came that it is looked at beside the shard.
+    pub(super) is_large: bool,
 }
 
 impl Call {
     /// A call from its header.
-    pub(crate) fn new(key: ApiKey, header: RequestHeader, session: &Session) -> Self {
+    pub(crate) fn new(
+        key: ApiKey,
+        header: RequestHeader,
+        session: &Session,
+        body_bytes: usize,
+    ) -> Self {
         let RequestHeader {
             api_version,
             correlation_id,
@@ -45,6 +55,7 @@ impl Call {
             advertised: Rc::clone(&session.advertised),
             client_host: session.client_host.clone(),
             correlation_id,
+            is_large: body_bytes >= LARGE_REQUEST_BYTES,
         }
     }
 
@@ -53,25 +64,73 @@ impl Call {
         self.client_id = self.client_id.as_ref().map(Str::detached);
     }
 
-    /// The body, with what it names again and again settled. Bytes behind it are passed over, as in Kafka: librdkafka 2.11 sends three of them
-    /// with Metadata 13.
+    /// The body of a request whose bytes are mostly records, with what it names again and again
+    /// settled: what stands around the records is looked at here, with rests where it is much. `parts`
+    /// counts it.
     ///
     /// # Errors
     /// The reply that closes the connection, when the bytes are not a request.
-    pub(crate) fn decode<Q: Request + Distinct>(&self, mut body: Reader) -> Result<Q, Reply> {
-        let mut request = Q::decode(&mut body, self.version)
-            .map_err(|error| self.close(&format!("cannot be decoded: {error}")))?;
+    pub(crate) async fn decode_data<W: World, Q: Request + Distinct>(
+        &self,
+        world: &W,
+        mut body: Reader,
+        parts: impl Fn(&Q) -> usize,
+    ) -> Result<Q, Reply> {
+        let mut request = self.decoded(Q::decode(&mut body, self.version))?;
         if let Err(error) = body.finish() {
             trace!(api = %self.key, version = self.version, %error, "passed over");
         }
+        let count = parts(&request);
+        rest(world, count).await;
         request.settle();
+        rest(world, count).await;
         Ok(request)
+    }
+
+    /// The body, with what it names again and again settled; beside the shard if much came.
+    ///
+    /// # Errors
+    /// The reply that closes the connection, when the bytes are not a request.
+    pub(crate) async fn decode_beside<W: World, Q: Request + Distinct>(
+        &self,
+        world: &W,
+        body: Reader,
+    ) -> Result<Q, Reply> {
+        let (key, version) = (self.key, self.version);
+        self.decoded(beside(world, self.is_large, move || decode(key, version, body)).await)
+    }
+
+    fn decoded<Q>(&self, decoded: Result<Q, DecodeError>) -> Result<Q, Reply> {
+        decoded.map_err(|error| self.close(&format!("cannot be decoded: {error}")))
     }
 
     /// A response as bytes. One that does not fit its version is our bug; it costs the connection.
     pub(crate) fn reply<M: Message>(&self, response: &M) -> Reply {
         let header_version = self.key.response_header_version(self.version);
-        match encode_response(self.correlation_id, header_version, response, self.version) {
+        let encoded = encode_response(self.correlation_id, header_version, response, self.version);
+        self.encoded(encoded)
+    }
+
+    /// As [`Call::reply`], beside the shard if much was asked.
+    pub(crate) async fn reply_beside<W: World, M: Message>(&self, world: &W, response: M) -> Reply {
+        if !self.is_large {
+            return self.reply(&response);
+        }
+        self.reply_long(world, response).await
+    }
+
+    /// As [`Call::reply`], beside the shard.
+    pub(crate) async fn reply_long<W: World, M: Message>(&self, world: &W, response: M) -> Reply {
+        let version = self.version;
+        let header_version = self.key.response_header_version(version);
+        let correlation_id = self.correlation_id;
+        // It ends there too: its parts are many.
+        let encode = move || encode_response(correlation_id, header_version, &response, version);
+        self.encoded(beside(world, true, encode).await)
+    }
+
+    fn encoded(&self, encoded: Result<Vec<Bytes>, EncodeError>) -> Reply {
+        match encoded {
             Ok(parts) => Reply::Send(parts),
             Err(error) => self.close(&format!("cannot be answered: {error}")),
         }
@@ -97,4 +156,18 @@ impl Call {
             self.key, self.version
         ))
     }
+}
+
+/// Bytes behind the body are passed over, as in Kafka: librdkafka 2.11 sends three of them with Metadata 13.
+fn decode<Q: Request + Distinct>(
+    key: ApiKey,
+    version: i16,
+    mut body: Reader,
+) -> Result<Q, DecodeError> {
+    let mut request = Q::decode(&mut body, version)?;
+    if let Err(error) = body.finish() {
+        trace!(api = %key, version, %error, "passed over");
+    }
+    request.settle();
+    Ok(request)
 }

@@ -10,21 +10,46 @@ use chronik_protocol::messages::{CreatePartitionsRequest, CreatePartitionsRespon
 use chronik_protocol::{ErrorCode, Str};
 use chronik_shards::catalog::{ApiError, ControllerReply, ControllerRequest, NewPartitions};
 
+use super::beside::beside;
+use super::call::Call;
 use super::context::Context;
+
+/// Topics that the controller judges in one go.
+const TOPICS_AT_ONCE: usize = 500;
 
 /// Answers.
 pub(super) async fn handle<W: World>(
     context: Rc<Context<W>>,
+    call: Rc<Call>,
     request: CreatePartitionsRequest,
 ) -> CreatePartitionsResponse {
-    let (topics, twice) = without_duplicates(request.topics);
+    let (validate_only, is_large) = (request.validate_only, call.is_large);
+    let single = move || without_duplicates(request.topics);
+    let (topics, twice) = beside(&context.world, is_large, single).await;
+    let mut outcomes = Vec::with_capacity(topics.len());
+    let mut topics = topics.into_iter();
+    // Each is judged by itself, so that the controller may have some at a time.
+    while topics.len() > 0 {
+        let some: Vec<NewPartitions> = topics.by_ref().take(TOPICS_AT_ONCE).collect();
+        outcomes.extend(create(&context, some, validate_only).await);
+        if topics.len() > 0 {
+            context.world.pause().await;
+        }
+    }
+    beside(&context.world, is_large, move || response(outcomes, twice)).await
+}
+
+async fn create<W: World>(
+    context: &Context<W>,
+    topics: Vec<NewPartitions>,
+    validate_only: bool,
+) -> Vec<(Str, Result<(), ApiError>)> {
     let names: Vec<Str> = topics.iter().map(|topic| topic.name.clone()).collect();
-    let validate_only = request.validate_only;
     let change = ControllerRequest::CreatePartitions {
         topics,
         validate_only,
     };
-    let outcomes = match context.router.control(change).await {
+    match context.router.control(change).await {
         Ok(ControllerReply::CreatePartitions(outcomes)) => outcomes,
         Ok(_) => unreachable!("the controller answers what it was asked"),
         Err(_) => {
@@ -32,7 +57,13 @@ pub(super) async fn handle<W: World>(
                 || ApiError::new(ErrorCode::NotController, "The controller is shutting down.");
             names.into_iter().map(|name| (name, Err(gone()))).collect()
         }
-    };
+    }
+}
+
+fn response(
+    outcomes: Vec<(Str, Result<(), ApiError>)>,
+    twice: HashSet<Str>,
+) -> CreatePartitionsResponse {
     let duplicates = twice.into_iter().map(|name| {
         (
             name,

@@ -18,9 +18,11 @@ use tracing::warn;
 
 use crate::config::states;
 
+use super::beside::beside;
 use super::call::Call;
 use super::configs;
 use super::context::Context;
+use super::slice::Slice;
 
 /// From this version on the response tells partitions, replicas and settings (KIP-525).
 const DETAILS_VERSION: i16 = 5;
@@ -31,15 +33,16 @@ pub(super) async fn handle<W: World>(
     call: Rc<Call>,
     request: CreateTopicsRequest,
 ) -> CreateTopicsResponse {
-    let names: Vec<Str> = request
-        .topics
-        .iter()
-        .map(|topic| topic.name.clone())
-        .collect();
-    let topics = request.topics.into_iter().map(new_topic).collect();
+    let validate_only = request.validate_only;
+    let new_topics = move || {
+        let names = request.topics.iter().map(|topic| topic.name.clone());
+        let names: Vec<Str> = names.collect();
+        (names, request.topics.into_iter().map(new_topic).collect())
+    };
+    let (names, topics) = beside(&context.world, call.is_large, new_topics).await;
     let change = ControllerRequest::CreateTopics {
         topics,
-        validate_only: request.validate_only,
+        validate_only,
     };
     let created = match context.router.control(change).await {
         Ok(ControllerReply::CreateTopics(created)) => created,
@@ -50,7 +53,7 @@ pub(super) async fn handle<W: World>(
     let made = created
         .iter()
         .filter_map(|created| created.result.as_ref().ok());
-    for topic in made.filter(|_| !request.validate_only) {
+    for topic in made.filter(|_| !validate_only) {
         let notes = topic
             .configs
             .iter()
@@ -59,12 +62,16 @@ pub(super) async fn handle<W: World>(
     }
     // A topic that is named twice was refused twice and is told of once.
     let mut told = HashSet::new();
-    let topics = created
-        .into_iter()
-        .filter(|created| told.insert(created.name.clone()))
-        .map(|created| result(&image, call.version, created));
+    let mut slice = Slice::begin(&context.world);
+    let mut topics = Vec::with_capacity(created.len());
+    for created in created {
+        if told.insert(created.name.clone()) {
+            topics.push(result(&image, call.version, created));
+        }
+        slice.breathe(&context.world).await;
+    }
     CreateTopicsResponse {
-        topics: topics.collect(),
+        topics,
         ..CreateTopicsResponse::default()
     }
 }

@@ -11,19 +11,38 @@ use chronik_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 use chronik_shards::catalog::Image;
 use chronik_shards::{DeleteRecordsPart, DeleteRecordsResult, PartitionId};
 
+use super::beside::beside;
+use super::call::Call;
 use super::context::Context;
 use super::partitions;
 
 /// Answers.
 pub(super) async fn handle<W: World>(
     context: Rc<Context<W>>,
+    call: Rc<Call>,
     request: DeleteRecordsRequest,
 ) -> DeleteRecordsResponse {
-    let image = context.image();
+    let (image, is_large) = (context.image(), call.is_large);
+    let planned = move || (plan(&image, &request), request);
+    let ((parts, errors), request) = beside(&context.world, is_large, planned).await;
+    let results = context
+        .router
+        .delete_records(&context.world, parts)
+        .await
+        .unwrap_or_default();
+    let answered = move || response(&request, errors, results);
+    beside(&context.world, is_large, answered).await
+}
+
+/// The parts that can be asked for, and for each partition why it cannot.
+fn plan(
+    image: &Image,
+    request: &DeleteRecordsRequest,
+) -> (Vec<DeleteRecordsPart>, Vec<Option<ErrorCode>>) {
     let (mut parts, mut errors) = (Vec::new(), Vec::new());
     for topic in &request.topics {
         for partition in &topic.partitions {
-            let found = deletable(&image, &topic.name, partition.partition_index);
+            let found = deletable(image, &topic.name, partition.partition_index);
             errors.push(found.err());
             if let Ok(id) = found {
                 parts.push(DeleteRecordsPart {
@@ -33,13 +52,14 @@ pub(super) async fn handle<W: World>(
             }
         }
     }
-    let results = context
-        .router
-        .delete_records(parts)
-        .await
-        .collect()
-        .await
-        .unwrap_or_default();
+    (parts, errors)
+}
+
+fn response(
+    request: &DeleteRecordsRequest,
+    errors: Vec<Option<ErrorCode>>,
+    results: Vec<DeleteRecordsResult>,
+) -> DeleteRecordsResponse {
     let mut results = partitions::merge(errors, results, DeleteRecordsResult::failed);
     let topics = request.topics.iter().map(|topic| DeleteRecordsTopicResult {
         name: topic.name.clone(),

@@ -9,9 +9,12 @@ use chronik_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
 use chronik_protocol::{ErrorCode, Str, Uuid};
 use chronik_shards::catalog::{ApiError, ControllerReply, ControllerRequest, Image, TopicRef};
 
+use super::beside::beside;
 use super::call::Call;
 use super::context::Context;
 
+/// Topics that the controller deletes in one go.
+const TOPICS_AT_ONCE: usize = 500;
 /// From this version on topics are in a list of structures and may be named by id (KIP-516).
 const TOPIC_ID_VERSION: i16 = 6;
 
@@ -21,13 +24,44 @@ pub(super) async fn handle<W: World>(
     call: Rc<Call>,
     request: DeleteTopicsRequest,
 ) -> DeleteTopicsResponse {
-    let (asked, mut twice) = without_duplicates(asked(call.version, &request));
-    let asked = without_aliases(&context.image(), asked, &mut twice);
+    let (image, version) = (context.image(), call.version);
+    let may_delete = context.config.delete_topic_enable;
+    let plan = move || plan(&image, version, may_delete, &request);
+    let (plan, topics) = beside(&context.world, call.is_large, plan).await;
+    let mut deleted = Vec::with_capacity(topics.len());
+    let mut topics = topics.into_iter();
+    // None is named twice any more, so that the controller may have some at a time.
+    while topics.len() > 0 {
+        let some = topics.by_ref().take(TOPICS_AT_ONCE).collect();
+        let change = ControllerRequest::DeleteTopics(some);
+        match context.router.control(change).await {
+            Ok(ControllerReply::DeleteTopics(some)) => deleted.extend(some),
+            Ok(_) => unreachable!("the controller answers what it was asked"),
+            Err(_) => break,
+        }
+        if topics.len() > 0 {
+            context.world.pause().await;
+        }
+    }
+    beside(&context.world, call.is_large, move || told(plan, deleted)).await
+}
+
+/// What was asked, why it is refused before the controller is asked, and what was named twice.
+type Plan = (Vec<Asked>, Vec<Option<ApiError>>, HashSet<Asked>);
+
+fn plan(
+    image: &Image,
+    version: i16,
+    may_delete: bool,
+    request: &DeleteTopicsRequest,
+) -> (Plan, Vec<TopicRef>) {
+    let (asked, mut twice) = without_duplicates(asked(version, request));
+    let asked = without_aliases(image, asked, &mut twice);
     let refused: Vec<Option<ApiError>> = asked
         .iter()
-        .map(|(name, id)| refusal(&context, call.version, name.as_ref(), *id))
+        .map(|(name, id)| refusal(may_delete, version, name.as_ref(), *id))
         .collect();
-    let topics: Vec<TopicRef> = asked
+    let topics = asked
         .iter()
         .zip(&refused)
         .filter(|(_, refused)| refused.is_none())
@@ -36,19 +70,13 @@ pub(super) async fn handle<W: World>(
             None => TopicRef::Id(*id),
         })
         .collect();
-    let deleted = if topics.is_empty() {
-        Vec::new()
-    } else {
-        match context
-            .router
-            .control(ControllerRequest::DeleteTopics(topics))
-            .await
-        {
-            Ok(ControllerReply::DeleteTopics(deleted)) => deleted,
-            Ok(_) => unreachable!("the controller answers what it was asked"),
-            Err(_) => Vec::new(),
-        }
-    };
+    ((asked, refused, twice), topics)
+}
+
+fn told(
+    (asked, refused, twice): Plan,
+    deleted: Vec<(Str, Uuid, Result<(), ApiError>)>,
+) -> DeleteTopicsResponse {
     let mut deleted = deleted.into_iter();
     let responses = asked.into_iter().zip(refused).map(|((name, id), refused)| {
         let (told_name, told_id, result) = match refused {
@@ -133,13 +161,8 @@ fn without_aliases(image: &Image, asked: Vec<Asked>, twice: &mut HashSet<Asked>)
 }
 
 /// What is refused before the controller is asked (`ControllerApis#deleteTopics`).
-fn refusal<W: World>(
-    context: &Context<W>,
-    version: i16,
-    name: Option<&Str>,
-    id: Uuid,
-) -> Option<ApiError> {
-    if !context.config.delete_topic_enable {
+fn refusal(may_delete: bool, version: i16, name: Option<&Str>, id: Uuid) -> Option<ApiError> {
+    if !may_delete {
         // Clients before version 3 know no code of its own.
         let code = if version < 3 {
             ErrorCode::InvalidRequest

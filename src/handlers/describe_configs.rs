@@ -14,6 +14,7 @@ use chronik_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse
 use chronik_protocol::{ErrorCode, Str};
 use chronik_shards::catalog::{ApiError, Image, check_topic_name};
 
+use super::beside::beside;
 use super::call::Call;
 use super::configs::{
     self, RESOURCE_BROKER, RESOURCE_CLIENT_METRICS, RESOURCE_GROUP, RESOURCE_TOPIC, Setting,
@@ -31,11 +32,10 @@ pub(super) async fn handle<W: World>(
     let image = context.image();
     let count = request.resources.len();
     let mut pieces = Pieces::of_array::<DescribeConfigsResponse>(&context, &call, true, count);
-    let all = request
-        .resources
-        .iter()
-        .filter(|resource| asks_for_all(resource));
-    let mut repeated = Repeated::among(all.map(key));
+    let resources = request.resources.iter();
+    let all: Vec<_> = resources.filter(|it| asks_for_all(it)).map(key).collect();
+    let among = move || Repeated::among(all.into_iter());
+    let mut repeated = beside(&context.world, call.is_large, among).await;
     for resource in &request.resources {
         if pieces.has_failed() {
             break;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use chronik_io::World;
 use chronik_protocol::messages::describe_log_dirs_response::{
@@ -14,17 +15,26 @@ use chronik_shards::catalog::Image;
 use chronik_shards::{LogDescription, LogDir, LogDirs, LogScope, PartitionId};
 use tracing::warn;
 
+use super::beside::beside;
+use super::call::Call;
 use super::context::Context;
 use super::partitions;
+use super::slice::Slice;
+
+/// Logs that are told of on the shard; more are beside it.
+const LOGS_AT_ONCE: usize = 1_000;
 
 /// Answers.
 pub(super) async fn handle<W: World>(
     context: Rc<Context<W>>,
+    call: Rc<Call>,
     request: DescribeLogDirsRequest,
 ) -> DescribeLogDirsResponse {
     let image = context.image();
-    let scope = scope(&image, &request);
-    let Ok(logs) = context.router.describe_logs(&scope).await else {
+    let found = Arc::clone(&image);
+    let scope = move || scope(&found, &request);
+    let scope = beside(&context.world, call.is_large, scope).await;
+    let Ok(logs) = context.router.describe_logs(&context.world, &scope).await else {
         let error_code = ErrorCode::KafkaStorageError.as_i16();
         return DescribeLogDirsResponse {
             error_code,
@@ -32,11 +42,13 @@ pub(super) async fn handle<W: World>(
         };
     };
     let dirs = context.router.log_dirs();
+    let mut slice = Slice::begin(&context.world);
     let mut by_dir: BTreeMap<PathBuf, Vec<LogDescription>> = BTreeMap::new();
     for log in logs {
         if let Some(home) = home(&image, dirs, log.partition) {
             by_dir.entry(home.to_owned()).or_default().push(log);
         }
+        slice.breathe(&context.world).await;
     }
     let mut results = Vec::with_capacity(dirs.all().len());
     for dir in dirs.all() {
@@ -58,7 +70,7 @@ fn home<'a>(image: &Image, dirs: &'a LogDirs, partition: PartitionId) -> Option<
 /// As Kafka tells of a directory that cannot be used: by name, with an error, and nothing in it.
 async fn describe<W: World>(
     context: &Context<W>,
-    image: &Image,
+    image: &Arc<Image>,
     dir: &LogDir,
     logs: Vec<LogDescription>,
 ) -> DescribeLogDirsResult {
@@ -79,9 +91,11 @@ async fn describe<W: World>(
         }
     };
     let used_bytes: i64 = logs.iter().map(|log| log.size_bytes).sum();
+    let (image, is_large) = (Arc::clone(image), logs.len() > LOGS_AT_ONCE);
+    let topics = beside(&context.world, is_large, move || by_topic(&image, logs)).await;
     DescribeLogDirsResult {
         log_dir,
-        topics: by_topic(image, logs),
+        topics,
         total_bytes: usable_bytes.saturating_add(used_bytes),
         usable_bytes,
         ..DescribeLogDirsResult::default()

@@ -1,5 +1,7 @@
 //! DescribeTopicPartitions (key 75): partitions page by page (KIP-966). Answered from the image.
 
+use std::rc::Rc;
+
 use chronik_io::World;
 use chronik_protocol::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
@@ -8,20 +10,25 @@ use chronik_protocol::messages::{DescribeTopicPartitionsRequest, DescribeTopicPa
 use chronik_protocol::{ErrorCode, Str};
 use chronik_shards::catalog::{Image, PartitionInfo, Topic, check_topic_name};
 
+use super::beside::beside;
+use super::call::Call;
 use super::context::Context;
 use super::operations;
 
 /// Answers.
-pub(super) fn handle<W: World>(
-    context: &Context<W>,
-    request: &DescribeTopicPartitionsRequest,
+pub(super) async fn handle<W: World>(
+    context: Rc<Context<W>>,
+    call: Rc<Call>,
+    request: DescribeTopicPartitionsRequest,
 ) -> DescribeTopicPartitionsResponse {
     let asked = usize::try_from(request.response_partition_limit).unwrap_or(0);
     let limit = asked.min(context.config.described_partitions_max).max(1);
-    if has_wrong_cursor(request) {
-        return refused(request);
-    }
-    page(&context.image(), request, limit)
+    let image = context.image();
+    let answer = move || match has_wrong_cursor(&request) {
+        true => refused(&request),
+        false => page(&image, &request, limit),
+    };
+    beside(&context.world, call.is_large, answer).await
 }
 
 /// A cursor stands at one of the topics that are asked for, and at a partition

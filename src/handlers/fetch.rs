@@ -19,6 +19,7 @@ use chronik_protocol::{ErrorCode, Reader};
 use chronik_shards::catalog::Image;
 use chronik_shards::{Isolation, PartitionId, ReadPart};
 
+use super::beside::rest;
 use super::call::Call;
 use super::context::Context;
 use super::partitions;
@@ -45,7 +46,8 @@ pub(super) async fn admit<W: World>(
     mut call: Call,
     body: Reader,
 ) -> Admitted {
-    let request = match call.decode::<FetchRequest>(body) {
+    let decoded = call.decode_data::<W, FetchRequest>(&context.world, body, count);
+    let request = match decoded.await {
         Ok(request) => request,
         Err(close) => {
             return Admitted {
@@ -73,7 +75,9 @@ pub(super) async fn admit<W: World>(
             };
         }
     };
+    rest(&context.world, opened.parts.len()).await;
     let (parts, errors) = plan(&context.image(), &call, &request, &opened);
+    rest(&context.world, parts.len()).await;
     let kept_bytes = opened.parts.len() * PART_BYTES_KEPT;
     // What waits keeps nothing of the frame, however much came with the request.
     call.detach();
@@ -88,18 +92,27 @@ pub(super) async fn admit<W: World>(
         if let Some(old) = old {
             results = old.finish(&context, results).await;
         }
+        let count = errors.len();
+        rest(&context.world, count).await;
         let outcome = respond::Outcome {
             opened,
             errors,
             results,
         };
         let response = outcome.into_response(&mut context.sessions.borrow_mut(), call.version);
+        rest(&context.world, count).await;
         call.reply(&response)
     };
     Admitted {
         pace: Pace::OneFetch,
         answer: Answer::Parked(Box::pin(answer), kept_bytes),
     }
+}
+
+/// How many partitions a request names.
+fn count(request: &FetchRequest) -> usize {
+    let topics = request.topics.iter();
+    topics.map(|topic| topic.partitions.len()).sum()
 }
 
 fn isolation(request: &FetchRequest) -> Isolation {

@@ -26,7 +26,7 @@ use chronik_shards::groups::{Caller, GroupReply, GroupRequest};
 
 use super::call::Call;
 use super::context::Context;
-use super::{closed, in_pieces, later, parked};
+use super::{answered, closed, in_pieces, later, parked};
 use crate::server::service::Admitted;
 
 /// What a client is told when the coordinator's shard has ended.
@@ -34,48 +34,39 @@ const GONE: ErrorCode = ErrorCode::CoordinatorNotAvailable;
 
 /// Takes a request of one of these APIs.
 pub(super) async fn admit<W: World>(context: Rc<Context<W>>, call: Call, body: Reader) -> Admitted {
+    let world = &context.world.clone();
     match call.key {
-        ApiKey::FindCoordinator => in_pieces(call, body, move |call, request| {
-            find_coordinator::handle(context, call, request)
-        }),
+        ApiKey::FindCoordinator => {
+            answered!(context, call, body, in_pieces, find_coordinator::handle)
+        }
         ApiKey::JoinGroup => {
             let begin = async move |call, request| join_group::begin(&context, call, request).await;
-            parked(call, body, begin).await
+            parked(world, call, body, begin).await
         }
         ApiKey::SyncGroup => {
             let begin = async move |call, request| sync_group::begin(&context, call, request).await;
-            parked(call, body, begin).await
+            parked(world, call, body, begin).await
         }
-        ApiKey::Heartbeat => later(call, body, move |_, request| {
-            heartbeat::handle(context, request)
-        }),
-        ApiKey::LeaveGroup => later(call, body, move |call, request| {
-            leave_group::handle(context, call, request)
-        }),
-        ApiKey::DescribeGroups => in_pieces(call, body, move |call, request| {
-            describe_groups::handle(context, call, request)
-        }),
-        ApiKey::ListGroups => later(call, body, move |_, request| {
-            list_groups::handle(context, request)
-        }),
-        ApiKey::DeleteGroups => later(call, body, move |_, request| {
-            delete_groups::handle(context, request)
-        }),
-        ApiKey::OffsetCommit => later(call, body, move |call, request| {
-            offset_commit::handle(context, call, request)
-        }),
-        ApiKey::OffsetFetch => in_pieces(call, body, move |call, request| {
-            offset_fetch::handle(context, call, request)
-        }),
-        ApiKey::OffsetDelete => later(call, body, move |_, request| {
-            offset_delete::handle(context, request)
-        }),
-        ApiKey::ConsumerGroupHeartbeat => later(call, body, move |call, request| {
-            consumer_group_heartbeat::handle(context, call, request)
-        }),
-        ApiKey::ConsumerGroupDescribe => in_pieces(call, body, move |call, request| {
-            consumer_group_describe::handle(context, call, request)
-        }),
+        ApiKey::Heartbeat => answered!(context, call, body, later, alone heartbeat::handle),
+        ApiKey::LeaveGroup => answered!(context, call, body, later, leave_group::handle),
+        ApiKey::DescribeGroups => {
+            answered!(context, call, body, in_pieces, describe_groups::handle)
+        }
+        ApiKey::ListGroups => answered!(context, call, body, later, alone list_groups::handle),
+        ApiKey::DeleteGroups => answered!(context, call, body, later, alone delete_groups::handle),
+        ApiKey::OffsetCommit => answered!(context, call, body, later, offset_commit::handle),
+        ApiKey::OffsetFetch => answered!(context, call, body, in_pieces, offset_fetch::handle),
+        ApiKey::OffsetDelete => answered!(context, call, body, later, alone offset_delete::handle),
+        ApiKey::ConsumerGroupHeartbeat => {
+            answered!(context, call, body, later, consumer_group_heartbeat::handle)
+        }
+        ApiKey::ConsumerGroupDescribe => answered!(
+            context,
+            call,
+            body,
+            in_pieces,
+            consumer_group_describe::handle
+        ),
         other => closed(format!("{other} has no handler")),
     }
 }

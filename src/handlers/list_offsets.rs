@@ -12,8 +12,10 @@ use chronik_protocol::messages::list_offsets_response::{
 };
 use chronik_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use chronik_protocol::{ErrorCode, Str};
+use chronik_shards::catalog::Image;
 use chronik_shards::{Isolation, OffsetAnswer, OffsetQuery, OffsetTarget};
 
+use super::beside::beside;
 use super::call::Call;
 use super::context::Context;
 use super::partitions;
@@ -31,16 +33,26 @@ pub(super) async fn handle<W: World>(
         0 => Isolation::ReadUncommitted,
         _ => Isolation::ReadCommitted,
     };
-    let (queries, errors) = plan(&context, call.version, isolation, &request);
+    let (image, version, is_large) = (context.image(), call.version, call.is_large);
+    let planned = move || (plan(&image, version, isolation, &request), request);
+    let ((queries, errors), request) = beside(&context.world, is_large, planned).await;
     let answers = context
         .router
-        .list_offsets(queries)
-        .await
-        .collect()
+        .list_offsets(&context.world, queries)
         .await
         .unwrap_or_default();
+    let answered = move || response(version, &request, errors, answers);
+    beside(&context.world, is_large, answered).await
+}
+
+fn response(
+    version: i16,
+    request: &ListOffsetsRequest,
+    errors: Vec<Option<ErrorCode>>,
+    answers: Vec<OffsetAnswer>,
+) -> ListOffsetsResponse {
     let mut answers = partitions::merge(errors, answers, OffsetAnswer::failed);
-    let mut repeated = Repeated::of(&request);
+    let mut repeated = Repeated::of(request);
     let topics = request.topics.iter().map(|topic| ListOffsetsTopicResponse {
         name: topic.name.clone(),
         partitions: topic
@@ -48,7 +60,7 @@ pub(super) async fn handle<W: World>(
             .iter()
             .zip(&mut answers)
             .filter(|(asked, _)| repeated.tell(&topic.name, asked.partition_index))
-            .map(|(partition, answer)| response(call.version, partition, &answer))
+            .map(|(partition, answer)| told(version, partition, &answer))
             .collect(),
         ..ListOffsetsTopicResponse::default()
     });
@@ -61,13 +73,12 @@ pub(super) async fn handle<W: World>(
 }
 
 /// The queries of all partitions that can be asked, and for each partition why it cannot.
-fn plan<W: World>(
-    context: &Context<W>,
+fn plan(
+    image: &Image,
     version: i16,
     isolation: Isolation,
     request: &ListOffsetsRequest,
 ) -> (Vec<OffsetQuery>, Vec<Option<ErrorCode>>) {
-    let image = context.image();
     let twice = Repeated::of(request);
     let (mut queries, mut errors) = (Vec::new(), Vec::new());
     for topic in &request.topics {
@@ -76,7 +87,7 @@ fn plan<W: World>(
             let planned = if twice.contains(&topic.name, index) {
                 Err(ErrorCode::InvalidRequest)
             } else {
-                partitions::by_name(&image, &topic.name, index)
+                partitions::by_name(image, &topic.name, index)
                     .and_then(|id| Ok((id, target(version, partition.timestamp)?)))
             };
             errors.push(planned.as_ref().err().copied());
@@ -145,7 +156,7 @@ fn target(version: i16, timestamp: i64) -> Result<OffsetTarget, ErrorCode> {
     }
 }
 
-fn response(
+fn told(
     version: i16,
     partition: &ListOffsetsPartition,
     answer: &OffsetAnswer,

@@ -18,49 +18,91 @@ use chronik_shards::catalog::{
 };
 use tracing::info;
 
+use super::beside::beside;
 use super::call::Call;
 use super::context::Context;
 use super::operations;
+use crate::server::service::Reply;
 
 /// From this version on topics can be asked for by id, and a name may be null.
 const TOPIC_ID_VERSION: i16 = 12;
+
+/// Partitions that are described on the shard; more are beside it.
+const PARTITIONS_AT_ONCE: usize = 2_000;
+/// Topics that are: each may have many partitions.
+const NAMES_AT_ONCE: usize = 200;
 
 /// Answers.
 pub(super) async fn handle<W: World>(
     context: Rc<Context<W>>,
     call: Rc<Call>,
     request: MetadataRequest,
-) -> MetadataResponse {
+) -> Reply {
+    let mut is_large = call.is_large;
     let describe = Describe {
         with_operations: request.include_topic_authorized_operations,
     };
-    let wanted = Wanted::of(call.version, &request);
-    let topics = match &wanted {
+    let version = call.version;
+    let (wanted, request) = beside(&context.world, is_large, move || {
+        (Wanted::of(version, &request), request)
+    })
+    .await;
+    let topics = match wanted {
         // Nothing but the error, as of a request that Kafka cannot handle.
         Wanted::Refused => {
-            return MetadataResponse {
+            let response = MetadataResponse {
                 topics: refused(&request),
                 ..MetadataResponse::default()
             };
+            return call.reply_beside(&context.world, response).await;
         }
-        Wanted::All => context
-            .image()
-            .topics()
-            .map(|topic| describe.topic(topic))
-            .collect(),
-        Wanted::Ids(ids) => describe.by_ids(&context.image(), ids),
+        Wanted::All => {
+            let image = context.image();
+            let partitions: usize = image.topics().map(|topic| topic.partitions.len()).sum();
+            is_large |= partitions > PARTITIONS_AT_ONCE;
+            let all = move || {
+                let topics = image.topics();
+                topics.map(|topic| describe.topic(topic)).collect()
+            };
+            beside(&context.world, is_large, all).await
+        }
+        Wanted::Ids(ids) => {
+            let image = context.image();
+            is_large |= ids.len() > NAMES_AT_ONCE;
+            beside(&context.world, is_large, move || {
+                describe.by_ids(&image, &ids)
+            })
+            .await
+        }
         Wanted::Names(names) => {
             let create = request.allow_auto_topic_creation && context.config.auto_create_topics;
             let errors = if create {
-                create_missing(&context, names).await
+                create_missing(&context, &names).await
             } else {
                 HashMap::new()
             };
-            describe.by_names(&context.image(), names, &errors)
+            let image = context.image();
+            is_large |= names.len() > NAMES_AT_ONCE;
+            let by_names = move || describe.by_names(&image, &names, &errors);
+            beside(&context.world, is_large, by_names).await
         }
     };
-    let image = context.image();
     let asked = request.include_cluster_authorized_operations;
+    let response = described(&context, &call, topics, asked);
+    match is_large {
+        true => call.reply_long(&context.world, response).await,
+        false => call.reply(&response),
+    }
+}
+
+/// These topics, and the broker they are on.
+fn described<W: World>(
+    context: &Context<W>,
+    call: &Call,
+    topics: Vec<MetadataResponseTopic>,
+    with_operations: bool,
+) -> MetadataResponse {
+    let image = context.image();
     MetadataResponse {
         brokers: vec![MetadataResponseBroker {
             node_id: image.node_id,
@@ -72,7 +114,7 @@ pub(super) async fn handle<W: World>(
         cluster_id: Some(image.cluster_id.clone()),
         controller_id: image.node_id,
         topics,
-        cluster_authorized_operations: if asked {
+        cluster_authorized_operations: if with_operations {
             operations::CLUSTER
         } else {
             operations::NOT_ASKED
@@ -165,6 +207,7 @@ async fn create_missing<W: World>(context: &Context<W>, names: &[Str]) -> HashMa
     errors
 }
 
+#[derive(Clone, Copy)]
 struct Describe {
     with_operations: bool,
 }

@@ -3,25 +3,46 @@
 use std::rc::Rc;
 
 use chronik_io::World;
+use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::offset_for_leader_epoch_response::{
     EpochEndOffset, OffsetForLeaderTopicResult,
 };
 use chronik_protocol::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
+use chronik_shards::catalog::Image;
 use chronik_shards::{EpochAnswer, EpochQuery};
 
+use super::beside::beside;
+use super::call::Call;
 use super::context::Context;
 use super::partitions;
 
 /// Answers.
 pub(super) async fn handle<W: World>(
     context: Rc<Context<W>>,
+    call: Rc<Call>,
     request: OffsetForLeaderEpochRequest,
 ) -> OffsetForLeaderEpochResponse {
-    let image = context.image();
+    let (image, is_large) = (context.image(), call.is_large);
+    let planned = move || (plan(&image, &request), request);
+    let ((queries, errors), request) = beside(&context.world, is_large, planned).await;
+    let answers = context
+        .router
+        .epoch_ends(&context.world, queries)
+        .await
+        .unwrap_or_default();
+    let answered = move || response(&request, errors, answers);
+    beside(&context.world, is_large, answered).await
+}
+
+/// The queries of all partitions that can be asked, and for each partition why it cannot.
+fn plan(
+    image: &Image,
+    request: &OffsetForLeaderEpochRequest,
+) -> (Vec<EpochQuery>, Vec<Option<ErrorCode>>) {
     let (mut queries, mut errors) = (Vec::new(), Vec::new());
     for topic in &request.topics {
         for partition in &topic.partitions {
-            let found = partitions::by_name(&image, &topic.topic, partition.partition);
+            let found = partitions::by_name(image, &topic.topic, partition.partition);
             errors.push(found.err());
             if let Ok(id) = found {
                 queries.push(EpochQuery {
@@ -32,13 +53,14 @@ pub(super) async fn handle<W: World>(
             }
         }
     }
-    let answers = context
-        .router
-        .epoch_ends(queries)
-        .await
-        .collect()
-        .await
-        .unwrap_or_default();
+    (queries, errors)
+}
+
+fn response(
+    request: &OffsetForLeaderEpochRequest,
+    errors: Vec<Option<ErrorCode>>,
+    answers: Vec<EpochAnswer>,
+) -> OffsetForLeaderEpochResponse {
     let mut answers = partitions::merge(errors, answers, EpochAnswer::failed);
     let topics = request
         .topics

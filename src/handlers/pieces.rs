@@ -14,6 +14,7 @@ use chronik_io::World;
 use chronik_protocol::codec::Structure;
 use chronik_protocol::{EncodeError, Message, Writer};
 
+use super::beside::beside;
 use super::call::Call;
 use super::context::Context;
 use super::slice::Slice;
@@ -28,6 +29,8 @@ const ANSWER_BYTES_MAX: usize = 100 << 20;
 const LARGE_ANSWER_BYTES: usize = 256 << 10;
 /// An element that is there before is not copied from this many bytes on.
 const SHARED_BYTES_MIN: usize = 512;
+/// Keys from which on it is found out beside the shard which are asked for again.
+const KEYS_AT_ONCE: usize = 1_000;
 /// Bytes that are cut off as one part.
 const PART_BYTES: usize = 256 << 10;
 
@@ -120,13 +123,16 @@ impl<'a, W: World> Pieces<'a, W> {
 
     /// An element for each of `keys`, in their order. `ask` gives those of some keys at a time, and of a
     /// key that is named again and again only once.
-    pub(super) async fn push_each<K: Hash + Eq + Clone, E: Structure>(
+    pub(super) async fn push_each<K: Hash + Eq + Clone + Send + 'static, E: Structure>(
         &mut self,
         keys: &[K],
         at_once: usize,
         mut ask: impl AsyncFnMut(Vec<K>) -> Vec<E>,
     ) {
-        let mut repeated = Repeated::among(keys.iter().cloned());
+        let all = keys.to_vec();
+        let among = move || Repeated::among(all.into_iter());
+        let is_large = keys.len() >= KEYS_AT_ONCE;
+        let mut repeated = beside(&self.context.world, is_large, among).await;
         let mut seen = HashSet::new();
         let mut firsts = keys.iter().filter(|key| seen.insert(*key));
         let mut known = VecDeque::new();

@@ -20,6 +20,7 @@ use chronik_protocol::{ErrorCode, Reader};
 use chronik_shards::catalog::{Image, Topic};
 use chronik_shards::{Acks, AppendPart, PartitionId};
 
+use super::beside::rest;
 use super::call::Call;
 use super::context::Context;
 use super::partitions;
@@ -36,7 +37,8 @@ const ADMIN_CLIENT_ID: &str = "__admin_client";
 
 /// Takes a Produce request.
 pub(super) async fn admit<W: World>(context: Rc<Context<W>>, call: Call, body: Reader) -> Admitted {
-    let request = match call.decode::<ProduceRequest>(body) {
+    let decoded = call.decode_data::<W, ProduceRequest>(&context.world, body, count);
+    let request = match decoded.await {
         Ok(request) => request,
         Err(close) => {
             return Admitted {
@@ -67,7 +69,10 @@ pub(super) async fn admit<W: World>(context: Rc<Context<W>>, call: Call, body: R
     let answer = async move {
         let results = gather.collect().await.unwrap_or_default();
         drop(charge);
+        rest(&context.world, refusals.len()).await;
+        let count = refusals.len();
         let response = respond::response(&request, refusals, results);
+        rest(&context.world, count).await;
         match (acks, respond::first_error(&response)) {
             (Acks::None, None) => Reply::Silent,
             (Acks::None, Some(error)) => call.close(&format!("with acks=0 failed: {error}")),
@@ -78,6 +83,12 @@ pub(super) async fn admit<W: World>(context: Rc<Context<W>>, call: Call, body: R
         pace: Pace::Free,
         answer: Answer::Later(Box::pin(answer)),
     }
+}
+
+/// How many partitions a request names.
+fn count(request: &ProduceRequest) -> usize {
+    let topics = request.topic_data.iter();
+    topics.map(|topic| topic.partition_data.len()).sum()
 }
 
 /// Checks every partition's records; for each, either a part to append or why there is none.

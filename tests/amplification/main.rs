@@ -13,6 +13,7 @@ mod requests;
 #[path = "../../protocol/build/schema.rs"]
 #[allow(dead_code, reason = "the generator's model; the test walks part of it")]
 mod schema;
+mod stalls;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -127,20 +128,8 @@ impl Bench {
         kib.expect("a number") << 10
     }
 
-    /// Sends a request; bytes of its answer, `None` if the connection was closed instead.
     fn ask(&self, frame: &[u8]) -> Option<usize> {
-        let mut stream = self.broker.connect();
-        // The broker may close the connection while it is being written to.
-        if stream.write_all(frame).is_err() {
-            return None;
-        }
-        let mut length = [0; 4];
-        if stream.read_exact(&mut length).is_err() {
-            return None;
-        }
-        let length = u64::from(u32::from_be_bytes(length));
-        let read = std::io::copy(&mut stream.take(length), &mut std::io::sink());
-        Some(usize::try_from(read.expect("the whole answer")).expect("fits"))
+        ask(&self.broker, frame)
     }
 
     fn lives(&mut self, what: &str) {
@@ -151,6 +140,22 @@ impl Bench {
         );
         Client::connect(self.broker.address()).call(&ApiVersionsRequest::default(), 0);
     }
+}
+
+/// Sends a request; bytes of its answer, `None` if the connection was closed instead.
+fn ask(broker: &Broker, frame: &[u8]) -> Option<usize> {
+    let mut stream = broker.connect();
+    // The broker may close the connection while it is being written to.
+    if stream.write_all(frame).is_err() {
+        return None;
+    }
+    let mut length = [0; 4];
+    if stream.read_exact(&mut length).is_err() {
+        return None;
+    }
+    let length = u64::from(u32::from_be_bytes(length));
+    let read = std::io::copy(&mut stream.take(length), &mut std::io::sink());
+    Some(usize::try_from(read.expect("the whole answer")).expect("fits"))
 }
 
 /// Every array of the least and the greatest advertised version of every API.

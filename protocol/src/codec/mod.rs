@@ -22,7 +22,7 @@ use std::ops::RangeInclusive;
 pub type UnknownTaggedFields = Vec<(u32, Bytes)>;
 
 /// A message of the protocol: one structure for all its versions.
-pub trait Message: Sized + Default {
+pub trait Message: Sized + Default + Send + 'static {
     /// Kafka's name, for example `ProduceRequest`.
     const NAME: &'static str;
     /// Every version this codec has, including one Kafka has not promised yet.

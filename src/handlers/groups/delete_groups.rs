@@ -11,19 +11,30 @@ use chronik_shards::groups::{GroupReply, GroupRequest};
 use super::{GONE, ask};
 use crate::handlers::context::Context;
 
+/// Groups that the coordinator deletes in one go.
+const DELETED_AT_ONCE: usize = 500;
+
 /// Answers.
 pub(super) async fn handle<W: World>(
     context: Rc<Context<W>>,
     request: DeleteGroupsRequest,
 ) -> DeleteGroupsResponse {
-    let groups = request.groups_names;
-    match ask(&context, GroupRequest::Delete(groups.clone())).await {
-        Some(GroupReply::Delete(response)) => response,
-        Some(_) => unreachable!("the coordinator answers what it was asked"),
-        None => DeleteGroupsResponse {
-            results: groups.into_iter().map(gone).collect(),
-            ..DeleteGroupsResponse::default()
-        },
+    let mut groups = request.groups_names.into_iter();
+    let mut results = Vec::with_capacity(groups.len());
+    while groups.len() > 0 {
+        let some: Vec<Str> = groups.by_ref().take(DELETED_AT_ONCE).collect();
+        match ask(&context, GroupRequest::Delete(some.clone())).await {
+            Some(GroupReply::Delete(response)) => results.extend(response.results),
+            Some(_) => unreachable!("the coordinator answers what it was asked"),
+            None => results.extend(some.into_iter().map(gone)),
+        }
+        if groups.len() > 0 {
+            context.world.pause().await;
+        }
+    }
+    DeleteGroupsResponse {
+        results,
+        ..DeleteGroupsResponse::default()
     }
 }
 

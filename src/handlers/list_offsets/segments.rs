@@ -44,8 +44,11 @@ pub(super) async fn handle<W: World>(
             }
         }
     }
-    let gather = context.router.segment_offsets(queries).await;
-    let answers = gather.collect().await.unwrap_or_default();
+    let answers = context
+        .router
+        .segment_offsets(&context.world, queries)
+        .await
+        .unwrap_or_default();
     let mut answers = partitions::merge(errors, answers, SegmentOffsets::failed);
     let topics = request.topics.iter().map(|topic| ListOffsetsTopicResponse {
         name: topic.name.clone(),
