@@ -65,7 +65,7 @@ use control::Control;
 use disk_reads::{DiskReads, PendingRead};
 use groups::Groups;
 pub(crate) use leftovers::Leftover;
-use lookups::{Lookups, PendingOffsets, UnwrittenQueries};
+use lookups::{Lookups, PendingOffsets, Unwritten};
 use remembering::Remembering;
 pub(crate) use shortages::Opened;
 use stop::Stopping;
@@ -220,7 +220,7 @@ pub(crate) struct Shard<W: World, R> {
     offset_queries: Slab<PendingOffsets<R>>,
     lookups: Lookups,
     /// Searches that wait until what they may find is written.
-    unwritten_queries: Vec<UnwrittenQueries<R>>,
+    unwritten: Unwritten<R>,
     purgatory: Purgatory<R>,
     /// Parked requests that have what they waited for, with their timers.
     woken: VecDeque<(usize, TimerKey)>,
@@ -289,7 +289,7 @@ impl<W: World, R> Shard<W, R> {
             aheads: Aheads::default(),
             offset_queries: Slab::new(),
             lookups: Lookups::default(),
-            unwritten_queries: Vec::new(),
+            unwritten: Unwritten::default(),
             purgatory: Purgatory::default(),
             woken: VecDeque::new(),
             resting: false,

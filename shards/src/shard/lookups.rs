@@ -3,9 +3,10 @@
 //! State only. Bounds how many searches are under way, and with it what they hold: a search reads a
 //! block and unfolds a batch piece by piece.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use chronik_io::World;
+use slab::Slab;
 
 use super::{Effect, Shard, Slot};
 use crate::limits::LOOKUPS_MAX;
@@ -23,11 +24,33 @@ pub(super) struct PendingOffsets<R> {
 }
 
 /// Lookups by timestamp, which search the files: what could be seen when they came has to be there.
-pub(super) struct UnwrittenQueries<R> {
+struct UnwrittenQueries<R> {
     queries: Vec<OffsetQuery>,
     responder: R,
-    /// Who has to have written up to where.
-    waits_for: Vec<(PartitionId, i64)>,
+    /// Partitions that have not written up to where they have to.
+    missing: usize,
+}
+
+/// All of them, and who has to have written up to where: by partition and offset, so that a write that
+/// ends looks only at those it frees.
+pub(super) struct Unwritten<R> {
+    queries: Slab<UnwrittenQueries<R>>,
+    waits: BTreeSet<(PartitionId, i64, usize)>,
+}
+
+impl<R> Unwritten<R> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.queries.is_empty()
+    }
+}
+
+impl<R> Default for Unwritten<R> {
+    fn default() -> Self {
+        Self {
+            queries: Slab::new(),
+            waits: BTreeSet::new(),
+        }
+    }
 }
 
 /// Searches that wait for their turn, and how many are under way.
@@ -47,45 +70,52 @@ impl<W: World, R> Shard<W, R> {
     }
 
     pub(super) fn list_offsets(&mut self, queries: Vec<OffsetQuery>, responder: R) {
-        let mut waits_for = Vec::new();
+        let mut waits_for = BTreeSet::new();
         for query in queries.iter().filter(|query| query.target.is_searched()) {
             if let Some(Slot::Online(partition)) = self.partitions.get(&query.partition)
                 && partition.is_online()
                 && !partition.is_written_up_to(partition.high_watermark())
             {
-                waits_for.push((query.partition, partition.high_watermark()));
+                waits_for.insert((query.partition, partition.high_watermark()));
             }
         }
         if waits_for.is_empty() {
             return self.look_up_offsets(queries, responder);
         }
-        let written_now: Vec<PartitionId> = waits_for.iter().map(|(id, _)| *id).collect();
-        self.unwritten_queries.push(UnwrittenQueries {
+        let key = self.unwritten.queries.insert(UnwrittenQueries {
             queries,
             responder,
-            waits_for,
+            missing: waits_for.len(),
         });
-        written_now.into_iter().for_each(|id| self.write_now(id));
+        let waits = waits_for.iter().map(|(id, offset)| (*id, *offset, key));
+        self.unwritten.waits.extend(waits);
+        waits_for.into_iter().for_each(|(id, _)| self.write_now(id));
     }
 
     /// Something of the partition was written, or never will be.
     pub(super) fn search_what_is_written(&mut self, id: PartitionId) {
-        let partitions = &self.partitions;
-        let still = |(of, offset): &mut (PartitionId, i64)| match partitions.get(of) {
-            Some(Slot::Online(partition)) if partition.is_online() => {
-                !partition.is_written_up_to(*offset)
+        loop {
+            let mut waits = self.unwritten.waits.range((id, i64::MIN, 0)..);
+            let Some(wait) = waits.next().filter(|wait| wait.0 == id).copied() else {
+                return;
+            };
+            let (_, offset, key) = wait;
+            if let Some(Slot::Online(partition)) = self.partitions.get(&id)
+                && partition.is_online()
+                && !partition.is_written_up_to(offset)
+            {
+                return;
             }
-            _ => false,
-        };
-        let concerned = self.unwritten_queries.iter_mut();
-        let concerned = concerned.filter(|waiting| waiting.waits_for.iter().any(|w| w.0 == id));
-        concerned.for_each(|waiting| waiting.waits_for.retain_mut(still));
-        let ready: Vec<_> = self
-            .unwritten_queries
-            .extract_if(.., |waiting| waiting.waits_for.is_empty())
-            .collect();
-        for waiting in ready {
-            self.look_up_offsets(waiting.queries, waiting.responder);
+            self.unwritten.waits.remove(&wait);
+            let Some(waiting) = self.unwritten.queries.get_mut(key) else {
+                debug_assert!(false, "a wait of no query");
+                continue;
+            };
+            waiting.missing -= 1;
+            if waiting.missing == 0 {
+                let waiting = self.unwritten.queries.remove(key);
+                self.look_up_offsets(waiting.queries, waiting.responder);
+            }
         }
     }
 

@@ -93,7 +93,7 @@ impl<W: World, R> Shard<W, R> {
             && self.aheads.is_empty()
             && self.disk.is_empty()
             && self.offset_queries.is_empty()
-            && self.unwritten_queries.is_empty()
+            && self.unwritten.is_empty()
             && !self.write_behind.is_coming()
             && self.applying.is_idle()
             && !self.remembering.is_writing()
