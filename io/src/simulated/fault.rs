@@ -168,6 +168,12 @@ impl Faults {
         self.trace = Some(Vec::new());
     }
 
+    /// How many were noted.
+    #[must_use]
+    pub fn noted(&self) -> usize {
+        self.trace.as_ref().map_or(0, Vec::len)
+    }
+
     /// What was noted, in the order in which [`Faults::shortage`] counts.
     pub fn take_trace(&mut self) -> Vec<(Operation, String)> {
         self.trace.take().unwrap_or_default()

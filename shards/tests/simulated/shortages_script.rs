@@ -273,8 +273,8 @@ impl Script {
         result.error
     }
 
-    /// Everything a broker does with files.
-    pub(crate) fn run(&mut self) {
+    /// Everything a broker does with files before it stops.
+    pub(crate) fn run_first(&mut self) {
         self.create("a", 2);
         self.create("c", 1);
         self.create(OFFSETS_TOPIC, 1);
@@ -299,6 +299,10 @@ impl Script {
         self.cluster().advance(10_000);
         self.append("a", 0, Acks::Leader);
         self.append("c", 0, Acks::Leader);
+    }
+
+    /// A stop, a start, and what comes behind them.
+    pub(crate) fn run_rest(&mut self) {
         self.restart_cleanly();
         if self.cluster.is_none() {
             return;
