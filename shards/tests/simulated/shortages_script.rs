@@ -499,7 +499,8 @@ impl Script {
         wanted.insert(format!("{DATA}/__cluster_metadata-0"));
         for path in self.files() {
             let name = path.rsplit('/').next().unwrap_or_default();
-            let is_left = [".deleted", ".cleaned", ".swap", "-delete", "-stray"]
+            // A `.cleaned` segment that was given up is overwritten by a round or removed by a start.
+            let is_left = [".deleted", ".swap", "-delete", "-stray"]
                 .iter()
                 .any(|end| name.ends_with(end));
             assert!(!is_left, "{path} is left over");
