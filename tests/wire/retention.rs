@@ -1,5 +1,7 @@
 //! Retention over the wire: logs lose what is too old or too much, and nothing else, for good.
 
+use std::time::{Duration, Instant};
+
 use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::{
     IncrementalAlterConfigsRequest, incremental_alter_configs_request,
@@ -9,7 +11,7 @@ use crate::support::batch::TestBatch;
 use crate::support::calls::{
     EARLIEST, code, create_topic, fetch, latest, list_offset, produce_ok, read_values, text,
 };
-use crate::support::client::Client;
+use crate::support::client::{Client, PATIENCE};
 use crate::support::{Broker, BrokerOptions, Scratch};
 
 /// What the log says when something has gone.
@@ -33,6 +35,20 @@ fn earliest(client: &mut Client, topic: &str) -> i64 {
     let answer = list_offset(client, topic, 0, EARLIEST);
     assert_eq!(code(answer.error_code), ErrorCode::None);
     answer.offset
+}
+
+/// Waits until the checkpoint of log starts has this line: from then on a kill does not take it back.
+fn wait_for_log_start(scratch: &Scratch, line: &str) {
+    let path = scratch.join("data").join("log-start-offset-checkpoint");
+    let began = Instant::now();
+    let is_there = || {
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        text.lines().any(|found| found == line)
+    };
+    while !is_there() {
+        assert!(began.elapsed() < PATIENCE, "{line} is not in {path:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn set(client: &mut Client, topic: &str, key: &str, value: &str) {
@@ -75,6 +91,7 @@ fn what_is_too_old_goes_when_the_setting_says_so_and_stays_gone() {
     assert_eq!(earliest(&mut client, "old"), 5);
     assert_eq!(latest(&mut client, "old", 0), 5);
     assert_eq!(read_values(&mut client, "kept", 0, 0).len(), 5);
+    wait_for_log_start(&scratch, "old 0 5");
     let options = broker.options().clone();
     broker.kill();
     broker = options.start();
