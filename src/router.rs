@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use chronik_io::{Call, Lost, World};
+use chronik_protocol::{ErrorCode, Uuid};
 use chronik_shards::catalog::{ControllerReply, ControllerRequest, Image};
 use chronik_shards::groups::{GroupReply, GroupRequest};
 use chronik_shards::{
@@ -273,6 +274,23 @@ impl Router {
             take,
         )
         .await
+    }
+
+    /// Moves logs to other log directories.
+    ///
+    /// # Errors
+    /// When a shard has ended.
+    pub(crate) async fn move_logs<W: World>(
+        &self,
+        world: &W,
+        parts: Vec<(PartitionId, Uuid)>,
+    ) -> Result<Vec<ErrorCode>, Lost> {
+        let take = |reply| match reply {
+            Reply::MoveLogs(results) => Some(results),
+            _ => None,
+        };
+        self.in_turns(world, parts, |(id, _)| *id, Request::MoveLogs, take)
+            .await
     }
 
     /// Asks every shard about its logs.

@@ -33,10 +33,11 @@ impl Tools {
     fn start() -> Self {
         let scratch = Scratch::new();
         let options = BrokerOptions::new(scratch.join("data")).set("log.retention.ms", -1);
-        Self {
-            target: Target::start(&options),
-            scratch,
-        }
+        Self::on(Target::start(&options), scratch)
+    }
+
+    fn on(target: Target, scratch: Scratch) -> Self {
+        Self { target, scratch }
     }
 
     /// Runs `kafka-NAME` and returns what it printed, whether or not it was content.

@@ -24,6 +24,9 @@ use crate::request::PartitionId;
 /// Offsets of one kind.
 pub(crate) type Offsets = BTreeMap<PartitionId, i64>;
 
+/// Directories that partitions have left, and whose files may still be asked for their numbers.
+pub(crate) type LeftDirs = BTreeMap<PartitionId, Uuid>;
+
 /// What the checkpoint files hold or should hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CheckpointOffsets {
@@ -72,12 +75,13 @@ impl CheckpointOffsets {
     }
 
     /// Writes the files of every directory; says which refused. `image` names the partitions and says
-    /// where they lie; what it does not know is left out.
+    /// where they lie; what it does not know is left out. Numbers of those that have left stay in the
+    /// files of both directories: a power cut may come between two files.
     pub(crate) async fn write<W: World>(
         &self,
         world: &W,
         dirs: &LogDirs,
-        image: &Image,
+        (image, left): (&Image, &LeftDirs),
     ) -> CheckpointsWritten {
         let mut written = CheckpointsWritten::default();
         for (dir, id) in dirs.usable() {
@@ -87,6 +91,13 @@ impl CheckpointOffsets {
                 (CLEANER_FILE, &self.cleaned),
             ] {
                 let mut here = dirs.part(image, offsets, dir);
+                for (partition, _) in left.iter().filter(|(_, from)| **from == id) {
+                    let topic = image.topic_by_id(partition.topic_id);
+                    if let Some((topic, offset)) = topic.zip(offsets.get(partition)) {
+                        let key = (topic.name.clone(), partition.index);
+                        here.0.insert(key, *offset);
+                    }
+                }
                 if name == LOG_START_FILE {
                     here.0.retain(|_, offset| *offset > 0);
                 }

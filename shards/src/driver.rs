@@ -18,9 +18,9 @@ use chronik_io::{Endpoint, Responder, World};
 use crate::catalog::{
     Image, SnapshotError, metadata_directory, remove_older_snapshots, write_snapshot,
 };
-use crate::checkpoint_files::Offsets;
+use crate::checkpoint_files::{LeftDirs, Offsets};
 use crate::internal::{
-    ClosedPartition, Durable, Internal, InternalAnswer, InternalReply, InternalRequest,
+    ClosedPartition, Durable, Internal, InternalAnswer, InternalReply, InternalRequest, OffsetNote,
 };
 use crate::log::LogError;
 use crate::log::checkpoint::{CLEAN_SHUTDOWN_FILE, CleanShutdown, HIGH_WATERMARK_FILE};
@@ -176,19 +176,16 @@ impl<W: World> Driver<W> {
                 let left = driver.publish_to_all(&image).await;
                 driver.done(Done::Published(left));
             }),
-            Effect::Note(notes) => self.spawn(|driver| async move {
-                let request = Request::Internal(InternalRequest(Internal::Note(notes)));
-                let reply = driver.inner.endpoint.call(COORDINATOR_SHARD, request).await;
-                let durable = match reply {
-                    Ok(Reply::Internal(InternalReply(InternalAnswer::Noted(durable)))) => durable,
-                    _ => Durable::Nowhere,
-                };
-                driver.done(Done::Noted(durable));
-            }),
+            Effect::Note(notes) => self.note(notes),
             Effect::MakeRing { bytes } => self.spawn(move |driver| async move {
                 let (data, shard) = (driver.data(), driver.inner.endpoint.index());
                 let result = write_behind::make(&driver.inner.world, &data, shard, bytes).await;
                 driver.done(Done::RingMade(result));
+            }),
+            Effect::Move(serial, step) => self.spawn(move |driver| async move {
+                let inner = &driver.inner;
+                let done = step.perform(&inner.world, &inner.endpoint).await;
+                driver.done(Done::Moved(serial, done));
             }),
             Effect::Rest => self.rest(Done::Rested),
             Effect::RestFromReads => self.rest(Done::RestedFromReads),
@@ -230,9 +227,9 @@ impl<W: World> Driver<W> {
             Effect::RemoveLeftovers(left) => self.spawn(|driver| async move {
                 driver.remove_leftovers(left).await;
             }),
-            Effect::WriteCheckpoints(offsets, image) => self.spawn(|driver| async move {
+            Effect::WriteCheckpoints(offsets, (image, left)) => self.spawn(|driver| async move {
                 let (world, dirs) = (&driver.inner.world, driver.dirs());
-                let written = offsets.write(world, &dirs, &image).await;
+                let written = offsets.write(world, &dirs, (&image, &left)).await;
                 driver.done(Done::CheckpointsWritten(written));
             }),
             Effect::StopAll(responder, image) => self.spawn(|driver| async move {
@@ -241,6 +238,18 @@ impl<W: World> Driver<W> {
             }),
             _ => unreachable!("performed by `perform`"),
         }
+    }
+
+    fn note(&self, notes: Vec<OffsetNote>) {
+        self.spawn(|driver| async move {
+            let request = Request::Internal(InternalRequest(Internal::Note(notes)));
+            let reply = driver.inner.endpoint.call(COORDINATOR_SHARD, request).await;
+            let durable = match reply {
+                Ok(Reply::Internal(InternalReply(InternalAnswer::Noted(durable)))) => durable,
+                _ => Durable::Nowhere,
+            };
+            driver.done(Done::Noted(durable));
+        });
     }
 
     /// Gives what of deleted partitions could not be removed.
@@ -380,8 +389,9 @@ impl<W: World> Driver<W> {
             high_watermarks.insert(id, report.high_watermark);
         }
         let dirs = self.dirs();
+        let left = LeftDirs::new();
         loop {
-            let written = offsets.write(world, &dirs, image).await;
+            let written = offsets.write(world, &dirs, (image, &left)).await;
             if written.refused.is_empty() {
                 break;
             }

@@ -35,6 +35,31 @@ pub const PARTITION_TASKS_MAX: usize = 32;
 /// Partitions whose old segments one shard works on at a time.
 pub const CHORES_MAX: usize = 4;
 
+/// Bytes of a log that one step copies into another log directory: one piece is in memory at a time.
+pub const COPY_PIECE_BYTES: usize = 512 * 1024;
+
+/// A log that moves is closed when the last look at it found no more new bytes than this: to copy so
+/// much while clients wait takes some ten milliseconds.
+pub const COPY_REST_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// Looks at a log that moves and grows, before it is closed in any case.
+pub const COPY_LOOKS_MAX: u32 = 32;
+
+/// From this look on copying does not rest any more: producers are faster than it is with rests.
+pub const COPY_RESTS_BELOW_LOOKS: u32 = 3;
+
+/// Moves between log directories that wait on one shard; more are refused.
+pub const MOVES_MAX: usize = 16 * 1024;
+
+/// A move that finds its target full is tried again this much later, ms.
+pub const MOVE_RETRY_MS: u64 = 60_000;
+
+/// Requests that wait on one shard for the last step of a move; more are refused.
+pub const HELD_REQUESTS_MAX: usize = 16 * 1024;
+
+/// Held requests that one slice lets go.
+pub const HELD_PER_SLICE: usize = 64;
+
 /// Partitions that one slice looks at for old segments.
 pub const CHORES_PER_SLICE: usize = 32;
 

@@ -59,6 +59,12 @@ impl LogDirs {
         self.usable().map(|(_, id)| id).collect()
     }
 
+    /// Where the directory with this id is, if it can be used.
+    pub(crate) fn path_of(&self, id: Uuid) -> Option<&Path> {
+        let found = self.usable().find(|(_, ours)| *ours == id);
+        found.map(|(path, _)| path)
+    }
+
     /// The one that holds the catalogue; empty before the first image.
     pub(crate) fn first(&self) -> &Path {
         self.0.first().map_or(Path::new(""), |dir| &dir.path)

@@ -45,6 +45,9 @@ pub enum Request {
     DeleteRecords(Vec<DeleteRecordsPart>),
     /// Sizes of the logs on this shard.
     DescribeLogs(LogScope),
+    /// Moves logs to other log directories of this broker, by their ids; answered as soon as that is
+    /// agreed to. The directory where a log lies ends a move of it.
+    MoveLogs(Vec<(PartitionId, Uuid)>),
     /// A new image from the controller; answered once this shard's partitions agree with it.
     Publish(Arc<Image>),
     /// A change of the catalogue; for the designated shard only.
@@ -77,6 +80,8 @@ pub enum Reply {
     DeleteRecords(Vec<DeleteRecordsResult>),
     /// The logs found; those asked for and not here are left out.
     DescribeLogs(Vec<LogDescription>),
+    /// What became of each wish; `None` when it is agreed to.
+    MoveLogs(Vec<ErrorCode>),
     /// What the controller says; sent after every shard has applied the change.
     Control(ControllerReply),
     /// What the group coordinator says; sent when what it tells is committed.
@@ -465,8 +470,10 @@ pub struct LogDescription {
     pub partition: PartitionId,
     /// Bytes of the segments, without indexes.
     pub size_bytes: i64,
-    /// Log end offset minus high watermark.
+    /// Log end offset minus high watermark; for a copy, how far it is behind the log.
     pub offset_lag: i64,
+    /// Set for the copy that is made in this log directory, and takes the log's place when it is whole.
+    pub future_in: Option<Uuid>,
     /// False when the log failed and is offline until restart.
     pub online: bool,
 }

@@ -15,9 +15,11 @@ mod clock;
 mod control;
 mod disk_reads;
 mod groups;
+mod holding;
 mod jobs;
 mod leftovers;
 mod lookups;
+mod moves;
 mod reads;
 mod remembering;
 mod shortages;
@@ -34,13 +36,14 @@ use slab::Slab;
 
 use crate::cache::{BatchCache, CacheLimits};
 use crate::catalog::{Image, SnapshotError, SnapshotId};
-use crate::checkpoint_files::{CheckpointOffsets, DeadNumbers};
+use crate::checkpoint_files::{CheckpointOffsets, DeadNumbers, LeftDirs};
 use crate::groups::{Coordinator, GroupSettings};
 use crate::internal::{Boot, Durable, Internal, InternalAnswer, InternalReply, OffsetNote};
 use crate::limits::{CACHE_COLD_BYTES, CACHE_INDEX_BYTES, CACHE_TAIL_BYTES, TIMERS_PER_SLICE};
 use crate::log::LogError;
 use crate::log_dirs::LogDirs;
 use crate::metrics::Counters;
+use crate::moving::{MoveDone, MoveStep};
 use crate::partition::{
     CheckTimes, Closed, Job, JobDone, Now, OffsetDone, OffsetJob, Partition, PartitionEvent,
     ReadDone, ReadJob,
@@ -49,9 +52,7 @@ use crate::patience::Patience;
 use crate::placement::shard_of;
 use crate::purgatory::{Purgatory, Watch};
 use crate::remembered_logs::Writer;
-use crate::request::{
-    EpochAnswer, EpochQuery, LogDescription, LogScope, PartitionId, Reply, Request,
-};
+use crate::request::{EpochAnswer, EpochQuery, PartitionId, Reply, Request};
 use crate::write_behind::{Ring, WriteBehind};
 use ahead::Aheads;
 use appends::PendingAppend;
@@ -66,6 +67,7 @@ use disk_reads::{DiskReads, PendingRead};
 use groups::Groups;
 pub(crate) use leftovers::Leftover;
 use lookups::{Lookups, PendingOffsets, Unwritten};
+use moves::Moves;
 use remembering::Remembering;
 pub(crate) use shortages::Opened;
 use stop::Stopping;
@@ -101,7 +103,9 @@ pub(crate) enum Effect<W: World, R> {
     /// Sends notes to the designated shard.
     Note(Vec<OffsetNote>),
     /// With the image that names the partitions.
-    WriteCheckpoints(CheckpointOffsets, Arc<Image>),
+    WriteCheckpoints(CheckpointOffsets, (Arc<Image>, LeftDirs)),
+    /// A step of the move with this number.
+    Move(u64, MoveStep<W>),
     /// Stops all shards, this one included, and marks the directory as clean.
     StopAll(R, Arc<Image>),
     /// Makes this shard's write-behind ring.
@@ -169,6 +173,7 @@ pub(crate) enum Done<W: World> {
     Noted(Durable),
     /// Which directories refused.
     CheckpointsWritten(crate::checkpoint_files::CheckpointsWritten),
+    Moved(u64, MoveDone<W>),
     RingMade(std::io::Result<Ring<W::Mapping>>),
     Rested,
     RestedFromReads,
@@ -193,6 +198,8 @@ enum Slot<W: World> {
     Draining(Box<Partition<W>>),
     Removing,
     Closing,
+    /// Closed for a moment, while its log moves to another directory.
+    Moving,
 }
 
 /// The state of one shard; see the module's text.
@@ -232,6 +239,7 @@ pub(crate) struct Shard<W: World, R> {
     cleaner: Cleaner,
     clock: ClockWatch,
     applying: Applying<R>,
+    moves: Moves<R>,
     remembering: Remembering,
     notes: Notes<R>,
     /// On the designated shard only.
@@ -299,6 +307,7 @@ impl<W: World, R> Shard<W, R> {
             cleaner: Cleaner::default(),
             clock: ClockWatch::default(),
             applying: Applying::default(),
+            moves: Moves::default(),
             remembering: Remembering::new(options.remember_after_bytes),
             notes: Notes::default(),
             checkpoints: None,
@@ -370,6 +379,12 @@ impl<W: World, R> Shard<W, R> {
 
     /// Puts a request in.
     pub(crate) fn on_request(&mut self, request: Request, responder: R) {
+        if let Some((request, responder)) = self.hold(request, responder) {
+            self.serve(request, responder);
+        }
+    }
+
+    fn serve(&mut self, request: Request, responder: R) {
         match request {
             Request::Append(request) => self.append(request, responder),
             Request::Read(request) => self.read_or_park(request, responder),
@@ -395,6 +410,7 @@ impl<W: World, R> Shard<W, R> {
                 let logs = self.describe_logs(&scope);
                 self.reply(responder, Reply::DescribeLogs(logs));
             }
+            Request::MoveLogs(moves) => self.move_logs(&moves, responder),
             Request::Publish(image) => self.publish(image, responder),
             Request::Control(request) => self.control(request, responder),
             Request::Group(request) => self.group(*request, responder),
@@ -431,6 +447,7 @@ impl<W: World, R> Shard<W, R> {
             Done::Snapshot(result) => self.snapshot_written(result),
             Done::Noted(durable) => self.noted(&durable),
             Done::CheckpointsWritten(written) => self.checkpoints_written(written),
+            Done::Moved(serial, done) => self.move_done(serial, done),
             Done::RingMade(result) => self.ring_made(result),
             Done::Rested => self.rested(),
             Done::RestedFromReads => self.rested_from_reads(),
@@ -469,6 +486,8 @@ impl<W: World, R> Shard<W, R> {
                 Timer::Clock => self.look_at_clock(now),
                 Timer::ExpireProducers => self.expire_producers(now),
                 Timer::Groups => self.groups_due(),
+                Timer::Moves => self.retry_moves(),
+                Timer::MoveStep => self.step_again(),
             }
         }
     }
@@ -541,33 +560,6 @@ impl<W: World, R> Shard<W, R> {
         match self.online_in_epoch(query.partition, query.current_leader_epoch) {
             Ok(partition) => partition.epoch_end(query),
             Err(error) => EpochAnswer::failed(error),
-        }
-    }
-
-    fn describe_logs(&self, scope: &LogScope) -> Vec<LogDescription> {
-        let describe = |id: &PartitionId, slot: &Slot<W>| match slot {
-            Slot::Online(partition) => Some(partition.describe()),
-            Slot::Failed | Slot::Waiting(_) | Slot::Reopening(_) => Some(LogDescription {
-                partition: *id,
-                size_bytes: 0,
-                offset_lag: 0,
-                online: false,
-            }),
-            _ => None,
-        };
-        let wanted = |id: &PartitionId| *id != crate::catalog::METADATA_PARTITION;
-        match scope {
-            LogScope::All => self
-                .partitions
-                .iter()
-                .filter(|(id, _)| wanted(id))
-                .filter_map(|(id, slot)| describe(id, slot))
-                .collect(),
-            LogScope::Only(ids) => ids
-                .iter()
-                .filter(|id| wanted(id))
-                .filter_map(|id| describe(id, self.partitions.get(id)?))
-                .collect(),
         }
     }
 }

@@ -18,10 +18,11 @@ use crate::catalog::{
     CatalogueError, DirectoryIdentity, Endpoint, IdentityError, Image, METADATA_TOPIC,
     OpenedCatalogue, Registration, open_catalogue,
 };
-use crate::checkpoint_files::{self, FoundFiles};
+use crate::checkpoint_files::{self, CheckpointOffsets, DeadNumbers, FoundFiles};
 use crate::driver::{Driver, SettingsWatch, set_aside};
 use crate::found_dirs::FoundDirs;
 use crate::internal::{Boot, Internal, InternalAnswer, InternalReply, InternalRequest};
+use crate::interrupted_moves::InterruptedMoves;
 use crate::log::LogError;
 use crate::log::checkpoint::{
     CLEAN_SHUTDOWN_FILE, CleanShutdown, PARTITION_METADATA_FILE, parse_partition_metadata,
@@ -252,9 +253,9 @@ async fn boot<W: World>(
     let mut opened = open_catalogue(world, &mut cache, data, empty, how).await?;
     let settled = found.settle(world, &dirs, &opened.image).await;
     settled.map_err(about(data))?;
-    // Before the catalogue learns that partitions were moved: the files speak of where they were.
-    let at = (&dirs, &found);
-    let (offsets, dead) = checkpoint_files::adopt(look.files, at, &opened.image);
+    let numbers = (look.files, is_foreign);
+    let ended = end_moves(world, (&dirs, &mut found), &opened.image, numbers).await;
+    let (offsets, dead) = ended.map_err(about(data))?;
     let registration = Registration {
         endpoints: options.endpoints.clone(),
         rack: options.rack.clone(),
@@ -284,6 +285,23 @@ async fn boot<W: World>(
     let (log, bytes) = (opened.partition, opened.uncovered_bytes);
     driver.step(|state| state.adopt_catalogue(log, bytes, (offsets, dead), &boot));
     Ok(boot)
+}
+
+/// Ends or gives up the moves that the last run did not end; what the checkpoint files say.
+async fn end_moves<W: World>(
+    world: &W,
+    (dirs, found): (&LogDirs, &mut FoundDirs),
+    image: &Image,
+    (files, is_foreign): (Vec<FoundFiles>, bool),
+) -> io::Result<(CheckpointOffsets, DeadNumbers)> {
+    // Before the catalogue learns that partitions were moved: the files speak of where they were.
+    let moves = match is_foreign {
+        true => InterruptedMoves::default(),
+        false => InterruptedMoves::find(world, dirs, image, found).await?,
+    };
+    let (offsets, dead) = checkpoint_files::adopt(files, (dirs, found), image);
+    moves.settle(world, dirs, (image, &offsets)).await?;
+    Ok((offsets, dead))
 }
 
 /// Looks before anything is changed; says whether another broker wrote the directories last.

@@ -1,17 +1,17 @@
-//! AlterReplicaLogDirs (key 34, KIP-113): in which log directory a partition shall lie. One that lies
-//! there already is agreed to; moving one is not done yet, and refused before anything is touched.
+//! AlterReplicaLogDirs (key 34, KIP-113): in which log directory a partition shall lie. Answered once
+//! that is agreed to; DescribeLogDirs tells how far a move is.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use chronik_io::World;
-use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::alter_replica_log_dirs_response::{
     AlterReplicaLogDirPartitionResult, AlterReplicaLogDirTopicResult,
 };
 use chronik_protocol::messages::{AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse};
-use chronik_shards::LogDirs;
+use chronik_protocol::{ErrorCode, Uuid};
 use chronik_shards::catalog::Image;
+use chronik_shards::{LogDirs, PartitionId};
 
 use super::context::Context;
 use super::partitions;
@@ -36,14 +36,29 @@ pub(super) async fn handle<W: World>(
             }
         }
     }
+    let (mut errors, mut moves) = (Vec::new(), Vec::new());
+    for (name, partitions) in &wanted {
+        for (index, path) in partitions {
+            match judge(&image, dirs, (name, *index), path) {
+                Ok(wish) => {
+                    moves.push(wish);
+                    errors.push(None);
+                }
+                Err(error) => errors.push(Some(error)),
+            }
+            slice.breathe(&context.world).await;
+        }
+    }
+    let answers = context.router.move_logs(&context.world, moves).await;
+    let answers = answers.unwrap_or_default();
+    let mut codes = partitions::merge(errors, answers, |error| error);
     let mut results = Vec::with_capacity(wanted.len());
     for (name, partitions) in wanted {
         let mut judged = Vec::with_capacity(partitions.len());
-        for (index, path) in partitions {
-            let error = judge(&image, dirs, (name, index), path);
+        for (index, error) in partitions.into_keys().zip(&mut codes) {
             judged.push(AlterReplicaLogDirPartitionResult {
                 partition_index: index,
-                error_code: error.err().unwrap_or(ErrorCode::None).as_i16(),
+                error_code: error.as_i16(),
                 ..AlterReplicaLogDirPartitionResult::default()
             });
             slice.breathe(&context.world).await;
@@ -67,21 +82,18 @@ fn judge(
     dirs: &LogDirs,
     (topic, index): (&str, i32),
     path: &str,
-) -> Result<(), ErrorCode> {
+) -> Result<(PartitionId, Uuid), ErrorCode> {
     let mut known = dirs.all().iter();
     let dir = known
         .find(|dir| dir.path.as_os_str() == path)
         .ok_or(ErrorCode::LogDirNotFound)?;
-    if dir.id.is_none() {
-        return Err(ErrorCode::KafkaStorageError);
-    }
+    let target = dir.id.ok_or(ErrorCode::KafkaStorageError)?;
     let found = image
         .topic(topic)
         .and_then(|topic| partitions::of_topic(topic, index));
-    let (_, info) = found.ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    let (partition, info) = found.ok_or(ErrorCode::UnknownTopicOrPartition)?;
     match dirs.home(&info.directories) {
-        Some(home) if home == dir.path => Ok(()),
-        Some(_) => Err(ErrorCode::UnsupportedVersion),
+        Some(_) => Ok((partition, target)),
         None => Err(ErrorCode::KafkaStorageError),
     }
 }

@@ -10,7 +10,7 @@ use chronik_protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
 use chronik_protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse};
-use chronik_protocol::{ErrorCode, Str};
+use chronik_protocol::{ErrorCode, Str, Uuid};
 use chronik_shards::catalog::Image;
 use chronik_shards::{LogDescription, LogDir, LogDirs, LogScope, PartitionId};
 use tracing::warn;
@@ -45,7 +45,11 @@ pub(super) async fn handle<W: World>(
     let mut slice = Slice::begin(&context.world);
     let mut by_dir: BTreeMap<PathBuf, Vec<LogDescription>> = BTreeMap::new();
     for log in logs {
-        if let Some(home) = home(&image, dirs, log.partition) {
+        let home = match log.future_in {
+            Some(directory) => path_of(dirs, directory),
+            None => home(&image, dirs, log.partition),
+        };
+        if let Some(home) = home {
             by_dir.entry(home.to_owned()).or_default().push(log);
         }
         slice.breathe(&context.world).await;
@@ -65,6 +69,11 @@ fn home<'a>(image: &Image, dirs: &'a LogDirs, partition: PartitionId) -> Option<
     let topic = image.topic_by_id(partition.topic_id)?;
     let index = usize::try_from(partition.index).ok()?;
     dirs.home(&topic.partitions.get(index)?.directories)
+}
+
+fn path_of(dirs: &LogDirs, directory: Uuid) -> Option<&Path> {
+    let found = dirs.all().iter().find(|dir| dir.id == Some(directory));
+    found.map(|dir| dir.path.as_path())
 }
 
 /// As Kafka tells of a directory that cannot be used: by name, with an error, and nothing in it.
@@ -126,6 +135,7 @@ fn by_topic(image: &Image, logs: Vec<LogDescription>) -> Vec<DescribeLogDirsTopi
                 partition_index: log.partition.index,
                 partition_size: log.size_bytes,
                 offset_lag: log.offset_lag,
+                is_future_key: log.future_in.is_some(),
                 ..DescribeLogDirsPartition::default()
             });
     }

@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::{Tools, tools_are_missing};
+use crate::support::{BrokerOptions, Scratch, Target};
 
 #[test]
 fn kafka_leader_election_finds_nothing_to_do() {
@@ -96,6 +97,56 @@ fn kafka_reassign_partitions_generates_executes_and_verifies() {
         !report.status.success() && said.contains("Unknown broker id 2"),
         "{said}"
     );
+    tools.target.stop();
+}
+
+#[test]
+fn kafka_reassign_partitions_moves_logs_between_directories() {
+    if tools_are_missing() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let dirs = [scratch.join("data"), scratch.join("more")];
+    let options = BrokerOptions::new(&dirs[0])
+        .argument("--data")
+        .argument(&dirs[1]);
+    let tools = Tools::on(Target::start(&options), scratch);
+    if matches!(tools.target, Target::Running(_)) {
+        return;
+    }
+    let topic = tools.target.topic("moved");
+    tools.create_topic(&topic, 1, &[]);
+    let plan = tools.scratch.join("plan.json");
+    // It lies in one of them, and moves to the other at least once.
+    for dir in dirs.iter().chain(&dirs) {
+        let dir = dir.display();
+        let text = format!(
+            "{{\"version\":1,\"partitions\":[{{\"topic\":\"{topic}\",\"partition\":0,\
+             \"replicas\":[1],\"log_dirs\":[\"{dir}\"]}}]}}"
+        );
+        fs::write(&plan, text).expect("a file");
+        let plan = plan.display().to_string();
+        let with_plan = |word| ["--reassignment-json-file", &*plan, word];
+        let out = tools.run("kafka-reassign-partitions", &with_plan("--execute"));
+        assert!(
+            out.contains("Successfully started moving log directory"),
+            "{out}"
+        );
+        let verified = || tools.run("kafka-reassign-partitions", &with_plan("--verify"));
+        let done = format!("Reassignment of replica {topic}-0-1 completed successfully");
+        let under_way = "is still in progress";
+        let mut out = verified();
+        while out.contains(under_way) {
+            out = verified();
+        }
+        assert!(out.contains(&done), "{out}");
+        let out = tools.run("kafka-log-dirs", &["--describe", "--topic-list", &topic]);
+        let at = out.find(&format!("{topic}-0")).expect("it is described");
+        // The tool names a directory after its partitions.
+        let listed = out[at..].split_once("\"logDir\":");
+        let is_there = listed.is_some_and(|(_, rest)| rest.starts_with(&format!("\"{dir}\"")));
+        assert!(is_there && !out.contains("\"isFuture\":true"), "{out}");
+    }
     tools.target.stop();
 }
 

@@ -23,6 +23,7 @@ mod incarnations;
 mod lifecycle;
 mod log;
 mod metadata;
+mod moves;
 mod neighbours;
 mod odd_batches;
 mod offsets;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use chronik_protocol::{ErrorCode, Str, Uuid};
 
 use super::Topic;
+use crate::request::PartitionId;
 
 /// A change of the catalogue.
 #[derive(Clone, Debug)]
@@ -44,6 +45,14 @@ pub enum ControllerRequest {
         /// Judge, but change nothing.
         validate_only: bool,
     },
+    /// A replica's log lies in another log directory of this broker from now on; the shard that owns
+    /// it asks, once the copy there is whole (as Kafka's brokers do, KIP-858).
+    MovePartition {
+        /// Whose log.
+        partition: PartitionId,
+        /// The directory's id.
+        directory: Uuid,
+    },
 }
 
 /// The answer to a [`ControllerRequest`], each list in the order of the request. An answer to a
@@ -62,6 +71,8 @@ pub enum ControllerReply {
     ProducerId(Result<i64, ApiError>),
     /// Outcome of all updates together.
     UpdateFeatures(Result<(), ApiError>),
+    /// Outcome.
+    MovePartition(Result<(), ApiError>),
 }
 
 /// A new level of a feature.

@@ -3,7 +3,7 @@
 //! A state machine without I/O on the designated shard; the only one that decides what the
 //! catalogue may become. What it decides counts once its records are durable: see `metadata_log`.
 
-use chronik_protocol::messages::{ProducerIdsRecord, RemoveTopicRecord};
+use chronik_protocol::messages::{PartitionChangeRecord, ProducerIdsRecord, RemoveTopicRecord};
 use chronik_protocol::records_of::MetadataRecord;
 use chronik_protocol::{ErrorCode, Str, Uuid};
 
@@ -14,8 +14,9 @@ use super::change::{
 use super::create_topics::{TopicPlanner, plan_partitions, unknown_topic};
 use super::features::plan_features;
 use super::image::Image;
-use super::replay::ReplayError;
+use super::replay::{LEADER_UNCHANGED, ReplayError};
 use crate::limits::PRODUCER_ID_BLOCK_LEN;
+use crate::request::PartitionId;
 
 /// What the controller remembers beyond the image.
 #[derive(Debug, Default)]
@@ -80,6 +81,10 @@ impl Controller {
                 let reply = ControllerReply::UpdateFeatures(outcome);
                 decision(image, records, *validate_only, reply)
             }
+            ControllerRequest::MovePartition {
+                partition,
+                directory,
+            } => move_partition(image, *partition, *directory),
         }
     }
 
@@ -196,6 +201,37 @@ fn create_topics(
         records,
         next,
     })
+}
+
+fn move_partition(
+    image: &Image,
+    partition: PartitionId,
+    directory: Uuid,
+) -> Result<Decision, ReplayError> {
+    let info = image
+        .topic_by_id(partition.topic_id)
+        .zip(usize::try_from(partition.index).ok())
+        .and_then(|(topic, index)| topic.partitions.get(index));
+    let (records, outcome) = match info {
+        // Elsewhere are no replicas: a list of one directory is that of this broker's.
+        Some(info) if info.replicas == [image.node_id] => {
+            let record = PartitionChangeRecord {
+                partition_id: partition.index,
+                topic_id: partition.topic_id,
+                leader: LEADER_UNCHANGED,
+                directories: Some(vec![directory]),
+                ..PartitionChangeRecord::default()
+            };
+            (vec![MetadataRecord::PartitionChange(record)], Ok(()))
+        }
+        _ => (Vec::new(), Err(unknown_topic())),
+    };
+    decision(
+        image,
+        records,
+        false,
+        ControllerReply::MovePartition(outcome),
+    )
 }
 
 fn delete_topics(image: &Image, topics: &[TopicRef]) -> Result<Decision, ReplayError> {

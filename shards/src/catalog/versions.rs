@@ -99,7 +99,7 @@ impl MetadataVersion {
     }
 
     /// Whether a partition's log directory stands in its record (3.7-IV2).
-    fn has_directories(self) -> bool {
+    pub(crate) fn has_directories(self) -> bool {
         self.0 >= 17
     }
 

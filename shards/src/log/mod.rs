@@ -6,6 +6,7 @@
 pub(crate) mod aborted;
 pub mod checkpoint;
 pub(crate) mod cleaner;
+pub(crate) mod copying;
 pub mod directory;
 pub mod epochs;
 pub mod index;

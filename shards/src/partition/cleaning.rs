@@ -34,11 +34,11 @@ pub struct CleanSettings {
 /// See the module's text.
 pub(super) struct Cleaning<W: World> {
     /// Records below have been cleaned.
-    first_dirty: i64,
+    pub(super) first_dirty: i64,
     due_ns: Option<u64>,
     /// The log cannot be cleaned until restart: something in it cannot be read.
     given_up: bool,
-    cancel: Cancel,
+    pub(super) cancel: Cancel,
     round: Option<Round<W>>,
     /// To be performed next.
     work: Option<CleanWork<W>>,
@@ -140,6 +140,10 @@ impl<W: World> Partition<W> {
     /// Works out anew when the log is dirty enough: after opening, when a segment was sealed, and
     /// whenever settings change.
     pub(crate) fn plan_cleaning(&mut self, now: Now) {
+        if self.cleaning.cancel.is_cancelled() {
+            self.cleaning.due_ns = None;
+            return;
+        }
         if self.cleaning.round.is_some() {
             // Its end plans the next one.
             return;

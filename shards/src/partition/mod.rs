@@ -16,6 +16,7 @@ mod cleaning;
 mod fetch;
 mod jobs;
 mod lifecycle;
+mod moving;
 mod offsets;
 mod producer_state;
 mod read_job;
@@ -311,6 +312,7 @@ impl<W: World> Partition<W> {
             partition: self.id,
             size_bytes: i64::try_from(self.size_bytes()).unwrap_or(i64::MAX),
             offset_lag: 0,
+            future_in: None,
             online: self.is_online(),
         }
     }

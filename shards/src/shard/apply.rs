@@ -367,6 +367,9 @@ impl<W: World, R> Shard<W, R> {
         if self.forget_waiting(id, directory.as_ref()) {
             return;
         }
+        let Some(directory) = self.remove_after_move(id, directory) else {
+            return;
+        };
         self.time_chore(id, None);
         self.time_cleaning(id, None);
         self.cache.forget(id);

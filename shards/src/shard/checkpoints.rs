@@ -16,7 +16,7 @@ use super::timers::Timer;
 use super::{Effect, Shard};
 use crate::backoff;
 use crate::catalog::{Image, METADATA_PARTITION};
-use crate::checkpoint_files::{CheckpointOffsets, CheckpointsWritten, DeadNumbers};
+use crate::checkpoint_files::{CheckpointOffsets, CheckpointsWritten, DeadNumbers, LeftDirs};
 use crate::internal::{Durable, InternalAnswer, OffsetChange, OffsetNote};
 use crate::log_dirs::LogDirs;
 use crate::partition::PartitionEvent;
@@ -81,6 +81,10 @@ pub(crate) struct Checkpoints<R> {
     dead: DeadNumbers,
     /// Those of them that the write under way takes out.
     dying: DeadNumbers,
+    /// Whose numbers are not in the files of their new directories yet.
+    left: LeftDirs,
+    /// Those of them that the write under way puts there.
+    leaving: LeftDirs,
     dirty: bool,
     writing: bool,
     /// They are not in a write yet.
@@ -102,6 +106,8 @@ impl<R> Checkpoints<R> {
             dirty: !dead.is_empty(),
             dead,
             dying: DeadNumbers::default(),
+            left: LeftDirs::new(),
+            leaving: LeftDirs::new(),
             writing: false,
             waiting: Vec::new(),
             waiting_in_flight: Vec::new(),
@@ -128,6 +134,16 @@ impl<R> Checkpoints<R> {
     fn follow(&mut self, image: &Arc<Image>, deleted: &[Uuid], dirs: &LogDirs) {
         let before = std::mem::replace(&mut self.image, Arc::clone(image));
         for id in deleted {
+            let mut gone = self
+                .left
+                .extract_if(.., |of, _| of.topic_id == *id)
+                .collect::<Vec<_>>();
+            gone.extend(self.leaving.extract_if(.., |of, _| of.topic_id == *id));
+            if let Some(topic) = before.topic_by_id(*id) {
+                for (of, directory) in gone {
+                    self.dead.insert(&topic.name, of.index, directory);
+                }
+            }
             let indexes = self.offsets.remove_topic(*id);
             let Some(topic) = before.topic_by_id(*id) else {
                 continue;
@@ -139,6 +155,42 @@ impl<R> Checkpoints<R> {
                 }
             }
         }
+    }
+
+    /// The metadata log says that a partition lies elsewhere now.
+    fn follow_move(&mut self, id: PartitionId, dirs: &LogDirs) {
+        let from = self.image.topic_by_id(id.topic_id).and_then(|topic| {
+            let info = topic.partitions.get(usize::try_from(id.index).ok()?)?;
+            dirs.home_id(&info.directories)
+        });
+        if let Some(from) = from {
+            self.left.insert(id, from);
+            self.dirty = true;
+        }
+    }
+
+    /// The files were written, but for those of the directories that refused.
+    fn left_behind(&mut self, refused: &[Uuid], dirs: &LogDirs) {
+        for (id, from) in std::mem::take(&mut self.leaving) {
+            let Some(topic) = self.image.topic_by_id(id.topic_id) else {
+                continue;
+            };
+            let home = dirs.home_of(&self.image, &topic.name, id.index);
+            if home.is_some_and(|home| refused.contains(&home)) {
+                self.left.entry(id).or_insert(from);
+            } else if home != Some(from) {
+                self.dead.insert(&topic.name, id.index, from);
+                self.dirty = true;
+            }
+        }
+    }
+
+    /// Whether a partition of this image lies where its number of before may still stand.
+    fn comes_back(&self, image: &Image, dirs: &LogDirs) -> bool {
+        self.left.iter().chain(&self.leaving).any(|(id, from)| {
+            let topic = image.topic_by_id(id.topic_id);
+            topic.is_some_and(|topic| dirs.home_of(image, &topic.name, id.index) == Some(*from))
+        })
     }
 
     /// What is known of every partition.
@@ -243,6 +295,7 @@ impl<W: World, R> Shard<W, R> {
             self.reply(responder, Reply::DeleteRecords(told));
         }
         self.corrected(durable);
+        self.move_noted(durable);
         self.flush_notes();
         self.close_when_idle();
     }
@@ -280,6 +333,14 @@ impl<W: World, R> Shard<W, R> {
         }
     }
 
+    /// On the designated shard: the metadata log says that a partition lies elsewhere now.
+    pub(super) fn checkpoints_follow_move(&mut self, id: PartitionId) {
+        let dirs = Arc::clone(&self.dirs);
+        if let Some(checkpoints) = &mut self.checkpoints {
+            checkpoints.follow_move(id, &dirs);
+        }
+    }
+
     /// Whether a partition of this image would take a number that belonged to another, were it created
     /// now.
     pub(super) fn is_misled(&self, next: &Image) -> bool {
@@ -287,6 +348,7 @@ impl<W: World, R> Shard<W, R> {
         checkpoints.is_some_and(|checkpoints| {
             checkpoints.dead.mislead(&self.dirs, next)
                 || checkpoints.dying.mislead(&self.dirs, next)
+                || checkpoints.comes_back(next, &self.dirs)
         })
     }
 
@@ -324,8 +386,11 @@ impl<W: World, R> Shard<W, R> {
             .waiting_in_flight
             .append(&mut checkpoints.waiting);
         checkpoints.dying = std::mem::take(&mut checkpoints.dead);
+        checkpoints.leaving.append(&mut checkpoints.left);
         let (offsets, image) = (checkpoints.offsets(), Arc::clone(&checkpoints.image));
-        self.effects.push(Effect::WriteCheckpoints(offsets, image));
+        let left = checkpoints.leaving.clone();
+        self.effects
+            .push(Effect::WriteCheckpoints(offsets, (image, left)));
     }
 
     pub(super) fn checkpoints_written(&mut self, written: CheckpointsWritten) {
@@ -341,6 +406,7 @@ impl<W: World, R> Shard<W, R> {
         let mut dying = std::mem::take(&mut checkpoints.dying);
         dying.retain(&refused);
         checkpoints.dead.extend(dying);
+        checkpoints.left_behind(&refused, &self.dirs);
         if written {
             checkpoints.failures = 0;
         } else {

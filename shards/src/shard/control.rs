@@ -21,7 +21,7 @@ use crate::catalog::{
 };
 use crate::limits::{CONTROL_QUEUE_LEN_MAX, METADATA_SNAPSHOT_AFTER_BYTES};
 use crate::partition::{AppendOutcome, Shared};
-use crate::request::{Acks, AppendPart, AppendResult, DeleteRecordsPart, Reply};
+use crate::request::{Acks, AppendPart, AppendResult, DeleteRecordsPart, PartitionId, Reply};
 
 enum Item<R> {
     Change(ControllerRequest, R),
@@ -38,6 +38,8 @@ struct Current<R> {
     records: i64,
     timestamp_ms: i64,
     bytes: u64,
+    /// The partition whose directory it changes.
+    moves: Option<PartitionId>,
 }
 
 /// See the module's text.
@@ -265,6 +267,10 @@ impl<W: World, R> Shard<W, R> {
             records: i64::from(batch.header.last_offset_delta),
             timestamp_ms: batch.header.max_timestamp,
             bytes: batch.bytes.len() as u64,
+            moves: match request {
+                ControllerRequest::MovePartition { partition, .. } => Some(*partition),
+                _ => None,
+            },
         });
         let part = AppendPart {
             partition: METADATA_PARTITION,
@@ -313,9 +319,12 @@ impl<W: World, R> Shard<W, R> {
         };
         image.offset = result.base_offset.saturating_add(current.records);
         image.timestamp_ms = current.timestamp_ms;
-        let deleted = deleted(&current.reply);
+        let (deleted, moves) = (deleted(&current.reply), current.moves);
         control.current = Some(current);
         let image = Arc::new(image);
+        if let Some(id) = moves {
+            self.checkpoints_follow_move(id);
+        }
         self.checkpoints_follow(&image, &deleted);
         self.effects.push(Effect::PublishToAll(image));
     }
@@ -458,6 +467,9 @@ fn refused(request: &ControllerRequest, error: &ApiError) -> ControllerReply {
         ControllerRequest::UpdateFeatures { .. } => {
             ControllerReply::UpdateFeatures(Err(error.clone()))
         }
+        ControllerRequest::MovePartition { .. } => {
+            ControllerReply::MovePartition(Err(error.clone()))
+        }
     }
 }
 
@@ -489,7 +501,9 @@ fn failed(reply: ControllerReply, error: &ApiError) -> ControllerReply {
             results.iter_mut().for_each(|result| spoil(result, error));
         }
         ControllerReply::ProducerId(result) => spoil(result, error),
-        ControllerReply::UpdateFeatures(result) => spoil(result, error),
+        ControllerReply::UpdateFeatures(result) | ControllerReply::MovePartition(result) => {
+            spoil(result, error);
+        }
     }
     reply
 }

@@ -191,6 +191,9 @@ pub(super) fn charge(bytes: usize) -> usize {
 impl<W: World, R> Shard<W, R> {
     /// Reads now, or as soon as there is room for what it reads.
     pub(super) fn read(&mut self, request: ReadRequest, responder: R) {
+        let Some((request, responder)) = self.hold_read(request, responder) else {
+            return;
+        };
         self.begin(request, responder, When::Coming);
     }
 

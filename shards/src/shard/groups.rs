@@ -219,6 +219,18 @@ impl<W: World, R> Shard<W, R> {
         });
     }
 
+    /// Shows the coordinator a partition that was away for a moment.
+    pub(super) fn group_partition_reopened(&mut self, id: PartitionId) {
+        if self.offsets_partition(id.index) != Some(id) {
+            return;
+        }
+        let usable = self.usable_range(id);
+        self.with_groups(|groups, env| match usable {
+            Some(range) => groups.reopened(env, id.index, range),
+            None => groups.unusable(id.index),
+        });
+    }
+
     fn show_partition(
         &mut self,
         coordinator: &mut Coordinator<R>,

@@ -64,6 +64,7 @@ impl<W: World, R> Shard<W, R> {
                 self.cleaning_done(id);
                 self.remember_progress(id);
                 self.flush_notes();
+                self.move_goes_on(id);
                 self.close_when_idle();
             }
             Some(Slot::Draining(partition)) => {

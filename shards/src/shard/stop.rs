@@ -56,6 +56,7 @@ impl<W: World, R> Shard<W, R> {
                         partition.stop_cleaning();
                     }
                 }
+                self.stop_moves();
                 self.with_groups(|groups, _| groups.stop());
                 self.write_what_lingers();
             }
@@ -96,6 +97,7 @@ impl<W: World, R> Shard<W, R> {
             && self.unwritten.is_empty()
             && !self.write_behind.is_coming()
             && self.applying.is_idle()
+            && self.moves.is_idle()
             && !self.remembering.is_writing()
             && self.notes_are_out()
             && !self.is_writing_checkpoints()

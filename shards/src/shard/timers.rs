@@ -35,6 +35,10 @@ pub(crate) enum Timer {
     ExpireProducers,
     /// The group coordinator's next deadline.
     Groups,
+    /// Moves that found no space are tried again.
+    Moves,
+    /// The last steps of a move that something was too short for are tried again.
+    MoveStep,
 }
 
 /// Names a deadline for [`Timers::cancel`].

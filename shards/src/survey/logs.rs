@@ -152,8 +152,8 @@ impl Found {
         if self.moving > 0 {
             let count = self.moving;
             let sentence = format!(
-                "moves between log directories that did not end are left as they are, under the suffix \
-                 -future: {count}"
+                "moves between log directories that did not end are given up, or ended where the \
+                 catalogue says so; a Kafka's are left as they are, under the suffix -future: {count}"
             );
             survey.notes.push(sentence);
         }

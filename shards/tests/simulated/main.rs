@@ -9,6 +9,7 @@ mod groups;
 mod history;
 mod incarnations;
 mod incarnations_model;
+mod moves;
 mod reading;
 mod serving;
 mod shortages;

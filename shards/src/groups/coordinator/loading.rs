@@ -33,6 +33,14 @@ impl<R> Coordinator<R> {
         self.rest_if_there_is_work();
     }
 
+    /// A partition that was away for a moment is there again, as it was: what is loaded stays loaded.
+    pub(crate) fn reopened(&mut self, env: &mut Env<'_>, partition: i32, (start, end): (i64, i64)) {
+        let status = self.entries.get(&partition).map(|entry| entry.status);
+        if status != Some(Status::Active) {
+            self.opened(env, partition, start, end);
+        }
+    }
+
     /// A partition cannot be used until it is opened again.
     pub(crate) fn unusable(&mut self, partition: i32) {
         let since = self.next_write;
