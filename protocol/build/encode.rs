@@ -82,11 +82,18 @@ fn write(structure: &Struct, field: &Field, known: Versions, compact: &str) -> S
         (Type::Struct(_), Some(null)) => {
             format!("w.put_optional_struct({label}, {null}, {place}.as_ref(), version)?;\n")
         }
+        (Type::String, None) if is_sentence(field) => {
+            format!("w.put_sentence({label}, {compact}, &{place})?;\n")
+        }
         (Type::String | Type::Bytes | Type::Records, None) => {
             format!(
                 "w.put_{}({label}, {compact}, &{place})?;\n",
                 method(&field.ty)
             )
+        }
+        (Type::String, Some(null)) if is_sentence(field) => {
+            let value = format!("{place}.as_ref()");
+            format!("w.put_optional_sentence({label}, {compact}, {null}, {value})?;\n")
         }
         (ty @ (Type::String | Type::Bytes | Type::Records), Some(null)) => {
             let value = format!("{place}.as_ref()");
@@ -98,6 +105,11 @@ fn write(structure: &Struct, field: &Field, known: Versions, compact: &str) -> S
         (ty, None) => format!("w.put_{}({place});\n", method(ty)),
         (ty, Some(_)) => panic!("{label}: {ty:?} cannot be null"),
     }
+}
+
+/// Whether it is a sentence for people, which may be shortened.
+fn is_sentence(field: &Field) -> bool {
+    field.name.ends_with("ErrorMessage")
 }
 
 fn element_writer(element: &Type, label: &str, compact: &str) -> String {

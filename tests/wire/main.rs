@@ -31,6 +31,7 @@ mod old_clients;
 mod pipelining;
 mod record_errors;
 mod retention;
+mod sentences;
 mod sessions;
 mod settings;
 mod subject;

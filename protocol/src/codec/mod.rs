@@ -13,7 +13,7 @@ mod writer;
 pub use error::{DecodeError, EncodeError};
 pub use reader::{ELEMENTS_MAX, HEAP_BYTES_BASE, HEAP_BYTES_PER_BYTE, Reader};
 pub use tags::{OpenTag, TAGS_MAX, TagReader, TagWriter};
-pub use writer::{PART_BYTES_MIN, Writer};
+pub use writer::{PART_BYTES_MIN, SENTENCE_BYTES_MAX, Writer};
 
 use bytes::Bytes;
 use std::ops::RangeInclusive;

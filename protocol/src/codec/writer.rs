@@ -13,6 +13,10 @@ use std::ops::RangeInclusive;
 /// one more element in the socket's gather list.
 pub const PART_BYTES_MIN: usize = 4096;
 
+/// Bytes of a sentence beside an error code at most. It quotes what a client sent, which has up to 32,767
+/// bytes by itself: with the words around it no string could carry it.
+pub const SENTENCE_BYTES_MAX: usize = 2048;
+
 /// Writes values in order.
 #[derive(Debug, Default)]
 pub struct Writer {
@@ -218,6 +222,40 @@ impl Writer {
         }
     }
 
+    /// A sentence for people: of one longer than [`SENTENCE_BYTES_MAX`] the middle is left out, where a long
+    /// name or value stands that it quotes.
+    ///
+    /// # Errors
+    /// As [`Writer::put_str`].
+    pub fn put_sentence(
+        &mut self,
+        field: &'static str,
+        compact: bool,
+        value: &Str,
+    ) -> Result<(), EncodeError> {
+        match shortened(value) {
+            Some(short) => self.put_str(field, compact, &short),
+            None => self.put_str(field, compact, value),
+        }
+    }
+
+    /// As [`Writer::put_sentence`], of a field that may be null when `nullable`.
+    ///
+    /// # Errors
+    /// As [`Writer::put_optional_str`].
+    pub fn put_optional_sentence(
+        &mut self,
+        field: &'static str,
+        compact: bool,
+        nullable: bool,
+        value: Option<&Str>,
+    ) -> Result<(), EncodeError> {
+        match value {
+            Some(value) => self.put_sentence(field, compact, value),
+            None => self.put_optional_str(field, compact, nullable, None),
+        }
+    }
+
     /// A byte string; `compact` chooses the length's form.
     ///
     /// # Errors
@@ -403,5 +441,38 @@ impl Writer {
             (true, false) => self.put_i32(-1),
         }
         Ok(())
+    }
+}
+
+/// The sentence without its middle, when it is too long.
+fn shortened(sentence: &str) -> Option<Str> {
+    const GAP: &str = " … ";
+    const HALF: usize = (SENTENCE_BYTES_MAX - GAP.len()) / 2;
+    if sentence.len() <= SENTENCE_BYTES_MAX {
+        return None;
+    }
+    let begin = &sentence[..sentence.floor_char_boundary(HALF)];
+    let end = &sentence[sentence.ceil_char_boundary(sentence.len() - HALF)..];
+    Some(Str::from([begin, GAP, end].concat()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_middle_of_a_long_sentence_is_left_out() {
+        let fits = "é".repeat(SENTENCE_BYTES_MAX / 2);
+        assert_eq!(shortened(&fits), None);
+        for front in ["", "x"] {
+            let long = format!("{front}begins {} ends", "é".repeat(20_000));
+            let short = shortened(&long).expect("too long");
+            assert!(short.len() <= SENTENCE_BYTES_MAX, "{}", short.len());
+            assert!(short.starts_with(&format!("{front}begins é")), "{short}");
+            assert!(
+                short.contains("é … é") && short.ends_with("é ends"),
+                "{short}"
+            );
+        }
     }
 }
