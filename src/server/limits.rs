@@ -43,6 +43,45 @@ pub(crate) fn apply(door: &Arc<Door>, listeners: &[Listener], image: &Image) {
     }
 }
 
+/// The setting that counts addresses apart.
+const OVERRIDES: &str = "max.connections.per.ip.overrides";
+
+/// What addresses and hosts may have, each once. As in Kafka, a setting made at run time takes the place of
+/// the file's and can shut everybody out, who made it included. Who the file (environment, command line)
+/// names with a number is not shut out: that and a restart is the way back.
+fn address_counts(image: &Image, per_address_max: usize) -> Vec<(String, usize)> {
+    let entries = |text: &str| -> Vec<(String, usize)> {
+        let entries = address_limits(text).unwrap_or_default().into_iter();
+        let owned = entries.map(|(host, count)| match host.parse::<IpAddr>() {
+            Ok(address) => (address.to_canonical().to_string(), count),
+            Err(_) => (host.to_owned(), count),
+        });
+        owned.collect()
+    };
+    let configs = &image.broker_configs;
+    let holds = configs.value(image.node_id, OVERRIDES).unwrap_or_default();
+    let mut counts: HashMap<String, usize> = entries(&holds).into_iter().collect();
+    let file = configs.static_broker.get(OVERRIDES).cloned();
+    for (host, count) in entries(&file.unwrap_or_default()) {
+        let held = counts.entry(host).or_insert(per_address_max);
+        if *held == 0 {
+            *held = count;
+        }
+    }
+    let nobody = || counts.iter().filter(|(_, count)| **count == 0);
+    let shut_out: Vec<&str> = nobody().map(|(host, _)| &**host).collect();
+    if !shut_out.is_empty() || per_address_max == 0 {
+        let others = per_address_max == 0;
+        warn!(
+            ?shut_out,
+            others_not_named = others,
+            "max.connections.per.ip(.overrides) lets nobody connect from there; the way back: a number for the \
+             address in max.connections.per.ip.overrides of the file or the command line, and a restart"
+        );
+    }
+    counts.into_iter().collect()
+}
+
 /// The limits, and the hosts whose addresses are still to be found.
 fn limits_of(listeners: &[Listener], image: &Image) -> (DoorLimits, Vec<(String, usize)>) {
     let (configs, node_id) = (&image.broker_configs, image.node_id);
@@ -51,13 +90,12 @@ fn limits_of(listeners: &[Listener], image: &Image) -> (DoorLimits, Vec<(String,
         let set = configs.parsed::<u32>(node_id, name);
         set.filter(|rate| *rate < i32::MAX.unsigned_abs())
     };
-    let text = configs.value(node_id, "max.connections.per.ip.overrides");
-    let entries = text.as_deref().map(address_limits);
+    let per_address_max = number("max.connections.per.ip").unwrap_or(usize::MAX);
     let (mut overrides, mut names) = (HashMap::new(), Vec::new());
-    for (host, count) in entries.and_then(Result::ok).unwrap_or_default() {
+    for (host, count) in address_counts(image, per_address_max) {
         match host.parse::<IpAddr>() {
-            Ok(address) => drop(overrides.insert(address.to_canonical(), count)),
-            Err(_) => names.push((host.to_owned(), count)),
+            Ok(address) => drop(overrides.insert(address, count)),
+            Err(_) => names.push((host, count)),
         }
     }
     let of_listeners = listeners.iter().enumerate().map(|(number_of, listener)| {
@@ -70,7 +108,7 @@ fn limits_of(listeners: &[Listener], image: &Image) -> (DoorLimits, Vec<(String,
     });
     let limits = DoorLimits {
         connections_max: number("max.connections").unwrap_or(usize::MAX),
-        per_address_max: number("max.connections.per.ip").unwrap_or(usize::MAX),
+        per_address_max,
         overrides,
         per_second_max: rate("max.connection.creation.rate"),
         of_listeners: of_listeners.collect(),

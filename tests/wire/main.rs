@@ -13,6 +13,7 @@ mod bad_batches;
 mod bad_frames;
 mod compaction;
 mod configs;
+mod connection_limits;
 mod consumer_groups;
 mod features;
 mod fetching;

@@ -1,19 +1,16 @@
 //! Every setting of the broker that Kafka knows does what the table of settings says of it: at a start, when
 //! it is changed at run time, after a restart, and when it is described.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chronik_protocol::ErrorCode;
 use chronik_protocol::configs::{self, ConfigDef, ConfigType, Scope, State, Update};
-use chronik_protocol::messages::ApiVersionsRequest;
 
 use crate::configs::{BROKER, Change, DELETE, SET, TOPIC, by_name, change, describe};
 use crate::subject::Subject;
 use crate::support::batch::TestBatch;
 use crate::support::calls::{create_topic, init_producer, produce};
-use crate::support::client::{Client, frame};
+use crate::support::client::Client;
 use crate::support::{Broker, BrokerOptions, Scratch};
 
 /// Where values come from.
@@ -22,9 +19,9 @@ const FROM_ALL_BROKERS: i8 = 3;
 const FROM_FILE: i8 = 4;
 const FROM_DEFAULT: i8 = 5;
 /// The node of a new directory.
-const NODE: &str = "1";
+pub(crate) const NODE: &str = "1";
 
-fn is_outside() -> bool {
+pub(crate) fn is_outside() -> bool {
     let outside = std::env::var_os("CHRONIK_TEST_BOOTSTRAP").is_some();
     if outside {
         eprintln!("SKIPPED: what becomes of a setting is this broker's own");
@@ -79,7 +76,12 @@ fn other_value(definition: &ConfigDef) -> String {
 }
 
 /// Changes one setting; what was said if it was refused.
-fn set(client: &mut Client, broker: &str, name: &str, value: Option<&str>) -> Result<(), String> {
+pub(crate) fn set(
+    client: &mut Client,
+    broker: &str,
+    name: &str,
+    value: Option<&str>,
+) -> Result<(), String> {
     let operation = if value.is_some() { SET } else { DELETE };
     match change(client, BROKER, broker, &[(name, operation, value)], false) {
         (ErrorCode::None, _) => Ok(()),
@@ -88,9 +90,9 @@ fn set(client: &mut Client, broker: &str, name: &str, value: Option<&str>) -> Re
 }
 
 /// Value, source and synonyms of one setting.
-type Shown = (Option<String>, i8, Vec<(String, Option<String>, i8)>);
+pub(crate) type Shown = (Option<String>, i8, Vec<(String, Option<String>, i8)>);
 
-fn shown(client: &mut Client, kind: i8, of: &str, name: &str) -> Shown {
+pub(crate) fn shown(client: &mut Client, kind: i8, of: &str, name: &str) -> Shown {
     let result = describe(client, kind, of, Some(&[name]));
     let config = by_name(&result)
         .remove(name)
@@ -258,102 +260,6 @@ fn settings_that_would_protect_somebody_are_refused() {
     let defaults = defaults.filter_map(|known| Some((known.name, known.default?)));
     let served = defaults.fold(options, |options, (name, value)| options.set(name, value));
     served.start().stop();
-}
-
-/// Opens `count` connections one after the other and counts those that are answered.
-fn answered(address: SocketAddr, count: usize) -> usize {
-    let request = frame(&ApiVersionsRequest::default(), 0, 1);
-    let mut open = Vec::new();
-    let is_answered = |stream: &mut TcpStream| {
-        stream
-            .set_read_timeout(Some(Duration::from_secs(60)))
-            .expect("a timeout");
-        stream
-            .write_all(&request)
-            .and_then(|()| stream.read_exact(&mut [0; 8]))
-            .is_ok()
-    };
-    for _ in 0..count {
-        let mut stream = TcpStream::connect(address).expect("the backlog");
-        if is_answered(&mut stream) {
-            open.push(stream);
-        }
-    }
-    open.len()
-}
-
-/// Expects `count` of nine connections to be answered, never more. Those of the time before leave their
-/// places some time after they are closed, so there may be fewer at first.
-fn assert_answered(address: SocketAddr, count: usize, name: &str) {
-    for _ in 0..1_000 {
-        let found = answered(address, 9);
-        assert!(found <= count, "{name}: {found}");
-        if found == count {
-            return;
-        }
-    }
-    panic!("{name}: never {count}");
-}
-
-#[test]
-fn connection_limits_hold_from_the_change_on_and_after_a_restart() {
-    if is_outside() {
-        return;
-    }
-    let scratch = Scratch::new();
-    let options = BrokerOptions::new(scratch.join("data"));
-    let broker = options.start();
-    let mut client = Client::connect(broker.address());
-    for (name, value) in [
-        ("max.connections.per.ip", "4"),
-        ("max.connections", "4"),
-        (
-            "max.connections.per.ip.overrides",
-            "192.0.2.1:1,127.0.0.1:4",
-        ),
-        ("listener.name.plaintext.max.connections", "4"),
-    ] {
-        for of in [NODE, ""] {
-            assert_eq!(set(&mut client, of, name, Some(value)), Ok(()), "{name}");
-            // This client's own is one of them.
-            assert_answered(broker.address(), 3, name);
-            assert_eq!(set(&mut client, of, name, None), Ok(()), "{name}");
-            assert_answered(broker.address(), 9, name);
-        }
-    }
-    assert_eq!(
-        set(&mut client, "", "max.connections.per.ip", Some("5")),
-        Ok(())
-    );
-    drop(client);
-    broker.stop();
-    let broker = options.start();
-    assert_answered(broker.address(), 5, "after a restart");
-    broker.stop();
-}
-
-#[test]
-fn connections_come_no_faster_than_their_rate() {
-    if is_outside() {
-        return;
-    }
-    let subject = Subject::start();
-    let mut client = subject.connect();
-    for name in [
-        "max.connection.creation.rate",
-        "listener.name.plaintext.max.connection.creation.rate",
-    ] {
-        assert_eq!(set(&mut client, NODE, name, Some("5")), Ok(()));
-        let begun = Instant::now();
-        assert_eq!(answered(subject.address(), 11), 11);
-        // Five were saved up at most; the others came each a fifth of a second after the one before.
-        assert!(
-            begun.elapsed() >= Duration::from_secs(1),
-            "{:?}",
-            begun.elapsed()
-        );
-        assert_eq!(set(&mut client, NODE, name, None), Ok(()));
-    }
 }
 
 /// Expects value, source and places of one setting of the broker or of the topic `t`.

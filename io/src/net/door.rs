@@ -1,11 +1,15 @@
 //! Who may connect: the limits of all listeners together, and the counts behind them.
 //!
 //! Shared by the threads that accept; the limits may change while connections are open, and hold for
-//! the next one. A connection that exceeds a number is refused, one that comes too fast waits in the
-//! backlog. Never closes a connection that was let in.
+//! the next one. As in Kafka (`ConnectionQuotas`), a connection beyond the number of all or of its listener,
+//! and one that comes too fast, waits in the backlog; one beyond the number of its address is refused. Who
+//! leaves and who changes the limits wakes those that wait. Never closes a connection that was let in.
 
+use rustix::event::EventfdFlags;
 use std::collections::HashMap;
+use std::io;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -63,6 +67,30 @@ struct State {
     per_address: HashMap<IpAddr, usize>,
     pace: Pace,
     listeners: HashMap<usize, (usize, Pace)>,
+    bells: Vec<Arc<Bell>>,
+    /// Somebody was told to wait, and no bell was rung since.
+    is_awaited: bool,
+}
+
+/// Wakes one accepting thread, which watches it among its other descriptors.
+pub(super) struct Bell(OwnedFd);
+
+impl Bell {
+    /// What to watch: readable once it was rung.
+    pub(super) fn descriptor(&self) -> &OwnedFd {
+        &self.0
+    }
+
+    /// Forgets that it was rung; to be called before looking at what it was rung for.
+    pub(super) fn reset(&self) {
+        // There is nothing to read where it was not rung: the counter does not block.
+        let _not_rung = rustix::io::read(&self.0, &mut [0; 8]);
+    }
+
+    fn ring(&self) {
+        // It can only fail where the counter is full, and then it is readable.
+        let _full = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+    }
 }
 
 /// How fast connections came: each one moves the time at which the rate would have let it in.
@@ -90,10 +118,20 @@ impl Pace {
     }
 }
 
+/// Why the next connection of a listener is left in the backlog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// It comes too fast by this much.
+    Rate(Duration),
+    /// Others have to leave first.
+    Room,
+}
+
 /// One connection's place in the counts, given up when dropped.
 pub(super) struct DoorPlace {
     door: Arc<Door>,
-    address: IpAddr,
+    /// Counted once it is known.
+    address: Option<IpAddr>,
     listener: usize,
 }
 
@@ -104,12 +142,49 @@ impl Drop for DoorPlace {
         if let Some((count, _)) = state.listeners.get_mut(&self.listener) {
             *count = count.saturating_sub(1);
         }
-        if let Some(count) = state.per_address.get_mut(&self.address) {
+        if let Some(address) = self.address
+            && let Some(count) = state.per_address.get_mut(&address)
+        {
             *count -= 1;
             if *count == 0 {
-                state.per_address.remove(&self.address);
+                state.per_address.remove(&address);
             }
         }
+        state.ring();
+    }
+}
+
+impl State {
+    /// Everybody who waits looks again.
+    fn ring(&mut self) {
+        if std::mem::take(&mut self.is_awaited) {
+            self.bells.iter().for_each(|bell| bell.ring());
+        }
+    }
+}
+
+impl DoorPlace {
+    /// Counts it for its address, if that may have one more.
+    pub(super) fn of_address(mut self, address: IpAddr) -> Option<DoorPlace> {
+        let door = Arc::clone(&self.door);
+        let mut guard = door.lock();
+        let state = &mut *guard;
+        let now = Instant::now();
+        state.pace.count(state.limits.per_second_max, now);
+        let own = state.limits.of_listeners.get(&self.listener);
+        let rate = own.and_then(|own| own.per_second_max);
+        let (_, pace) = state.listeners.entry(self.listener).or_default();
+        pace.count(rate, now);
+        let count = state.per_address.get(&address).copied().unwrap_or(0);
+        let max = state.limits.overrides.get(&address.to_canonical());
+        if count >= max.copied().unwrap_or(state.limits.per_address_max) {
+            drop(guard); // The place is given up on the way out, which takes the lock.
+            return None;
+        }
+        state.per_address.insert(address, count + 1);
+        drop(guard);
+        self.address = Some(address);
+        Some(self)
     }
 }
 
@@ -127,6 +202,7 @@ impl Door {
         let mut state = self.lock();
         state.limits = limits;
         state.generation += 1;
+        state.ring();
     }
 
     /// How often the limits were changed: a handle for [`Door::change_if`].
@@ -140,6 +216,7 @@ impl Door {
         if state.generation == generation {
             state.limits = limits;
             state.generation += 1;
+            state.ring();
         }
     }
 
@@ -147,43 +224,44 @@ impl Door {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long the next connection of a listener is to be left in the backlog.
-    pub(super) fn delay(&self, listener: usize) -> Duration {
-        let (state, now) = (self.lock(), Instant::now());
-        let all = state.pace.wait(state.limits.per_second_max, now);
-        let own = state.limits.of_listeners.get(&listener);
-        let pace = state.listeners.get(&listener).map(|(_, pace)| *pace);
-        let own = pace
-            .unwrap_or_default()
-            .wait(own.and_then(|own| own.per_second_max), now);
-        all.max(own)
+    /// A bell that rings when somebody left or the limits changed.
+    ///
+    /// # Errors
+    /// When there is no descriptor for it.
+    pub(super) fn bell(&self) -> io::Result<Arc<Bell>> {
+        let counter = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let bell = Arc::new(Bell(counter));
+        self.lock().bells.push(Arc::clone(&bell));
+        Ok(bell)
     }
 
-    /// A place for a connection, if the limits have one.
-    pub(super) fn enter(door: &Arc<Door>, listener: usize, address: IpAddr) -> Option<DoorPlace> {
+    /// A place for the next connection of a listener, to be given its address.
+    ///
+    /// # Errors
+    /// What it has to wait for.
+    pub(super) fn reserve(door: &Arc<Door>, listener: usize) -> Result<DoorPlace, Wait> {
         let mut guard = door.lock();
         let (state, now) = (&mut *guard, Instant::now());
         let limits = &state.limits;
-        state.pace.count(limits.per_second_max, now);
-        let own = limits.of_listeners.get(&listener).copied();
+        let own = limits.of_listeners.get(&listener);
         let (count, pace) = state.listeners.entry(listener).or_default();
-        pace.count(own.and_then(|own| own.per_second_max), now);
-        let of_address = state.per_address.get(&address).copied().unwrap_or(0);
-        let address_max = limits.overrides.get(&address.to_canonical());
-        let address_max = address_max.copied().unwrap_or(limits.per_address_max);
         let listener_max = own.map_or(usize::MAX, |own| own.connections_max);
-        if state.total >= limits.connections_max
-            || *count >= listener_max
-            || of_address >= address_max
-        {
-            return None;
+        if state.total >= limits.connections_max || *count >= listener_max {
+            state.is_awaited = true;
+            return Err(Wait::Room);
+        }
+        let of_all = state.pace.wait(limits.per_second_max, now);
+        let of_own = pace.wait(own.and_then(|own| own.per_second_max), now);
+        let delay = of_all.max(of_own);
+        if !delay.is_zero() {
+            state.is_awaited = true;
+            return Err(Wait::Rate(delay));
         }
         *count += 1;
         state.total += 1;
-        state.per_address.insert(address, of_address + 1);
-        Some(DoorPlace {
+        Ok(DoorPlace {
             door: Arc::clone(door),
-            address,
+            address: None,
             listener,
         })
     }
@@ -191,7 +269,7 @@ impl Door {
 
 #[cfg(test)]
 mod tests {
-    use super::{Door, DoorLimits, ListenerLimits, Pace};
+    use super::{Door, DoorLimits, ListenerLimits, Pace, Wait};
     use std::collections::HashMap;
     use std::net::IpAddr;
     use std::time::{Duration, Instant};
@@ -208,13 +286,18 @@ mod tests {
             ..DoorLimits::default()
         });
         let address: IpAddr = [127, 0, 0, 1].into();
-        let enter = |listener| Door::enter(&door, listener, address);
+        let enter = |listener| {
+            let place = Door::reserve(&door, listener).ok();
+            place.and_then(|place| place.of_address(address))
+        };
+        let waits = |listener| Door::reserve(&door, listener).err();
         let first = enter(0);
         let second = enter(1);
         assert!(first.is_some() && second.is_some());
-        assert!(enter(1).is_none(), "the listener's own limit");
+        assert_eq!(waits(1), Some(Wait::Room), "the listener's own limit");
         let third = enter(0);
-        assert!(third.is_some() && enter(0).is_none(), "in all");
+        assert!(third.is_some());
+        assert_eq!(waits(0), Some(Wait::Room), "in all");
         door.change(DoorLimits {
             per_address_max: 3,
             ..DoorLimits::default()
@@ -229,7 +312,42 @@ mod tests {
             ..DoorLimits::default()
         });
         assert!(enter(0).is_some());
-        assert!(Door::enter(&door, 0, [127, 0, 0, 2].into()).is_none());
+        let other = Door::reserve(&door, 0).expect("room for others");
+        assert!(other.of_address([127, 0, 0, 2].into()).is_none());
+        assert!(waits(0).is_none(), "who was refused holds no place");
+    }
+
+    /// Whether it was rung; it is not any more.
+    fn is_rung(bell: &super::Bell) -> bool {
+        rustix::io::read(bell.descriptor(), &mut [0; 8]).is_ok()
+    }
+
+    #[test]
+    fn who_leaves_and_who_changes_the_limits_wakes_those_that_wait() {
+        let limits = DoorLimits {
+            connections_max: 1,
+            ..DoorLimits::default()
+        };
+        let door = Door::new(limits.clone());
+        let bells = [0, 1].map(|_| door.bell().expect("a descriptor"));
+        let mut place = Door::reserve(&door, 0).expect("room");
+        let rung = || bells.iter().all(|bell| is_rung(bell));
+        for address in [Some([127, 0, 0, 1].into()), None] {
+            assert_eq!(Door::reserve(&door, 1).err(), Some(Wait::Room));
+            assert!(!rung());
+            place.address = address;
+            drop(place);
+            assert!(rung(), "taken or given up, others may have waited for it");
+            place = Door::reserve(&door, 0).expect("room");
+        }
+        assert_eq!(Door::reserve(&door, 1).err(), Some(Wait::Room));
+        door.change(limits.clone());
+        assert!(rung());
+        assert_eq!(Door::reserve(&door, 1).err(), Some(Wait::Room));
+        door.change_if(door.generation(), limits);
+        assert!(rung());
+        drop(place);
+        assert!(!rung(), "nobody waits");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! descriptors run out, and its `bind` lets a second broker take the same port. Never reads a byte
 //! from a connection.
 
-use super::door::{Door, DoorPlace};
+use super::door::{Bell, Door, DoorPlace, Wait};
 use super::stream::DirectStream;
 use crate::descriptors::{ConnectionPlace, ConnectionShare};
 use crate::direct::DirectWorld;
@@ -32,14 +32,12 @@ const EXHAUSTED_WAIT: Timespec = Timespec {
 /// Connections that are disconnected at once are told of in one line in this time.
 const REFUSALS_TOLD_EACH: Duration = Duration::from_secs(10);
 
-/// Longest time without a look at the rate that holds connections up.
-const DELAY_MAX: Duration = Duration::from_millis(250);
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a listener asks before it takes a connection; who exceeds a limit is disconnected at once.
+/// What a listener asks before it takes a connection. Who exceeds the limit of its address or the descriptors
+/// is disconnected at once; who exceeds another waits in the backlog.
 pub struct ListenLimits {
     /// The places of all listeners of the process: what is beyond is kept for files.
     pub descriptors: Arc<ConnectionShare>,
@@ -68,7 +66,7 @@ struct Counts {
 /// Why a connection is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
-    /// A limit of the listener.
+    /// The limit of its address.
     TooMany,
     /// The descriptors that are left are kept for files.
     NoDescriptor,
@@ -93,12 +91,13 @@ impl Counts {
     fn admit(
         counts: &Arc<Mutex<Counts>>,
         limits: &ListenLimits,
+        door: DoorPlace,
         address: IpAddr,
     ) -> Result<Place, Refusal> {
         let Some(descriptor) = limits.descriptors.take() else {
             return Err(Refusal::NoDescriptor);
         };
-        let door = Door::enter(&limits.door, limits.listener, address).ok_or(Refusal::TooMany)?;
+        let door = door.of_address(address).ok_or(Refusal::TooMany)?;
         let mut open = lock(counts);
         let fewest = open
             .per_shard
@@ -161,9 +160,11 @@ impl Listener {
             per_shard: vec![0; shards],
         };
         let (stop, stopped) = UnixStream::pair()?;
+        let bell = limits.door.bell()?;
         let acceptor = Acceptor {
             listener: self,
             stopped,
+            bell,
             limits,
             counts: Arc::new(Mutex::new(counts)),
             queues: queues.clone(),
@@ -266,6 +267,8 @@ impl Accepted {
 struct Acceptor {
     listener: Listener,
     stopped: UnixStream,
+    /// Rings when one that waits at the door may look again.
+    bell: Arc<Bell>,
     limits: ListenLimits,
     counts: Arc<Mutex<Counts>>,
     queues: Vec<Arc<Queue>>,
@@ -281,6 +284,8 @@ struct Told {
     short: bool,
     /// When one was last told of.
     last: Option<Instant>,
+    /// When it was last told that connections wait.
+    full: Option<Instant>,
     /// Not told of since.
     untold: u64,
 }
@@ -299,12 +304,28 @@ impl Told {
         self.last = Some(Instant::now());
         let untold = std::mem::take(&mut self.untold);
         match why {
-            Refusal::TooMany => tracing::warn!(%peer, untold, "disconnected: too many connections"),
+            Refusal::TooMany => {
+                tracing::warn!(%peer, untold, "disconnected: too many connections of its address")
+            }
             Refusal::NoDescriptor => tracing::warn!(
                 %peer, untold, connections_max = descriptors.max(),
                 "disconnected: the descriptors that are left are kept for files; raise the limit (ulimit -Hn, \
                  or LimitNOFILE= of the service)"
             ),
+        }
+    }
+
+    /// Connections wait for others to leave.
+    fn full(&mut self, listener: SocketAddr) {
+        if self
+            .full
+            .is_none_or(|last| last.elapsed() >= REFUSALS_TOLD_EACH)
+        {
+            self.full = Some(Instant::now());
+            tracing::warn!(
+                %listener,
+                "max.connections is reached: new connections wait until others are closed"
+            );
         }
     }
 
@@ -319,22 +340,23 @@ impl Told {
 impl Acceptor {
     fn run(mut self) {
         while self.wait() {
-            let delay = self.limits.door.delay(self.limits.listener);
-            if !delay.is_zero() {
-                // One comes too fast. The rate may change meanwhile.
-                match self.leave_waiting(delay.min(DELAY_MAX)) {
+            self.bell.reset();
+            let place = match Door::reserve(&self.limits.door, self.limits.listener) {
+                Ok(place) => place,
+                Err(wait) => match self.leave_waiting(wait) {
                     true => continue,
                     false => break,
-                }
-            }
+                },
+            };
             match self.listener.socket.accept() {
                 Ok((socket, peer)) => {
-                    if let Err(error) = self.take(socket, peer) {
+                    if let Err(error) = self.take(socket, peer, place) {
                         // Gone again before it was set up.
                         tracing::debug!(%peer, %error, "a connection was not taken");
                     }
                 }
                 Err(error) if is_exhausted(&error) => {
+                    drop(place); // Others need not rest.
                     if !std::mem::replace(&mut self.told.exhausted, true) {
                         tracing::error!(%error, "no connection can be accepted for the moment");
                     }
@@ -369,10 +391,17 @@ impl Acceptor {
         self.sleep(&mut [self.stop()], Some(&EXHAUSTED_WAIT))
     }
 
-    /// Leaves connections that come too fast in the backlog; false when told to stop.
-    fn leave_waiting(&self, delay: Duration) -> bool {
-        let timeout = Timespec::try_from(delay).unwrap_or(EXHAUSTED_WAIT);
-        self.sleep(&mut [self.stop()], Some(&timeout))
+    /// Leaves connections in the backlog until they may look at the door again; false when told to stop.
+    fn leave_waiting(&mut self, wait: Wait) -> bool {
+        let timeout = match wait {
+            Wait::Rate(delay) => Some(Timespec::try_from(delay).unwrap_or(EXHAUSTED_WAIT)),
+            Wait::Room => {
+                self.told.full(self.listener.address);
+                None
+            }
+        };
+        let rung = PollFd::new(self.bell.descriptor(), PollFlags::IN);
+        self.sleep(&mut [self.stop(), rung], timeout.as_ref())
     }
 
     fn stop(&self) -> PollFd<'_> {
@@ -389,8 +418,8 @@ impl Acceptor {
         }
     }
 
-    fn take(&mut self, socket: TcpStream, peer: SocketAddr) -> io::Result<()> {
-        let place = match Counts::admit(&self.counts, &self.limits, peer.ip()) {
+    fn take(&mut self, socket: TcpStream, peer: SocketAddr, place: DoorPlace) -> io::Result<()> {
+        let place = match Counts::admit(&self.counts, &self.limits, place, peer.ip()) {
             Ok(place) => place,
             Err(why) => {
                 drop(socket); // Before anything is said: a slow terminal must not keep descriptors.
