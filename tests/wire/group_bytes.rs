@@ -29,7 +29,7 @@ use crate::support::consumer_groups::{
     written,
 };
 use crate::support::groups::{
-    COMMIT_BY_NAME, JOIN, SYNC, commit_request, heartbeat, join_request, new_member,
+    COMMIT_BY_NAME, JOIN, SYNC, commit_request, committed, heartbeat, join_request, new_member,
 };
 
 /// How long an offset with a retention of its own is kept, ms.
@@ -175,6 +175,9 @@ impl Recorder {
     /// of time. Targets and tombstones of several members at once come in the order of their text:
     /// Kafka's is that of a hash table.
     fn tell(&mut self, title: &str, group: &str) {
+        // A JoinGroup is answered when its members are there, as by Kafka, which may be before the records
+        // of the group's conversion can be read. What reads of the group is answered after them.
+        committed(&mut self.client, group, &self.topic, 0);
         writeln!(self.told, "# {title}").expect("a string");
         let records = logged(&mut self.client, group);
         let kind = |record: &LoggedRecord| (name_of(record), record.value_bytes.is_none());
