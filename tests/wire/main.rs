@@ -15,6 +15,7 @@ mod compaction;
 mod configs;
 mod connection_limits;
 mod consumer_groups;
+mod expressions;
 mod features;
 mod fetching;
 mod group_bytes;
