@@ -262,7 +262,7 @@ fn named(image: &Image, resource_type: i8, name: &Str) -> Result<ConfigResource,
             Ok(id) if id == image.node_id => Ok(ConfigResource::Broker(Some(id))),
             Ok(_) => {
                 let message = format!(
-                    "Unexpected broker id, expected {} or empty string, but received {name}",
+                    "Unexpected broker id, expected {}, but received {name}",
                     image.node_id
                 );
                 Err(ApiError::new(ErrorCode::InvalidRequest, message))

@@ -17,6 +17,9 @@ use super::image::Image;
 use super::replay::{RESOURCE_BROKER, RESOURCE_GROUP, RESOURCE_TOPIC};
 use super::topic_name::check_topic_name;
 
+/// `ConfigResource.Type.CLIENT_METRICS`: known, and not served.
+const RESOURCE_METRICS: i8 = 16;
+
 /// Judges each resource by itself; a resource named twice is refused both times.
 pub(super) fn plan_configs(
     image: &Image,
@@ -44,6 +47,7 @@ pub(super) fn plan_configs(
 
 fn plan_one(image: &Image, change: &ConfigChange) -> Result<Vec<MetadataRecord>, ApiError> {
     check_shape(&change.ops)?;
+    check_kind(&change.resource)?;
     let current = current_configs(image, &change.resource)?;
     let mut next = if change.replace_all {
         BTreeMap::new()
@@ -58,8 +62,18 @@ fn plan_one(image: &Image, change: &ConfigChange) -> Result<Vec<MetadataRecord>,
             None => next.remove(&op.name),
         };
     }
+    touched.extend(
+        current
+            .keys()
+            .filter(|name| !next.contains_key(*name))
+            .cloned(),
+    );
     match &change.resource {
-        ConfigResource::Topic(_) => check_topic_configs(&next)?,
+        ConfigResource::Topic(name) => {
+            check_topic(name)?;
+            check_topic_configs(&next)?;
+            check_exists(image, name)?;
+        }
         ConfigResource::Broker(id) => {
             let change = BrokerChange {
                 broker_id: *id,
@@ -94,27 +108,53 @@ fn check_shape(ops: &[ConfigOp]) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Kinds that have no settings are refused before anything is asked of the settings.
+fn check_kind(resource: &ConfigResource) -> Result<(), ApiError> {
+    match resource {
+        ConfigResource::Other(kind, _) if ![RESOURCE_GROUP, RESOURCE_METRICS].contains(kind) => {
+            Err(unknown_kind(*kind))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn unknown_kind(kind: i8) -> ApiError {
+    ApiError::new(
+        ErrorCode::InvalidRequest,
+        format!("Unknown resource type {kind}"),
+    )
+}
+
+fn check_topic(name: &Str) -> Result<(), ApiError> {
+    if name.is_empty() {
+        return Err(ApiError::new(
+            ErrorCode::InvalidRequest,
+            "Default topic resources are not allowed.",
+        ));
+    }
+    check_topic_name(name)
+        .map_err(|message| ApiError::new(ErrorCode::InvalidTopicException, message))
+}
+
+/// Asked last, as in Kafka: a setting that no topic can have is told of first.
+fn check_exists(image: &Image, name: &Str) -> Result<(), ApiError> {
+    match image.topic(name) {
+        Some(_) => Ok(()),
+        None => Err(ApiError::new(
+            ErrorCode::UnknownTopicOrPartition,
+            format!("The topic '{name}' does not exist."),
+        )),
+    }
+}
+
 fn current_configs(
     image: &Image,
     resource: &ConfigResource,
 ) -> Result<BTreeMap<Str, Str>, ApiError> {
     match resource {
         ConfigResource::Topic(name) => {
-            if name.is_empty() {
-                return Err(ApiError::new(
-                    ErrorCode::InvalidRequest,
-                    "Default topic resources are not allowed.",
-                ));
-            }
-            check_topic_name(name)
-                .map_err(|message| ApiError::new(ErrorCode::InvalidTopicException, message))?;
-            let topic = image.topic(name).ok_or_else(|| {
-                ApiError::new(
-                    ErrorCode::UnknownTopicOrPartition,
-                    format!("The topic '{name}' does not exist."),
-                )
-            })?;
-            Ok(topic.configs.clone())
+            let configs = image.topic(name).map(|topic| topic.configs.clone());
+            Ok(configs.unwrap_or_default())
         }
         ConfigResource::Broker(None) => Ok(image.broker_configs.dynamic_default.clone()),
         ConfigResource::Broker(Some(id)) if *id < 0 => Err(ApiError::new(
@@ -149,6 +189,12 @@ fn new_value(
         ConfigResource::Other(RESOURCE_GROUP, _) => Some(Scope::Group),
         ConfigResource::Other(..) => None,
     };
+    if scope == Some(Scope::Broker) && configs::broker(&op.name).is_none() {
+        return Err(ApiError::new(
+            ErrorCode::InvalidConfig,
+            format!("Unknown config name: {}", op.name),
+        ));
+    }
     if !scope.is_some_and(|scope| is_list(scope, &op.name)) {
         return Err(ApiError::new(
             ErrorCode::InvalidConfig,
@@ -202,10 +248,7 @@ fn check_other(
     next: &BTreeMap<Str, Str>,
 ) -> Result<(), ApiError> {
     if kind != RESOURCE_GROUP {
-        return Err(ApiError::new(
-            ErrorCode::InvalidRequest,
-            format!("Unknown resource type {kind}"),
-        ));
+        return Err(unknown_kind(kind));
     }
     if name.is_empty() {
         return Err(ApiError::new(

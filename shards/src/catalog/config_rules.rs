@@ -120,7 +120,6 @@ impl BrokerChange<'_> {
     /// `INVALID_REQUEST` for settings that need a restart, that cannot be the same for all, and for
     /// values out of their range (`DynamicBrokerConfig#validate`).
     pub(super) fn check(&self, image: &Image) -> Result<(), ApiError> {
-        self.check_replicas(image)?;
         let given = self.next.iter();
         let given: Vec<_> = given
             .filter(|(name, _)| self.touched.contains(*name))
@@ -155,10 +154,10 @@ impl BrokerChange<'_> {
             checked.map_err(|error| invalid_request(error.to_string()))?;
             self.check_threads(image, name, value)?;
         }
-        match given.is_empty() {
-            true => Ok(()),
-            false => self.check_together(image),
+        if !given.is_empty() {
+            self.check_together(image)?;
         }
+        self.check_replicas(image)
     }
 
     /// What holds with this change.
@@ -220,7 +219,7 @@ impl BrokerChange<'_> {
             return Ok(());
         }
         match (self.broker_id, self.next.get(MIN_INSYNC)) {
-            (Some(_), Some(_)) => Err(invalid_config(format!(
+            (Some(_), _) => Err(invalid_config(format!(
                 "Broker-level {MIN_INSYNC} cannot be altered while ELR is enabled."
             ))),
             (None, None) => Err(invalid_config(format!(
@@ -266,5 +265,36 @@ mod tests {
         ] {
             assert!(!is_dynamic(name), "{name}");
         }
+    }
+
+    /// As Kafka 4.3.1, asked with and without a value for all brokers.
+    #[test]
+    fn eligible_leader_replicas_want_one_value_for_all() {
+        let mut image = Image::new(Str::from("cluster"), 1, BTreeMap::new());
+        let touched = BTreeSet::from([Str::from(MIN_INSYNC)]);
+        let none = BTreeMap::new();
+        let one = BTreeMap::from([(Str::from(MIN_INSYNC), Str::from("1"))]);
+        let odd = BTreeMap::from([(Str::from(MIN_INSYNC), Str::from("xx"))]);
+        let check = |image: &Image, broker_id, next| {
+            let touched = &touched;
+            let change = BrokerChange {
+                broker_id,
+                touched,
+                next,
+            };
+            change.check(image).map_err(|refusal| refusal.code)
+        };
+        assert_eq!(check(&image, None, &none), Ok(()));
+        assert_eq!(check(&image, Some(1), &one), Ok(()));
+        image
+            .features
+            .insert(Str::from("eligible.leader.replicas.version"), 1);
+        assert_eq!(check(&image, None, &one), Ok(()));
+        let refused = Err(ErrorCode::InvalidConfig);
+        assert_eq!(check(&image, None, &none), refused, "removed");
+        assert_eq!(check(&image, Some(1), &one), refused);
+        assert_eq!(check(&image, Some(1), &none), refused);
+        let out_of_range = Err(ErrorCode::InvalidRequest);
+        assert_eq!(check(&image, Some(1), &odd), out_of_range, "values first");
     }
 }

@@ -371,12 +371,22 @@ fn partitions_are_added_or_refused_as_by_kafka() {
 /// Resource, setting, operation, value (`-` for null); the code; Kafka's sentence.
 const REFUSED_CHANGES: &str = "\
 none|retention.ms|Set|1|UNKNOWN_TOPIC_OR_PARTITION|The topic 'none' does not exist.
+none|nope|Set|1|INVALID_CONFIG|Unknown topic config name: nope
+none|retention.ms|Set|xx|INVALID_CONFIG|Invalid value xx for configuration retention.ms: Not a number of type LONG
+none|nope|Append|1|INVALID_CONFIG|Can't APPEND to key nope because its type is not LIST.
+none|cleanup.policy|Append|bad|INVALID_CONFIG|Invalid value bad for configuration cleanup.policy: String must be one of: compact, delete
 |retention.ms|Set|1|INVALID_REQUEST|Default topic resources are not allowed.
+|nope|Set|1|INVALID_REQUEST|Default topic resources are not allowed.
+|nope|Append|1|INVALID_CONFIG|Can't APPEND to key nope because its type is not LIST.
+b@d|nope|Append|1|INVALID_CONFIG|Can't APPEND to key nope because its type is not LIST.
 foo|nope|Set|1|INVALID_CONFIG|Unknown topic config name: nope
 foo|retention.ms|Append|1|INVALID_CONFIG|Can't APPEND to key retention.ms because its type is not LIST.
 foo|segment.ms|Set|-|INVALID_REQUEST|Null value not supported for : segment.ms
 broker 1|node.id|Set|3|INVALID_REQUEST|Cannot update these configs dynamically: [node.id]
 broker 1|log.retention.ms|Set|xx|INVALID_REQUEST|Invalid value xx for configuration log.retention.ms: Not a number of type LONG
+broker 1|nope|Append|1|INVALID_CONFIG|Unknown config name: nope
+broker|nope|Append|1|INVALID_CONFIG|Unknown config name: nope
+broker|cleanup.policy|Append|bad|INVALID_CONFIG|Unknown config name: cleanup.policy
 broker -1|log.retention.ms|Set|1|INVALID_REQUEST|Invalid negative broker ID.
 broker|listeners|Set|PLAINTEXT://:1|INVALID_REQUEST|Cannot update these configs at default cluster level, broker id must be specified: [listeners]";
 
