@@ -24,8 +24,9 @@ use crate::request::PartitionId;
 /// Offsets of one kind.
 pub(crate) type Offsets = BTreeMap<PartitionId, i64>;
 
-/// Directories that partitions have left, and whose files may still be asked for their numbers.
-pub(crate) type LeftDirs = BTreeMap<PartitionId, Uuid>;
+/// Directories whose files have a partition's numbers although it does not lie there: it comes, or has
+/// left and may still be asked for there.
+pub(crate) type AlsoIn = BTreeSet<(PartitionId, Uuid)>;
 
 /// What the checkpoint files hold or should hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,13 +76,13 @@ impl CheckpointOffsets {
     }
 
     /// Writes the files of every directory; says which refused. `image` names the partitions and says
-    /// where they lie; what it does not know is left out. Numbers of those that have left stay in the
-    /// files of both directories: a power cut may come between two files.
+    /// where they lie; what it does not know is left out. Numbers of those that come or have left are in
+    /// the files of both directories: a power cut may come between two files.
     pub(crate) async fn write<W: World>(
         &self,
         world: &W,
         dirs: &LogDirs,
-        (image, left): (&Image, &LeftDirs),
+        (image, also_in): (&Image, &AlsoIn),
     ) -> CheckpointsWritten {
         let mut written = CheckpointsWritten::default();
         for (dir, id) in dirs.usable() {
@@ -91,7 +92,7 @@ impl CheckpointOffsets {
                 (CLEANER_FILE, &self.cleaned),
             ] {
                 let mut here = dirs.part(image, offsets, dir);
-                for (partition, _) in left.iter().filter(|(_, from)| **from == id) {
+                for (partition, _) in also_in.iter().filter(|(_, there)| *there == id) {
                     let topic = image.topic_by_id(partition.topic_id);
                     if let Some((topic, offset)) = topic.zip(offsets.get(partition)) {
                         let key = (topic.name.clone(), partition.index);
@@ -215,7 +216,11 @@ pub(crate) fn adopt(
                 match known {
                     Some(known) if is_here => {
                         let topic_id = known.id;
-                        offsets.insert(PartitionId { topic_id, index }, offset);
+                        // Where two directories know a number it only grew in the one that is ahead.
+                        let known = offsets
+                            .entry(PartitionId { topic_id, index })
+                            .or_insert(offset);
+                        *known = offset.max(*known);
                     }
                     _ => dead.insert(&topic, index, found.directory),
                 }

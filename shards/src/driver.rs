@@ -18,7 +18,7 @@ use chronik_io::{Endpoint, Responder, World};
 use crate::catalog::{
     Image, SnapshotError, metadata_directory, remove_older_snapshots, write_snapshot,
 };
-use crate::checkpoint_files::{LeftDirs, Offsets};
+use crate::checkpoint_files::{AlsoIn, Offsets};
 use crate::internal::{
     ClosedPartition, Durable, Internal, InternalAnswer, InternalReply, InternalRequest, OffsetNote,
 };
@@ -227,11 +227,13 @@ impl<W: World> Driver<W> {
             Effect::RemoveLeftovers(left) => self.spawn(|driver| async move {
                 driver.remove_leftovers(left).await;
             }),
-            Effect::WriteCheckpoints(offsets, (image, left)) => self.spawn(|driver| async move {
-                let (world, dirs) = (&driver.inner.world, driver.dirs());
-                let written = offsets.write(world, &dirs, (&image, &left)).await;
-                driver.done(Done::CheckpointsWritten(written));
-            }),
+            Effect::WriteCheckpoints(offsets, (image, also_in)) => {
+                self.spawn(|driver| async move {
+                    let (world, dirs) = (&driver.inner.world, driver.dirs());
+                    let written = offsets.write(world, &dirs, (&image, &also_in)).await;
+                    driver.done(Done::CheckpointsWritten(written));
+                })
+            }
             Effect::StopAll(responder, image) => self.spawn(|driver| async move {
                 driver.stop_all(&image).await;
                 responder.reply(Reply::Done);
@@ -389,9 +391,9 @@ impl<W: World> Driver<W> {
             high_watermarks.insert(id, report.high_watermark);
         }
         let dirs = self.dirs();
-        let left = LeftDirs::new();
+        let also_in = AlsoIn::new();
         loop {
-            let written = offsets.write(world, &dirs, (image, &left)).await;
+            let written = offsets.write(world, &dirs, (image, &also_in)).await;
             if written.refused.is_empty() {
                 break;
             }
@@ -516,8 +518,22 @@ async fn remove<W: World>(world: &W, left: &Leftover) -> Result<(), LogError> {
 
 /// Opens a partition. A directory of the same name that belongs to another topic is removed when
 /// that topic is known to be deleted, and else renamed as Kafka renames strays.
-async fn open<W: World>(world: &W, task: Box<OpenTask>) -> Opened<W> {
-    try_open(world, &task).await.map_err(|error| (error, task))
+async fn open<W: World>(world: &W, mut task: Box<OpenTask>) -> Opened<W> {
+    if let Some(placing) = &mut task.placing
+        && let Err(error) = placing.perform(world).await
+    {
+        return Err((error, task));
+    }
+    match try_open(world, &task).await {
+        Ok(mut partition) => {
+            if let Some(placing) = task.placing {
+                partition.succeed(placing.layout);
+                placing.clear(world);
+            }
+            Ok(partition)
+        }
+        Err(error) => Err((error, task)),
+    }
 }
 
 async fn try_open<W: World>(world: &W, task: &OpenTask) -> Result<Box<Partition<W>>, LogError> {

@@ -130,6 +130,10 @@ pub(crate) enum OffsetChange {
     LogStart(i64),
     /// Records below have been compacted.
     Cleaned(i64),
+    /// The log may soon lie in this log directory: its files are to have the numbers as well.
+    Coming(Uuid),
+    /// It does not go there after all.
+    Staying(Uuid),
 }
 
 /// A partition after a stop.

@@ -12,7 +12,7 @@ use chronik_io::World;
 use chronik_protocol::Uuid;
 
 use crate::catalog::Image;
-use crate::checkpoint_files::{CheckpointOffsets, LeftDirs};
+use crate::checkpoint_files::{AlsoIn, CheckpointOffsets};
 use crate::found_dirs::FoundDirs;
 use crate::log::copying::{discard, futures, topic_of};
 use crate::log::directory::PartitionDir;
@@ -90,11 +90,11 @@ impl InterruptedMoves {
         (image, offsets): (&Image, &CheckpointOffsets),
     ) -> io::Result<()> {
         if !self.ended.is_empty() {
-            let mut left = LeftDirs::new();
+            let mut also_in = AlsoIn::new();
             for ended in &self.ended {
-                left.extend(ended.from.first().map(|(_, from)| (ended.id, *from)));
+                also_in.extend(ended.from.first().map(|(_, from)| (ended.id, *from)));
             }
-            let written = offsets.write(world, dirs, (image, &left)).await;
+            let written = offsets.write(world, dirs, (image, &also_in)).await;
             if !written.refused.is_empty() {
                 return Err(io::Error::other("offset checkpoints were not written"));
             }

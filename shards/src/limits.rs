@@ -39,11 +39,15 @@ pub const CHORES_MAX: usize = 4;
 pub const COPY_PIECE_BYTES: usize = 512 * 1024;
 
 /// A log that moves is closed when the last look at it found no more new bytes than this: to copy so
-/// much while clients wait takes some ten milliseconds.
+/// much while clients wait takes some ten milliseconds. Twice as much after every
+/// [`COPY_LOOKS_PER_STEP`] looks, while the log grows nearly as fast as it is copied …
 pub const COPY_REST_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-/// Looks at a log that moves and grows, before it is closed in any case.
-pub const COPY_LOOKS_MAX: u32 = 32;
+/// … see [`COPY_REST_BYTES_MAX`] …
+pub const COPY_LOOKS_PER_STEP: u32 = 8;
+
+/// … so often at most: 64 MiB, a tenth of a second.
+pub const COPY_STEPS_MAX: u32 = 4;
 
 /// From this look on copying does not rest any more: producers are faster than it is with rests.
 pub const COPY_RESTS_BELOW_LOOKS: u32 = 3;
@@ -51,8 +55,18 @@ pub const COPY_RESTS_BELOW_LOOKS: u32 = 3;
 /// Moves between log directories that wait on one shard; more are refused.
 pub const MOVES_MAX: usize = 16 * 1024;
 
-/// A move that finds its target full is tried again this much later, ms.
-pub const MOVE_RETRY_MS: u64 = 60_000;
+/// So long a move waits for the end of a compaction of its log before others have their turn, ms.
+pub const MOVE_PREPARING_MS_MAX: u64 = 30_000;
+
+/// So long appends wait for what is on its way of a log that moves, ms, before they go on and the move is
+/// tried again later.
+pub const MOVE_SETTLING_MS_MAX: u64 = 1_000;
+
+/// Tries after which a move that the catalogue refuses is not tried again.
+pub const MOVE_TRIES_REFUSED_MAX: u32 = 5;
+
+/// Tries to remove what a move has left, the last after some three minutes; the next start removes the rest.
+pub const REMOVAL_TRIES_MAX: u32 = 12;
 
 /// Requests that wait on one shard for the last step of a move; more are refused.
 pub const HELD_REQUESTS_MAX: usize = 16 * 1024;

@@ -7,15 +7,18 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use chronik_io::{Endpoint, World};
+use chronik_io::{Endpoint, World, is_not_now};
 use chronik_protocol::Uuid;
 
+use crate::backoff;
 use crate::catalog::{ControllerReply, ControllerRequest};
+use crate::limits::REMOVAL_TRIES_MAX;
 use crate::log::LogError;
 use crate::log::cleaner::{Cancel, CleanError, Pace};
-use crate::log::copying::{Copy, Settled, discard};
-use crate::partition::{CloseReport, Partition, PartitionOptions};
+use crate::log::copying::{Copy, Settled, discard, is_garbage};
+use crate::partition::{CloseReport, Partition};
 use crate::placement::COORDINATOR_SHARD;
 use crate::request::{PartitionId, Reply, Request};
 
@@ -33,20 +36,6 @@ pub(crate) enum MoveStep<W: World> {
         partition: PartitionId,
         directory: Uuid,
     },
-    /// Puts the copy in its place, and opens it.
-    Swap {
-        from: PathBuf,
-        /// `None` once it is there.
-        future: Option<PathBuf>,
-        live: PathBuf,
-        options: Box<PartitionOptions>,
-    },
-    /// Opens the log again where it was, once no start can take the copy for it.
-    GoBack {
-        from: PathBuf,
-        future: PathBuf,
-        options: Box<PartitionOptions>,
-    },
     /// Removes a copy that is not wanted any more.
     Discard(PathBuf),
     /// Lets other tasks run.
@@ -58,49 +47,28 @@ pub(crate) struct Look {
     pub(crate) copy: Copy,
     pub(crate) topic_id: Uuid,
     pub(crate) settled: Settled,
-    /// Nothing is there yet.
-    pub(crate) begins: bool,
+    /// The log's bytes, when nothing is there yet.
+    pub(crate) begins_with: Option<u64>,
     /// It gives way to whoever serves clients.
     pub(crate) rests: bool,
     pub(crate) cancel: Cancel,
 }
 
 /// The result of a [`MoveStep`].
-pub(crate) enum MoveDone<W: World> {
+pub(crate) enum MoveDone {
     /// So many bytes were new.
     Looked(Box<Copy>, Result<u64, CleanError>),
     /// Whether it was closed, and whether the copy is whole and durable.
     Finished(Result<CloseReport, LogError>, io::Result<()>),
     /// Whether the catalogue has said so. If not, nobody knows what the next start finds there.
     Committed(bool),
-    Opened(Result<Box<Partition<W>>, NotOpened>),
     Discarded,
     Rested,
 }
 
-/// Why a log that moved, or did not, is not served again.
-pub(crate) struct NotOpened {
-    pub(crate) error: LogError,
-    /// The copy has taken its place.
-    pub(crate) is_swapped: bool,
-}
-
-impl NotOpened {
-    fn where_it_was(error: LogError) -> NotOpened {
-        NotOpened {
-            error,
-            is_swapped: false,
-        }
-    }
-}
-
 impl<W: World> MoveStep<W> {
     /// Performs it.
-    pub(crate) async fn perform(
-        self,
-        world: &W,
-        endpoint: &Endpoint<Request, Reply>,
-    ) -> MoveDone<W> {
+    pub(crate) async fn perform(self, world: &W, endpoint: &Endpoint<Request, Reply>) -> MoveDone {
         match self {
             Self::Look(look) => {
                 let mut look = *look;
@@ -132,27 +100,12 @@ impl<W: World> MoveStep<W> {
                     Ok(Reply::Control(ControllerReply::MovePartition(Ok(()))))
                 ))
             }
-            Self::Swap {
-                from,
-                future,
-                live,
-                options,
-            } => MoveDone::Opened(swap(world, (&from, future.as_deref(), &live), *options).await),
-            Self::GoBack {
-                from,
-                future,
-                options,
-            } => {
-                let opened = go_back(world, (&from, &future), *options).await;
-                MoveDone::Opened(opened.map_err(NotOpened::where_it_was))
-            }
             Self::Discard(future) => {
                 match discard(world, &future).await {
                     Ok(garbage) => remove_beside(world, garbage),
+                    Err(error) if is_not_now(&error) => remove_beside(world, Some(future)),
                     // The next move to there, or the next start, finds it.
-                    Err(error) => {
-                        tracing::warn!(directory = %future.display(), %error, "a copy was not removed");
-                    }
+                    Err(error) => not_removed(&future, &error),
                 }
                 MoveDone::Discarded
             }
@@ -166,8 +119,13 @@ impl<W: World> MoveStep<W> {
 
 impl Look {
     async fn perform<W: World>(&mut self, world: &W) -> Result<u64, CleanError> {
-        if self.begins {
+        if let Some(size_bytes) = self.begins_with {
             self.copy.begin(world, self.topic_id).await?;
+            // Full to the last byte the directory would fail the others that lie there.
+            let there = self.copy.to.parent().unwrap_or(Path::new(""));
+            if world.free_bytes(there).await? <= size_bytes {
+                return Err(io::Error::from(io::ErrorKind::StorageFull).into());
+            }
         }
         let mut pace = Pace::new(world, self.cancel.clone(), u64::MAX);
         self.copy
@@ -176,57 +134,133 @@ impl Look {
     }
 }
 
-/// The catalogue says that the log is the copy's: the old one goes first, so that there are never two.
-/// May be done again after an error.
-async fn swap<W: World>(
-    world: &W,
-    (from, future, live): (&Path, Option<&Path>, &Path),
-    options: PartitionOptions,
-) -> Result<Box<Partition<W>>, NotOpened> {
-    let mut garbage = None;
-    let mut is_swapped = future.is_none();
-    let opened = async {
-        if let Some(future) = future {
-            let discarded = discard(world, from).await;
-            garbage = discarded.map_err(LogError::io("renaming", from))?;
-            let renamed = world.rename(future, live).await;
-            renamed.map_err(LogError::io("renaming", future))?;
-            is_swapped = true;
+/// What is done to the directories before a log is opened again whose move came to its last step. May be
+/// done again after an error.
+#[derive(Clone, Debug)]
+pub(crate) struct Placing {
+    pub(crate) from: PathBuf,
+    pub(crate) future: PathBuf,
+    pub(crate) live: PathBuf,
+    /// The log stays where it was. Else the catalogue says that it is the copy's.
+    pub(crate) goes_back: bool,
+    /// Of the partition that was closed.
+    pub(crate) layout: u64,
+    /// Only the opening is to be done.
+    is_done: bool,
+    garbage: Option<PathBuf>,
+}
+
+impl Placing {
+    /// Nothing done yet.
+    pub(crate) fn new((from, future, live): (&Path, &Path, &Path), layout: u64) -> Placing {
+        Placing {
+            from: from.to_owned(),
+            future: future.to_owned(),
+            live: live.to_owned(),
+            goes_back: false,
+            layout,
+            is_done: false,
+            garbage: None,
         }
-        Partition::open(world, live, options).await
+    }
+
+    /// Where the log is opened.
+    pub(crate) fn opens(&self) -> &Path {
+        match self.goes_back {
+            true => &self.from,
+            false => &self.live,
+        }
+    }
+
+    /// Which directories are to go if the log is not wanted any more; the second may be there or not.
+    pub(crate) fn left(&self) -> (&Path, Option<&Path>) {
+        match (self.goes_back, self.is_done) {
+            (true, true) => (&self.from, None),
+            (false, true) => (&self.live, None),
+            (_, false) => (&self.from, Some(&self.future)),
+        }
+    }
+
+    /// Puts the copy in the log's place, or away. The other of the two goes first and durably: there are
+    /// never two that a start could take for the log.
+    pub(crate) async fn perform<W: World>(&mut self, world: &W) -> Result<(), LogError> {
+        if self.is_done {
+            return Ok(());
+        }
+        let goes = match self.goes_back {
+            true => &self.future,
+            false => &self.from,
+        };
+        let discarded = discard(world, goes).await;
+        match discarded.map_err(LogError::io("renaming", goes))? {
+            Some(garbage) => self.garbage = Some(garbage),
+            // An earlier try may have renamed it, and not known whether that lasts.
+            None => sync_parent(world, goes).await?,
+        }
+        if self.goes_back {
+            let synced = world.sync_file_system(&self.from).await;
+            synced.map_err(LogError::io("syncing", &self.from))?;
+        } else {
+            match world.rename(&self.future, &self.live).await {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    let found = world.list_dir(&self.live).await;
+                    found.map_err(LogError::io("looking for", &self.live))?;
+                    sync_parent(world, &self.live).await?;
+                }
+                renamed => renamed.map_err(LogError::io("renaming", &self.future))?,
+            }
+        }
+        self.is_done = true;
+        Ok(())
+    }
+
+    /// The log is open: what was renamed away goes.
+    pub(crate) fn clear<W: World>(self, world: &W) {
+        remove_beside(world, self.garbage);
+    }
+}
+
+async fn sync_parent<W: World>(world: &W, path: &Path) -> Result<(), LogError> {
+    let parent = path.parent().unwrap_or(Path::new(""));
+    let synced = world.sync_dir(parent).await;
+    synced.map_err(LogError::io("syncing", parent))
+}
+
+/// Removes a partition's directory that is not wanted any more. Nobody waits for it: it is tried again for
+/// some minutes while something is too short, and the next start removes what is left.
+fn remove_beside<W: World>(world: &W, directory: Option<PathBuf>) {
+    let Some(mut directory) = directory else {
+        return;
     };
-    let opened = opened.await;
-    // Where something else is wrong with the copy the old log is left for somebody to look at.
-    if opened.as_ref().err().is_none_or(LogError::is_not_now) {
-        remove_beside(world, garbage);
-    }
-    match opened {
-        Ok((partition, _)) => Ok(Box::new(partition)),
-        Err(error) => Err(NotOpened { error, is_swapped }),
-    }
-}
-
-async fn go_back<W: World>(
-    world: &W,
-    (from, future): (&Path, &Path),
-    options: PartitionOptions,
-) -> Result<Box<Partition<W>>, LogError> {
-    let garbage = discard(world, future).await;
-    let garbage = garbage.map_err(LogError::io("renaming", future))?;
-    let synced = world.sync_file_system(from).await;
-    synced.map_err(LogError::io("syncing", from))?;
-    remove_beside(world, garbage);
-    let (partition, _) = Partition::open(world, from, options).await?;
-    Ok(Box::new(partition))
-}
-
-/// Nobody waits for it: the next start removes what is left.
-fn remove_beside<W: World>(world: &W, garbage: Option<PathBuf>) {
-    let Some(garbage) = garbage else { return };
     let world_of_task = world.clone();
     world.spawn(async move {
-        if let Err(error) = world_of_task.remove_dir_all(&garbage).await {
-            tracing::warn!(directory = %garbage.display(), %error, "not removed");
+        for failures in 1..=REMOVAL_TRIES_MAX {
+            match remove(&world_of_task, &mut directory).await {
+                Err(error) if is_not_now(&error) && failures < REMOVAL_TRIES_MAX => {
+                    let wait = Duration::from_nanos(backoff::due_ns(0, failures));
+                    world_of_task.sleep_for(wait).await;
+                }
+                Err(error) => return not_removed(&directory, &error),
+                Ok(()) => return,
+            }
         }
     });
+}
+
+/// May be done again after an error; `directory` is its name by then.
+async fn remove<W: World>(world: &W, directory: &mut PathBuf) -> io::Result<()> {
+    if !is_garbage(directory) {
+        match discard(world, directory).await? {
+            Some(garbage) => *directory = garbage,
+            None => return Ok(()),
+        }
+    }
+    match world.remove_dir_all(directory).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+fn not_removed(directory: &Path, error: &io::Error) {
+    tracing::warn!(directory = %directory.display(), %error, "what a move has left was not removed");
 }

@@ -36,7 +36,7 @@ use slab::Slab;
 
 use crate::cache::{BatchCache, CacheLimits};
 use crate::catalog::{Image, SnapshotError, SnapshotId};
-use crate::checkpoint_files::{CheckpointOffsets, DeadNumbers, LeftDirs};
+use crate::checkpoint_files::{AlsoIn, CheckpointOffsets, DeadNumbers};
 use crate::groups::{Coordinator, GroupSettings};
 use crate::internal::{Boot, Durable, Internal, InternalAnswer, InternalReply, OffsetNote};
 use crate::limits::{CACHE_COLD_BYTES, CACHE_INDEX_BYTES, CACHE_TAIL_BYTES, TIMERS_PER_SLICE};
@@ -103,7 +103,7 @@ pub(crate) enum Effect<W: World, R> {
     /// Sends notes to the designated shard.
     Note(Vec<OffsetNote>),
     /// With the image that names the partitions.
-    WriteCheckpoints(CheckpointOffsets, (Arc<Image>, LeftDirs)),
+    WriteCheckpoints(CheckpointOffsets, (Arc<Image>, AlsoIn)),
     /// A step of the move with this number.
     Move(u64, MoveStep<W>),
     /// Stops all shards, this one included, and marks the directory as clean.
@@ -173,7 +173,7 @@ pub(crate) enum Done<W: World> {
     Noted(Durable),
     /// Which directories refused.
     CheckpointsWritten(crate::checkpoint_files::CheckpointsWritten),
-    Moved(u64, MoveDone<W>),
+    Moved(u64, MoveDone),
     RingMade(std::io::Result<Ring<W::Mapping>>),
     Rested,
     RestedFromReads,
@@ -486,8 +486,8 @@ impl<W: World, R> Shard<W, R> {
                 Timer::Clock => self.look_at_clock(now),
                 Timer::ExpireProducers => self.expire_producers(now),
                 Timer::Groups => self.groups_due(),
-                Timer::Moves => self.retry_moves(),
-                Timer::MoveStep => self.step_again(),
+                Timer::MoveAgain(id) => self.move_again(id),
+                Timer::MoveLate => self.move_is_late(),
             }
         }
     }

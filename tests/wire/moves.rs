@@ -2,6 +2,7 @@
 //! the way loses nothing.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -147,5 +148,36 @@ fn groups_move_with_their_partitions() {
     let mut client = Client::connect(broker.address());
     find_coordinator(&mut client, "group");
     assert_eq!(committed(&mut client, "group", "t", 0), 1);
+    broker.stop();
+}
+
+#[test]
+fn an_offline_directory_is_refused_as_a_target_and_nothing_leaves_it() {
+    let scratch = Scratch::new();
+    let broker = options(&scratch).start();
+    let mut client = Client::connect(broker.address());
+    create_topic(&mut client, "t", 2, &[]);
+    let dirs = directories(&mut client);
+    let (at, _) = homes(&mut client, "t");
+    let of = |dir: &str| *at.iter().find(|(_, at)| *at == dir).expect("one each").0;
+    let (here, there) = (of(&dirs[0]), of(&dirs[1]));
+    broker.stop();
+    let (second, away) = (scratch.join("second"), scratch.join("away"));
+    fs::rename(&second, &away).expect("renamed");
+    fs::write(&second, b"no directory").expect("a file");
+    let broker = options(&scratch).start();
+    let mut client = Client::connect(broker.address());
+    let mut codes = |dir: &str, partitions: &[i32]| {
+        let answered = place(&mut client, &[(dir, "t", partitions)]);
+        let codes = answered.into_iter().flat_map(|(_, codes)| codes);
+        codes.map(|(_, error)| error).collect::<Vec<_>>()
+    };
+    let offline = ErrorCode::KafkaStorageError;
+    // As Kafka 4.3.1: the directory is judged before the partition.
+    assert_eq!(codes(&dirs[1], &[here]), [offline]);
+    assert_eq!(codes(&dirs[1], &[there]), [offline]);
+    assert_eq!(codes(&dirs[1], &[9]), [offline]);
+    assert_eq!(codes(&dirs[0], &[there]), [offline]);
+    assert_eq!(codes(&dirs[0], &[here]), [ErrorCode::None]);
     broker.stop();
 }

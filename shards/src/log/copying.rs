@@ -307,6 +307,11 @@ pub(crate) async fn topic_of<W: World>(world: &W, dir: &Path) -> io::Result<Opti
     Ok(bytes.and_then(|bytes| parse_partition_metadata(&bytes).ok()))
 }
 
+/// Whether a partition's directory has the name of a deleted one.
+pub(crate) fn is_garbage(path: &Path) -> bool {
+    PartitionDir::parse(name_of(path)).is_some_and(|dir| dir.state == PartitionDirState::Deleted)
+}
+
 /// Renames a partition's directory, whatever its state, so that from then on it is garbage, and gives
 /// its new path; `None` where there is none.
 ///

@@ -318,7 +318,7 @@ impl<W: World> Partition<W> {
     }
 
     /// Bytes of all segments.
-    fn size_bytes(&self) -> u64 {
+    pub(crate) fn size_bytes(&self) -> u64 {
         let closing: u64 = self.closing.iter().map(Closing::size_bytes).sum();
         self.sealed.bytes() + closing + self.active.size_bytes()
     }
@@ -431,7 +431,7 @@ impl<W: World> Closing<W> {
         }
     }
 
-    fn size_bytes(&self) -> u64 {
+    pub(crate) fn size_bytes(&self) -> u64 {
         match self {
             Self::Draining { segment, .. } => segment.size_bytes(),
             Self::Sealing(sealing) => sealing.segment.size_bytes,

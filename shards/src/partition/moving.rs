@@ -3,9 +3,11 @@
 //! Part of the partition's state, on its shard. Nothing here awaits; the move's steps are performed
 //! beside it (`moving.rs` of the shards), and its order is `shard/moves.rs`'s.
 
+use std::sync::Arc;
+
 use chronik_io::World;
 
-use super::{Closing, Now, Partition};
+use super::{Closing, Now, Partition, PartitionOptions, RecoveryHint};
 use crate::log::cleaner::Cancel;
 use crate::log::copying::Settled;
 
@@ -27,6 +29,8 @@ impl<W: World> Partition<W> {
     /// Whether it can be closed now: nobody waits for it, and nothing is on its way or due.
     pub(crate) fn is_at_rest(&self) -> bool {
         self.is_quiet()
+            // A seal that was put off is not due, and the log cannot be closed without it.
+            && self.closing.is_empty()
             && self.parked_committed.is_empty()
             && self.parked_written.is_empty()
             && self.admission.is_empty()
@@ -42,9 +46,24 @@ impl<W: World> Partition<W> {
         self.plan_cleaning(now);
     }
 
-    /// Records below have been compacted.
-    pub(crate) fn cleaned_offset(&self) -> i64 {
-        self.cleaning.first_dirty
+    /// How it is opened again, as a log that was not closed whole.
+    pub(crate) fn reopen_options(&self) -> PartitionOptions {
+        PartitionOptions {
+            id: self.id,
+            topic: self.topic.clone(),
+            leader_epoch: self.leader_epoch,
+            config: Arc::clone(&self.config),
+            recovery: RecoveryHint {
+                clean: false,
+                recovery_point: self.recovery_point,
+                log_start_offset: self.log_start,
+                durable: true,
+            },
+            remembered: None,
+            left_behind: Vec::new(),
+            check_times: self.retention.check_times,
+            cleaned_offset: self.cleaning.first_dirty,
+        }
     }
 
     /// Grows whenever what was found by the names of files before is not to be believed.
@@ -52,7 +71,8 @@ impl<W: World> Partition<W> {
         self.layout
     }
 
-    /// It was opened anew: what was found in its files before is looked for again.
+    /// It was opened anew: what was found before in its files, or in others' of its name, is looked for
+    /// again.
     pub(crate) fn succeed(&mut self, layout: u64) {
         self.layout = layout.saturating_add(1);
     }

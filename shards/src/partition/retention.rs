@@ -32,7 +32,7 @@ impl CheckTimes {
 
 /// When a partition's oldest segment is looked at.
 pub(super) struct Retention {
-    check_times: CheckTimes,
+    pub(super) check_times: CheckTimes,
     /// On the monotonic clock.
     due_ns: Option<u64>,
     /// The greatest timestamp of the oldest segment is being read.

@@ -18,6 +18,7 @@ use crate::groups::TopicChanges;
 use crate::internal::{Boot, Durable, InternalAnswer, OffsetChange};
 use crate::limits::PARTITION_TASKS_MAX;
 use crate::log::LogError;
+use crate::moving::Placing;
 use crate::partition::{Now, Partition, PartitionOptions, RecoveryHint};
 use crate::remembered_logs::Writer;
 use crate::request::{PartitionId, Reply};
@@ -28,6 +29,8 @@ pub(crate) struct OpenTask {
     pub(crate) options: PartitionOptions,
     /// What the last run left; `None` for partitions of new topics.
     pub(crate) boot: Option<Arc<Boot>>,
+    /// What is done to the directories first; for a log that was being moved.
+    pub(crate) placing: Option<Placing>,
 }
 
 enum Task {
@@ -210,6 +213,7 @@ impl<W: World, R> Shard<W, R> {
         OpenTask {
             directory,
             boot: self.boot.clone(),
+            placing: None,
             options: PartitionOptions {
                 id,
                 topic: topic.name.clone(),
@@ -323,6 +327,9 @@ impl<W: World, R> Shard<W, R> {
         {
             return self.reopened(id, result, reopening);
         }
+        if let Some(Slot::Moving) = self.partitions.get(&id) {
+            return self.opened_after_move(result);
+        }
         match result {
             Ok(partition) => {
                 if partition.corrects_log_start() {
@@ -364,10 +371,9 @@ impl<W: World, R> Shard<W, R> {
 
     /// Takes a partition of a deleted topic out of service.
     pub(super) fn remove(&mut self, id: PartitionId, directory: Option<PathBuf>) {
-        if self.forget_waiting(id, directory.as_ref()) {
-            return;
-        }
-        let Some(directory) = self.remove_after_move(id, directory) else {
+        let directory = self.forget_waiting(id, directory);
+        let directory = directory.and_then(|directory| self.remove_after_move(id, directory));
+        let Some(directory) = directory else {
             return;
         };
         self.time_chore(id, None);

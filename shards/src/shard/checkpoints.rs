@@ -16,7 +16,7 @@ use super::timers::Timer;
 use super::{Effect, Shard};
 use crate::backoff;
 use crate::catalog::{Image, METADATA_PARTITION};
-use crate::checkpoint_files::{CheckpointOffsets, CheckpointsWritten, DeadNumbers, LeftDirs};
+use crate::checkpoint_files::{AlsoIn, CheckpointOffsets, CheckpointsWritten, DeadNumbers};
 use crate::internal::{Durable, InternalAnswer, OffsetChange, OffsetNote};
 use crate::log_dirs::LogDirs;
 use crate::partition::PartitionEvent;
@@ -32,6 +32,8 @@ pub(super) struct Notes<R> {
     waiting_in_flight: Vec<(R, Deletions)>,
     /// Log starts among the notes on their way.
     starts_in_flight: Vec<PartitionId>,
+    /// Partitions among them that may go to other directories.
+    coming_in_flight: AlsoIn,
     /// Their starts have moved for readers, and are not durable although that was tried.
     not_durable: BTreeSet<PartitionId>,
 }
@@ -59,6 +61,7 @@ impl<R> Default for Notes<R> {
             waiting: Vec::new(),
             waiting_in_flight: Vec::new(),
             starts_in_flight: Vec::new(),
+            coming_in_flight: AlsoIn::new(),
             not_durable: BTreeSet::new(),
         }
     }
@@ -81,10 +84,12 @@ pub(crate) struct Checkpoints<R> {
     dead: DeadNumbers,
     /// Those of them that the write under way takes out.
     dying: DeadNumbers,
-    /// Whose numbers are not in the files of their new directories yet.
-    left: LeftDirs,
+    /// Where partitions may go soon.
+    coming: AlsoIn,
+    /// Whose numbers are not known to be in the files of their new directories yet, and the old ones.
+    left: AlsoIn,
     /// Those of them that the write under way puts there.
-    leaving: LeftDirs,
+    leaving: AlsoIn,
     dirty: bool,
     writing: bool,
     /// They are not in a write yet.
@@ -106,8 +111,9 @@ impl<R> Checkpoints<R> {
             dirty: !dead.is_empty(),
             dead,
             dying: DeadNumbers::default(),
-            left: LeftDirs::new(),
-            leaving: LeftDirs::new(),
+            coming: AlsoIn::new(),
+            left: AlsoIn::new(),
+            leaving: AlsoIn::new(),
             writing: false,
             waiting: Vec::new(),
             waiting_in_flight: Vec::new(),
@@ -117,31 +123,42 @@ impl<R> Checkpoints<R> {
 
     fn take(&mut self, note: &OffsetNote) {
         let id = note.partition;
-        if self.image.topic_by_id(id.topic_id).is_none() {
+        let Some(topic) = self.image.topic_by_id(id.topic_id) else {
             // It was under way when the topic went.
             return;
-        }
+        };
+        self.dirty = true;
         let (offsets, offset) = match note.change {
             OffsetChange::RecoveryPoint(offset) => (&mut self.offsets.recovery_points, offset),
             OffsetChange::LogStart(offset) => (&mut self.offsets.log_starts, offset),
             OffsetChange::Cleaned(offset) => (&mut self.offsets.cleaned, offset),
+            OffsetChange::Coming(directory) => {
+                self.coming.insert((id, directory));
+                return;
+            }
+            OffsetChange::Staying(directory) => {
+                if self.coming.remove(&(id, directory)) {
+                    self.dead.insert(&topic.name, id.index, directory);
+                }
+                return;
+            }
         };
         offsets.insert(id, offset);
-        self.dirty = true;
     }
 
     /// The metadata log holds this image now.
     fn follow(&mut self, image: &Arc<Image>, deleted: &[Uuid], dirs: &LogDirs) {
         let before = std::mem::replace(&mut self.image, Arc::clone(image));
         for id in deleted {
-            let mut gone = self
-                .left
-                .extract_if(.., |of, _| of.topic_id == *id)
-                .collect::<Vec<_>>();
-            gone.extend(self.leaving.extract_if(.., |of, _| of.topic_id == *id));
+            let is_of_it = |(of, _): &(PartitionId, Uuid)| of.topic_id == *id;
+            let mut gone = Vec::new();
+            for also_in in [&mut self.coming, &mut self.left, &mut self.leaving] {
+                gone.extend(also_in.extract_if(.., is_of_it));
+            }
             if let Some(topic) = before.topic_by_id(*id) {
                 for (of, directory) in gone {
                     self.dead.insert(&topic.name, of.index, directory);
+                    self.dirty = true;
                 }
             }
             let indexes = self.offsets.remove_topic(*id);
@@ -164,7 +181,8 @@ impl<R> Checkpoints<R> {
             dirs.home_id(&info.directories)
         });
         if let Some(from) = from {
-            self.left.insert(id, from);
+            self.left.insert((id, from));
+            self.coming.retain(|(coming, _)| *coming != id);
             self.dirty = true;
         }
     }
@@ -177,8 +195,8 @@ impl<R> Checkpoints<R> {
             };
             let home = dirs.home_of(&self.image, &topic.name, id.index);
             if home.is_some_and(|home| refused.contains(&home)) {
-                self.left.entry(id).or_insert(from);
-            } else if home != Some(from) {
+                self.left.insert((id, from));
+            } else if home != Some(from) && !self.coming.contains(&(id, from)) {
                 self.dead.insert(&topic.name, id.index, from);
                 self.dirty = true;
             }
@@ -267,6 +285,11 @@ impl<W: World, R> Shard<W, R> {
             .iter()
             .filter(|note| matches!(note.change, OffsetChange::LogStart(_)));
         self.notes.starts_in_flight = starts.map(|note| note.partition).collect();
+        let coming = notes.iter().filter_map(|note| match note.change {
+            OffsetChange::Coming(directory) => Some((note.partition, directory)),
+            _ => None,
+        });
+        self.notes.coming_in_flight = coming.collect();
         self.effects.push(Effect::Note(notes));
     }
 
@@ -295,7 +318,8 @@ impl<W: World, R> Shard<W, R> {
             self.reply(responder, Reply::DeleteRecords(told));
         }
         self.corrected(durable);
-        self.move_noted(durable);
+        let coming = std::mem::take(&mut self.notes.coming_in_flight);
+        self.move_noted(&coming, durable);
         self.flush_notes();
         self.close_when_idle();
     }
@@ -388,9 +412,10 @@ impl<W: World, R> Shard<W, R> {
         checkpoints.dying = std::mem::take(&mut checkpoints.dead);
         checkpoints.leaving.append(&mut checkpoints.left);
         let (offsets, image) = (checkpoints.offsets(), Arc::clone(&checkpoints.image));
-        let left = checkpoints.leaving.clone();
+        let also_in = checkpoints.leaving.union(&checkpoints.coming).copied();
+        let also_in = also_in.collect();
         self.effects
-            .push(Effect::WriteCheckpoints(offsets, (image, left)));
+            .push(Effect::WriteCheckpoints(offsets, (image, also_in)));
     }
 
     pub(super) fn checkpoints_written(&mut self, written: CheckpointsWritten) {

@@ -1,35 +1,37 @@
 //! Moves of logs between the log directories of this broker (KIP-113), one at a time on each shard.
 //!
 //! State only. While the log is served its copy grows beside it. What is missing at last is copied with
-//! the log closed: requests for it are held meanwhile, in order, not refused. Then the catalogue says
-//! where the log lies, the offset checkpoints of that directory learn its numbers, and only after that
-//! the copy takes the log's place. A log is served again where it was only when no start can take the
-//! copy for it any more. Never in a hurry: a move gives way to clients until they outrun it.
+//! the log closed: requests for it are held meanwhile, in order, not refused. The offset checkpoints of the
+//! new directory have learned the log's numbers by then, so that only the catalogue is still to say where
+//! the log lies; after that the copy takes the log's place. Where something is too short for a step the
+//! copy is given up, the log is served on where it was, others have their turn, and the move is tried
+//! again by a deadline. Never in a hurry: a move gives way to clients until they outrun it.
 //!
 //! ```text
-//!  Preparing ─► Looking (again and again) ─► Settling ─► Finishing ─► Committing ─► Noting ─► Opening
-//!      └──────────────┴── Discarding ◄──────────┘           └── Opening, where it was ◄┘
+//!  Preparing ─► Looking (again and again) ─► Noting ─► Looking ─► Settling ─► Finishing ─► Committing ─► Opening
+//!      └──────────────┴────── Discarding ◄─────┴──────────┴──────────┘            └─ Opening, where it was ◄┘
 //! ```
 
 mod steps;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::io;
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use chronik_io::World;
+use chronik_io::{World, is_not_now};
 use chronik_protocol::{ErrorCode, Uuid};
 
-use super::timers::{Timer, TimerKey};
+use super::timers::{Timer, TimerKey, Timers};
 use super::{Shard, Slot};
+use crate::backoff;
 use crate::catalog::MetadataVersion;
-use crate::limits::{MOVE_RETRY_MS, MOVES_MAX};
+use crate::limits::{MOVE_PREPARING_MS_MAX, MOVES_MAX};
 use crate::log::cleaner::{Cancel, CleanError};
 use crate::log::copying::{Copy, Progress};
 use crate::log::directory::{PartitionDir, PartitionDirState};
-use crate::partition::CloseReport;
+use crate::partition::PartitionOptions;
 use crate::request::{PartitionId, Reply};
 
 /// How far a move is.
@@ -39,12 +41,13 @@ enum Phase {
     Preparing,
     /// A look is on its way.
     Looking,
+    /// The checkpoints of the new directory learn the log's numbers.
+    Noting,
     /// Appends are held; waits for the end of what is on its way.
     Settling,
     /// From here on the partition is closed.
     Finishing,
     Committing,
-    Noting,
     Opening,
     /// It is served again; the copy goes.
     Discarding,
@@ -72,35 +75,41 @@ struct Move {
     progress: Rc<Cell<Progress>>,
     cancel: Cancel,
     looks: u32,
+    /// The checkpoints of the new directory have been told to have the log's numbers.
+    is_noted: bool,
     /// What the partition was before it was closed.
     was: Option<Was>,
-    report: Option<CloseReport>,
     /// It opens where it was.
     goes_back: bool,
-    /// The copy has taken the log's place.
-    is_swapped: bool,
-    /// Something is too short for the step; when it is tried again.
-    again: Option<TimerKey>,
+    /// When it has waited for its partition long enough.
+    late: Option<TimerKey>,
     /// Tries in a row that something was too short for.
     failures: u32,
 }
 
 /// What is known of a partition that is closed.
-#[derive(Clone, Copy)]
 struct Was {
     layout: u64,
-    cleaned_offset: i64,
     size_bytes: i64,
     log_end: i64,
+    /// How it is opened again.
+    options: Box<PartitionOptions>,
+}
+
+/// A move that is to be begun.
+#[derive(Clone, Copy)]
+struct Wish {
+    target: Uuid,
+    /// Tries in a row that something was too short for.
+    failures: u32,
 }
 
 /// See the module's text.
 pub(super) struct Moves<R> {
     /// Which are still to be begun, and where to.
-    wanted: BTreeMap<PartitionId, Uuid>,
-    /// Their directories were full.
-    retried: BTreeMap<PartitionId, Uuid>,
-    retry_timer: Option<TimerKey>,
+    wanted: BTreeMap<PartitionId, Wish>,
+    /// Something was too short for them.
+    retried: BTreeMap<PartitionId, (Wish, TimerKey)>,
     current: Option<Move>,
     /// Of the current move; results of others are not for it.
     serial: u64,
@@ -112,7 +121,6 @@ impl<R> Default for Moves<R> {
         Moves {
             wanted: BTreeMap::new(),
             retried: BTreeMap::new(),
-            retry_timer: None,
             current: None,
             serial: 0,
             held: Default::default(),
@@ -130,29 +138,38 @@ impl<R> Moves<R> {
         self.current.as_ref().filter(|current| current.id == id)
     }
 
-    /// The partition that is closed for a moment; none while nobody knows for how long.
+    /// The partition that is closed for a moment.
     pub(super) fn away(&self) -> Option<PartitionId> {
         let current = self.current.as_ref()?;
         let away = matches!(
             current.phase,
-            Phase::Finishing | Phase::Committing | Phase::Noting | Phase::Opening
+            Phase::Finishing | Phase::Committing | Phase::Opening
         );
-        (away && current.again.is_none()).then_some(current.id)
+        away.then_some(current.id)
     }
 
     /// A copy of this partition that is made, or will be: where, its bytes, and where it ends.
     pub(super) fn future_of(&self, id: PartitionId) -> Option<(Uuid, Progress)> {
         if let Some(current) = self.current_of(id) {
-            let is_there = matches!(current.phase, Phase::Noting | Phase::Opening);
+            let is_there = current.phase == Phase::Opening && !current.goes_back;
             return (!is_there).then(|| (current.target, current.progress.get()));
         }
-        let wanted = self.wanted.get(&id).or_else(|| self.retried.get(&id))?;
-        Some((*wanted, Progress::default()))
+        let retried = || self.retried.get(&id).map(|(wish, _)| wish);
+        let wish = self.wanted.get(&id).or_else(retried)?;
+        Some((wish.target, Progress::default()))
+    }
+
+    /// Nobody wants this partition elsewhere any more.
+    fn forget(&mut self, id: PartitionId, timers: &mut Timers) {
+        self.wanted.remove(&id);
+        if let Some((_, key)) = self.retried.remove(&id) {
+            timers.cancel(key);
+        }
     }
 
     /// Bytes and end of a partition that is away.
     pub(super) fn size_of(&self, id: PartitionId) -> Option<(i64, i64)> {
-        let was = self.current_of(id)?.was?;
+        let was = self.current_of(id)?.was.as_ref()?;
         Some((was.size_bytes, was.log_end))
     }
 }
@@ -186,19 +203,25 @@ impl<W: World, R> Shard<W, R> {
         }
         if self.directory_of(id) == Some(target) && self.moves.away().is_none_or(|away| away != id)
         {
-            self.moves.wanted.remove(&id);
-            self.moves.retried.remove(&id);
+            self.moves.forget(id, &mut self.timers);
             self.cancel_move(id);
             return Ok(());
         }
         if !MetadataVersion::of(&self.image).has_directories() {
             return Err(ErrorCode::UnsupportedVersion);
         }
-        if self.moves.wanted.len() >= MOVES_MAX && !self.moves.wanted.contains_key(&id) {
+        let (wanted, retried) = (&self.moves.wanted, &self.moves.retried);
+        let is_known = wanted.contains_key(&id) || retried.contains_key(&id);
+        if wanted.len() + retried.len() >= MOVES_MAX && !is_known {
             return Err(ErrorCode::ThrottlingQuotaExceeded);
         }
-        self.moves.retried.remove(&id);
-        self.moves.wanted.insert(id, target);
+        // Whoever asks again for what is tried again has it tried now.
+        let failures = match retried.get(&id) {
+            Some((wish, _)) if wish.target == target => wish.failures,
+            _ => 0,
+        };
+        self.moves.forget(id, &mut self.timers);
+        self.moves.wanted.insert(id, Wish { target, failures });
         self.cancel_move(id);
         Ok(())
     }
@@ -212,7 +235,7 @@ impl<W: World, R> Shard<W, R> {
         current.cancel.cancel();
         match current.phase {
             Phase::Preparing => self.end_move(),
-            Phase::Settling => self.discard_copy(),
+            Phase::Noting | Phase::Settling => self.discard_copy(),
             _ => {}
         }
     }
@@ -220,30 +243,31 @@ impl<W: World, R> Shard<W, R> {
     /// Ends every move; the broker stops.
     pub(super) fn stop_moves(&mut self) {
         self.moves.wanted.clear();
-        self.moves.retried.clear();
-        if let Some(key) = self.moves.retry_timer.take() {
+        for (_, key) in std::mem::take(&mut self.moves.retried).into_values() {
             self.timers.cancel(key);
         }
         if let Some(id) = self.moves.current.as_ref().map(|current| current.id) {
             self.cancel_move(id);
-        }
-        let is_waiting = |current: &Move| current.again.is_some();
-        if self.moves.current.as_ref().is_some_and(is_waiting) {
-            self.lost();
         }
     }
 
     /// Begins with the next move, if none is under way.
     pub(super) fn begin_move(&mut self) {
         while self.moves.is_idle() && self.stopping.is_none() {
-            let Some((id, target)) = self.moves.wanted.pop_first() else {
+            let Some((id, wish)) = self.moves.wanted.pop_first() else {
                 return;
             };
+            let Wish { target, failures } = wish;
             let is_there = self.directory_of(id) == Some(target);
             let unique = self.world.random_u128();
             let parent = self.dirs.path_of(target).map(PathBuf::from);
-            let Some(Slot::Online(partition)) = self.partitions.get_mut(&id) else {
-                continue;
+            let partition = match self.partitions.get_mut(&id) {
+                Some(Slot::Online(partition)) => partition,
+                Some(Slot::Waiting(_) | Slot::Reopening(_)) => {
+                    self.wish_later(id, wish);
+                    continue;
+                }
+                _ => continue,
             };
             let Some(parent) = parent.filter(|_| !is_there && partition.is_online()) else {
                 continue;
@@ -253,10 +277,12 @@ impl<W: World, R> Shard<W, R> {
             let future = parent.join(future);
             let live = parent.join(PartitionDir::name(partition.topic(), id.index));
             let copy = Copy::new(partition.dir(), &future);
-            tracing::info!(
-                topic = &**partition.topic(), partition = id.index, to = %parent.display(),
-                "a log moves to another directory"
-            );
+            if failures == 0 {
+                tracing::info!(
+                    topic = &**partition.topic(), partition = id.index, to = %parent.display(),
+                    "a log moves to another directory"
+                );
+            }
             partition.stop_cleaning();
             self.moves.serial += 1;
             self.moves.current = Some(Move {
@@ -271,42 +297,91 @@ impl<W: World, R> Shard<W, R> {
                 copy: Some(Box::new(copy)),
                 cancel: Cancel::default(),
                 looks: 0,
+                is_noted: false,
                 was: None,
-                report: None,
                 goes_back: false,
-                is_swapped: false,
-                again: None,
-                failures: 0,
+                late: None,
+                failures,
             });
+            self.move_waits(MOVE_PREPARING_MS_MAX);
             self.move_goes_on(id);
         }
     }
 
-    /// Says why, and whether it is tried again: only while there is no space.
-    pub(super) fn move_failed(&mut self, error: CleanError) {
-        let Some(current) = &self.moves.current else {
-            return;
-        };
-        let (id, target, to) = (current.id, current.target, current.live.display());
-        match error {
-            CleanError::Io(error) if error.kind() == io::ErrorKind::StorageFull => {
-                tracing::warn!(%to, %error, "no space to move a log to; it is tried again");
-                self.moves.retried.insert(id, target);
-                let wait_ns = MOVE_RETRY_MS * 1_000_000;
-                let due_ns = self.now().mono_ns.saturating_add(wait_ns);
-                if self.moves.retry_timer.is_none() {
-                    self.moves.retry_timer = Some(self.timers.add(due_ns, Timer::Moves));
-                }
-            }
-            error => tracing::error!(%to, ?error, "a log was not moved and stays where it was"),
+    /// The move under way waits for its partition, so long at most.
+    fn move_waits(&mut self, wait_ms: u64) {
+        let due_ns = self.now().mono_ns.saturating_add(wait_ms * 1_000_000);
+        let key = self.timers.add(due_ns, Timer::MoveLate);
+        if let Some(current) = &mut self.moves.current
+            && let Some(before) = current.late.replace(key)
+        {
+            self.timers.cancel(before);
         }
     }
 
-    /// There may be space by now.
-    pub(super) fn retry_moves(&mut self) {
-        self.moves.retry_timer = None;
-        for (id, target) in std::mem::take(&mut self.moves.retried) {
-            self.moves.wanted.entry(id).or_insert(target);
+    /// It has waited long enough: its partition goes on, and others have their turn.
+    pub(super) fn move_is_late(&mut self) {
+        let Some(current) = &mut self.moves.current else {
+            return;
+        };
+        current.late = None;
+        match current.phase {
+            Phase::Preparing => {
+                self.move_later(&"its log is being compacted");
+                self.end_move();
+            }
+            Phase::Settling => {
+                self.move_later(&"what is on its way for its log does not end");
+                self.discard_copy();
+            }
+            _ => {}
+        }
+    }
+
+    /// Says why it does not go on; it is tried again while something is too short.
+    fn move_failed(&mut self, error: &CleanError) {
+        let Some(current) = &self.moves.current else {
+            return;
+        };
+        match error {
+            CleanError::Io(error) if is_not_now(error) => self.move_later(error),
+            error => {
+                let to = current.live.display();
+                tracing::error!(%to, ?error, "a log was not moved and stays where it was");
+            }
+        }
+    }
+
+    /// The move under way ends, and is tried again.
+    fn move_later(&mut self, why: &dyn Display) {
+        let Some(current) = &self.moves.current else {
+            return;
+        };
+        let (id, target) = (current.id, current.target);
+        let is_wanted = current.end.is_none() && self.stopping.is_none();
+        if !is_wanted || self.moves.wanted.contains_key(&id) {
+            return;
+        }
+        if current.failures == 0 {
+            let to = current.live.display();
+            tracing::warn!(%to, %why, "a log is not moved yet");
+        }
+        let failures = current.failures;
+        self.wish_later(id, Wish { target, failures });
+    }
+
+    fn wish_later(&mut self, id: PartitionId, wish: Wish) {
+        let failures = wish.failures.saturating_add(1);
+        let due_ns = backoff::due_ns(self.now().mono_ns, failures);
+        let key = self.timers.add(due_ns, Timer::MoveAgain(id));
+        let wish = Wish { failures, ..wish };
+        self.moves.retried.insert(id, (wish, key));
+    }
+
+    /// What was too short may not be so any more.
+    pub(super) fn move_again(&mut self, id: PartitionId) {
+        if let Some((wish, _)) = self.moves.retried.remove(&id) {
+            self.moves.wanted.entry(id).or_insert(wish);
         }
         self.begin_move();
     }
@@ -318,28 +393,17 @@ impl<W: World, R> Shard<W, R> {
         id: PartitionId,
         directory: Option<PathBuf>,
     ) -> Option<Option<PathBuf>> {
-        self.moves.wanted.remove(&id);
-        self.moves.retried.remove(&id);
+        self.moves.forget(id, &mut self.timers);
         let Some(current) = self.moves.current.as_mut().filter(|found| found.id == id) else {
             return Some(directory);
         };
         match current.phase {
-            // Neither is a step at the directories while one is waited for.
-            Phase::Opening if current.again.is_some() => {
-                let place = match current.is_swapped {
-                    true => current.live.clone(),
-                    false => current.from.clone(),
-                };
-                self.partitions.insert(id, Slot::Failed);
-                self.discard_copy();
-                Some(Some(place))
-            }
             Phase::Finishing | Phase::Opening => {
                 current.end = Some(End::Deleted(directory));
                 None
             }
             // No step is at the directories, and the catalogue would wait for itself.
-            Phase::Committing | Phase::Noting => {
+            Phase::Committing => {
                 let from = current.from.clone();
                 self.moves.serial += 1;
                 self.partitions.insert(id, Slot::Failed);

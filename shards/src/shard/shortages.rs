@@ -128,19 +128,33 @@ impl<W: World, R> Shard<W, R> {
         self.close_when_idle();
     }
 
-    /// The topic of a log that is not there is deleted; says whether its opening is waited for.
-    pub(super) fn forget_waiting(&mut self, id: PartitionId, directory: Option<&PathBuf>) -> bool {
+    /// The topic of a log that is not there is deleted. Gives the directory back that is to be removed,
+    /// if it can be reached; nothing while an opening is waited for.
+    pub(super) fn forget_waiting(
+        &mut self,
+        id: PartitionId,
+        directory: Option<PathBuf>,
+    ) -> Option<Option<PathBuf>> {
         match self.partitions.get_mut(&id) {
             Some(Slot::Waiting(waiting)) => {
-                let timer = waiting.timer;
+                let (timer, placing) = (waiting.timer, waiting.task.placing.take());
                 self.timers.cancel(timer);
-                false
+                let Some(placing) = placing else {
+                    return Some(directory);
+                };
+                let (left, future) = placing.left();
+                if let Some(future) = future {
+                    self.discard_future(future.to_owned());
+                }
+                let left = left.to_owned();
+                placing.clear(&self.world);
+                Some(Some(left))
             }
             Some(Slot::Reopening(reopening)) => {
-                reopening.removal = Some(directory.cloned());
-                true
+                reopening.removal = Some(directory);
+                None
             }
-            _ => false,
+            _ => Some(directory),
         }
     }
 }

@@ -35,10 +35,10 @@ pub(crate) enum Timer {
     ExpireProducers,
     /// The group coordinator's next deadline.
     Groups,
-    /// Moves that found no space are tried again.
-    Moves,
-    /// The last steps of a move that something was too short for are tried again.
-    MoveStep,
+    /// A move that something was too short for may be tried again.
+    MoveAgain(PartitionId),
+    /// The move under way has waited long enough for its partition.
+    MoveLate,
 }
 
 /// Names a deadline for [`Timers::cancel`].

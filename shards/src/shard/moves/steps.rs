@@ -3,21 +3,26 @@
 //! State only, beside `shard/moves.rs`, whose text says in which order they come and why.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use chronik_io::World;
 
-use super::super::timers::Timer;
+use super::super::apply::OpenTask;
+use super::super::shortages::Opened;
 use super::super::{Effect, Shard, Slot};
 use super::{End, Move, Phase, Was};
-use crate::backoff;
+use crate::checkpoint_files::AlsoIn;
 use crate::internal::{Durable, OffsetChange};
-use crate::limits::{COPY_LOOKS_MAX, COPY_REST_BYTES_MAX, COPY_RESTS_BELOW_LOOKS};
+use crate::limits::{
+    COPY_LOOKS_PER_STEP, COPY_REST_BYTES_MAX, COPY_RESTS_BELOW_LOOKS, COPY_STEPS_MAX,
+    MOVE_SETTLING_MS_MAX, MOVE_TRIES_REFUSED_MAX,
+};
 use crate::log::LogError;
 use crate::log::cleaner::CleanError;
 use crate::log::copying::Copy;
-use crate::moving::{Look, MoveDone, MoveStep, NotOpened};
-use crate::partition::{CloseReport, Partition, PartitionOptions, RecoveryHint};
+use crate::moving::{Look, MoveDone, MoveStep, Placing};
+use crate::partition::{CloseReport, RecoveryHint};
 use crate::request::PartitionId;
 
 impl<W: World, R> Shard<W, R> {
@@ -37,13 +42,17 @@ impl<W: World, R> Shard<W, R> {
     }
 
     fn step(&mut self, phase: Phase, step: MoveStep<W>) {
+        self.move_is_at(phase);
+        self.effects.push(Effect::Move(self.moves.serial, step));
+    }
+
+    fn move_is_at(&mut self, phase: Phase) {
         if let Some(current) = &mut self.moves.current {
             current.phase = phase;
-            if let Some(key) = current.again.take() {
+            if let Some(key) = current.late.take() {
                 self.timers.cancel(key);
             }
         }
-        self.effects.push(Effect::Move(self.moves.serial, step));
     }
 
     /// Copies what is settled.
@@ -62,7 +71,7 @@ impl<W: World, R> Shard<W, R> {
             copy: *copy,
             topic_id: current.id.topic_id,
             settled: partition.settled(),
-            begins: current.looks == 0,
+            begins_with: (current.looks == 0).then(|| partition.size_bytes()),
             rests: current.looks < COPY_RESTS_BELOW_LOOKS,
             cancel: current.cancel.clone(),
         };
@@ -70,7 +79,7 @@ impl<W: World, R> Shard<W, R> {
     }
 
     /// A step is done.
-    pub(in crate::shard) fn move_done(&mut self, serial: u64, done: MoveDone<W>) {
+    pub(in crate::shard) fn move_done(&mut self, serial: u64, done: MoveDone) {
         if let MoveDone::Rested = done {
             return self.release_some();
         }
@@ -81,7 +90,6 @@ impl<W: World, R> Shard<W, R> {
             MoveDone::Looked(copy, result) => self.looked(copy, result),
             MoveDone::Finished(closed, copied) => self.finished(closed, copied),
             MoveDone::Committed(done) => self.committed(done),
-            MoveDone::Opened(result) => self.opened_after_move(result),
             MoveDone::Discarded => self.end_move(),
             MoveDone::Rested => {}
         }
@@ -100,12 +108,14 @@ impl<W: World, R> Shard<W, R> {
         match result {
             _ if current.end.is_some() || !is_online => self.discard_copy(),
             Err(error) => {
-                self.move_failed(error);
+                self.move_failed(&error);
                 self.discard_copy();
             }
-            Ok(bytes) if bytes > COPY_REST_BYTES_MAX && looks < COPY_LOOKS_MAX => self.look(),
+            Ok(bytes) if bytes > rest_bytes_max(looks) => self.look(),
+            Ok(_) if !current.is_noted => self.note_move(),
             Ok(_) => {
-                current.phase = Phase::Settling;
+                self.move_is_at(Phase::Settling);
+                self.move_waits(MOVE_SETTLING_MS_MAX);
                 self.moves.held.shut(id);
                 if let Some(Slot::Online(partition)) = self.partitions.get_mut(&id) {
                     partition.write_now();
@@ -113,6 +123,53 @@ impl<W: World, R> Shard<W, R> {
                 self.collect_jobs(id);
                 self.move_goes_on(id);
             }
+        }
+    }
+
+    /// Has the checkpoints of the new directory learn the log's numbers.
+    fn note_move(&mut self) {
+        let Some(current) = &mut self.moves.current else {
+            return;
+        };
+        current.is_noted = true;
+        let (id, target) = (current.id, current.target);
+        self.move_is_at(Phase::Noting);
+        self.note(id, OffsetChange::Coming(target));
+        self.flush_notes();
+    }
+
+    /// The checkpoints were written, with those of the partitions that may come.
+    pub(in crate::shard) fn move_noted(&mut self, coming: &AlsoIn, durable: &Durable) {
+        let is_noted = |current: &&Move| {
+            current.phase == Phase::Noting && coming.contains(&(current.id, current.target))
+        };
+        let Some(current) = self.moves.current.as_ref().filter(is_noted) else {
+            return;
+        };
+        if durable.is_in(Some(current.target)) {
+            return self.look();
+        }
+        match durable {
+            Durable::NotYet(_) => self.move_later(&"the offset checkpoints are not written"),
+            Durable::Nowhere | Durable::AllBut(_) => {
+                let error = io::Error::other("the offset checkpoints were not written");
+                self.move_failed(&CleanError::Io(error));
+            }
+        }
+        self.discard_copy();
+    }
+
+    /// The checkpoints of the directory that it does not go to can forget it.
+    fn note_staying(&mut self) {
+        if let Some(current) = self
+            .moves
+            .current
+            .as_ref()
+            .filter(|current| current.is_noted)
+        {
+            let (id, target) = (current.id, current.target);
+            self.note(id, OffsetChange::Staying(target));
+            self.flush_notes();
         }
     }
 
@@ -129,9 +186,9 @@ impl<W: World, R> Shard<W, R> {
         let described = partition.describe();
         current.was = Some(Was {
             layout: partition.layout(),
-            cleaned_offset: partition.cleaned_offset(),
             size_bytes: described.size_bytes,
             log_end: partition.log_end(),
+            options: Box::new(partition.reopen_options()),
         });
         self.time_chore(id, None);
         self.time_cleaning(id, None);
@@ -142,20 +199,34 @@ impl<W: World, R> Shard<W, R> {
         let Some(current) = &mut self.moves.current else {
             return;
         };
-        let id = current.id;
+        let (id, directory) = (current.id, current.target);
         match closed {
-            Ok(report) => current.report = Some(report),
+            Ok(report) => {
+                if let Some(was) = &mut current.was {
+                    was.options.recovery = RecoveryHint {
+                        clean: true,
+                        recovery_point: report.recovery_point,
+                        log_start_offset: report.log_start,
+                        durable: true,
+                    };
+                }
+            }
+            Err(error) if error.is_not_now() => {
+                self.move_later(&error);
+                return self.go_back();
+            }
             Err(error) => {
                 self.offline(id, &error);
+                self.wake_all_readers(id);
                 return self.discard_copy();
             }
         }
-        let (directory, end) = (current.target, current.end.is_some());
+        let is_ended = current.end.is_some();
         if let Err(error) = copied {
-            self.move_failed(CleanError::Io(error));
+            self.move_failed(&CleanError::Io(error));
             return self.go_back();
         }
-        if end {
+        if is_ended {
             return self.go_back();
         }
         let partition = id;
@@ -167,179 +238,84 @@ impl<W: World, R> Shard<W, R> {
     }
 
     fn go_back(&mut self) {
-        let options = self.reopen_options();
-        let Some(current) = &mut self.moves.current else {
-            return;
-        };
-        current.goes_back = true;
-        let Some(options) = options else {
-            // The topic is deleted: the directory goes when the move is over.
-            self.partitions.insert(current.id, Slot::Failed);
-            return self.discard_copy();
-        };
-        let step = MoveStep::GoBack {
-            from: current.from.clone(),
-            future: current.future.clone(),
-            options,
-        };
-        self.step(Phase::Opening, step);
+        self.note_staying();
+        if let Some(current) = &mut self.moves.current {
+            current.goes_back = true;
+        }
+        self.open_again();
     }
 
     fn committed(&mut self, done: bool) {
-        let Some(current) = self.moves.current.as_ref().filter(|_| done) else {
-            let to = self.moves.current.as_ref().map(|current| &current.live);
-            tracing::error!(
-                ?to,
-                "the catalogue refused a move; the log stays where it was"
+        let to = self
+            .moves
+            .current
+            .as_ref()
+            .map(|current| current.live.display());
+        if done {
+            tracing::debug!(
+                to = to.map(tracing::field::display),
+                "the catalogue knows of a move"
             );
-            return self.go_back();
-        };
-        tracing::debug!(to = %current.live.display(), "the catalogue knows of a move");
-        self.note_move();
+            return self.open_again();
+        }
+        // For want of space, or for good: nobody can tell, and each try copies everything.
+        let tries = self.moves.current.as_ref().map(|current| current.failures);
+        match tries {
+            Some(tries) if tries < MOVE_TRIES_REFUSED_MAX => {
+                self.move_later(&"the catalogue refused it");
+            }
+            _ => tracing::error!("the catalogue refused a move; the log stays where it was"),
+        }
+        self.go_back();
     }
 
-    /// Has the checkpoints of the new directory learn the log's numbers.
-    fn note_move(&mut self) {
+    /// Puts the log in its place, and opens it.
+    fn open_again(&mut self) {
+        self.move_is_at(Phase::Opening);
         let Some(current) = &mut self.moves.current else {
             return;
         };
-        current.phase = Phase::Noting;
-        let (id, report) = (current.id, current.report);
-        let cleaned = current.was.map_or(0, |was| was.cleaned_offset);
-        if let Some(report) = report {
-            self.note(id, OffsetChange::RecoveryPoint(report.recovery_point));
-            self.note(id, OffsetChange::LogStart(report.log_start));
-        }
-        if cleaned > 0 {
-            self.note(id, OffsetChange::Cleaned(cleaned));
-        }
-        self.flush_notes();
-    }
-
-    /// The checkpoints were written: only when the new directory's know the log's start its old one goes.
-    pub(in crate::shard) fn move_noted(&mut self, durable: &Durable) {
-        let is_noting = |current: &&Move| current.phase == Phase::Noting;
-        let Some(current) = self.moves.current.as_ref().filter(is_noting) else {
+        let Some(was) = &current.was else {
             return;
         };
-        if !self.notes_are_out() || current.again.is_some() {
-            return;
-        }
-        if !durable.is_in(Some(current.target)) {
-            return match durable {
-                Durable::NotYet(_) => self.step_later(&"its checkpoint is not written"),
-                Durable::Nowhere | Durable::AllBut(_) => self.lost(),
-            };
-        }
-        self.swap();
+        let dirs = (&*current.from, &*current.future, &*current.live);
+        let mut placing = Placing::new(dirs, was.layout);
+        placing.goes_back = current.goes_back;
+        self.effects.push(Effect::Open(Box::new(OpenTask {
+            directory: placing.opens().to_owned(),
+            options: (*was.options).clone(),
+            boot: None,
+            placing: Some(placing),
+        })));
     }
 
-    fn swap(&mut self) {
-        let Some(current) = &self.moves.current else {
-            return;
-        };
-        let future = (!current.is_swapped).then(|| current.future.clone());
-        let (from, live) = (current.from.clone(), current.live.clone());
-        let Some(options) = self.reopen_options() else {
-            return self.lost();
-        };
-        let step = MoveStep::Swap {
-            from,
-            future,
-            live,
-            options,
-        };
-        self.step(Phase::Opening, step);
-    }
-
-    /// Something is too short for a step without which the log is not served: it is tried again, and
-    /// requests are refused until then.
-    fn step_later(&mut self, why: &dyn std::fmt::Display) {
-        if self.stopping.is_some() {
-            return self.lost();
-        }
-        let now_ns = self.now().mono_ns;
-        let Some(current) = &mut self.moves.current else {
-            return;
-        };
-        current.failures = current.failures.saturating_add(1);
-        if current.failures == 1 {
-            tracing::warn!(to = %current.live.display(), %why, "a move waits, and so does its log");
-        }
-        let due_ns = backoff::due_ns(now_ns, current.failures);
-        current.again = Some(self.timers.add(due_ns, Timer::MoveStep));
-        self.release_some();
-    }
-
-    /// Tries again what something was too short for.
-    pub(in crate::shard) fn step_again(&mut self) {
-        let Some(current) = &mut self.moves.current else {
-            return;
-        };
-        current.again = None;
-        match current.phase {
-            Phase::Noting => self.note_move(),
-            Phase::Opening if current.goes_back => self.go_back(),
-            Phase::Opening => self.swap(),
-            _ => {}
-        }
-    }
-
-    /// The log is whole, but cannot be served: the next start goes on with the move.
-    pub(super) fn lost(&mut self) {
-        if let Some(current) = &self.moves.current {
-            let (id, dir) = (current.id, current.live.clone());
-            let why = "it could not be put in its place".to_owned();
-            self.offline(id, &LogError::Failed { dir, why });
-        }
-        self.end_move();
-    }
-
-    /// How the log is opened again, as the catalogue is now.
-    fn reopen_options(&self) -> Option<Box<PartitionOptions>> {
-        let current = self.moves.current.as_ref()?;
-        let (id, report, was) = (current.id, current.report?, current.was?);
-        let topic = self.image.topic_by_id(id.topic_id)?;
-        let info = topic.partitions.get(usize::try_from(id.index).ok()?)?;
-        Some(Box::new(PartitionOptions {
-            id,
-            topic: topic.name.clone(),
-            leader_epoch: info.leader_epoch,
-            config: Arc::clone(&topic.config),
-            recovery: RecoveryHint {
-                clean: true,
-                recovery_point: report.recovery_point,
-                log_start_offset: report.log_start,
-                durable: true,
-            },
-            remembered: None,
-            left_behind: Vec::new(),
-            check_times: self.check_times,
-            cleaned_offset: was.cleaned_offset,
-        }))
-    }
-
-    fn opened_after_move(&mut self, result: Result<Box<Partition<W>>, NotOpened>) {
+    /// The log of a move is open again, or not.
+    pub(in crate::shard) fn opened_after_move(&mut self, result: Opened<W>) {
         let Some(current) = &mut self.moves.current else {
             return;
         };
         let id = current.id;
-        let layout = current.was.map_or(0, |was| was.layout);
         match result {
-            Ok(mut partition) => {
+            Ok(partition) => {
                 tracing::info!(log = %partition.dir().display(), "a log that moved is served again");
-                partition.succeed(layout);
                 self.partitions.insert(id, Slot::Online(partition));
                 self.follow_missed(id);
             }
-            Err(NotOpened { error, is_swapped })
-                if error.is_not_now() && !matches!(current.end, Some(End::Deleted(_))) =>
-            {
-                current.is_swapped |= is_swapped;
-                return self.step_later(&error);
-            }
-            Err(NotOpened { error, .. }) => {
-                self.offline(id, &error);
+            Err((error, task)) => {
+                if let Some(End::Deleted(directory)) = &mut current.end {
+                    let left = task.placing.as_ref().map(Placing::left);
+                    *directory = left.map(|(left, _)| left.to_owned());
+                    let future = left.and_then(|(_, future)| future.map(PathBuf::from));
+                    future
+                        .into_iter()
+                        .for_each(|future| self.discard_future(future));
+                    self.partitions.insert(id, Slot::Failed);
+                } else if error.is_not_now() {
+                    // From here on it is a log like any other that something is too short for.
+                    self.open_later(id, (error, task), 1);
+                } else {
+                    self.offline(id, &error);
+                }
                 self.wake_all_readers(id);
             }
         }
@@ -370,8 +346,16 @@ impl<W: World, R> Shard<W, R> {
             return;
         };
         let future = current.future.clone();
+        self.note_staying();
         self.step(Phase::Discarding, MoveStep::Discard(future));
         self.release_some();
+    }
+
+    /// Removes a copy that is no move's any more.
+    pub(in crate::shard) fn discard_future(&mut self, future: PathBuf) {
+        // No move has this number.
+        self.effects
+            .push(Effect::Move(0, MoveStep::Discard(future)));
     }
 
     /// The move is over, however it ended.
@@ -379,7 +363,7 @@ impl<W: World, R> Shard<W, R> {
         let Some(current) = self.moves.current.take() else {
             return;
         };
-        if let Some(key) = current.again {
+        if let Some(key) = current.late {
             self.timers.cancel(key);
         }
         let (id, now) = (current.id, self.now());
@@ -415,4 +399,9 @@ impl<W: World, R> Shard<W, R> {
             self.close_when_idle();
         }
     }
+}
+
+/// How many new bytes may have been found by the last of so many looks at a log that is to be closed.
+fn rest_bytes_max(looks: u32) -> u64 {
+    COPY_REST_BYTES_MAX << (looks / COPY_LOOKS_PER_STEP).min(COPY_STEPS_MAX)
 }
