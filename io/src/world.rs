@@ -16,6 +16,7 @@ use std::ffi::OsString;
 use std::future::Future;
 use std::io;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How a file is opened; see [`OpenOptions`] for the less common wishes.
@@ -137,6 +138,25 @@ pub trait World: Clone + 'static {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<T>;
+
+    /// As [`World::compute_long`]; where no thread can be had the work is done here: slowly, but done.
+    async fn compute_surely<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        let kept = Arc::new(Mutex::new(Some(work)));
+        let handed = Arc::clone(&kept);
+        let take =
+            |kept: &Mutex<Option<_>>| kept.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let done = self.compute_long(move || take(&handed).map(|work| work()));
+        match done.await {
+            Ok(Some(result)) => result,
+            _ => {
+                let work = take(&kept).expect("work that ended without a result panicked");
+                work()
+            }
+        }
+    }
 
     /// 64 random bits: unpredictable in the real world, from the seed in the simulated one.
     fn random_u64(&self) -> u64;

@@ -188,6 +188,7 @@ impl<W: World> Driver<W> {
                 driver.done(Done::Moved(serial, done));
             }),
             Effect::Rest => self.rest(Done::Rested),
+            Effect::ApplyRest => self.rest(Done::ApplyRested),
             Effect::RestFromReads => self.rest(Done::RestedFromReads),
             Effect::RestFromChores => self.rest(Done::RestedFromChores),
             Effect::RememberRest => self.rest(Done::RememberRested),
@@ -212,6 +213,14 @@ impl<W: World> Driver<W> {
     /// What only the designated shard's state wants.
     fn perform_catalogue(&self, effect: Effect<W, Responder<Reply>>) {
         match effect {
+            Effect::Judge(judging) => self.spawn(|driver| async move {
+                let judged = driver
+                    .inner
+                    .world
+                    .compute_surely(move || judging.judge())
+                    .await;
+                driver.done(Done::Judged(Box::new(judged)));
+            }),
             Effect::WriteSnapshot(image) => self.spawn(|driver| async move {
                 let directory = metadata_directory(&driver.data());
                 let result = write_snapshot(&driver.inner.world, &directory, &image).await;

@@ -32,6 +32,10 @@ pub const CONTROL_QUEUE_LEN_MAX: usize = 4096;
 /// Partitions one shard opens, closes or deletes at a time.
 pub const PARTITION_TASKS_MAX: usize = 32;
 
+/// Partitions that one slice lets follow a new image: some microseconds each where they are there, and
+/// most where they are to be opened.
+pub const FOLLOWING_PER_SLICE: usize = 64;
+
 /// Partitions whose old segments one shard works on at a time.
 pub const CHORES_MAX: usize = 4;
 
@@ -194,6 +198,13 @@ pub const GROUP_PENDING_MEMBERS_MAX: usize = 10_000;
 
 /// Groups that one slice of a sweep looks at.
 pub const GROUPS_PER_SLICE: usize = 32;
+
+/// Groups that one page of a list of them looks at: a tenth of a microsecond each.
+pub const GROUPS_PER_PAGE: usize = 5_000;
+
+/// Committed offsets that one slice of a sweep looks at, or one of a deletion forgets: less than a
+/// microsecond each where they stay, and two where they go.
+pub const OFFSETS_PER_SLICE: usize = 2_000;
 
 /// Bytes of a partition of `__consumer_offsets` read at once when its groups are loaded.
 pub const GROUP_LOAD_READ_BYTES: usize = 1024 * 1024;

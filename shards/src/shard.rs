@@ -35,7 +35,7 @@ use chronik_protocol::ErrorCode;
 use slab::Slab;
 
 use crate::cache::{BatchCache, CacheLimits};
-use crate::catalog::{Image, SnapshotError, SnapshotId};
+use crate::catalog::{Image, Judged, Judging, SnapshotError, SnapshotId};
 use crate::checkpoint_files::{AlsoIn, CheckpointOffsets, DeadNumbers};
 use crate::groups::{Coordinator, GroupSettings};
 use crate::internal::{Boot, Durable, Internal, InternalAnswer, InternalReply, OffsetNote};
@@ -94,6 +94,8 @@ pub(crate) enum Effect<W: World, R> {
         directory: PathBuf,
     },
     Close(Box<Partition<W>>, Patience),
+    /// Judges a change of the catalogue, beside the shard.
+    Judge(Box<Judging>),
     /// Sends the image to every shard, this one included.
     PublishToAll(Arc<Image>),
     WriteSnapshot(Arc<Image>),
@@ -116,6 +118,8 @@ pub(crate) enum Effect<W: World, R> {
     ReadAhead(ReadJob<W>),
     /// Lets other tasks of the shard run, then comes back.
     Rest,
+    /// As `Rest`, for the partitions that follow an image.
+    ApplyRest,
     /// As `Rest`, for reads from disk.
     RestFromReads,
     /// As `Rest`, for work on old segments.
@@ -162,6 +166,7 @@ pub(crate) enum Done<W: World> {
         id: PartitionId,
         result: Result<Closed, LogError>,
     },
+    Judged(Box<Judged>),
     /// Every shard has applied the image; what of deleted partitions could not be removed.
     Published(Vec<Leftover>),
     /// All but these have other names; so many are being removed.
@@ -176,6 +181,7 @@ pub(crate) enum Done<W: World> {
     Moved(u64, MoveDone),
     RingMade(std::io::Result<Ring<W::Mapping>>),
     Rested,
+    ApplyRested,
     RestedFromReads,
     RestedFromChores,
     RememberRested,
@@ -441,7 +447,9 @@ impl<W: World, R> Shard<W, R> {
             Done::Opened { id, result } => self.opened(id, result),
             Done::Removed { id, result } => self.removed(id, result),
             Done::Closed { id, result } => self.closed(id, result),
+            Done::Judged(judged) => self.judged(*judged),
             Done::Published(left) => self.published(left),
+            Done::ApplyRested => self.apply_rested(),
             Done::LeftoversRenamed(left, count) => self.leftovers_renamed(left, count),
             Done::LeftoversRemoved(left, count) => self.leftovers_removed(left, count),
             Done::Snapshot(result) => self.snapshot_written(result),

@@ -5,8 +5,6 @@
 //! look them up or to encode the answer takes tens of milliseconds each, and nobody else on the shard
 //! would be served meanwhile (measured by `tests/amplification/stalls.rs`).
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use chronik_io::World;
 
 /// From so many bytes of a request on its parts are looked at beside the shard: below, that takes less
@@ -23,17 +21,7 @@ pub(super) async fn beside<W: World, T: Send + 'static>(
     if !is_large {
         return work();
     }
-    let kept = Arc::new(Mutex::new(Some(work)));
-    let handed = Arc::clone(&kept);
-    let take = |kept: &Mutex<Option<_>>| kept.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let done = world.compute_long(move || take(&handed).map(|work| work()));
-    match done.await {
-        Ok(Some(result)) => result,
-        _ => {
-            let work = take(&kept).expect("work that ended without a result panicked");
-            work()
-        }
-    }
+    world.compute_surely(work).await
 }
 
 /// Parts of a request that are looked at in one go, a step at a time.

@@ -52,11 +52,11 @@ pub(super) async fn admit<W: World>(context: Rc<Context<W>>, call: Call, body: R
         ApiKey::DescribeGroups => {
             answered!(context, call, body, in_pieces, describe_groups::handle)
         }
-        ApiKey::ListGroups => answered!(context, call, body, later, alone list_groups::handle),
+        ApiKey::ListGroups => answered!(context, call, body, in_pieces, list_groups::handle),
         ApiKey::DeleteGroups => answered!(context, call, body, later, alone delete_groups::handle),
         ApiKey::OffsetCommit => answered!(context, call, body, later, offset_commit::handle),
         ApiKey::OffsetFetch => answered!(context, call, body, in_pieces, offset_fetch::handle),
-        ApiKey::OffsetDelete => answered!(context, call, body, later, alone offset_delete::handle),
+        ApiKey::OffsetDelete => answered!(context, call, body, later, offset_delete::handle),
         ApiKey::ConsumerGroupHeartbeat => {
             answered!(context, call, body, later, consumer_group_heartbeat::handle)
         }

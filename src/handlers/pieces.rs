@@ -107,6 +107,20 @@ impl<'a, W: World> Pieces<'a, W> {
         self.settle().await;
     }
 
+    /// The next element, encoded beside the shard because it is long.
+    pub(super) async fn push_long(&mut self, element: impl Structure + Send + 'static) {
+        let version = self.version;
+        let encode = move || {
+            let mut writer = Writer::with_capacity(PART_BYTES);
+            let encoded = element.encode(&mut writer, version);
+            encoded.map(|()| writer.into_bytes())
+        };
+        match beside(&self.context.world, true, encode).await {
+            Ok(bytes) => self.push_encoded(&bytes).await,
+            Err(error) => self.fail(&error),
+        }
+    }
+
     /// The next element, as it was encoded before.
     pub(super) async fn push_encoded(&mut self, element: &Bytes) {
         if self.failed.is_none() {

@@ -1,11 +1,12 @@
 //! How long others wait beside the largest requests: printed, for a busy machine makes every figure
 //! larger and no bound on one can be held.
 //!
-//! A second connection asks for ApiVersions, one after the other, while a request of 1 MiB is decoded and
-//! answered; the longest of its answers is what a shard was held for. `CHRONIK_STALL_PARTITIONS=10000`
+//! A connection on each shard asks for ApiVersions, one after the other, while a request of 1 MiB is decoded
+//! and answered; the longest of their answers is what a shard was held for. `CHRONIK_STALL_PARTITIONS=10000`
 //! gives the topic that is named so many partitions, `CHRONIK_STALL_TOPICS` makes so many more topics of
-//! ten; `CHRONIK_STALL_TIMES` repeats each request and prints the least; `CHRONIK_STALL_ONLY` is part of
-//! the name of the only APIs to try; `CHRONIK_TEST_BINARY` is the optimised broker.
+//! ten, of the names that requests with different elements name; `CHRONIK_STALL_TIMES` repeats each request
+//! and prints the least; `CHRONIK_STALL_ONLY` is part of the name of the only APIs to try;
+//! `CHRONIK_STALL_SHARDS` is the number of shards; `CHRONIK_TEST_BINARY` is the optimised broker.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -58,15 +59,19 @@ impl Prober {
             thread: Some(thread),
         }
     }
+}
 
-    fn beside(&self, broker: &Broker, frame: &[u8]) -> (Duration, Option<usize>) {
-        self.longest_ns.store(0, Ordering::Relaxed);
-        let answer = ask(broker, frame);
-        // The last probe began before the answer and may end after it.
-        thread::sleep(Duration::from_millis(2));
-        let longest = self.longest_ns.load(Ordering::Relaxed);
-        (Duration::from_nanos(longest), answer)
-    }
+/// The longest answer to a probe while a request is answered, and the length of its answer.
+fn beside(probers: &[Prober], broker: &Broker, frame: &[u8]) -> (Duration, Option<usize>) {
+    let longest = |prober: &Prober| prober.longest_ns.swap(0, Ordering::Relaxed);
+    probers.iter().for_each(|prober| {
+        longest(prober);
+    });
+    let answer = ask(broker, frame);
+    // The last probe began before the answer and may end after it.
+    thread::sleep(Duration::from_millis(2));
+    let longest = probers.iter().map(longest).max().unwrap_or(0);
+    (Duration::from_nanos(longest), answer)
 }
 
 impl Drop for Prober {
@@ -106,7 +111,7 @@ fn populated(scratch: &Scratch) -> (Broker, Known) {
     let partitions = i32::try_from(number("CHRONIK_STALL_PARTITIONS", 100)).expect("small");
     let topic_id = create_topic(&mut client, "t", partitions, &[]).0;
     for hundred in 0..number("CHRONIK_STALL_TOPICS", 0) / 100 {
-        let names = (0..100).map(|n| creatable(&format!("many-{hundred}-{n}"), 10, &[]));
+        let names = (0..100).map(|n| creatable(&format!("{:x}", hundred * 100 + n), 10, &[]));
         create_topics(&mut client, names.collect()).expect("created");
     }
     groups::find_coordinator(&mut client, "g");
@@ -119,13 +124,16 @@ fn how_long_others_wait_beside_large_requests_is_printed() {
     let only = std::env::var("CHRONIK_STALL_ONLY").unwrap_or_default();
     let scratch = Scratch::new();
     let (mut broker, known) = populated(&scratch);
-    let prober = Prober::start(broker.connect());
+    let shards = number("CHRONIK_STALL_SHARDS", 1);
+    let probers: Vec<Prober> = std::iter::repeat_with(|| Prober::start(broker.connect()))
+        .take(shards)
+        .collect();
     let mut measured = 0;
     let mut measure = |what: &str, frame: &[u8]| {
         if !what.contains(&only) {
             return;
         }
-        let runs = (0..times).map(|_| prober.beside(&broker, frame));
+        let runs = (0..times).map(|_| beside(&probers, &broker, frame));
         let (longest, answer) = runs.min().expect("once at least");
         measured += 1;
         eprintln!(
@@ -151,27 +159,33 @@ fn how_long_others_wait_beside_large_requests_is_printed() {
         },
     );
     measure("DescribeLogDirs of everything", &all);
-    for_every_array(|key, message, version, path| {
-        let newest = ADVERTISED
-            .iter()
-            .any(|range| range.key == key && range.max == version);
-        if !newest {
-            return;
-        }
-        for elements in [Elements::Same, Elements::Different] {
-            let fill = Fill {
-                path,
-                elements,
-                bytes: 1 << 20,
-                known: &known,
-            };
-            let frame = frame(message, version, key.request_header_version(version), &fill);
-            let what = format!("{key} version {version}, {} {elements:?}", path.join("."));
-            measure(&what, &frame);
-        }
-    });
+    // What takes the topics away comes last.
+    for last in [false, true] {
+        for_every_array(|key, message, version, path| {
+            if (key == ApiKey::DeleteTopics) != last {
+                return;
+            }
+            let newest = ADVERTISED
+                .iter()
+                .any(|range| range.key == key && range.max == version);
+            if !newest {
+                return;
+            }
+            for elements in [Elements::Same, Elements::Different] {
+                let fill = Fill {
+                    path,
+                    elements,
+                    bytes: 1 << 20,
+                    known: &known,
+                };
+                let frame = frame(message, version, key.request_header_version(version), &fill);
+                let what = format!("{key} version {version}, {} {elements:?}", path.join("."));
+                measure(&what, &frame);
+            }
+        });
+    }
     assert!(measured > 0, "nothing is called {only}");
-    drop(prober);
+    drop(probers);
     let lives = broker.wait_for_exit(Duration::from_millis(1)).is_none();
     assert!(lives, "the process ended");
     broker.stop();

@@ -75,6 +75,99 @@ pub enum ControllerReply {
     MovePartition(Result<(), ApiError>),
 }
 
+impl ControllerRequest {
+    /// Whether a log may be afterwards where there was none: it may have to wait for what was there.
+    pub(crate) fn places_logs(&self) -> bool {
+        use ControllerRequest::{CreatePartitions, CreateTopics, MovePartition};
+        matches!(
+            self,
+            CreateTopics { .. } | CreatePartitions { .. } | MovePartition { .. }
+        )
+    }
+
+    /// The partition whose directory it changes.
+    pub(crate) fn moves(&self) -> Option<PartitionId> {
+        match self {
+            ControllerRequest::MovePartition { partition, .. } => Some(*partition),
+            _ => None,
+        }
+    }
+
+    /// The same refusal for everything that is asked for.
+    pub(crate) fn refused(&self, error: &ApiError) -> ControllerReply {
+        match self {
+            ControllerRequest::CreateTopics { topics, .. } => {
+                let created = topics.iter().map(|topic| CreatedTopic {
+                    name: topic.name.clone(),
+                    result: Err(error.clone()),
+                });
+                ControllerReply::CreateTopics(created.collect())
+            }
+            ControllerRequest::DeleteTopics(topics) => {
+                let named = topics.iter().map(|topic| match topic {
+                    TopicRef::Name(name) => (name.clone(), Uuid::ZERO, Err(error.clone())),
+                    TopicRef::Id(id) => (Str::default(), *id, Err(error.clone())),
+                });
+                ControllerReply::DeleteTopics(named.collect())
+            }
+            ControllerRequest::CreatePartitions { topics, .. } => {
+                let named = topics
+                    .iter()
+                    .map(|topic| (topic.name.clone(), Err(error.clone())));
+                ControllerReply::CreatePartitions(named.collect())
+            }
+            ControllerRequest::AlterConfigs { resources, .. } => ControllerReply::AlterConfigs(
+                resources.iter().map(|_| Err(error.clone())).collect(),
+            ),
+            ControllerRequest::AllocateProducerId => {
+                ControllerReply::ProducerId(Err(error.clone()))
+            }
+            ControllerRequest::UpdateFeatures { .. } => {
+                ControllerReply::UpdateFeatures(Err(error.clone()))
+            }
+            ControllerRequest::MovePartition { .. } => {
+                ControllerReply::MovePartition(Err(error.clone()))
+            }
+        }
+    }
+}
+
+impl ControllerReply {
+    /// The same with failures for successes.
+    pub(crate) fn failed(mut self, error: &ApiError) -> ControllerReply {
+        fn spoil<T>(result: &mut Result<T, ApiError>, error: &ApiError) {
+            if result.is_ok() {
+                *result = Err(error.clone());
+            }
+        }
+        match &mut self {
+            ControllerReply::CreateTopics(topics) => {
+                topics
+                    .iter_mut()
+                    .for_each(|topic| spoil(&mut topic.result, error));
+            }
+            ControllerReply::DeleteTopics(topics) => {
+                topics
+                    .iter_mut()
+                    .for_each(|(_, _, result)| spoil(result, error));
+            }
+            ControllerReply::CreatePartitions(topics) => {
+                topics
+                    .iter_mut()
+                    .for_each(|(_, result)| spoil(result, error));
+            }
+            ControllerReply::AlterConfigs(results) => {
+                results.iter_mut().for_each(|result| spoil(result, error));
+            }
+            ControllerReply::ProducerId(result) => spoil(result, error),
+            ControllerReply::UpdateFeatures(result) | ControllerReply::MovePartition(result) => {
+                spoil(result, error);
+            }
+        }
+        self
+    }
+}
+
 /// A new level of a feature.
 #[derive(Clone, Debug)]
 pub struct FeatureUpdate {

@@ -37,59 +37,11 @@ pub(crate) struct Decision {
 }
 
 impl Controller {
-    /// Judges a request.
+    /// Ids come in durable blocks, so that a crash wastes some but never gives one out twice.
     ///
     /// # Errors
-    /// When the records made here do not apply to the image: a bug of ours, and nothing changes.
-    pub(crate) fn decide(
-        &mut self,
-        image: &Image,
-        request: &ControllerRequest,
-        random: &mut dyn FnMut() -> u128,
-    ) -> Result<Decision, ReplayError> {
-        match request {
-            ControllerRequest::CreateTopics {
-                topics,
-                validate_only,
-            } => create_topics(image, topics, *validate_only, random),
-            ControllerRequest::DeleteTopics(topics) => delete_topics(image, topics),
-            ControllerRequest::CreatePartitions {
-                topics,
-                validate_only,
-            } => create_partitions(image, topics, *validate_only),
-            ControllerRequest::AlterConfigs {
-                resources,
-                validate_only,
-            } => {
-                let (results, records) = gather(plan_configs(image, resources));
-                decision(
-                    image,
-                    records,
-                    *validate_only,
-                    ControllerReply::AlterConfigs(results),
-                )
-            }
-            ControllerRequest::AllocateProducerId => self.allocate_producer_id(image),
-            ControllerRequest::UpdateFeatures {
-                updates,
-                validate_only,
-            } => {
-                let (records, outcome) = match plan_features(image, updates) {
-                    Ok(records) => (records, Ok(())),
-                    Err(error) => (Vec::new(), Err(error)),
-                };
-                let reply = ControllerReply::UpdateFeatures(outcome);
-                decision(image, records, *validate_only, reply)
-            }
-            ControllerRequest::MovePartition {
-                partition,
-                directory,
-            } => move_partition(image, *partition, *directory),
-        }
-    }
-
-    /// Ids come in durable blocks, so that a crash wastes some but never gives one out twice.
-    fn allocate_producer_id(&mut self, image: &Image) -> Result<Decision, ReplayError> {
+    /// As [`judge`].
+    pub(crate) fn allocate_producer_id(&mut self, image: &Image) -> Result<Decision, ReplayError> {
         let mut records = Vec::new();
         if self.producer_ids.is_empty() {
             let first = image.next_producer_id;
@@ -124,6 +76,55 @@ impl Controller {
     /// nobody knows whether it will be found at the next start.
     pub(crate) fn forget_producer_ids(&mut self) {
         self.producer_ids = 0..0;
+    }
+}
+
+/// Judges a request that needs nothing but the image; ids of producers are the controller's own.
+///
+/// # Errors
+/// When the records made here do not apply to the image: a bug of ours, and nothing changes.
+pub(super) fn judge(
+    image: &Image,
+    request: &ControllerRequest,
+    random: &mut dyn FnMut() -> u128,
+) -> Result<Decision, ReplayError> {
+    match request {
+        ControllerRequest::CreateTopics {
+            topics,
+            validate_only,
+        } => create_topics(image, topics, *validate_only, random),
+        ControllerRequest::DeleteTopics(topics) => delete_topics(image, topics),
+        ControllerRequest::CreatePartitions {
+            topics,
+            validate_only,
+        } => create_partitions(image, topics, *validate_only),
+        ControllerRequest::AlterConfigs {
+            resources,
+            validate_only,
+        } => {
+            let (results, records) = gather(plan_configs(image, resources));
+            let reply = ControllerReply::AlterConfigs(results);
+            decision(image, records, *validate_only, reply)
+        }
+        ControllerRequest::UpdateFeatures {
+            updates,
+            validate_only,
+        } => {
+            let (records, outcome) = match plan_features(image, updates) {
+                Ok(records) => (records, Ok(())),
+                Err(error) => (Vec::new(), Err(error)),
+            };
+            let reply = ControllerReply::UpdateFeatures(outcome);
+            decision(image, records, *validate_only, reply)
+        }
+        ControllerRequest::MovePartition {
+            partition,
+            directory,
+        } => move_partition(image, *partition, *directory),
+        ControllerRequest::AllocateProducerId => {
+            let error = ApiError::new(ErrorCode::UnknownServerError, "has another way");
+            decision(image, Vec::new(), true, request.refused(&error))
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use super::change::{
     ConfigChange, ConfigOp, ConfigOpKind, ConfigResource, ControllerReply, ControllerRequest,
     NewPartitions, NewTopic, TopicRef,
 };
-use super::controller::Controller;
+use super::controller::{Controller, judge};
 use super::image::Image;
 
 /// A catalogue with one broker, and a controller.
@@ -48,9 +48,11 @@ impl OneBroker {
                 .wrapping_add(1 << 70 | 1);
             *random
         };
-        let decision = controller
-            .decide(image, request, &mut next)
-            .expect("records that apply");
+        let decision = match request {
+            ControllerRequest::AllocateProducerId => controller.allocate_producer_id(image),
+            request => judge(image, request, &mut next),
+        };
+        let decision = decision.expect("records that apply");
         assert_eq!(decision.records.is_empty(), decision.next.is_none());
         if let Some(next) = decision.next {
             *image = next;

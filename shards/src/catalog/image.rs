@@ -152,6 +152,17 @@ pub struct Topic {
     pub is_internal: bool,
 }
 
+/// How the topics of two images differ; each list by id.
+#[derive(Debug, Default)]
+pub(crate) struct TopicsDelta {
+    /// Were not there.
+    pub(crate) created: Vec<Arc<Topic>>,
+    /// Were otherwise.
+    pub(crate) changed: Vec<Arc<Topic>>,
+    /// Are not there any more.
+    pub(crate) gone: Vec<Arc<Topic>>,
+}
+
 /// A partition as the catalogue knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PartitionInfo {
@@ -250,6 +261,25 @@ impl Image {
         self.ids_by_name
             .range::<str, _>((Included(first), Unbounded))
             .filter_map(|(_, id)| self.topics.get(id))
+    }
+
+    /// What of the topics is other than in `before`. Nearly every topic is the same allocation in both
+    /// images: they are walked side by side, some 20 ns each.
+    pub(crate) fn topics_since(&self, before: &Image) -> TopicsDelta {
+        let mut delta = TopicsDelta::default();
+        let mut olds = before.topics.iter().peekable();
+        for (id, topic) in &self.topics {
+            while let Some((_, gone)) = olds.next_if(|(old, _)| *old < id) {
+                delta.gone.push(Arc::clone(gone));
+            }
+            match olds.next_if(|(old, _)| *old == id) {
+                Some((_, old)) if Arc::ptr_eq(old, topic) => {}
+                Some(_) => delta.changed.push(Arc::clone(topic)),
+                None => delta.created.push(Arc::clone(topic)),
+            }
+        }
+        delta.gone.extend(olds.map(|(_, gone)| Arc::clone(gone)));
+        delta
     }
 
     /// How many topics there are.

@@ -20,6 +20,7 @@ mod features;
 mod group_configs;
 mod identity;
 mod image;
+mod judging;
 mod metadata_log;
 mod quorum;
 mod reading;
@@ -53,6 +54,7 @@ pub use versions::GROUP_VERSION_FEATURE;
 
 pub(crate) use batches::atomic_batch as metadata_batch;
 pub(crate) use controller::Controller;
+pub(crate) use judging::{Change, Judged, Judging};
 pub(crate) use metadata_log::{
     OpenedCatalogue, Registration, metadata_directory, open as open_catalogue,
 };

@@ -1,7 +1,5 @@
 //! DescribeGroups, ListGroups and DeleteGroups.
 
-use std::collections::HashSet;
-
 use chronik_protocol::messages::delete_groups_response::DeletableGroupResult;
 use chronik_protocol::messages::describe_groups_response::DescribedGroup;
 use chronik_protocol::messages::list_groups_response::ListedGroup;
@@ -14,19 +12,42 @@ use super::records::GroupRecord;
 /// The state of a group that is not there (`ClassicGroupState.DEAD`).
 const DEAD: &str = "Dead";
 
-/// Names to choose groups by, lower case; none chooses all.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Filter(HashSet<String>);
+/// What a group's state or type can be called; nothing else chooses any.
+const NAMES: [&str; 8] = [
+    "Empty",
+    "PreparingRebalance",
+    "CompletingRebalance",
+    "Stable",
+    "Assigning",
+    "Reconciling",
+    "classic",
+    "consumer",
+];
 
-impl Filter {
-    /// A filter of these names, whatever their case.
-    pub(crate) fn of(names: &[Str]) -> Filter {
-        let lower = |name: &Str| name.trim().to_ascii_lowercase();
-        Filter(names.iter().map(lower).collect())
+/// Names to choose groups by. A request may bring as many as it has room for: only those that a group
+/// can have are kept, so that the coordinator never looks at more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NameFilter {
+    /// Names were given, known or not.
+    is_set: bool,
+    taken: Vec<&'static str>,
+}
+
+impl NameFilter {
+    /// A filter of these names, whatever their case; none chooses all. Costs what is given.
+    pub fn of(names: &[Str]) -> NameFilter {
+        let is_given = |known: &&str| {
+            let mut names = names.iter();
+            names.any(|name| name.trim().eq_ignore_ascii_case(known))
+        };
+        NameFilter {
+            is_set: !names.is_empty(),
+            taken: NAMES.into_iter().filter(is_given).collect(),
+        }
     }
 
     fn takes(&self, name: &str) -> bool {
-        self.0.is_empty() || self.0.contains(&name.to_ascii_lowercase())
+        !self.is_set || self.taken.contains(&name)
     }
 }
 
@@ -70,9 +91,24 @@ impl GroupPartition {
         }
     }
 
-    /// Adds the groups that both filters take.
-    pub(crate) fn list(&self, states: &Filter, types: &Filter, out: &mut Vec<ListedGroup>) {
-        for (id, group) in &self.groups {
+    /// Adds the groups behind `after` that both filters take. Looks at `left` of them at most; says at
+    /// which it stopped, if there are more.
+    pub(crate) fn list(
+        &self,
+        (states, types): (&NameFilter, &NameFilter),
+        after: Option<&str>,
+        left: &mut usize,
+        out: &mut Vec<ListedGroup>,
+    ) -> Option<Str> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, Excluded);
+        let mut last: Option<&Str> = None;
+        for (id, group) in self.groups.range::<str, _>((from, Unbounded)) {
+            if *left == 0 {
+                return last.cloned();
+            }
+            *left -= 1;
+            last = Some(id);
             if states.takes(group.state_name()) && types.takes(group.type_name()) {
                 out.push(ListedGroup {
                     group_id: id.clone(),
@@ -83,23 +119,41 @@ impl GroupPartition {
                 });
             }
         }
+        None
     }
 
-    /// Judges one group that is to be deleted; what removes it is added to `records`.
-    pub(crate) fn delete(&self, id: &str, records: &mut Vec<GroupRecord>) -> ErrorCode {
+    /// The last of its groups.
+    pub(crate) fn last_group(&self) -> Option<&Str> {
+        self.groups.keys().next_back()
+    }
+
+    /// Judges one group that is to be deleted; what removes it is added to `records`. Says whether that
+    /// is all of it: of its offsets at most `most` are forgotten at once, and the group goes last.
+    ///
+    /// # Errors
+    /// `GROUP_ID_NOT_FOUND`, `NON_EMPTY_GROUP`.
+    pub(crate) fn delete(
+        &self,
+        id: &str,
+        most: usize,
+        records: &mut Vec<GroupRecord>,
+    ) -> Result<bool, ErrorCode> {
         let Some((id, group)) = self.groups.get_key_value(id) else {
-            return ErrorCode::GroupIdNotFound;
+            return Err(ErrorCode::GroupIdNotFound);
         };
         if !group.is_empty() {
-            return ErrorCode::NonEmptyGroup;
+            return Err(ErrorCode::NonEmptyGroup);
         }
         for (topic, partitions) in self.offsets.of(id).into_iter().flatten() {
             for partition in partitions.keys() {
+                if records.len() >= most {
+                    return Ok(false);
+                }
                 records.push(GroupRecord::offset_tombstone(id, topic, *partition));
             }
         }
         group.tombstones(id, records);
-        ErrorCode::None
+        Ok(true)
     }
 }
 
@@ -111,4 +165,36 @@ fn missing(id: &Str, is_error: bool, why: &str) -> DescribedGroup {
         described.error_message = Some(Str::from(format!("Group {id} {why}")));
     }
     described
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::groups::consumer::GroupState;
+
+    #[test]
+    fn a_filter_keeps_what_a_group_can_be_called() {
+        let states = [
+            ClassicState::Empty.name(),
+            ClassicState::PreparingRebalance.name(),
+            ClassicState::CompletingRebalance.name(),
+            ClassicState::Stable.name(),
+            GroupState::Empty.name(),
+            GroupState::Assigning.name(),
+            GroupState::Reconciling.name(),
+            GroupState::Stable.name(),
+        ];
+        for name in states.into_iter().chain(["classic", "consumer"]) {
+            let shouted = Str::from(format!(" {} ", name.to_uppercase()));
+            assert!(NameFilter::of(&[shouted]).takes(name), "{name}");
+            assert!(NameFilter::of(&[]).takes(name), "{name}");
+        }
+        let many: Vec<Str> = (0..10_000).map(|n: u32| Str::from(n.to_string())).collect();
+        let filter = NameFilter::of(&many);
+        assert!(
+            !filter.takes("Stable"),
+            "names that nobody has choose nobody"
+        );
+        assert_eq!(filter.taken.capacity(), 0, "and nothing of them is kept");
+    }
 }

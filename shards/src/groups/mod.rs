@@ -29,6 +29,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 
+pub use admin::NameFilter;
 pub use placement::{OFFSETS_TOPIC, partition_for};
 pub use request::*;
 

@@ -66,10 +66,13 @@ impl GroupRequest {
                 let refuse = |group: &Str| not_described(group, error);
                 GroupReply::Describe(groups.iter().map(refuse).collect())
             }
-            GroupRequest::List { .. } => GroupReply::List(ListGroupsResponse {
-                error_code: error.as_i16(),
-                ..ListGroupsResponse::default()
-            }),
+            GroupRequest::List { .. } => GroupReply::List(
+                ListGroupsResponse {
+                    error_code: error.as_i16(),
+                    ..ListGroupsResponse::default()
+                },
+                None,
+            ),
             GroupRequest::Delete(groups) => GroupReply::Delete(DeleteGroupsResponse {
                 results: groups.iter().map(|group| deleted(group, error)).collect(),
                 ..DeleteGroupsResponse::default()
@@ -127,10 +130,13 @@ impl GroupReply {
                 let spoil = |group: DescribedGroup| not_described(&group.group_id, error);
                 GroupReply::Describe(groups.into_iter().map(spoil).collect())
             }
-            GroupReply::List(_) => GroupReply::List(ListGroupsResponse {
-                error_code: code,
-                ..ListGroupsResponse::default()
-            }),
+            GroupReply::List(..) => GroupReply::List(
+                ListGroupsResponse {
+                    error_code: code,
+                    ..ListGroupsResponse::default()
+                },
+                None,
+            ),
             GroupReply::Delete(reply) => {
                 let spoil = |result: DeletableGroupResult| deleted(&result.group_id, error);
                 GroupReply::Delete(DeleteGroupsResponse {

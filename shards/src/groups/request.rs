@@ -17,6 +17,8 @@ use chronik_protocol::messages::{
 };
 use chronik_protocol::{ErrorCode, Str, Uuid};
 
+use super::admin::NameFilter;
+
 /// Who asks, as groups show their members.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Caller {
@@ -68,9 +70,11 @@ pub enum GroupRequest {
     /// ListGroups.
     List {
         /// Names of states, any case; none for all.
-        states: Vec<Str>,
+        states: NameFilter,
         /// Names of types, any case; none for all.
-        types: Vec<Str>,
+        types: NameFilter,
+        /// Which of them.
+        page: GroupPage,
     },
     /// DeleteGroups; each name once.
     Delete(Vec<Str>),
@@ -112,9 +116,10 @@ pub enum GroupReply {
     Leave(LeaveGroupResponse),
     /// One for each group asked for, in order.
     Describe(Vec<DescribedGroup>),
-    /// See [`GroupRequest::List`].
-    List(ListGroupsResponse),
-    /// One result for each group, in order.
+    /// See [`GroupRequest::List`]; with the last group of the page, unless there are no more.
+    List(ListGroupsResponse, Option<Str>),
+    /// Results of the first groups, in order; the others are to be asked for again, for there was too
+    /// much to forget.
     Delete(DeleteGroupsResponse),
     /// See [`GroupRequest::CommitOffsets`].
     CommitOffsets(OffsetCommitResponse),
@@ -126,6 +131,18 @@ pub enum GroupReply {
     Committed(Result<Vec<GroupCommitted>, ErrorCode>),
     /// See [`GroupRequest::Stop`].
     Stopped,
+}
+
+/// Some of the groups, in the coordinator's order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupPage {
+    /// The last group of the page before; `None` for the first page.
+    pub after: Option<Str>,
+}
+
+impl GroupPage {
+    /// The first groups.
+    pub const FIRST: GroupPage = GroupPage { after: None };
 }
 
 /// Which groups' offsets are asked for.

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use chronik_protocol::{ErrorCode, Str, Uuid};
+use chronik_protocol::{ErrorCode, Str};
 
 use super::classic::Member;
 use super::consumer::Programs;
@@ -14,6 +14,7 @@ use super::partition::Group;
 use super::records::{GroupRecord, pack};
 use super::request::GroupReply;
 use super::settings::GroupSettings;
+use super::sweep::DeletedTopics;
 use crate::catalog::Image;
 use crate::partition::Now;
 
@@ -25,7 +26,7 @@ pub(crate) struct Token(pub(crate) usize);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TopicChanges {
     /// Topics that are not in it any more.
-    pub(crate) gone: Vec<(Str, Uuid)>,
+    pub(crate) gone: DeletedTopics,
     /// Names of those that came, went or changed.
     pub(crate) names: BTreeSet<Str>,
     /// Some of them are new.

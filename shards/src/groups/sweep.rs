@@ -2,13 +2,19 @@
 //!
 //! A sweep goes over a partition's groups in slices, so that nobody waits for it.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use chronik_protocol::{Str, Uuid};
 
+use super::offsets::{CommittedOffset, GroupOffsets};
 use super::partition::GroupPartition;
 use super::records::GroupRecord;
 use super::settings::GroupSettings;
 use crate::catalog::Image;
-use crate::limits::GROUPS_PER_SLICE;
+use crate::limits::{GROUPS_PER_SLICE, OFFSETS_PER_SLICE};
+
+/// Topics that are gone, by name, with the ids they had.
+pub(crate) type DeletedTopics = BTreeMap<Str, BTreeSet<Uuid>>;
 
 /// Why offsets go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +22,7 @@ pub(crate) enum Reason {
     /// `offsets.retention.minutes`; groups that nobody would miss go with them.
     Expired,
     /// These topics do not exist any more.
-    Deleted(Vec<(Str, Uuid)>),
+    Deleted(DeletedTopics),
     /// Topics that do not exist (any more), after the log was read.
     Orphaned,
 }
@@ -26,15 +32,34 @@ pub(crate) enum Reason {
 pub(crate) struct Sweep {
     pub(crate) partition: i32,
     pub(crate) reason: Reason,
+    /// How far it has come.
+    pub(crate) after: Option<Place>,
+}
+
+/// How far a sweep has come: a group may have more offsets than one slice looks at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
     /// The last group that was looked at.
-    pub(crate) after: Option<Str>,
+    group: Str,
+    /// The last of its offsets, where there are more.
+    within: Option<(Str, i32)>,
+    /// Something of it stays.
+    stays: bool,
 }
 
 /// What one slice of a sweep found.
 pub(crate) struct Swept {
     pub(crate) records: Vec<GroupRecord>,
     /// Where the next slice begins; `None` when every group was looked at.
-    pub(crate) next: Option<Str>,
+    pub(crate) next: Option<Place>,
+}
+
+/// What a sweep goes by.
+struct By<'a> {
+    reason: &'a Reason,
+    image: &'a Image,
+    retention_ms: i64,
+    now_ms: i64,
 }
 
 impl GroupPartition {
@@ -46,24 +71,45 @@ impl GroupPartition {
         settings: &GroupSettings,
         now_ms: i64,
     ) -> Swept {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let from = sweep.after.as_deref().map_or(Unbounded, Excluded);
+        use std::ops::Bound::{Excluded, Included, Unbounded};
+        let by = By {
+            reason: &sweep.reason,
+            image,
+            retention_ms: settings.offsets_retention_ms,
+            now_ms,
+        };
         let mut records = Vec::new();
-        let mut last = None;
+        let mut last = sweep.after.clone();
+        let from = match &sweep.after {
+            None => Unbounded,
+            Some(place) if place.within.is_some() => Included(&*place.group),
+            Some(place) => Excluded(&*place.group),
+        };
+        let mut left = OFFSETS_PER_SLICE;
         let groups = self.groups.range::<str, _>((from, Unbounded));
         for (looked_at, (id, _)) in groups.enumerate() {
-            if looked_at == GROUPS_PER_SLICE {
+            if looked_at == GROUPS_PER_SLICE || left == 0 {
                 return Swept {
                     records,
                     next: last,
                 };
             }
-            last = Some(id.clone());
-            match &sweep.reason {
-                Reason::Expired => self.expire(id, settings, now_ms, &mut records),
-                Reason::Deleted(topics) => self.forget_topics(id, topics, &mut records),
-                Reason::Orphaned => self.forget_orphans(id, image, &mut records),
+            let place = match last.take() {
+                Some(place) if place.group == *id && place.within.is_some() => place,
+                _ => Place {
+                    group: id.clone(),
+                    within: None,
+                    stays: false,
+                },
+            };
+            let place = self.sweep_group(place, &by, &mut left, &mut records);
+            if place.within.is_some() {
+                return Swept {
+                    records,
+                    next: Some(place),
+                };
             }
+            last = Some(place);
         }
         Swept {
             records,
@@ -71,61 +117,70 @@ impl GroupPartition {
         }
     }
 
-    fn expire(
+    /// Looks at the offsets of a group from `place` on, at most `left` of them; says how far it came.
+    fn sweep_group(
         &self,
-        id: &Str,
-        settings: &GroupSettings,
-        now_ms: i64,
+        mut place: Place,
+        by: &By<'_>,
+        left: &mut usize,
         records: &mut Vec<GroupRecord>,
-    ) {
-        let Some(group) = self.groups.get(id) else {
-            return;
+    ) -> Place {
+        let within = place.within.take();
+        let Some(group) = self.groups.get(&place.group) else {
+            return place;
         };
-        let expiry = group.offset_expiry();
-        let mut all = true;
-        for (topic, partitions) in self.offsets.of(id).into_iter().flatten() {
-            if group.is_subscribed_to(topic) {
-                all = false;
-                continue;
+        let offsets = self.offsets.of(&place.group);
+        for (topic, partition, offset) in offsets.into_iter().flat_map(|all| behind(all, &within)) {
+            if *left == 0 {
+                return place;
             }
-            for (partition, offset) in partitions {
-                if expiry.is_due(offset, now_ms, settings.offsets_retention_ms) {
-                    records.push(GroupRecord::offset_tombstone(id, topic, *partition));
-                } else {
-                    all = false;
+            *left -= 1;
+            place.within = Some((topic.clone(), partition));
+            let goes = match by.reason {
+                Reason::Expired => {
+                    let is_due = || {
+                        group
+                            .offset_expiry()
+                            .is_due(offset, by.now_ms, by.retention_ms)
+                    };
+                    !group.is_subscribed_to(topic) && is_due()
                 }
-            }
-        }
-        if all && group.is_abandoned() {
-            group.tombstones(id, records);
-        }
-    }
-
-    fn forget_topics(&self, id: &Str, topics: &[(Str, Uuid)], records: &mut Vec<GroupRecord>) {
-        let Some(offsets) = self.offsets.of(id) else {
-            return;
-        };
-        for (topic, deleted_id) in topics {
-            for (partition, offset) in offsets.get(topic).into_iter().flatten() {
-                if offset.topic_id.is_zero() || offset.topic_id == *deleted_id {
-                    records.push(GroupRecord::offset_tombstone(id, topic, *partition));
-                }
-            }
-        }
-    }
-
-    fn forget_orphans(&self, id: &Str, image: &Image, records: &mut Vec<GroupRecord>) {
-        for (topic, partitions) in self.offsets.of(id).into_iter().flatten() {
-            for (partition, offset) in partitions {
+                Reason::Deleted(topics) => topics.get(topic).is_some_and(|deleted| {
+                    offset.topic_id.is_zero() || deleted.contains(&offset.topic_id)
+                }),
                 // Without an id it would pass for one of the next topic of the name.
-                let known = match offset.topic_id.is_zero() {
-                    true => image.topic(topic).is_some(),
-                    false => image.topic_by_id(offset.topic_id).is_some(),
-                };
-                if !known {
-                    records.push(GroupRecord::offset_tombstone(id, topic, *partition));
-                }
+                Reason::Orphaned => match offset.topic_id.is_zero() {
+                    true => by.image.topic(topic).is_none(),
+                    false => by.image.topic_by_id(offset.topic_id).is_none(),
+                },
+            };
+            place.stays |= !goes;
+            if goes {
+                let id = &place.group;
+                records.push(GroupRecord::offset_tombstone(id, topic, partition));
             }
         }
+        place.within = None;
+        if *by.reason == Reason::Expired && !place.stays && group.is_abandoned() {
+            group.tombstones(&place.group, records);
+        }
+        place
     }
+}
+
+/// Offsets of a group behind the one of this name.
+fn behind<'a>(
+    offsets: &'a GroupOffsets,
+    within: &'a Option<(Str, i32)>,
+) -> impl Iterator<Item = (&'a Str, i32, &'a CommittedOffset)> {
+    use std::ops::Bound::{Excluded, Included, Unbounded};
+    let from = within.as_ref();
+    let topics = from.map_or(Unbounded, |(topic, _)| Included(topic.as_str()));
+    let topics = offsets.range::<str, _>((topics, Unbounded));
+    topics.flat_map(move |(topic, partitions)| {
+        let from = from.filter(|(same, _)| same == topic);
+        let from = from.map_or(Unbounded, |(_, partition)| Excluded(*partition));
+        let found = partitions.range((from, Unbounded));
+        found.map(move |(partition, offset)| (topic, *partition, offset))
+    })
 }

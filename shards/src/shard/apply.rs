@@ -3,23 +3,23 @@
 //! State only; images are applied one after the other, each as a whole, with a bounded number of
 //! partitions on their way. Owns nobody's log: a partition that cannot be opened stays offline.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use chronik_io::World;
-use chronik_protocol::{ErrorCode, Str, Uuid};
+use chronik_protocol::{ErrorCode, Str};
 
 use super::leftovers::Leftover;
 use super::shortages::Opened;
 use super::{Effect, Shard, Slot};
-use crate::catalog::{Image, METADATA_PARTITION, Topic};
+use crate::catalog::{Image, Topic};
 use crate::groups::TopicChanges;
 use crate::internal::{Boot, Durable, InternalAnswer, OffsetChange};
-use crate::limits::PARTITION_TASKS_MAX;
+use crate::limits::{FOLLOWING_PER_SLICE, PARTITION_TASKS_MAX};
 use crate::log::LogError;
 use crate::moving::Placing;
-use crate::partition::{Now, Partition, PartitionOptions, RecoveryHint};
+use crate::partition::{Partition, PartitionOptions, RecoveryHint};
 use crate::remembered_logs::Writer;
 use crate::request::{PartitionId, Reply};
 
@@ -33,13 +33,14 @@ pub(crate) struct OpenTask {
     pub(crate) placing: Option<Placing>,
 }
 
-enum Task {
-    Open(Box<OpenTask>),
-    Remove {
-        id: PartitionId,
-        /// `None` where it cannot be reached.
-        directory: Option<PathBuf>,
-    },
+/// What a topic's partitions have to do for an image, one after the other. A change may touch every
+/// partition there is: each is looked at when its turn comes, and no slice looks at many.
+struct Task {
+    topic: Arc<Topic>,
+    /// The partition that is next.
+    next: usize,
+    /// Whether the topic is gone, and they with it.
+    is_gone: bool,
 }
 
 /// Who waits for an image to be applied.
@@ -54,6 +55,10 @@ pub(super) struct Applying<R> {
     current: Option<Waiter<R>>,
     tasks: VecDeque<Task>,
     in_flight: usize,
+    /// The next slice comes by itself.
+    is_resting: bool,
+    /// A slice is being done.
+    is_running: bool,
     /// Partitions that could not be opened for the first image.
     failed: Vec<PartitionId>,
     /// Partitions that the checkpoints have to be corrected for before they serve.
@@ -69,6 +74,8 @@ impl<R> Default for Applying<R> {
             current: None,
             tasks: VecDeque::new(),
             in_flight: 0,
+            is_resting: false,
+            is_running: false,
             failed: Vec::new(),
             corrected: Vec::new(),
             left: Vec::new(),
@@ -122,79 +129,95 @@ impl<W: World, R> Shard<W, R> {
         }
     }
 
-    /// What changed between two images, on this shard.
+    /// What changed between two images.
     fn plan_tasks(&mut self, old: &Image) {
-        let image = Arc::clone(&self.image);
-        let now = self.now();
-        let mut gone = BTreeSet::new();
-        let mut changes = TopicChanges::default();
-        let failed_before = self.applying.failed.len();
-        // Nearly every topic is the same allocation in both images.
-        for topic in image.topics() {
-            match old.topic_by_id(topic.id) {
-                Some(before) if Arc::ptr_eq(before, topic) => {}
-                before => {
-                    changes.created |= before.is_none();
-                    changes.names.insert(topic.name.clone());
-                    self.plan_topic(&image, topic, now);
-                }
-            }
+        let delta = self.image.topics_since(old);
+        let mut changes = TopicChanges {
+            created: !delta.created.is_empty(),
+            ..TopicChanges::default()
+        };
+        for topic in &delta.gone {
+            changes.names.insert(topic.name.clone());
+            let ids = changes.gone.entry(topic.name.clone()).or_default();
+            ids.insert(topic.id);
         }
-        for topic in old.topics() {
-            if image.topic_by_id(topic.id).is_none() {
-                gone.insert(topic.id);
+        let there = delta.created.into_iter().chain(delta.changed);
+        for (topic, is_gone) in there
+            .map(|topic| (topic, false))
+            .chain(delta.gone.into_iter().map(|topic| (topic, true)))
+        {
+            if !is_gone {
                 changes.names.insert(topic.name.clone());
-                changes.gone.push((topic.name.clone(), topic.id));
             }
-        }
-        if !gone.is_empty() {
-            self.plan_removals(old, &gone);
+            self.applying.tasks.push_back(Task {
+                topic,
+                next: 0,
+                is_gone,
+            });
         }
         self.groups_see_image(&changes);
-        // The coordinator waits for the others until they are open.
-        for id in self.applying.failed.split_off(failed_before) {
-            self.group_partition_opened(id);
-            self.applying.failed.push(id);
+    }
+
+    /// The next partition that has to do something, in its turn.
+    fn next_task(&mut self) -> Option<(Arc<Topic>, PartitionId, bool)> {
+        loop {
+            let task = self.applying.tasks.front_mut()?;
+            let (topic, index) = (Arc::clone(&task.topic), task.next);
+            let is_gone = task.is_gone;
+            task.next += 1;
+            if index >= topic.partitions.len() {
+                self.applying.tasks.pop_front();
+                continue;
+            }
+            let id = PartitionId {
+                topic_id: topic.id,
+                index: i32::try_from(index).ok()?,
+            };
+            return Some((topic, id, is_gone));
         }
     }
 
-    fn plan_topic(&mut self, image: &Image, topic: &Topic, now: Now) {
-        for (index, info) in topic.partitions.iter().enumerate() {
-            let Ok(index) = i32::try_from(index) else {
-                continue;
-            };
-            let id = PartitionId {
-                topic_id: topic.id,
-                index,
-            };
-            if info.leader != image.node_id || !self.owns(image, id) {
-                continue;
-            }
-            match self.partitions.get_mut(&id) {
-                Some(Slot::Online(partition)) => {
-                    let before = partition.leader_epoch();
-                    partition.set_config(Arc::clone(&topic.config));
-                    partition.plan_retention(now);
-                    partition.plan_cleaning(now);
-                    partition.set_leader_epoch(info.leader_epoch);
-                    let moved = partition.leader_epoch() != before;
-                    self.collect_jobs(id);
-                    if moved {
-                        self.wake_all_readers(id);
-                    }
+    /// Lets a partition follow the image as it is now.
+    fn follow(&mut self, topic: &Topic, id: PartitionId) {
+        let info = usize::try_from(id.index).ok();
+        let Some(info) = info.and_then(|index| topic.partitions.get(index)) else {
+            return;
+        };
+        if info.leader != self.image.node_id || !self.owns(&self.image, id) {
+            return;
+        }
+        let now = self.now();
+        match self.partitions.get_mut(&id) {
+            Some(Slot::Online(partition)) => {
+                let before = partition.leader_epoch();
+                partition.set_config(Arc::clone(&topic.config));
+                partition.plan_retention(now);
+                partition.plan_cleaning(now);
+                partition.set_leader_epoch(info.leader_epoch);
+                let moved = partition.leader_epoch() != before;
+                self.collect_jobs(id);
+                if moved {
+                    self.wake_all_readers(id);
                 }
-                Some(_) => {}
-                None => match self.dirs.partition(&info.directories, &topic.name, index) {
-                    Some(directory) => {
-                        let task = self.open_task(topic, id, (directory, info.leader_epoch));
-                        self.applying.tasks.push_back(Task::Open(Box::new(task)));
-                    }
-                    None => {
-                        let error = LogError::Homeless(info.directories.clone());
-                        self.offline(id, &error);
-                    }
-                },
             }
+            Some(_) => {}
+            None => match self
+                .dirs
+                .partition(&info.directories, &topic.name, id.index)
+            {
+                Some(directory) => {
+                    let task = self.open_task(topic, id, (directory, info.leader_epoch));
+                    self.partitions.insert(id, Slot::Opening);
+                    self.applying.in_flight += 1;
+                    self.effects.push(Effect::Open(Box::new(task)));
+                }
+                None => {
+                    let error = LogError::Homeless(info.directories.clone());
+                    self.offline(id, &error);
+                    // The coordinator waits for the others until they are open.
+                    self.group_partition_opened(id);
+                }
+            },
         }
     }
 
@@ -228,41 +251,44 @@ impl<W: World, R> Shard<W, R> {
         }
     }
 
-    fn plan_removals(&mut self, old: &Image, gone: &BTreeSet<Uuid>) {
-        for id in self.partitions.keys() {
-            if *id == METADATA_PARTITION || !gone.contains(&id.topic_id) {
-                continue;
-            }
-            if let Some(topic) = old.topic_by_id(id.topic_id) {
-                let directory = usize::try_from(id.index)
-                    .ok()
-                    .and_then(|index| topic.partitions.get(index))
-                    .and_then(|info| {
-                        let dirs = &info.directories;
-                        self.dirs.partition(dirs, &topic.name, id.index)
-                    });
-                self.applying
-                    .tasks
-                    .push_back(Task::Remove { id: *id, directory });
-            }
+    /// A partition of a deleted topic goes, with its directory if that can be reached.
+    fn depart(&mut self, topic: &Topic, id: PartitionId) {
+        if !self.partitions.contains_key(&id) {
+            return;
         }
+        let info = usize::try_from(id.index).ok();
+        let info = info.and_then(|index| topic.partitions.get(index));
+        let directory = info.and_then(|info| {
+            let dirs = &info.directories;
+            self.dirs.partition(dirs, &topic.name, id.index)
+        });
+        self.applying.in_flight += 1;
+        self.remove(id, directory);
     }
 
     /// Starts as much as may be on its way; answers when nothing is left.
     fn run_tasks(&mut self) {
-        while self.applying.in_flight < PARTITION_TASKS_MAX {
-            match self.applying.tasks.pop_front() {
-                Some(Task::Open(task)) => {
-                    self.partitions.insert(task.options.id, Slot::Opening);
-                    self.applying.in_flight += 1;
-                    self.effects.push(Effect::Open(task));
-                }
-                Some(Task::Remove { id, directory }) => {
-                    self.applying.in_flight += 1;
-                    self.remove(id, directory);
-                }
+        // One that is done at once would come back here for each that follows it.
+        if std::mem::replace(&mut self.applying.is_running, true) {
+            return;
+        }
+        let mut looked_at = 0;
+        while !self.applying.is_resting && self.applying.in_flight < PARTITION_TASKS_MAX {
+            if looked_at == FOLLOWING_PER_SLICE {
+                self.applying.is_resting = true;
+                self.effects.push(Effect::ApplyRest);
+                break;
+            }
+            looked_at += 1;
+            match self.next_task() {
+                Some((topic, id, true)) => self.depart(&topic, id),
+                Some((topic, id, false)) => self.follow(&topic, id),
                 None => break,
             }
+        }
+        self.applying.is_running = false;
+        if self.applying.is_resting {
+            return;
         }
         if self.applying.in_flight > 0 {
             return;
@@ -311,6 +337,14 @@ impl<W: World, R> Shard<W, R> {
         // Notes what is to be corrected still, if anything is.
         self.run_tasks();
         self.apply_next();
+    }
+
+    /// Others had their turn.
+    pub(super) fn apply_rested(&mut self) {
+        self.applying.is_resting = false;
+        self.run_tasks();
+        self.apply_next();
+        self.close_when_idle();
     }
 
     fn task_done(&mut self) {

@@ -1,4 +1,4 @@
-//! Changes of the catalogue on the designated shard, one at a time: decided, appended to the
+//! Changes of the catalogue on the designated shard, one at a time: judged beside it, appended to the
 //! metadata log, published once durable, answered once every shard has applied them.
 //!
 //! State only. Owns the order of changes and when a snapshot is due; what a change may be is the
@@ -8,16 +8,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use chronik_io::{World, is_not_now};
-use chronik_protocol::records_of::MetadataRecord;
-use chronik_protocol::{ErrorCode, Str, Uuid};
+use chronik_protocol::{ErrorCode, Uuid};
 
 use super::leftovers::{Leftover, Leftovers};
 use super::timers::Timer;
 use super::{Effect, Shard, Slot};
 use crate::backoff;
 use crate::catalog::{
-    ApiError, Controller, ControllerReply, ControllerRequest, Image, METADATA_PARTITION,
-    MetadataVersion, SnapshotError, SnapshotId, metadata_batch,
+    ApiError, Change, Controller, ControllerReply, ControllerRequest, Image, Judged, Judging,
+    METADATA_PARTITION, MetadataVersion, SnapshotError, SnapshotId, metadata_batch,
 };
 use crate::limits::{CONTROL_QUEUE_LEN_MAX, METADATA_SNAPSHOT_AFTER_BYTES};
 use crate::partition::{AppendOutcome, Shared};
@@ -46,6 +45,8 @@ struct Current<R> {
 pub(crate) struct Control<R> {
     controller: Controller,
     queue: VecDeque<Item<R>>,
+    /// Who asked for the change that is being judged; none is under way meanwhile, nor begins.
+    judging: Option<R>,
     current: Option<Current<R>>,
     /// Offsets of deleted topics are being taken out of the checkpoint files.
     waits_for_checkpoints: bool,
@@ -68,6 +69,7 @@ impl<R> Control<R> {
         Control {
             controller: Controller::default(),
             queue: VecDeque::new(),
+            judging: None,
             current: None,
             waits_for_checkpoints: false,
             has_waited: false,
@@ -108,7 +110,7 @@ impl<W: World, R> Shard<W, R> {
             }
             (refusal, _) => {
                 let (code, why) = refusal.unwrap_or((ErrorCode::NotController, ""));
-                let reply = refused(&request, &ApiError::new(code, why));
+                let reply = request.refused(&ApiError::new(code, why));
                 self.reply(responder, Reply::Control(reply));
             }
         }
@@ -131,7 +133,11 @@ impl<W: World, R> Shard<W, R> {
                 return;
             };
             let waits = control.waits_for_checkpoints || control.snapshot_under_way;
-            if control.current.is_some() || waits || control.leftovers.is_renaming() {
+            if control.judging.is_some()
+                || control.current.is_some()
+                || waits
+                || control.leftovers.is_renaming()
+            {
                 return;
             }
             if self.begin_due_leftovers() {
@@ -160,36 +166,86 @@ impl<W: World, R> Shard<W, R> {
     }
 
     fn decide(&mut self, request: ControllerRequest, responder: R) {
+        if let ControllerRequest::AllocateProducerId = request {
+            return self.allocate_producer_id(responder);
+        }
+        let (image, now_ms, world) = (
+            Arc::clone(&self.image),
+            self.now().wall_ms,
+            self.world.clone(),
+        );
+        if let Some(control) = &mut self.control {
+            control.judging = Some(responder);
+            let judging = Judging::new(image, request, now_ms, || world.random_u128());
+            self.effects.push(Effect::Judge(Box::new(judging)));
+        }
+    }
+
+    /// The next id, mostly of a block that is there.
+    fn allocate_producer_id(&mut self, responder: R) {
+        let now_ms = self.now().wall_ms;
         let Some(control) = &mut self.control else {
             return;
         };
-        let has_waited = std::mem::take(&mut control.has_waited);
-        let has_cleared = std::mem::take(&mut control.has_cleared);
-        let world = self.world.clone();
-        let mut random = || world.random_u128();
-        let decision = match control
-            .controller
-            .decide(&self.image, &request, &mut random)
-        {
+        (control.has_waited, control.has_cleared) = (false, false);
+        let refused = |code, why: String| {
+            Reply::Control(ControllerReply::ProducerId(Err(ApiError::new(code, why))))
+        };
+        let decision = match control.controller.allocate_producer_id(&self.image) {
             Ok(decision) => decision,
             Err(error) => {
-                tracing::error!(%error, "a change of the catalogue was not applied");
-                let error = ApiError::new(ErrorCode::UnknownServerError, error.to_string());
-                let reply = Reply::Control(refused(&request, &error));
+                let reply = refused(ErrorCode::UnknownServerError, error.to_string());
                 return self.reply(responder, reply);
             }
         };
         let Some(next) = decision.next else {
             return self.reply(responder, Reply::Control(decision.reply));
         };
-        if self.is_blocked(&next) {
-            return self.wait_for_leftovers(request, has_cleared, responder);
+        let version = MetadataVersion::of(&self.image);
+        match metadata_batch(version, &decision.records, now_ms) {
+            Ok(batch) => {
+                let change = Change {
+                    next,
+                    batch,
+                    moves: None,
+                };
+                self.append_change(change, decision.reply, responder);
+            }
+            Err(error) => {
+                control.controller.forget_producer_ids();
+                let reply = refused(ErrorCode::PolicyViolation, error.to_string());
+                self.reply(responder, reply);
+            }
         }
-        if self.is_misled(&next) {
-            return self.wait_for_checkpoints(request, has_waited, responder);
+    }
+
+    /// What is to become of the change that was judged.
+    pub(super) fn judged(&mut self, judged: Judged) {
+        let Some(control) = &mut self.control else {
+            return;
+        };
+        let has_waited = std::mem::take(&mut control.has_waited);
+        let has_cleared = std::mem::take(&mut control.has_cleared);
+        let Some(responder) = control.judging.take() else {
+            return;
+        };
+        let Judged {
+            reply,
+            change,
+            again,
+        } = judged;
+        match (change, again) {
+            (None, _) => self.reply(responder, Reply::Control(reply)),
+            (Some(change), Some(request)) if self.is_blocked(&change.next) => {
+                self.wait_for_leftovers(request, has_cleared, responder);
+            }
+            (Some(change), Some(request)) if self.is_misled(&change.next) => {
+                self.wait_for_checkpoints(request, has_waited, responder);
+            }
+            (Some(change), _) => self.append_change(change, reply, responder),
         }
-        let (reply, records) = (decision.reply, decision.records);
-        self.append_change((&request, &records), (reply, next), responder);
+        self.snapshot_if_due();
+        self.run_control();
     }
 
     /// A new partition would take the numbers of one that is gone for its own: they have to be out of
@@ -200,7 +256,7 @@ impl<W: World, R> Shard<W, R> {
             let why =
                 "the checkpoint files that speak of a deleted topic of this name cannot be written";
             let error = ApiError::new(ErrorCode::KafkaStorageError, why);
-            return self.reply(responder, Reply::Control(refused(&request, &error)));
+            return self.reply(responder, Reply::Control(request.refused(&error)));
         }
         if let Some(control) = &mut self.control {
             control.queue.push_front(Item::Change(request, responder));
@@ -219,7 +275,7 @@ impl<W: World, R> Shard<W, R> {
         if has_cleared {
             let why = "the directory of a deleted topic of this name cannot be removed yet";
             let error = ApiError::new(ErrorCode::KafkaStorageError, why);
-            return self.reply(responder, Reply::Control(refused(&request, &error)));
+            return self.reply(responder, Reply::Control(request.refused(&error)));
         }
         if let Some(control) = &mut self.control {
             control.queue.push_front(Item::Change(request, responder));
@@ -241,24 +297,11 @@ impl<W: World, R> Shard<W, R> {
         self.run_control();
     }
 
-    fn append_change(
-        &mut self,
-        (request, records): (&ControllerRequest, &[MetadataRecord]),
-        (reply, next): (ControllerReply, Image),
-        responder: R,
-    ) {
+    fn append_change(&mut self, change: Change, reply: ControllerReply, responder: R) {
+        let Change { next, batch, moves } = change;
         let now = self.now();
         let Some(control) = &mut self.control else {
             return;
-        };
-        let batch = match metadata_batch(MetadataVersion::of(&self.image), records, now.wall_ms) {
-            Ok(batch) => batch,
-            Err(error) => {
-                control.controller.forget_producer_ids();
-                let error = ApiError::new(ErrorCode::PolicyViolation, error.to_string());
-                let reply = Reply::Control(refused(request, &error));
-                return self.reply(responder, reply);
-            }
         };
         control.current = Some(Current {
             responder,
@@ -267,10 +310,7 @@ impl<W: World, R> Shard<W, R> {
             records: i64::from(batch.header.last_offset_delta),
             timestamp_ms: batch.header.max_timestamp,
             bytes: batch.bytes.len() as u64,
-            moves: match request {
-                ControllerRequest::MovePartition { partition, .. } => Some(*partition),
-                _ => None,
-            },
+            moves,
         });
         let part = AppendPart {
             partition: METADATA_PARTITION,
@@ -309,7 +349,7 @@ impl<W: World, R> Shard<W, R> {
             tracing::error!(error = ?result.error, %why, "the metadata log refused a change");
             let message = format!("the metadata log refused the change: {why}");
             let error = ApiError::new(ErrorCode::KafkaStorageError, message);
-            let reply = failed(current.reply, &error);
+            let reply = current.reply.failed(&error);
             self.reply(current.responder, Reply::Control(reply));
             return self.run_control();
         }
@@ -361,7 +401,9 @@ impl<W: World, R> Shard<W, R> {
         let Some(control) = &mut self.control else {
             return;
         };
-        let busy = control.current.is_some()
+        let busy = control.judging.is_some()
+            || control.current.is_some()
+            || control.waits_for_checkpoints
             || control.snapshot_under_way
             || control.snapshot_waits
             || !control.leftovers.is_empty();
@@ -434,76 +476,4 @@ fn deleted(reply: &ControllerReply) -> Vec<Uuid> {
         }
         _ => Vec::new(),
     }
-}
-
-/// The same refusal for everything a request asks for.
-fn refused(request: &ControllerRequest, error: &ApiError) -> ControllerReply {
-    use crate::catalog::{CreatedTopic, TopicRef};
-    match request {
-        ControllerRequest::CreateTopics { topics, .. } => {
-            let created = topics.iter().map(|topic| CreatedTopic {
-                name: topic.name.clone(),
-                result: Err(error.clone()),
-            });
-            ControllerReply::CreateTopics(created.collect())
-        }
-        ControllerRequest::DeleteTopics(topics) => {
-            let named = topics.iter().map(|topic| match topic {
-                TopicRef::Name(name) => (name.clone(), Uuid::ZERO, Err(error.clone())),
-                TopicRef::Id(id) => (Str::default(), *id, Err(error.clone())),
-            });
-            ControllerReply::DeleteTopics(named.collect())
-        }
-        ControllerRequest::CreatePartitions { topics, .. } => {
-            let named = topics
-                .iter()
-                .map(|topic| (topic.name.clone(), Err(error.clone())));
-            ControllerReply::CreatePartitions(named.collect())
-        }
-        ControllerRequest::AlterConfigs { resources, .. } => {
-            ControllerReply::AlterConfigs(resources.iter().map(|_| Err(error.clone())).collect())
-        }
-        ControllerRequest::AllocateProducerId => ControllerReply::ProducerId(Err(error.clone())),
-        ControllerRequest::UpdateFeatures { .. } => {
-            ControllerReply::UpdateFeatures(Err(error.clone()))
-        }
-        ControllerRequest::MovePartition { .. } => {
-            ControllerReply::MovePartition(Err(error.clone()))
-        }
-    }
-}
-
-/// A reply whose successes have become failures.
-fn failed(reply: ControllerReply, error: &ApiError) -> ControllerReply {
-    fn spoil<T>(result: &mut Result<T, ApiError>, error: &ApiError) {
-        if result.is_ok() {
-            *result = Err(error.clone());
-        }
-    }
-    let mut reply = reply;
-    match &mut reply {
-        ControllerReply::CreateTopics(topics) => {
-            topics
-                .iter_mut()
-                .for_each(|topic| spoil(&mut topic.result, error));
-        }
-        ControllerReply::DeleteTopics(topics) => {
-            topics
-                .iter_mut()
-                .for_each(|(_, _, result)| spoil(result, error));
-        }
-        ControllerReply::CreatePartitions(topics) => {
-            topics
-                .iter_mut()
-                .for_each(|(_, result)| spoil(result, error));
-        }
-        ControllerReply::AlterConfigs(results) => {
-            results.iter_mut().for_each(|result| spoil(result, error));
-        }
-        ControllerReply::ProducerId(result) => spoil(result, error),
-        ControllerReply::UpdateFeatures(result) | ControllerReply::MovePartition(result) => {
-            spoil(result, error);
-        }
-    }
-    reply
 }

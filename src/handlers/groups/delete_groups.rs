@@ -19,18 +19,17 @@ pub(super) async fn handle<W: World>(
     context: Rc<Context<W>>,
     request: DeleteGroupsRequest,
 ) -> DeleteGroupsResponse {
-    let mut groups = request.groups_names.into_iter();
+    let groups = request.groups_names;
     let mut results = Vec::with_capacity(groups.len());
-    while groups.len() > 0 {
-        let some: Vec<Str> = groups.by_ref().take(DELETED_AT_ONCE).collect();
+    // Each is judged by itself, so that the coordinator may have some at a time.
+    while let Some(rest) = groups.get(results.len()..).filter(|rest| !rest.is_empty()) {
+        let some: Vec<Str> = rest.iter().take(DELETED_AT_ONCE).cloned().collect();
         match ask(&context, GroupRequest::Delete(some.clone())).await {
             Some(GroupReply::Delete(response)) => results.extend(response.results),
             Some(_) => unreachable!("the coordinator answers what it was asked"),
             None => results.extend(some.into_iter().map(gone)),
         }
-        if groups.len() > 0 {
-            context.world.pause().await;
-        }
+        context.world.pause().await;
     }
     DeleteGroupsResponse {
         results,

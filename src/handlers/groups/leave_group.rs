@@ -15,6 +15,9 @@ use crate::handlers::context::Context;
 /// From this version on members stand in a list.
 const MEMBERS_VERSION: i16 = 3;
 
+/// Members that the coordinator takes leave of in one go.
+const MEMBERS_AT_ONCE: usize = 1_000;
+
 /// Answers.
 pub(super) async fn handle<W: World>(
     context: Rc<Context<W>>,
@@ -27,14 +30,32 @@ pub(super) async fn handle<W: World>(
             ..MemberIdentity::default()
         }];
     }
-    let mut response = match ask(&context, GroupRequest::Leave(request)).await {
-        Some(GroupReply::Leave(response)) => response,
-        Some(_) => unreachable!("the coordinator answers what it was asked"),
-        None => LeaveGroupResponse {
-            error_code: GONE.as_i16(),
-            ..LeaveGroupResponse::default()
-        },
-    };
+    let mut response = LeaveGroupResponse::default();
+    let mut members = std::mem::take(&mut request.members).into_iter();
+    // Each is judged by itself, so that the coordinator may have some at a time.
+    loop {
+        let leave = LeaveGroupRequest {
+            members: members.by_ref().take(MEMBERS_AT_ONCE).collect(),
+            ..request.clone()
+        };
+        let some = match ask(&context, GroupRequest::Leave(leave)).await {
+            Some(GroupReply::Leave(response)) => response,
+            Some(_) => unreachable!("the coordinator answers what it was asked"),
+            None => LeaveGroupResponse {
+                error_code: GONE.as_i16(),
+                ..LeaveGroupResponse::default()
+            },
+        };
+        if some.error_code != ErrorCode::None.as_i16() {
+            response = some;
+            break;
+        }
+        response.members.extend(some.members);
+        if members.len() == 0 {
+            break;
+        }
+        context.world.pause().await;
+    }
     if call.version < MEMBERS_VERSION {
         let members = std::mem::take(&mut response.members);
         if response.error_code == ErrorCode::None.as_i16() {

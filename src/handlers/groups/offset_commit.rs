@@ -14,6 +14,7 @@ use chronik_shards::catalog::{Image, Topic};
 use chronik_shards::groups::{GroupReply, GroupRequest};
 
 use super::{GONE, ask, has_partition};
+use crate::handlers::beside::beside;
 use crate::handlers::call::Call;
 use crate::handlers::context::Context;
 
@@ -22,35 +23,85 @@ const TOPIC_ID_VERSION: i16 = 10;
 /// From this version on clients know errors about groups and epochs (KIP-848).
 const EPOCH_VERSION: i16 = 9;
 
-/// Answers.
+/// Partitions whose offsets the coordinator takes in one go, as one batch of its log: about a
+/// microsecond each.
+const PARTITIONS_AT_ONCE: usize = 2_000;
+
+/// Answers. What is more than the coordinator takes in one go is committed part by part, each judged by
+/// itself, where Kafka refuses what is more than one batch of its log.
 pub(super) async fn handle<W: World>(
     context: Rc<Context<W>>,
     call: Rc<Call>,
     mut request: OffsetCommitRequest,
 ) -> OffsetCommitResponse {
-    let image = context.image();
+    let (image, is_large) = (context.image(), call.is_large);
     let by_id = call.version >= TOPIC_ID_VERSION;
-    let mut refused = Vec::new();
-    let asked = std::mem::take(&mut request.topics);
-    for topic in asked {
-        if let Some(known) = take_known(&image, by_id, topic, &mut refused) {
-            request.topics.push(known);
+    let knows_epochs = call.version >= EPOCH_VERSION;
+    let topics = std::mem::take(&mut request.topics);
+    let plan = move || {
+        let mut refused = Vec::new();
+        let known = topics
+            .into_iter()
+            .filter_map(|topic| take_known(&image, by_id, topic, &mut refused));
+        let known: Vec<OffsetCommitRequestTopic> = known.collect();
+        (parts(known), refused)
+    };
+    let (parts, refused) = beside(&context.world, is_large, plan).await;
+    let mut committed = Vec::new();
+    let mut parts = parts.into_iter();
+    while let Some(topics) = parts.next() {
+        let request = OffsetCommitRequest {
+            topics,
+            ..request.clone()
+        };
+        let gone = gone(&request.topics);
+        let commit = GroupRequest::CommitOffsets {
+            request,
+            knows_epochs,
+        };
+        match ask(&context, commit).await {
+            Some(GroupReply::CommitOffsets(response)) => committed.extend(response.topics),
+            Some(_) => unreachable!("the coordinator answers what it was asked"),
+            None => committed.extend(gone),
+        }
+        if parts.len() > 0 {
+            context.world.pause().await;
         }
     }
-    if request.topics.is_empty() {
-        return respond(refused, Vec::new());
+    beside(&context.world, is_large, move || {
+        respond(refused, committed)
+    })
+    .await
+}
+
+fn gone(topics: &[OffsetCommitRequestTopic]) -> Vec<OffsetCommitResponseTopic> {
+    topics.iter().map(|topic| refuse(topic, GONE)).collect()
+}
+
+/// The same in parts of at most [`PARTITIONS_AT_ONCE`]; one topic may be in several.
+fn parts(topics: Vec<OffsetCommitRequestTopic>) -> Vec<Vec<OffsetCommitRequestTopic>> {
+    let mut parts = Vec::new();
+    let (mut part, mut left) = (Vec::new(), PARTITIONS_AT_ONCE);
+    for mut topic in topics {
+        while topic.partitions.len() > left {
+            let rest = topic.partitions.split_off(left);
+            let now = OffsetCommitRequestTopic {
+                name: topic.name.clone(),
+                topic_id: topic.topic_id,
+                partitions: std::mem::replace(&mut topic.partitions, rest),
+                ..OffsetCommitRequestTopic::default()
+            };
+            part.push(now);
+            parts.push(std::mem::take(&mut part));
+            left = PARTITIONS_AT_ONCE;
+        }
+        left -= topic.partitions.len();
+        part.push(topic);
     }
-    let asked = request.topics.clone();
-    let commit = GroupRequest::CommitOffsets {
-        request,
-        knows_epochs: call.version >= EPOCH_VERSION,
-    };
-    let committed = match ask(&context, commit).await {
-        Some(GroupReply::CommitOffsets(response)) => response.topics,
-        Some(_) => unreachable!("the coordinator answers what it was asked"),
-        None => asked.iter().map(|topic| refuse(topic, GONE)).collect(),
-    };
-    respond(refused, committed)
+    if !part.is_empty() {
+        parts.push(part);
+    }
+    parts
 }
 
 /// The part of a topic that exists; the rest is refused.
@@ -122,5 +173,53 @@ fn respond(
     OffsetCommitResponse {
         topics,
         ..OffsetCommitResponse::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chronik_protocol::messages::offset_commit_request::OffsetCommitRequestPartition;
+
+    #[test]
+    fn a_large_commit_goes_in_parts_that_are_the_whole() {
+        let most = PARTITIONS_AT_ONCE;
+        for sizes in [
+            vec![],
+            vec![1],
+            vec![most],
+            vec![most + 1, 3],
+            vec![1; 2 * most + 3],
+            vec![3, 3 * most, 1],
+        ] {
+            let topic = |(n, size): (usize, &usize)| OffsetCommitRequestTopic {
+                name: Str::from(n.to_string()),
+                partitions: (0..)
+                    .take(*size)
+                    .map(|partition_index| OffsetCommitRequestPartition {
+                        partition_index,
+                        ..OffsetCommitRequestPartition::default()
+                    })
+                    .collect(),
+                ..OffsetCommitRequestTopic::default()
+            };
+            let topics: Vec<_> = sizes.iter().enumerate().map(topic).collect();
+            let named = |topics: &[OffsetCommitRequestTopic]| -> Vec<(Str, i32)> {
+                let of = |topic: &OffsetCommitRequestTopic| {
+                    let name = topic.name.clone();
+                    let partitions = topic.partitions.iter();
+                    partitions
+                        .map(|partition| (name.clone(), partition.partition_index))
+                        .collect::<Vec<_>>()
+                };
+                topics.iter().flat_map(of).collect()
+            };
+            let whole = named(&topics);
+            let parts = parts(topics);
+            assert!(parts.iter().all(|part| named(part).len() <= most));
+            assert!(parts.iter().all(|part| !part.is_empty()));
+            let joined: Vec<_> = parts.iter().flat_map(|part| named(part)).collect();
+            assert_eq!(joined, whole, "{sizes:?}");
+        }
     }
 }

@@ -12,19 +12,69 @@ use chronik_protocol::messages::offset_delete_response::{
 };
 use chronik_protocol::messages::{OffsetDeleteRequest, OffsetDeleteResponse};
 use chronik_protocol::{ErrorCode, Str};
+use chronik_shards::catalog::Image;
 use chronik_shards::groups::{GroupReply, GroupRequest};
 
 use super::{GONE, ask, has_partition};
+use crate::handlers::beside::beside;
+use crate::handlers::call::Call;
 use crate::handlers::context::Context;
 
-/// Answers.
+/// Partitions whose offsets the coordinator forgets in one go, as one batch of its log.
+const PARTITIONS_AT_ONCE: usize = 2_000;
+
+/// Answers. What is more than the coordinator takes in one go is forgotten part by part.
 pub(super) async fn handle<W: World>(
     context: Rc<Context<W>>,
-    mut request: OffsetDeleteRequest,
+    call: Rc<Call>,
+    request: OffsetDeleteRequest,
 ) -> OffsetDeleteResponse {
-    let image = context.image();
+    let (image, is_large) = (context.image(), call.is_large);
+    let group_id = request.group_id.clone();
+    let plan = move || plan(&image, request.topics);
+    let (parts, refused) = beside(&context.world, is_large, plan).await;
+    let mut told = refused;
+    let mut parts = parts.into_iter();
+    while let Some(topics) = parts.next() {
+        let request = OffsetDeleteRequest {
+            group_id: group_id.clone(),
+            topics,
+        };
+        let response = match ask(&context, GroupRequest::DeleteOffsets(request)).await {
+            Some(GroupReply::DeleteOffsets(response)) => response,
+            Some(_) => unreachable!("the coordinator answers what it was asked"),
+            None => OffsetDeleteResponse {
+                error_code: GONE.as_i16(),
+                ..OffsetDeleteResponse::default()
+            },
+        };
+        if response.error_code != ErrorCode::None.as_i16() {
+            return response;
+        }
+        told.extend(response.topics);
+        if parts.len() > 0 {
+            context.world.pause().await;
+        }
+    }
+    let topics = beside(&context.world, is_large, move || merged(told.into_iter())).await;
+    OffsetDeleteResponse {
+        topics,
+        ..OffsetDeleteResponse::default()
+    }
+}
+
+/// What exists, in parts of at most [`PARTITIONS_AT_ONCE`] of which there is one at least, and the
+/// refusal of the rest.
+fn plan(
+    image: &Image,
+    asked: Vec<OffsetDeleteRequestTopic>,
+) -> (
+    Vec<Vec<OffsetDeleteRequestTopic>>,
+    Vec<OffsetDeleteResponseTopic>,
+) {
     let mut refused: Vec<OffsetDeleteResponseTopic> = Vec::new();
-    let asked = std::mem::take(&mut request.topics);
+    let mut parts = Vec::new();
+    let (mut part, mut left) = (Vec::new(), PARTITIONS_AT_ONCE);
     for mut topic in asked {
         let found = image.topic(&topic.name);
         let exists = |partition: &OffsetDeleteRequestPartition| {
@@ -36,24 +86,25 @@ pub(super) async fn handle<W: World>(
         if !unknown.is_empty() || found.is_none() {
             refused.push(refuse(&topic, &unknown));
         }
-        if !known.is_empty() {
-            topic.partitions = known;
-            request.topics.push(topic);
+        let mut known = known.into_iter();
+        while known.len() > 0 {
+            let some: Vec<_> = known.by_ref().take(left).collect();
+            left -= some.len();
+            part.push(OffsetDeleteRequestTopic {
+                name: topic.name.clone(),
+                partitions: some,
+            });
+            if left == 0 {
+                parts.push(std::mem::take(&mut part));
+                left = PARTITIONS_AT_ONCE;
+            }
         }
     }
-    let mut response = match ask(&context, GroupRequest::DeleteOffsets(request)).await {
-        Some(GroupReply::DeleteOffsets(response)) => response,
-        Some(_) => unreachable!("the coordinator answers what it was asked"),
-        None => OffsetDeleteResponse {
-            error_code: GONE.as_i16(),
-            ..OffsetDeleteResponse::default()
-        },
-    };
-    if response.error_code == ErrorCode::None.as_i16() {
-        let deleted = std::mem::take(&mut response.topics);
-        response.topics = merged(refused.into_iter().chain(deleted));
+    // The group is judged also where nothing of what is asked exists.
+    if !part.is_empty() || parts.is_empty() {
+        parts.push(part);
     }
-    response
+    (parts, refused)
 }
 
 /// One entry for each topic.

@@ -18,6 +18,7 @@ use chronik_shards::catalog::Image;
 use chronik_shards::groups::{GroupReply, GroupRequest};
 
 use super::{GONE, ask};
+use crate::handlers::beside::beside;
 use crate::handlers::call::Call;
 use crate::handlers::context::Context;
 use crate::handlers::pieces::{Pieces, Repeated};
@@ -41,10 +42,15 @@ pub(super) async fn handle<W: World>(
     call: Rc<Call>,
     request: OffsetFetchRequest,
 ) -> Reply {
-    if call.version < GROUPS_VERSION {
-        let group = fetch(&context, &call, single_group(&request)).await;
+    let (version, is_large) = (call.version, call.is_large);
+    if version < GROUPS_VERSION {
+        let single = move || (single_group(&request), request);
+        let (group, request) = beside(&context.world, is_large, single).await;
+        let group = fetch(&context, &call, group).await;
         let asked = request.topics.unwrap_or_default();
-        return call.reply(&single_response(call.version, &asked, group));
+        let respond = move || single_response(version, &asked, group);
+        let response = beside(&context.world, is_large, respond).await;
+        return call.reply_beside(&context.world, response).await;
     }
     let groups = request.groups;
     let mut pieces = Pieces::of_array::<OffsetFetchResponse>(&context, &call, true, groups.len());
@@ -55,7 +61,13 @@ pub(super) async fn handle<W: World>(
             break;
         }
         if group.topics.is_some() {
-            pieces.push(&fetch(&context, &call, group).await).await;
+            let is_long = is_large && has_many(&group);
+            let fetched = fetch(&context, &call, group).await;
+            if is_long {
+                pieces.push_long(fetched).await;
+            } else {
+                pieces.push(&fetched).await;
+            }
             continue;
         }
         let key = key(&group);
@@ -68,6 +80,13 @@ pub(super) async fn handle<W: World>(
         }
     }
     pieces.finish(&call)
+}
+
+/// Whether so much is asked of a group that the answer is encoded beside the shard.
+fn has_many(group: &OffsetFetchRequestGroup) -> bool {
+    let topics = group.topics.iter().flatten();
+    let partitions: usize = topics.map(|topic| topic.partition_indexes.len() + 1).sum();
+    partitions > PARTITIONS_AT_ONCE
 }
 
 /// Who asks for all offsets of a group, and of which.
@@ -86,13 +105,17 @@ async fn fetch<W: World>(
     mut group: OffsetFetchRequestGroup,
 ) -> OffsetFetchResponseGroup {
     let by_id = call.version >= TOPIC_ID_VERSION;
-    let unknown = if by_id {
-        name_topics(&context.image(), &mut group)
-    } else {
-        Vec::new()
+    let (image, is_large) = (context.image(), call.is_large && has_many(&group));
+    let plan = move || {
+        let unknown = match by_id {
+            true => name_topics(&image, &mut group),
+            false => Vec::new(),
+        };
+        (parts(group), unknown)
     };
+    let (parts, unknown) = beside(&context.world, is_large, plan).await;
     let mut fetched = OffsetFetchResponseGroup::default();
-    for (place, part) in parts(group).into_iter().enumerate() {
+    for (place, part) in parts.into_iter().enumerate() {
         let goes_on = part.goes_on;
         let more = ask_for(context, part.group).await;
         if place == 0 || more.error_code != ErrorCode::None.as_i16() {

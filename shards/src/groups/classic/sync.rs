@@ -1,7 +1,5 @@
 //! SyncGroup: the leader's assignment comes in, everybody's share goes out.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use chronik_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
 use chronik_protocol::{ErrorCode, Str};
@@ -70,14 +68,14 @@ impl ClassicGroup {
         if !self.is_leader(&request.member_id) || std::mem::replace(&mut self.assigning, true) {
             return Outcome::NOTHING;
         }
-        let mut shares: BTreeMap<&str, &Bytes> = BTreeMap::new();
-        for share in &request.assignments {
-            shares.insert(&share.member_id, &share.assignment);
-        }
         for member in self.members.values_mut() {
-            let share = shares.get(member.id.as_str());
-            member.assignment =
-                share.map_or_else(Bytes::new, |share| Bytes::copy_from_slice(share));
+            member.assignment = Bytes::new();
+        }
+        // Shares are as many as a leader likes; those of nobody are passed over.
+        for share in &request.assignments {
+            if let Some(member) = self.members.get_mut(&share.member_id) {
+                member.assignment = Bytes::copy_from_slice(&share.assignment);
+            }
         }
         let then = Then::Assigned {
             group: self.id.clone(),

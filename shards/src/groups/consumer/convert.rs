@@ -4,7 +4,7 @@
 //! Both are records: tombstones of what was and the whole of what is, in one batch. Assignments stay
 //! as they are, members of the other protocol go on as such.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -244,22 +244,26 @@ pub(super) fn downgrade(
 
 /// What most members like best of what all of them support (`ClassicGroup#selectProtocol`).
 fn common_protocol(members: &[&Member]) -> Option<Str> {
-    let protocols = |member: &Member| {
+    let protocols = |member: &&Member| {
         let classic = member.classic.as_ref();
         classic.map_or(Vec::new(), |classic| {
             let names = classic.supported_protocols.iter();
             names.map(|protocol| protocol.name.clone()).collect()
         })
     };
-    let all: Vec<Vec<Str>> = members.iter().map(|member| protocols(member)).collect();
-    let mut votes: BTreeMap<&Str, usize> = BTreeMap::new();
+    let all: Vec<Vec<Str>> = members.iter().map(protocols).collect();
+    // Counted once: to look for each name at everybody costs the square of members and of names.
+    let mut supporters: HashMap<&Str, usize> = HashMap::new();
     for names in &all {
-        let vote = names
-            .iter()
-            .find(|name| all.iter().all(|names| names.contains(name)));
-        if let Some(vote) = vote {
-            *votes.entry(vote).or_default() += 1;
+        let mut own: HashSet<&Str> = HashSet::new();
+        for name in names.iter().filter(|name| own.insert(name)) {
+            *supporters.entry(name).or_default() += 1;
         }
+    }
+    let by_all = |name: &&Str| supporters.get(*name) == Some(&all.len());
+    let mut votes: BTreeMap<&Str, usize> = BTreeMap::new();
+    for vote in all.iter().filter_map(|names| names.iter().find(by_all)) {
+        *votes.entry(vote).or_default() += 1;
     }
     let best = votes.into_iter().max_by_key(|(_, count)| *count);
     best.map(|(name, _)| name.clone())

@@ -33,6 +33,8 @@ mod tests;
 pub(crate) use convert::tombstones;
 pub(crate) use describe::not_described;
 pub(crate) use group::ConsumerGroup;
+#[cfg(test)]
+pub(crate) use group::GroupState;
 pub(crate) use offsets::CommitRight;
 pub(crate) use regex::Programs;
 pub(crate) use requests::heartbeat_refused;

@@ -3,6 +3,7 @@
 //! Finds the group a request is about, or makes it, or converts it; what happens inside is the
 //! business of the files beside this one.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use chronik_protocol::messages::consumer_group_describe_response::DescribedGroup;
@@ -209,6 +210,7 @@ impl GroupPartition {
         request: &LeaveGroupRequest,
     ) -> (LeaveGroupResponse, Outcome) {
         let mut leaving: Vec<Arc<Member>> = Vec::new();
+        let mut named = BTreeSet::new();
         let mut members = Vec::with_capacity(request.members.len());
         for identity in &request.members {
             let found = leaver(group, identity);
@@ -223,7 +225,7 @@ impl GroupPartition {
                 ..MemberResponse::default()
             });
             if let Ok(member) = found
-                && !leaving.iter().any(|other| other.id == member.id)
+                && named.insert(&member.id)
             {
                 leaving.push(Arc::clone(member));
             }
@@ -388,7 +390,8 @@ fn leaver<'a>(
 /// Removes members. If only classic ones stay, the group becomes classic.
 fn remove(group: &ConsumerGroup, leaving: &[Arc<Member>], step: &mut Step<'_>) -> Vec<GroupRecord> {
     if convert::leaves_only_classic(group, leaving, step) {
-        let stays = |member: &&Arc<Member>| !leaving.iter().any(|other| other.id == member.id);
+        let gone: BTreeSet<&Str> = leaving.iter().map(|member| &member.id).collect();
+        let stays = |member: &&Arc<Member>| !gone.contains(&member.id);
         let staying = group.members.values().filter(stays);
         let staying: Vec<&Member> = staying.map(|member| &**member).collect();
         match convert::downgrade(group, &staying, None, step) {

@@ -7,13 +7,14 @@ use chronik_protocol::messages::consumer_group_describe_response::DescribedGroup
 use chronik_protocol::messages::{DeleteGroupsResponse, ListGroupsResponse};
 use chronik_protocol::{ErrorCode, Str};
 
-use super::super::admin::{Filter, deleted, not_described};
+use super::super::admin::{NameFilter, deleted, not_described};
 use super::super::consumer::not_described as not_described_consumer;
 use super::super::fetch::fetch_refused;
-use super::super::request::{CommittedQuery, GroupReply, GroupRequest};
+use super::super::request::{CommittedQuery, GroupPage, GroupReply, GroupRequest};
 use super::super::step::{Outcome, Token};
 use super::writes::After;
 use super::{Coordinator, Env, Status};
+use crate::limits::{GROUPS_PER_PAGE, OFFSETS_PER_SLICE};
 
 /// A reply that waits for several partitions.
 pub(super) struct Gather {
@@ -71,9 +72,14 @@ impl<R> Coordinator<R> {
                 }
                 GroupReply::FetchOffsets(fetched)
             }
-            GroupRequest::List { states, types } => {
+            GroupRequest::List {
+                states,
+                types,
+                page,
+            } => {
                 partitions.extend(self.entries.keys());
-                GroupReply::List(self.list(&Filter::of(&states), &Filter::of(&types)))
+                let (response, next) = self.list((&states, &types), &page);
+                GroupReply::List(response, next)
             }
             GroupRequest::Delete(groups) => self.delete(env, &groups, &mut partitions),
             GroupRequest::Committed(query) => {
@@ -102,24 +108,43 @@ impl<R> Coordinator<R> {
         not_described_consumer(group, error, None)
     }
 
-    fn list(&self, states: &Filter, types: &Filter) -> ListGroupsResponse {
+    /// A page of the groups that both filters take; with the group that the next one follows.
+    fn list(
+        &self,
+        filters: (&NameFilter, &NameFilter),
+        page: &GroupPage,
+    ) -> (ListGroupsResponse, Option<Str>) {
         let mut response = ListGroupsResponse::default();
         let loading = || ListGroupsResponse {
             error_code: ErrorCode::CoordinatorLoadInProgress.as_i16(),
             ..ListGroupsResponse::default()
         };
         if self.awaits_partitions() {
-            return loading();
+            return (loading(), None);
         }
-        for entry in self.entries.values() {
+        let after = page.after.as_ref();
+        let first = after.map_or(0, |group| self.partition_of(group));
+        let mut left = GROUPS_PER_PAGE;
+        // A page ends with a group, so that the next one knows where it begins.
+        let mut last = after.cloned();
+        for (partition, entry) in self.entries.range(first..) {
             match entry.status {
-                Status::Active => entry.state.list(states, types, &mut response.groups),
-                Status::Loading | Status::Draining => return loading(),
+                Status::Active => {}
+                Status::Loading | Status::Draining => return (loading(), None),
                 // Nobody coordinates its groups.
-                Status::Failed => {}
+                Status::Failed => continue,
+            }
+            let after = after.filter(|_| *partition == first).map(|id| id.as_str());
+            let listed = &mut response.groups;
+            if let Some(next) = entry.state.list(filters, after, &mut left, listed) {
+                return (response, Some(next));
+            }
+            last = entry.state.last_group().cloned().or(last);
+            if left == 0 {
+                return (response, last);
             }
         }
-        response
+        (response, None)
     }
 
     fn delete(
@@ -129,15 +154,17 @@ impl<R> Coordinator<R> {
         partitions: &mut BTreeSet<i32>,
     ) -> GroupReply {
         let mut results = Vec::with_capacity(groups.len());
+        let mut left = OFFSETS_PER_SLICE;
         for group in groups {
             let partition = self.partition_of(group);
             partitions.insert(partition);
-            let mut error = ErrorCode::NotCoordinator;
+            let mut judged = Err(ErrorCode::NotCoordinator);
             match self.usable(partition) {
                 Ok(()) => {
                     let written = self.run(env, partition, |state, _| {
                         let mut records = Vec::new();
-                        error = state.delete(group, &mut records);
+                        judged = state.delete(group, left, &mut records);
+                        left = left.saturating_sub(records.len());
                         Outcome {
                             records,
                             replay: true,
@@ -148,12 +175,17 @@ impl<R> Coordinator<R> {
                         }
                     });
                     if !written {
-                        error = ErrorCode::UnknownServerError;
+                        judged = Err(ErrorCode::UnknownServerError);
                     }
                 }
-                Err(refusal) => error = refusal,
+                Err(refusal) => judged = Err(refusal),
             }
-            results.push(deleted(group, error));
+            match judged {
+                // It is asked for again, and has fewer offsets then.
+                Ok(false) => break,
+                Ok(true) => results.push(deleted(group, ErrorCode::None)),
+                Err(error) => results.push(deleted(group, error)),
+            }
         }
         GroupReply::Delete(DeleteGroupsResponse {
             results,

@@ -6,3 +6,4 @@ mod opening;
 mod refused;
 mod rig;
 mod rules;
+mod slices;

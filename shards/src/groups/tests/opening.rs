@@ -11,6 +11,7 @@ use chronik_protocol::messages::{
 };
 use chronik_protocol::{ErrorCode, Str};
 
+use super::super::{GroupPage, NameFilter};
 use super::rig::Rig;
 use crate::groups::{Caller, CommittedQuery, GroupReply, GroupRequest};
 
@@ -65,8 +66,9 @@ fn requests() -> Vec<GroupRequest> {
         },
         GroupRequest::ConsumerDescribe(vec![group_id.clone()]),
         GroupRequest::List {
-            states: Vec::new(),
-            types: Vec::new(),
+            states: NameFilter::default(),
+            types: NameFilter::default(),
+            page: GroupPage::FIRST,
         },
         GroupRequest::Delete(vec![group_id]),
         GroupRequest::Committed(CommittedQuery {
@@ -86,11 +88,12 @@ fn what_has_not_opened_yet_is_being_loaded() {
     }
     rig.open_all();
     let list = GroupRequest::List {
-        states: Vec::new(),
-        types: Vec::new(),
+        states: NameFilter::default(),
+        types: NameFilter::default(),
+        page: GroupPage::FIRST,
     };
     match rig.ask(list) {
-        GroupReply::List(reply) => assert_eq!(reply.error_code, 0),
+        GroupReply::List(reply, _) => assert_eq!(reply.error_code, 0),
         other => panic!("{other:?}"),
     }
 }

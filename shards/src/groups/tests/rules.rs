@@ -6,6 +6,7 @@ use chronik_protocol::messages::{
 use chronik_protocol::messages::{offset_commit_request, offset_fetch_request, sync_group_request};
 use chronik_protocol::{ErrorCode, Str, Uuid};
 
+use super::super::{GroupPage, NameFilter};
 use super::rig::{Rig, TOPIC, TOPIC_ID};
 use crate::groups::consumer::testing::{add_topic, grow_topic, remove_topic};
 use crate::groups::{Caller, GroupReply, GroupRequest, TopicChanges};
@@ -173,11 +174,12 @@ pub(super) fn offset_of(rig: &mut Rig, group: &str) -> Result<i64, ErrorCode> {
 
 fn groups(rig: &mut Rig) -> Vec<(String, String)> {
     let list = GroupRequest::List {
-        states: Vec::new(),
-        types: Vec::new(),
+        states: NameFilter::default(),
+        types: NameFilter::default(),
+        page: GroupPage::FIRST,
     };
     match rig.ask(list) {
-        GroupReply::List(reply) => reply
+        GroupReply::List(reply, _) => reply
             .groups
             .iter()
             .map(|group| (group.group_id.to_string(), group.group_state.to_string()))
@@ -520,7 +522,7 @@ fn a_topic_that_is_created_again_begins_without_offsets() {
     add_topic(&mut image, TOPIC, TOPIC_ID + 1);
     grow_topic(&mut image, TOPIC_ID + 1, 1);
     let changes = TopicChanges {
-        gone: vec![(Str::from(TOPIC), Uuid(TOPIC_ID))],
+        gone: [(Str::from(TOPIC), [Uuid(TOPIC_ID)].into())].into(),
         names: [Str::from(TOPIC)].into(),
         created: true,
     };
