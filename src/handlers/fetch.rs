@@ -19,14 +19,14 @@ use chronik_protocol::{ErrorCode, Reader};
 use chronik_shards::catalog::Image;
 use chronik_shards::{Isolation, PartitionId, ReadPart};
 
-use super::beside::rest;
+use super::beside::beside;
 use super::call::Call;
 use super::context::Context;
 use super::partitions;
-use crate::server::service::{Admitted, Answer, Pace};
+use crate::server::service::{Admitted, Answer, Pace, Reply};
 use legacy::Old;
 use read::Reading;
-use session::{FetchPart, Opened, TopicKey};
+use session::{FetchPart, NO_SESSION, Opened, Session, TopicKey};
 
 pub(crate) use parked::Parked;
 pub(crate) use session::SessionCache;
@@ -37,6 +37,8 @@ const TOPIC_ID_VERSION: i16 = 13;
 const REPLICA_STATE_VERSION: i16 = 15;
 /// What one partition of a fetch that waits takes, here and where it is parked, bytes.
 const PART_BYTES_KEPT: usize = 320;
+/// From so many partitions on a fetch is planned and answered beside the shard: some 150 ns each.
+const PARTS_AT_ONCE: usize = 4_000;
 /// Longest time a fetch may wait, ms: bounds what a client can park.
 const WAIT_MS_MAX: i32 = 600_000;
 
@@ -46,38 +48,40 @@ pub(super) async fn admit<W: World>(
     mut call: Call,
     body: Reader,
 ) -> Admitted {
-    let decoded = call.decode_data::<W, FetchRequest>(&context.world, body, count);
-    let request = match decoded.await {
+    let request: FetchRequest = match call.decode_beside(&context.world, body).await {
         Ok(request) => request,
-        Err(close) => {
-            return Admitted {
-                pace: Pace::OneFetch,
-                answer: Answer::Now(close),
-            };
-        }
+        Err(close) => return now(close),
     };
-    let opened = context.sessions.borrow_mut().open(
-        &session::Ask::of(&request, call.version >= TOPIC_ID_VERSION),
-        context.world.now_ms(),
-        || context.world.random_u64(),
-    );
-    let opened = match opened {
-        Ok(opened) => opened,
+    let uses_ids = call.version >= TOPIC_ID_VERSION;
+    let ask = move || (session::Ask::of(&request, uses_ids), request);
+    let (ask, request) = beside(&context.world, call.is_large, ask).await;
+    let random = || context.world.random_u64();
+    let opening = context
+        .sessions
+        .borrow_mut()
+        .open(ask, context.world.now_ms(), random);
+    let opening = match opening {
+        Ok(opening) => opening,
         Err(error) => {
-            let error_code = error.as_i16();
             let response = FetchResponse {
-                error_code,
+                error_code: error.as_i16(),
                 ..FetchResponse::default()
             };
-            return Admitted {
-                pace: Pace::OneFetch,
-                answer: Answer::Now(call.reply(&response)),
-            };
+            return now(call.reply(&response));
         }
     };
-    rest(&context.world, opened.parts.len()).await;
-    let (parts, errors) = plan(&context.image(), &call, &request, &opened);
-    rest(&context.world, parts.len()).await;
+    // A session may have many more than the request names.
+    let is_large = opening.len() > PARTS_AT_ONCE;
+    let away = Away::begin(&context, opening.session_id());
+    let (image, version) = (context.image(), call.version);
+    let planned = move || {
+        let (opened, session) = opening.run();
+        let planned = plan(&image, version, &request, &opened);
+        (request, opened, session, planned)
+    };
+    let planned = beside(&context.world, is_large, planned).await;
+    let (request, opened, session, (parts, errors)) = planned;
+    away.end(session);
     let kept_bytes = opened.parts.len() * PART_BYTES_KEPT;
     // What waits keeps nothing of the frame, however much came with the request.
     call.detach();
@@ -92,16 +96,25 @@ pub(super) async fn admit<W: World>(
         if let Some(old) = old {
             results = old.finish(&context, results).await;
         }
-        let count = errors.len();
-        rest(&context.world, count).await;
         let outcome = respond::Outcome {
             opened,
             errors,
             results,
         };
-        let response = outcome.into_response(&mut context.sessions.borrow_mut(), call.version);
-        rest(&context.world, count).await;
-        call.reply(&response)
+        let id = outcome.opened.session_id;
+        let mut session = context.sessions.borrow_mut().lend(id);
+        let away = Away::begin(&context, if session.is_some() { id } else { NO_SESSION });
+        let version = call.version;
+        let respond = move || {
+            let response = outcome.into_response(session.as_mut(), version);
+            (response, session)
+        };
+        let (response, session) = beside(&context.world, is_large, respond).await;
+        away.end(session);
+        match is_large {
+            true => call.reply_long(&context.world, response).await,
+            false => call.reply(&response),
+        }
     };
     Admitted {
         pace: Pace::OneFetch,
@@ -109,10 +122,42 @@ pub(super) async fn admit<W: World>(
     }
 }
 
-/// How many partitions a request names.
-fn count(request: &FetchRequest) -> usize {
-    let topics = request.topics.iter();
-    topics.map(|topic| topic.partitions.len()).sum()
+fn now(reply: Reply) -> Admitted {
+    Admitted {
+        pace: Pace::OneFetch,
+        answer: Answer::Now(reply),
+    }
+}
+
+/// A session that is with its request; when the connection ends meanwhile it is forgotten.
+struct Away<'a, W> {
+    context: &'a Context<W>,
+    /// 0 when there is none.
+    session_id: i32,
+}
+
+impl<'a, W> Away<'a, W> {
+    fn begin(context: &'a Context<W>, session_id: i32) -> Self {
+        Self {
+            context,
+            session_id,
+        }
+    }
+
+    fn end(mut self, session: Option<Session>) {
+        let id = std::mem::replace(&mut self.session_id, NO_SESSION);
+        if let Some(session) = session {
+            self.context.sessions.borrow_mut().give_back(id, session);
+        }
+    }
+}
+
+impl<W> Drop for Away<'_, W> {
+    fn drop(&mut self) {
+        if self.session_id != NO_SESSION {
+            self.context.sessions.borrow_mut().remove(self.session_id);
+        }
+    }
 }
 
 fn isolation(request: &FetchRequest) -> Isolation {
@@ -125,11 +170,11 @@ fn isolation(request: &FetchRequest) -> Isolation {
 /// What to read, and for each partition of the fetch why it cannot be.
 fn plan(
     image: &Image,
-    call: &Call,
+    version: i16,
     request: &FetchRequest,
     opened: &Opened,
 ) -> (Vec<ReadPart>, Vec<Option<ErrorCode>>) {
-    let replica_id = if call.version >= REPLICA_STATE_VERSION {
+    let replica_id = if version >= REPLICA_STATE_VERSION {
         request.replica_state.replica_id
     } else {
         request.replica_id

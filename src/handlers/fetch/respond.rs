@@ -8,7 +8,7 @@ use chronik_protocol::messages::fetch_response::{
 use chronik_shards::ReadResult;
 
 use super::legacy;
-use super::session::{FetchPart, NO_SESSION, Opened, SessionCache, Told, TopicKey};
+use super::session::{FetchPart, Opened, Session, Told, TopicKey};
 use crate::handlers::partitions;
 
 /// Everything a response is made of.
@@ -22,8 +22,12 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    /// The response in `version`; the session learns what the client is told.
-    pub(super) fn into_response(self, sessions: &mut SessionCache, version: i16) -> FetchResponse {
+    /// The response in `version`; the session, if it is still there, learns what the client is told.
+    pub(super) fn into_response(
+        self,
+        mut session: Option<&mut Session>,
+        version: i16,
+    ) -> FetchResponse {
         let Self {
             opened:
                 Opened {
@@ -44,14 +48,15 @@ impl Outcome {
             .map(|result| !result.records.is_empty())
             .collect();
         let mut news = vec![true; results.len()];
-        if let Some(told) = sessions.told(session_id) {
+        if let Some(session) = &mut session {
+            let told = session.told();
             for ((told, result), news) in told.zip(&results).zip(&mut news) {
                 let changed = tell(told, result);
                 *news = changed || !incremental;
             }
         }
-        if incremental && session_id != NO_SESSION {
-            sessions.rotate(session_id, &had_records);
+        if incremental && let Some(session) = session {
+            session.rotate(&had_records);
         }
         let mut responses: Vec<FetchableTopicResponse> = Vec::new();
         let mut last_topic: Option<&TopicKey> = None;

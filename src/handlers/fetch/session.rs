@@ -44,6 +44,7 @@ pub(super) struct FetchPart {
 }
 
 /// What a request says about its session.
+#[derive(Debug)]
 pub(super) struct Ask {
     pub(super) session_id: i32,
     pub(super) epoch: i32,
@@ -113,8 +114,9 @@ struct Cached {
     told: Told,
 }
 
+/// What is remembered for one client.
 #[derive(Debug)]
-struct Session {
+pub(super) struct Session {
     next_epoch: i32,
     uses_ids: bool,
     created_ms: i64,
@@ -122,12 +124,94 @@ struct Session {
     parts: Vec<Cached>,
 }
 
+/// Where a session is.
+#[derive(Debug)]
+enum Slot {
+    There(Session),
+    /// With the request that it serves, which may be looked at beside the shard.
+    Away {
+        /// As [`SessionCache::partitions`] counts it meanwhile.
+        partitions: usize,
+    },
+}
+
+impl Slot {
+    fn there(&self) -> Option<&Session> {
+        match self {
+            Slot::There(session) => Some(session),
+            Slot::Away { .. } => None,
+        }
+    }
+
+    fn partitions(&self) -> usize {
+        match self {
+            Slot::There(session) => session.parts.len(),
+            Slot::Away { partitions } => *partitions,
+        }
+    }
+}
+
 /// The sessions of a shard.
 #[derive(Debug)]
 pub(crate) struct SessionCache {
     slots: usize,
     partitions: usize,
-    sessions: HashMap<i32, Session>,
+    sessions: HashMap<i32, Slot>,
+}
+
+/// A request with its session: what follows costs what both of them have, and needs no cache.
+#[derive(Debug)]
+pub(super) struct Opening {
+    ask: Ask,
+    /// 0 when there is none.
+    session_id: i32,
+    session: Option<Session>,
+    incremental: bool,
+}
+
+impl Opening {
+    /// Partitions that are looked at.
+    pub(super) fn len(&self) -> usize {
+        let known = self.session.as_ref();
+        self.ask.parts.len() + known.map_or(0, |session| session.parts.len())
+    }
+
+    /// The session that is away with it.
+    pub(super) fn session_id(&self) -> i32 {
+        self.session_id
+    }
+
+    /// Brings the session up to date; it goes back by [`SessionCache::give_back`].
+    pub(super) fn run(self) -> (Opened, Option<Session>) {
+        let Opening {
+            ask,
+            session_id,
+            mut session,
+            incremental,
+        } = self;
+        if let Some(session) = &mut session {
+            session.update(&ask.parts);
+            session.forget(&ask.forgotten);
+        }
+        let parts = match &session {
+            Some(session) if incremental => {
+                let parts = session.parts.iter();
+                parts.map(|cached| cached.part.clone()).collect()
+            }
+            _ => ask.parts,
+        };
+        let opened = Opened {
+            // One without partitions ends.
+            session_id: if parts.is_empty() {
+                NO_SESSION
+            } else {
+                session_id
+            },
+            incremental,
+            parts,
+        };
+        (opened, session)
+    }
 }
 
 impl SessionCache {
@@ -140,34 +224,38 @@ impl SessionCache {
         }
     }
 
-    /// Begins, continues or ends a session.
+    /// Begins, continues or ends a session. What it gives has the session with it.
     ///
     /// # Errors
     /// FETCH_SESSION_ID_NOT_FOUND, INVALID_FETCH_SESSION_EPOCH, FETCH_SESSION_TOPIC_ID_ERROR: the
     /// client then begins again with a full fetch.
     pub(super) fn open(
         &mut self,
-        ask: &Ask,
+        ask: Ask,
         now_ms: i64,
         random: impl FnMut() -> u64,
-    ) -> Result<Opened, ErrorCode> {
-        if ask.epoch != EPOCH_INITIAL && ask.epoch != EPOCH_FINAL {
-            return self.go_on(ask, now_ms);
-        }
-        self.remove(ask.session_id);
-        let session_id = match ask.epoch {
-            EPOCH_INITIAL => self.create(ask, now_ms, random),
-            _ => NO_SESSION,
+    ) -> Result<Opening, ErrorCode> {
+        let incremental = ask.epoch != EPOCH_INITIAL && ask.epoch != EPOCH_FINAL;
+        let (session_id, session) = match incremental {
+            true => (ask.session_id, Some(self.go_on(&ask, now_ms)?)),
+            false => {
+                self.remove(ask.session_id);
+                match ask.epoch {
+                    EPOCH_INITIAL => self.create(&ask, now_ms, random),
+                    _ => (NO_SESSION, None),
+                }
+            }
         };
-        Ok(Opened {
+        Ok(Opening {
+            ask,
             session_id,
-            incremental: false,
-            parts: ask.parts.clone(),
+            session,
+            incremental,
         })
     }
 
-    fn go_on(&mut self, ask: &Ask, now_ms: i64) -> Result<Opened, ErrorCode> {
-        let session = self.sessions.get_mut(&ask.session_id);
+    fn go_on(&mut self, ask: &Ask, now_ms: i64) -> Result<Session, ErrorCode> {
+        let session = self.sessions.get(&ask.session_id).and_then(Slot::there);
         let session = session.ok_or(ErrorCode::FetchSessionIdNotFound)?;
         if session.next_epoch != ask.epoch {
             return Err(ErrorCode::InvalidFetchSessionEpoch);
@@ -175,37 +263,23 @@ impl SessionCache {
         if session.uses_ids != ask.uses_ids {
             return Err(ErrorCode::FetchSessionTopicIdError);
         }
-        let before = session.parts.len();
-        session.update(&ask.parts);
-        session.forget(&ask.forgotten);
+        let session = self.lend(ask.session_id);
+        let mut session = session.ok_or(ErrorCode::FetchSessionIdNotFound)?;
         session.used_ms = now_ms;
         // Epochs wrap within the positive numbers.
         session.next_epoch = session.next_epoch.checked_add(1).unwrap_or(1);
-        let parts: Vec<FetchPart> = session
-            .parts
-            .iter()
-            .map(|cached| cached.part.clone())
-            .collect();
-        self.partitions = self.partitions - before + parts.len();
-        if parts.is_empty() {
-            self.remove(ask.session_id);
-            return Ok(Opened {
-                session_id: NO_SESSION,
-                incremental: true,
-                parts,
-            });
-        }
-        Ok(Opened {
-            session_id: ask.session_id,
-            incremental: true,
-            parts,
-        })
+        Ok(session)
     }
 
-    fn create(&mut self, ask: &Ask, now_ms: i64, mut random: impl FnMut() -> u64) -> i32 {
+    fn create(
+        &mut self,
+        ask: &Ask,
+        now_ms: i64,
+        mut random: impl FnMut() -> u64,
+    ) -> (i32, Option<Session>) {
         let size = ask.parts.len();
         if size == 0 || !self.make_room(size, now_ms) {
-            return NO_SESSION;
+            return (NO_SESSION, None);
         }
         let session_id = loop {
             let candidate = i32::try_from(random() >> 33).unwrap_or(NO_SESSION);
@@ -213,17 +287,42 @@ impl SessionCache {
                 break candidate;
             }
         };
-        let mut session = Session {
+        let session = Session {
             next_epoch: 1,
             uses_ids: ask.uses_ids,
             created_ms: now_ms,
             used_ms: now_ms,
             parts: Vec::with_capacity(size),
         };
-        session.update(&ask.parts);
-        self.partitions += session.parts.len();
-        self.sessions.insert(session_id, session);
-        session_id
+        self.partitions += size;
+        let away = Slot::Away { partitions: size };
+        self.sessions.insert(session_id, away);
+        (session_id, Some(session))
+    }
+
+    /// Takes a session out until it is given back, or removed; `None` when it was evicted, or is with
+    /// another request.
+    pub(super) fn lend(&mut self, session_id: i32) -> Option<Session> {
+        let slot = self.sessions.get_mut(&session_id)?;
+        let partitions = slot.partitions();
+        let away = Slot::Away { partitions };
+        match std::mem::replace(slot, away) {
+            Slot::There(session) => Some(session),
+            Slot::Away { .. } => None,
+        }
+    }
+
+    /// Puts a session back; one that was ended meanwhile, or has no partition any more, is dropped.
+    pub(super) fn give_back(&mut self, session_id: i32, session: Session) {
+        let Some(Slot::Away { partitions }) = self.sessions.get(&session_id) else {
+            return;
+        };
+        self.partitions = self.partitions - partitions + session.parts.len();
+        if session.parts.is_empty() {
+            self.sessions.remove(&session_id);
+        } else {
+            self.sessions.insert(session_id, Slot::There(session));
+        }
     }
 
     /// Evicts at most one session: one that was not used for long, else a smaller one that had
@@ -236,16 +335,14 @@ impl SessionCache {
         if fits(self) {
             return true;
         }
-        let oldest = self
-            .sessions
-            .iter()
-            .min_by_key(|(_, session)| session.used_ms);
+        let there = || {
+            let slots = self.sessions.iter();
+            slots.filter_map(|(id, slot)| Some((id, slot.there()?)))
+        };
+        let oldest = there().min_by_key(|(_, session)| session.used_ms);
         let stale = oldest.filter(|(_, session)| now_ms - session.used_ms > EVICTION_MS);
         let smaller = || {
-            let aged = self
-                .sessions
-                .iter()
-                .filter(|(_, session)| now_ms - session.created_ms > EVICTION_MS);
+            let aged = there().filter(|(_, session)| now_ms - session.created_ms > EVICTION_MS);
             aged.min_by_key(|(_, session)| session.parts.len())
                 .filter(|(_, session)| session.parts.len() < size)
         };
@@ -256,38 +353,35 @@ impl SessionCache {
         fits(self)
     }
 
-    fn remove(&mut self, session_id: i32) {
-        if let Some(session) = self.sessions.remove(&session_id) {
-            self.partitions -= session.parts.len();
+    /// Forgets a session, wherever it is.
+    pub(super) fn remove(&mut self, session_id: i32) {
+        if let Some(slot) = self.sessions.remove(&session_id) {
+            self.partitions -= slot.partitions();
         }
-    }
-
-    /// What the client of a session was told about its partitions, in their order; to be changed
-    /// to what it is told now. `None` when the session has been evicted meanwhile.
-    pub(super) fn told(&mut self, session_id: i32) -> Option<impl Iterator<Item = &mut Told>> {
-        let session = self.sessions.get_mut(&session_id)?;
-        Some(session.parts.iter_mut().map(|cached| &mut cached.told))
-    }
-
-    /// Moves the partitions at `places` behind the others: who got records waits its turn.
-    pub(super) fn rotate(&mut self, session_id: i32, had_records: &[bool]) {
-        let Some(session) = self.sessions.get_mut(&session_id) else {
-            return;
-        };
-        if !had_records.contains(&true) || had_records.len() != session.parts.len() {
-            return;
-        }
-        let mut flags = had_records.iter();
-        let all = std::mem::take(&mut session.parts);
-        let (behind, before): (Vec<_>, Vec<_>) = all
-            .into_iter()
-            .partition(|_| flags.next().copied().unwrap_or(false));
-        session.parts = before;
-        session.parts.extend(behind);
     }
 }
 
 impl Session {
+    /// What the client was told about the partitions, in their order; to be changed to what it is told
+    /// now.
+    pub(super) fn told(&mut self) -> impl Iterator<Item = &mut Told> {
+        self.parts.iter_mut().map(|cached| &mut cached.told)
+    }
+
+    /// Moves the partitions that had records behind the others: they wait their turn.
+    pub(super) fn rotate(&mut self, had_records: &[bool]) {
+        if !had_records.contains(&true) || had_records.len() != self.parts.len() {
+            return;
+        }
+        let mut flags = had_records.iter();
+        let all = std::mem::take(&mut self.parts);
+        let (behind, before): (Vec<_>, Vec<_>) = all
+            .into_iter()
+            .partition(|_| flags.next().copied().unwrap_or(false));
+        self.parts = before;
+        self.parts.extend(behind);
+    }
+
     /// Adds partitions, or changes what is known of them.
     fn update(&mut self, parts: &[FetchPart]) {
         let costly = parts
@@ -370,6 +464,22 @@ mod tests {
         }
     }
 
+    /// Opens, with the session back at once.
+    fn open(
+        cache: &mut SessionCache,
+        ask: Ask,
+        now_ms: i64,
+        random: impl FnMut() -> u64,
+    ) -> Result<Opened, ErrorCode> {
+        let opening = cache.open(ask, now_ms, random)?;
+        let id = opening.session_id();
+        let (opened, session) = opening.run();
+        if let Some(session) = session {
+            cache.give_back(id, session);
+        }
+        Ok(opened)
+    }
+
     fn indexes(opened: &Opened) -> Vec<i32> {
         opened.parts.iter().map(|part| part.partition).collect()
     }
@@ -379,25 +489,32 @@ mod tests {
         let mut cache = SessionCache::new(2);
         let mut numbers = (1_u64..).map(|number| number << 33);
         let mut random = || numbers.next().unwrap_or_default();
-        let full = cache.open(&ask(0, 0, vec![part(0, 5), part(1, 6)]), 0, &mut random);
+        let parts = vec![part(0, 5), part(1, 6)];
+        let full = open(&mut cache, ask(0, 0, parts), 0, &mut random);
         let id = full.expect("begun").session_id;
         assert_ne!(id, NO_SESSION);
-        let more = cache.open(&ask(id, 1, vec![part(1, 9), part(2, 0)]), 1, &mut random);
+        let parts = vec![part(1, 9), part(2, 0)];
+        let more = open(&mut cache, ask(id, 1, parts), 1, &mut random);
         let more = more.expect("continued");
         assert!(more.incremental);
         assert_eq!(indexes(&more), [0, 1, 2]);
         assert_eq!(more.parts[1].fetch_offset, 9);
-        cache.rotate(id, &[true, false, false]);
+        let mut session = cache.lend(id).expect("there");
+        session.rotate(&[true, false, false]);
+        assert!(cache.lend(id).is_none(), "with somebody else");
+        cache.give_back(id, session);
         let mut fewer = ask(id, 2, Vec::new());
         fewer.forgotten = vec![(TopicKey::Id(Uuid(7)), 1)];
         assert_eq!(
-            indexes(&cache.open(&fewer, 2, &mut random).expect("continued")),
+            indexes(&open(&mut cache, fewer, 2, &mut random).expect("continued")),
             [2, 0]
         );
         let mut none = ask(id, 3, Vec::new());
         none.forgotten = vec![(TopicKey::Id(Uuid(7)), 0), (TopicKey::Id(Uuid(7)), 2)];
         assert_eq!(
-            cache.open(&none, 3, &mut random).expect("ended").session_id,
+            open(&mut cache, none, 3, &mut random)
+                .expect("ended")
+                .session_id,
             NO_SESSION
         );
         assert_eq!((cache.sessions.len(), cache.partitions), (0, 0));
@@ -406,11 +523,10 @@ mod tests {
     #[test]
     fn wrong_ids_epochs_and_kinds_are_told_apart() {
         let mut cache = SessionCache::new(2);
-        let opened = cache
-            .open(&ask(0, 0, vec![part(0, 0)]), 0, || 1 << 33)
-            .expect("begun");
+        let begun = open(&mut cache, ask(0, 0, vec![part(0, 0)]), 0, || 1 << 33);
+        let opened = begun.expect("begun");
         let id = opened.session_id;
-        let error = |cache: &mut SessionCache, ask: Ask| cache.open(&ask, 0, || 0).err();
+        let error = |cache: &mut SessionCache, ask: Ask| open(cache, ask, 0, || 0).err();
         assert_eq!(
             error(&mut cache, ask(id + 1, 1, vec![])),
             Some(ErrorCode::FetchSessionIdNotFound)
@@ -428,9 +544,8 @@ mod tests {
             Some(ErrorCode::FetchSessionTopicIdError)
         );
         assert_eq!(error(&mut cache, ask(id, 1, vec![])), None);
-        let last = cache
-            .open(&ask(id, EPOCH_FINAL, vec![part(3, 0)]), 0, || 0)
-            .expect("full");
+        let last = ask(id, EPOCH_FINAL, vec![part(3, 0)]);
+        let last = open(&mut cache, last, 0, || 0).expect("full");
         assert_eq!((last.session_id, last.incremental), (NO_SESSION, false));
         assert_eq!(cache.sessions.len(), 0);
     }
@@ -440,10 +555,8 @@ mod tests {
         let mut cache = SessionCache::new(1);
         let begin = |cache: &mut SessionCache, size: i32, now_ms, id: u64| {
             let parts = (0..size).map(|index| part(index, 0)).collect();
-            cache
-                .open(&ask(0, 0, parts), now_ms, || id << 33)
-                .expect("answered")
-                .session_id
+            let opened = open(cache, ask(0, 0, parts), now_ms, || id << 33);
+            opened.expect("answered").session_id
         };
         assert_eq!(begin(&mut cache, 2, 0, 1), 1);
         assert_eq!(
@@ -451,9 +564,7 @@ mod tests {
             NO_SESSION,
             "in use lately"
         );
-        cache
-            .open(&ask(1, 1, vec![]), EVICTION_MS, || 0)
-            .expect("used");
+        open(&mut cache, ask(1, 1, vec![]), EVICTION_MS, || 0).expect("used");
         assert_eq!(
             begin(&mut cache, 2, EVICTION_MS + 1, 3),
             NO_SESSION,
@@ -475,11 +586,10 @@ mod tests {
     fn many_partitions_are_updated_as_few_are() {
         let mut cache = SessionCache::new(1);
         let parts: Vec<_> = (0..1000).map(|index| part(index, 0)).collect();
-        let opened = cache.open(&ask(0, 0, parts), 0, || 1 << 33).expect("begun");
+        let opened = open(&mut cache, ask(0, 0, parts), 0, || 1 << 33).expect("begun");
         let changed: Vec<_> = (500..1500).map(|index| part(index, 7)).collect();
-        let opened = cache
-            .open(&ask(opened.session_id, 1, changed), 0, || 0)
-            .expect("continued");
+        let more = ask(opened.session_id, 1, changed);
+        let opened = open(&mut cache, more, 0, || 0).expect("continued");
         assert_eq!(indexes(&opened), (0..1500).collect::<Vec<_>>());
         assert!(
             opened
@@ -487,5 +597,20 @@ mod tests {
                 .iter()
                 .all(|part| (part.fetch_offset == 7) == (part.partition >= 500))
         );
+    }
+    #[test]
+    fn a_session_that_is_away_counts_and_is_dropped_when_it_was_ended() {
+        let mut cache = SessionCache::new(2);
+        let parts = (0..9).map(|index| part(index, 0)).collect();
+        let opening = cache.open(ask(0, 0, parts), 0, || 1 << 33).expect("begun");
+        assert_eq!((cache.sessions.len(), cache.partitions), (1, 9));
+        let id = opening.session_id();
+        let again = open(&mut cache, ask(id, 1, vec![]), 0, || 0);
+        assert_eq!(again.err(), Some(ErrorCode::FetchSessionIdNotFound));
+        let (_, session) = opening.run();
+        cache.remove(id);
+        assert_eq!((cache.sessions.len(), cache.partitions), (0, 0));
+        cache.give_back(id, session.expect("it has one"));
+        assert_eq!((cache.sessions.len(), cache.partitions), (0, 0));
     }
 }
