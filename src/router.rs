@@ -21,6 +21,9 @@ use chronik_shards::{
 /// of its time.
 const PARTS_AT_ONCE: usize = 1_000;
 
+/// Batches that a shard is given at once: some tens of microseconds each, for each begins a write.
+const APPENDS_AT_ONCE: usize = 128;
+
 /// The way to all shards, from one of them.
 #[derive(Clone)]
 pub(crate) struct Router {
@@ -134,9 +137,11 @@ impl Router {
         self.shard.endpoint().send(shard, request).await
     }
 
-    /// Appends batches. When this returns they are in their lanes, in order; the results follow.
-    pub(crate) async fn append(
+    /// Appends batches. When this returns they are in their lanes, in order; the results follow. Of many
+    /// an owner gets some at a time: each may be a file's first write.
+    pub(crate) async fn append<W: World>(
         &self,
+        world: &W,
         acks: Acks,
         timeout_ms: i32,
         parts: Vec<AppendPart>,
@@ -152,7 +157,28 @@ impl Router {
             Reply::Append(results) => Some(results),
             _ => None,
         };
-        self.scatter(parts, |part| part.partition, ask, take).await
+        let count = parts.len();
+        if count <= APPENDS_AT_ONCE {
+            return self.scatter(parts, |part| part.partition, ask, take).await;
+        }
+        let (mut calls, mut first) = (Vec::new(), 0);
+        let mut parts = parts.into_iter();
+        while parts.len() > 0 {
+            let some: Vec<AppendPart> = parts.by_ref().take(APPENDS_AT_ONCE).collect();
+            let taken = some.len();
+            for group in split(some, |part| self.owner(part.partition)) {
+                let places = group.positions.into_iter();
+                let places = places.map(|place| place + first).collect();
+                calls.push((self.send(group.shard, ask(group.parts)).await, places));
+            }
+            first += taken;
+            world.pause().await;
+        }
+        Gather {
+            calls: Calls::Many(calls),
+            count,
+            take,
+        }
     }
 
     /// Reads partitions; only a read of a single shard may wait.

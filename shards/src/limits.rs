@@ -193,6 +193,13 @@ pub const GROUP_MEMBER_METADATA_BYTES_MAX: usize = 1024 * 1024;
 /// those of all members.
 pub const GROUP_MEMBER_PROTOCOLS_MAX: usize = 128;
 
+/// Topics that one member of a consumer group may name: 2 to 4 microseconds each, in one slice, and two
+/// thirds of what a record of the member can hold. More are subscribed to by an expression.
+pub const GROUP_MEMBER_TOPICS_MAX: usize = 10_000;
+
+/// Partitions that one member of a consumer group may say that it owns: about as many as a record holds.
+pub const GROUP_MEMBER_PARTITIONS_MAX: usize = 100_000;
+
 /// Ids given to new members of one classic group that have not come again with them.
 pub const GROUP_PENDING_MEMBERS_MAX: usize = 10_000;
 

@@ -101,24 +101,33 @@ pub(super) async fn admit<W: World>(
             errors,
             results,
         };
-        let id = outcome.opened.session_id;
-        let mut session = context.sessions.borrow_mut().lend(id);
-        let away = Away::begin(&context, if session.is_some() { id } else { NO_SESSION });
-        let version = call.version;
-        let respond = move || {
-            let response = outcome.into_response(session.as_mut(), version);
-            (response, session)
-        };
-        let (response, session) = beside(&context.world, is_large, respond).await;
-        away.end(session);
-        match is_large {
-            true => call.reply_long(&context.world, response).await,
-            false => call.reply(&response),
-        }
+        respond(&context, &call, outcome, is_large).await
     };
     Admitted {
         pace: Pace::OneFetch,
         answer: Answer::Parked(Box::pin(answer), kept_bytes),
+    }
+}
+
+/// The answer; the session learns what the client is told.
+async fn respond<W: World>(
+    context: &Context<W>,
+    call: &Call,
+    outcome: respond::Outcome,
+    is_large: bool,
+) -> Reply {
+    let (id, version) = (outcome.opened.session_id, call.version);
+    let mut session = context.sessions.borrow_mut().lend(id);
+    let away = Away::begin(context, if session.is_some() { id } else { NO_SESSION });
+    let respond = move || {
+        let response = outcome.into_response(session.as_mut(), version);
+        (response, session)
+    };
+    let (response, session) = beside(&context.world, is_large, respond).await;
+    away.end(session);
+    match is_large {
+        true => call.reply_long(&context.world, response).await,
+        false => call.reply(&response),
     }
 }
 

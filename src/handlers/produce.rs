@@ -63,7 +63,8 @@ pub(super) async fn admit<W: World>(context: Rc<Context<W>>, call: Call, body: R
     };
     let mut conversions = Conversions::new(&context);
     let (parts, refusals) = check_all(&context, &mut conversions, &call, &request).await;
-    let gather = context.router.append(acks, request.timeout_ms, parts).await;
+    let (world, timeout_ms) = (&context.world, request.timeout_ms);
+    let gather = context.router.append(world, acks, timeout_ms, parts).await;
     // From here on the owners count the batches; a turn to make many ends.
     let charge = conversions.into_charge();
     let answer = async move {

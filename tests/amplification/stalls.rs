@@ -124,10 +124,9 @@ fn how_long_others_wait_beside_large_requests_is_printed() {
     let only = std::env::var("CHRONIK_STALL_ONLY").unwrap_or_default();
     let scratch = Scratch::new();
     let (mut broker, known) = populated(&scratch);
-    let shards = number("CHRONIK_STALL_SHARDS", 1);
-    let probers: Vec<Prober> = std::iter::repeat_with(|| Prober::start(broker.connect()))
-        .take(shards)
-        .collect();
+    let shards = 0..number("CHRONIK_STALL_SHARDS", 1);
+    let probers = shards.map(|_| Prober::start(broker.connect()));
+    let probers: Vec<Prober> = probers.collect();
     let mut measured = 0;
     let mut measure = |what: &str, frame: &[u8]| {
         if !what.contains(&only) {

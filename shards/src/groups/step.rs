@@ -2,7 +2,6 @@
 //!
 //! Plain values; nothing is performed here.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use chronik_protocol::{ErrorCode, Str};
@@ -27,8 +26,6 @@ pub(crate) struct Token(pub(crate) usize);
 pub(crate) struct TopicChanges {
     /// Topics that are not in it any more.
     pub(crate) gone: DeletedTopics,
-    /// Names of those that came, went or changed.
-    pub(crate) names: BTreeSet<Str>,
     /// Some of them are new.
     pub(crate) created: bool,
 }

@@ -137,7 +137,6 @@ impl<W: World, R> Shard<W, R> {
             ..TopicChanges::default()
         };
         for topic in &delta.gone {
-            changes.names.insert(topic.name.clone());
             let ids = changes.gone.entry(topic.name.clone()).or_default();
             ids.insert(topic.id);
         }
@@ -146,9 +145,6 @@ impl<W: World, R> Shard<W, R> {
             .map(|topic| (topic, false))
             .chain(delta.gone.into_iter().map(|topic| (topic, true)))
         {
-            if !is_gone {
-                changes.names.insert(topic.name.clone());
-            }
             self.applying.tasks.push_back(Task {
                 topic,
                 next: 0,

@@ -126,6 +126,9 @@ async fn fetch<W: World>(
         if fetched.error_code != ErrorCode::None.as_i16() {
             return fetched;
         }
+        if is_large {
+            context.world.pause().await;
+        }
     }
     if by_id {
         // A topic that is gone has no name a client of this version could be told.

@@ -22,6 +22,7 @@ use super::group::ConsumerGroup;
 use super::member::{LEAVE_EPOCH, LEAVE_STATIC_EPOCH, Member, Owned};
 use super::subscription::{Draft, TopicVersions};
 use super::{records, subscription, target};
+use crate::limits::{GROUP_MEMBER_PARTITIONS_MAX, GROUP_MEMBER_TOPICS_MAX};
 
 /// Judges what can be judged without the group (`throwIfConsumerGroupHeartbeatRequestIsInvalid`).
 /// `id_required`: the client makes its own member id, as it must from version 1 on.
@@ -47,6 +48,12 @@ pub(crate) fn check_request(
     }
     if request.rack_id.as_deref().is_some_and(is_blank) {
         return invalid("RackId can't be empty.");
+    }
+    let names = request.subscribed_topic_names.as_ref().map_or(0, Vec::len);
+    let owned = request.topic_partitions.iter().flatten();
+    let owned: usize = owned.map(|topic| topic.partitions.len() + 1).sum();
+    if names > GROUP_MEMBER_TOPICS_MAX || owned > GROUP_MEMBER_PARTITIONS_MAX {
+        return invalid("More topics or partitions than one member may have.");
     }
     match epoch {
         0 if request.rebalance_timeout_ms == -1 => {

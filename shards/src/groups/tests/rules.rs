@@ -523,7 +523,6 @@ fn a_topic_that_is_created_again_begins_without_offsets() {
     grow_topic(&mut image, TOPIC_ID + 1, 1);
     let changes = TopicChanges {
         gone: [(Str::from(TOPIC), [Uuid(TOPIC_ID)].into())].into(),
-        names: [Str::from(TOPIC)].into(),
         created: true,
     };
     rig.show(image, &changes);

@@ -56,7 +56,6 @@ fn a_sweep_looks_at_no_more_offsets_than_a_slice_may() {
     commit(&mut rig, "few", 3);
     let changes = TopicChanges {
         gone: [(Str::from(TOPIC), [Uuid(TOPIC_ID)].into())].into(),
-        names: [Str::from(TOPIC)].into(),
         created: false,
     };
     let image = (*rig.image).clone();
