@@ -75,8 +75,8 @@ impl CheckpointOffsets {
         known.map(|id| (*id, hint(id))).collect()
     }
 
-    /// Writes the files of every directory; says which refused. `image` names the partitions and says
-    /// where they lie; what it does not know is left out. Numbers of those that come or have left are in
+    /// Writes the files of every directory; says which refused, and logs nothing. `image` names
+    /// the partitions and says where they lie; what it does not know is left out. Numbers of those that come or have left are in
     /// the files of both directories: a power cut may come between two files.
     pub(crate) async fn write<W: World>(
         &self,
@@ -104,10 +104,12 @@ impl CheckpointOffsets {
                 }
                 // One that fails does not keep the others from knowing theirs.
                 if let Err(error) = here.write(world, &dir.join(name)).await {
-                    tracing::error!(dir = %dir.display(), %error, "offset checkpoints not written");
-                    let is_first = written.refused.is_empty();
-                    written.not_now = is_not_now(&error) && (is_first || written.not_now);
+                    if is_not_now(&error) {
+                        written.short.push(id);
+                    }
                     written.refused.push(id);
+                    let why = format!("{}: {error}", dir.display());
+                    written.why.push(why);
                     break;
                 }
             }
@@ -121,8 +123,10 @@ impl CheckpointOffsets {
 pub(crate) struct CheckpointsWritten {
     /// The directories whose files are not written.
     pub(crate) refused: Vec<Uuid>,
-    /// Because something is short ([`chronik_io::is_not_now`]), in each of them.
-    pub(crate) not_now: bool,
+    /// Those of them that are too short of something now ([`chronik_io::is_not_now`]).
+    pub(crate) short: Vec<Uuid>,
+    /// Why they refused, each in a sentence.
+    pub(crate) why: Vec<String>,
 }
 
 /// Numbers in the files that are no partition's, by name and index, and the directories whose files
@@ -174,6 +178,11 @@ pub(crate) struct FoundFiles {
 }
 
 impl FoundFiles {
+    /// Whose they are.
+    pub(crate) fn directory(&self) -> Uuid {
+        self.directory
+    }
+
     /// Reads a directory's files; one that is garbled says nothing.
     ///
     /// # Errors

@@ -406,8 +406,12 @@ impl<W: World> Driver<W> {
             if written.refused.is_empty() {
                 break;
             }
-            if !written.not_now || !patience.waits(world).await {
-                return Err(io::Error::other("offset checkpoints were not written"));
+            let is_short = written.short.len() == written.refused.len();
+            if !is_short || !patience.waits(world).await {
+                let why = written.why.join("; ");
+                return Err(io::Error::other(format!(
+                    "offset checkpoints not written: {why}"
+                )));
             }
         }
         for (dir, _) in dirs.usable() {

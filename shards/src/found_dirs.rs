@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::PathBuf;
 
 use chronik_io::World;
 use chronik_protocol::Uuid;
@@ -25,6 +26,14 @@ impl FoundDirs {
         self.0.entry(name).or_default().insert(directory);
     }
 
+    /// What was found in this directory does not count.
+    pub(crate) fn forget(&mut self, directory: Uuid) {
+        self.0.retain(|_, found| {
+            found.remove(&directory);
+            !found.is_empty()
+        });
+    }
+
     /// Whether a partition's directory was found in this one.
     pub(crate) fn have(&self, topic: &str, index: i32, directory: Uuid) -> bool {
         let found = self.0.get(&PartitionDir::name(topic, index));
@@ -34,13 +43,13 @@ impl FoundDirs {
     /// Forgets directories that lie where the catalogue does not expect them and are another topic's.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the disk refuses: which directory, and its id.
     pub(crate) async fn settle<W: World>(
         &mut self,
         world: &W,
         dirs: &LogDirs,
         image: &Image,
-    ) -> io::Result<()> {
+    ) -> Result<(), (PathBuf, Uuid, io::Error)> {
         for topic in image.topics() {
             for (index, info) in (0..).zip(&topic.partitions) {
                 let name = PartitionDir::name(&topic.name, index);
@@ -56,7 +65,8 @@ impl FoundDirs {
                         continue;
                     }
                     let file = path.join(&name).join(PARTITION_METADATA_FILE);
-                    let bytes = read_small(world, &file).await?;
+                    let bytes = read_small(world, &file).await;
+                    let bytes = bytes.map_err(|error| (path.to_owned(), directory, error))?;
                     let id = bytes.and_then(|bytes| parse_partition_metadata(&bytes).ok());
                     if id.is_some_and(|id| id != topic.id) {
                         found.remove(&directory);
@@ -94,8 +104,6 @@ impl FoundDirs {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
     use crate::log_dirs::LogDir;
 

@@ -52,10 +52,12 @@ pub(crate) enum InternalAnswer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Durable {
     Nowhere,
-    /// In all but these, which refused.
-    AllBut(Vec<Uuid>),
-    /// In all but these, which are too short of something and are tried again.
-    NotYet(Vec<Uuid>),
+    /// In all but those that refused.
+    AllBut {
+        refused: Vec<Uuid>,
+        /// Those of them that are too short of something, and are tried again.
+        short: Vec<Uuid>,
+    },
 }
 
 impl Durable {
@@ -63,9 +65,15 @@ impl Durable {
     pub(crate) fn is_in(&self, directory: Option<Uuid>) -> bool {
         match self {
             Self::Nowhere => false,
-            Self::AllBut(refused) | Self::NotYet(refused) => {
-                !directory.is_some_and(|id| refused.contains(&id))
-            }
+            Self::AllBut { refused, .. } => !directory.is_some_and(|id| refused.contains(&id)),
+        }
+    }
+
+    /// Whether they are not in this one only because it is too short of something now.
+    pub(crate) fn is_short(&self, directory: Option<Uuid>) -> bool {
+        match self {
+            Self::Nowhere => false,
+            Self::AllBut { short, .. } => directory.is_some_and(|id| short.contains(&id)),
         }
     }
 }

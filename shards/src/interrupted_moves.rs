@@ -39,18 +39,19 @@ impl InterruptedMoves {
     /// Looks for them. From now on what ended counts as found in its new directory.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the disk refuses: which directory, and its id.
     pub(crate) async fn find<W: World>(
         world: &W,
         dirs: &LogDirs,
         image: &Image,
         found: &mut FoundDirs,
-    ) -> io::Result<InterruptedMoves> {
+    ) -> Result<InterruptedMoves, (PathBuf, Uuid, io::Error)> {
         let mut moves = InterruptedMoves::default();
         for (parent, directory) in dirs.usable() {
-            for future in futures(world, parent).await? {
+            let refused = |error| (parent.to_owned(), directory, error);
+            for future in futures(world, parent).await.map_err(refused)? {
                 let index = future.dir.index;
-                let topic = topic_of(world, &future.path).await?;
+                let topic = topic_of(world, &future.path).await.map_err(refused)?;
                 let topic = topic.and_then(|id| image.topic_by_id(id)).filter(|topic| {
                     let home = dirs.home_of(image, &topic.name, index);
                     home == Some(directory) && !found.have(&topic.name, index, directory)

@@ -54,6 +54,13 @@ impl LogDirs {
             .filter_map(|dir| Some((dir.path.as_path(), dir.id?)))
     }
 
+    /// The one at this path cannot be used any more.
+    pub(crate) fn give_up(&mut self, path: &Path) {
+        for dir in self.0.iter_mut().filter(|dir| dir.path == path) {
+            dir.id = None;
+        }
+    }
+
     /// The ids of those that can be used.
     pub(crate) fn ids(&self) -> Vec<Uuid> {
         self.usable().map(|(_, id)| id).collect()

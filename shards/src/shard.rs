@@ -13,6 +13,7 @@ mod chores;
 mod cleaner;
 mod clock;
 mod control;
+mod corrections;
 mod disk_reads;
 mod groups;
 mod holding;
@@ -63,6 +64,7 @@ use chores::Chores;
 use cleaner::Cleaner;
 use clock::ClockWatch;
 use control::Control;
+use corrections::Corrections;
 use disk_reads::{DiskReads, PendingRead};
 use groups::Groups;
 pub(crate) use leftovers::Leftover;
@@ -200,12 +202,24 @@ enum Slot<W: World> {
     Waiting(shortages::Waiting),
     /// It is tried again.
     Reopening(shortages::Reopening),
+    /// It is open, and served once the checkpoint files name its start rightly.
+    Correcting(Box<Partition<W>>),
     /// Its topic is deleted; jobs on their way are waited for, then the directory goes.
     Draining(Box<Partition<W>>),
     Removing,
     Closing,
     /// Closed for a moment, while its log moves to another directory.
     Moving,
+}
+
+impl<W: World> Slot<W> {
+    /// Whether there is a log that cannot be used, now or at all.
+    fn is_offline(&self) -> bool {
+        matches!(
+            self,
+            Slot::Failed | Slot::Waiting(_) | Slot::Reopening(_) | Slot::Correcting(_)
+        )
+    }
 }
 
 /// The state of one shard; see the module's text.
@@ -246,6 +260,7 @@ pub(crate) struct Shard<W: World, R> {
     clock: ClockWatch,
     applying: Applying<R>,
     moves: Moves<R>,
+    corrections: Corrections,
     remembering: Remembering,
     notes: Notes<R>,
     /// On the designated shard only.
@@ -314,6 +329,7 @@ impl<W: World, R> Shard<W, R> {
             clock: ClockWatch::default(),
             applying: Applying::default(),
             moves: Moves::default(),
+            corrections: Corrections::default(),
             remembering: Remembering::new(options.remember_after_bytes),
             notes: Notes::default(),
             checkpoints: None,
@@ -487,7 +503,8 @@ impl<W: World, R> Shard<W, R> {
                 Timer::Chore(id) => self.chore_due(id),
                 Timer::Clean(id) => self.cleaning_due(id),
                 Timer::Reopen(id) => self.reopen(id),
-                Timer::Checkpoints => self.write_checkpoints(),
+                Timer::Checkpoints => self.write_checkpoints_again(),
+                Timer::Corrections => self.correct_again(),
                 Timer::Snapshot => self.snapshot_again(),
                 Timer::Leftovers => self.leftovers_due(),
                 Timer::WriteBehind => self.write_what_lingers(),
@@ -531,7 +548,7 @@ impl<W: World, R> Shard<W, R> {
     /// Why a partition cannot be used here.
     fn absence(&self, id: PartitionId) -> ErrorCode {
         let slot = self.partitions.get(&id);
-        if let Some(Slot::Failed | Slot::Waiting(_) | Slot::Reopening(_)) = slot {
+        if slot.is_some_and(Slot::is_offline) {
             return ErrorCode::KafkaStorageError;
         }
         let Some(topic) = self.image.topic_by_id(id.topic_id) else {

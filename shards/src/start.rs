@@ -3,6 +3,8 @@
 //! Runs on every shard. The designated one opens the catalogue, looks through the data directory
 //! and gives every shard the first image; nothing is served before all have applied it.
 
+mod directories;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -11,36 +13,24 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use chronik_io::{DirEntry, Lost, World};
-use chronik_protocol::{Str, Uuid};
+use chronik_protocol::Str;
 
 use crate::cache::{BatchCache, CacheLimits};
 use crate::catalog::{
-    CatalogueError, DirectoryIdentity, Endpoint, IdentityError, Image, METADATA_TOPIC,
-    OpenedCatalogue, Registration, open_catalogue,
+    CatalogueError, DirectoryIdentity, Endpoint, IdentityError, Image, Registration, open_catalogue,
 };
-use crate::checkpoint_files::{self, CheckpointOffsets, DeadNumbers, FoundFiles};
-use crate::driver::{Driver, SettingsWatch, set_aside};
-use crate::found_dirs::FoundDirs;
+use crate::driver::{Driver, SettingsWatch};
 use crate::internal::{Boot, Internal, InternalAnswer, InternalReply, InternalRequest};
-use crate::interrupted_moves::InterruptedMoves;
 use crate::log::LogError;
-use crate::log::checkpoint::{
-    CLEAN_SHUTDOWN_FILE, CleanShutdown, PARTITION_METADATA_FILE, parse_partition_metadata,
-    read_small,
-};
-use crate::log::directory::{PartitionDir, PartitionDirState};
-use crate::log_dirs::{LogDir, LogDirs};
+use crate::log_dirs::LogDirs;
 use crate::metrics::Counters;
-use crate::partition::Partition;
 use crate::placement::{COORDINATOR_SHARD, shard_of};
 use crate::remembered_logs::RememberedLogs;
 use crate::request::{PartitionId, Reply, Request};
 use crate::shard::{Shard, ShardOptions};
 use crate::survey::{LastWriter, Survey, SurveyOptions};
 use crate::write_behind::LeftBehind;
-
-/// Entries of the data directory looked at before other tasks get their turn.
-const ENTRIES_PER_SLICE: usize = 64;
+use directories::{Look, open_dirs, sweep_all, tell_lost};
 
 /// `log.retention.check.interval.ms`'s default: five minutes.
 const RETENTION_CHECK_MS: u64 = 300_000;
@@ -95,6 +85,17 @@ pub enum StartError {
     /// The designated shard could not start, and has said why.
     #[error("the catalogue's shard did not start: {0}")]
     Abandoned(Arc<str>),
+}
+
+impl StartError {
+    /// Whether something is only too short, so that the next start may go better.
+    fn is_not_now(&self) -> bool {
+        match self {
+            Self::Data { source, .. } => chronik_io::is_not_now(source),
+            Self::Leftover(error) => error.is_not_now(),
+            _ => false,
+        }
+    }
 }
 
 /// One shard as the rest of the broker on the same core sees it. Clones are the same shard.
@@ -224,14 +225,14 @@ async fn boot<W: World>(
     mut empty: Image,
 ) -> Result<Arc<Boot>, StartError> {
     let data = &options.data;
-    let is_foreign = survey(world, options).await?;
+    let (is_foreign, failed) = survey(world, options).await?;
     world.create_dir_all(data).await.map_err(about(data))?;
     let wanted = options.cluster_id.as_ref();
     let identity = DirectoryIdentity::load_or_create(world, data, options.node_id, wanted).await?;
     empty.cluster_id = identity.cluster_id.clone();
-    let dirs = open_dirs(world, options, &identity).await;
-    let look = Look::into(world, &dirs).await?;
-    let (clean, mut found) = (look.clean, look.found);
+    let mut dirs = open_dirs(world, options, &identity, &failed).await?;
+    let mut look = Look::into(world, &mut dirs).await?;
+    let clean = look.clean;
     let entries = world.list_dir(data).await.map_err(about(data))?;
     let remembered = RememberedLogs::find(world, data, &entries).await;
     let mut remembered = remembered.map_err(about(data))?;
@@ -243,38 +244,38 @@ async fn boot<W: World>(
     // on it before it is durable. What our own clean stop left is.
     let durable = !clean.is_some_and(|epoch| remembered.are_of_run(epoch));
     // Where there is no log, nothing is built on: on a busy disk that saves a first start 0.1 to 0.4 s.
-    if durable && !found.0.is_empty() {
-        sync_all(world, &dirs).await?;
+    if durable && !look.found.0.is_empty() {
+        look.sync(world, &mut dirs).await?;
     }
 
     // The shard's own cache is in use by nobody yet, but lives behind a cell.
     let mut cache = BatchCache::new(CacheLimits::default());
     let how = (clean.is_some(), durable);
     let mut opened = open_catalogue(world, &mut cache, data, empty, how).await?;
-    let settled = found.settle(world, &dirs, &opened.image).await;
-    settled.map_err(about(data))?;
-    let numbers = (look.files, is_foreign);
-    let ended = end_moves(world, (&dirs, &mut found), &opened.image, numbers).await;
-    let (offsets, dead) = ended.map_err(about(data))?;
+    look.settle(world, &mut dirs, &opened.image).await?;
+    let moves = look.moves(world, &mut dirs, (&opened.image, is_foreign));
+    let moves = moves.await?;
+    // Before the catalogue learns that partitions were moved: the files speak of where they were.
+    let (offsets, dead) = look.numbers(&dirs, &opened.image);
+    let ended = moves.settle(world, &dirs, (&opened.image, &offsets)).await;
+    ended.map_err(about(data))?;
     let registration = Registration {
         endpoints: options.endpoints.clone(),
         rack: options.rack.clone(),
         identity,
         dirs: Arc::new(dirs),
-        found,
+        found: look.found,
     };
     let begun = opened.begin_epoch(world, &mut cache, data, &registration);
     begun.await?;
-    let dirs = registration.dirs;
-    for dir in dirs.usable() {
-        sweep(world, &dirs, dir, &opened).await?;
-    }
+    let mut dirs = LogDirs::clone(&registration.dirs);
+    sweep_all(world, &mut dirs, &opened).await?;
     let left_behind = left_behind(world, data, &entries, &opened.image).await;
     let boot = Arc::new(Boot {
         image: Arc::new(opened.image),
         hints: offsets.hints((clean.is_some(), durable)),
         cleaned: offsets.cleaned.clone(),
-        dirs,
+        dirs: Arc::new(dirs),
         clean,
         durable,
         remembered,
@@ -287,25 +288,12 @@ async fn boot<W: World>(
     Ok(boot)
 }
 
-/// Ends or gives up the moves that the last run did not end; what the checkpoint files say.
-async fn end_moves<W: World>(
+/// Looks before anything is changed; says whether another broker wrote the directories last, and which
+/// of them cannot be read.
+async fn survey<W: World>(
     world: &W,
-    (dirs, found): (&LogDirs, &mut FoundDirs),
-    image: &Image,
-    (files, is_foreign): (Vec<FoundFiles>, bool),
-) -> io::Result<(CheckpointOffsets, DeadNumbers)> {
-    // Before the catalogue learns that partitions were moved: the files speak of where they were.
-    let moves = match is_foreign {
-        true => InterruptedMoves::default(),
-        false => InterruptedMoves::find(world, dirs, image, found).await?,
-    };
-    let (offsets, dead) = checkpoint_files::adopt(files, (dirs, found), image);
-    moves.settle(world, dirs, (image, &offsets)).await?;
-    Ok((offsets, dead))
-}
-
-/// Looks before anything is changed; says whether another broker wrote the directories last.
-async fn survey<W: World>(world: &W, options: &StartOptions) -> Result<bool, StartError> {
+    options: &StartOptions,
+) -> Result<(bool, Vec<PathBuf>), StartError> {
     let found = Survey::take(
         world,
         SurveyOptions {
@@ -334,14 +322,14 @@ async fn survey<W: World>(world: &W, options: &StartOptions) -> Result<bool, Sta
     for note in &found.notes {
         tracing::warn!("{note}");
     }
-    Ok(is_foreign)
-}
-
-async fn sync_all<W: World>(world: &W, dirs: &LogDirs) -> Result<(), StartError> {
-    for (path, _) in dirs.usable() {
-        world.sync_file_system(path).await.map_err(about(path))?;
+    let mut failed = Vec::new();
+    for dir in &found.dirs {
+        if let Some(failure) = &dir.failure {
+            tell_lost(&dir.path, failure);
+            failed.push(dir.path.clone());
+        }
     }
-    Ok(())
+    Ok((is_foreign, failed))
 }
 
 /// What the rings hold of partitions that are there.
@@ -385,171 +373,4 @@ async fn drop_left_behind<W: World>(
 fn about(path: &Path) -> impl FnOnce(io::Error) -> StartError {
     let path = path.to_owned();
     move |source| StartError::Data { path, source }
-}
-
-/// Gives every directory after the first its identity, in the same cluster.
-async fn open_dirs<W: World>(
-    world: &W,
-    options: &StartOptions,
-    first: &DirectoryIdentity,
-) -> LogDirs {
-    let mut dirs = vec![LogDir {
-        path: options.data.clone(),
-        id: Some(first.directory_id),
-    }];
-    for path in &options.more_data {
-        let opened = async {
-            world.create_dir_all(path).await?;
-            let cluster = Some(&first.cluster_id);
-            DirectoryIdentity::load_or_create(world, path, options.node_id, cluster).await
-        };
-        let id = match opened.await {
-            Ok(identity) if dirs.iter().all(|dir| dir.id != Some(identity.directory_id)) => {
-                Some(identity.directory_id)
-            }
-            Ok(identity) => {
-                let id = identity.directory_id;
-                tracing::error!(path = %path.display(), %id, "another log directory has this id: one is a copy");
-                None
-            }
-            Err(error) => {
-                tracing::error!(path = %path.display(), %error, "this log directory cannot be used; its partitions are offline");
-                None
-            }
-        };
-        dirs.push(LogDir {
-            path: path.clone(),
-            id,
-        });
-    }
-    LogDirs::new(dirs)
-}
-
-/// What the last run left in the directories.
-#[derive(Default)]
-struct Look {
-    /// The broker epoch of the clean stop, if it left its marker everywhere.
-    clean: Option<i64>,
-    looked: bool,
-    files: Vec<FoundFiles>,
-    found: FoundDirs,
-}
-
-impl Look {
-    async fn into<W: World>(world: &W, dirs: &LogDirs) -> Result<Look, StartError> {
-        let mut look = Look::default();
-        for (path, id) in dirs.usable() {
-            look.at(world, path, id).await?;
-        }
-        Ok(look)
-    }
-
-    async fn at<W: World>(&mut self, world: &W, dir: &Path, id: Uuid) -> Result<(), StartError> {
-        // Gone before anything changes: a crash from here on is an unclean stop.
-        let clean = consume(world, &dir.join(CLEAN_SHUTDOWN_FILE)).await?;
-        self.clean = match self.looked {
-            true => self.clean.filter(|epoch| clean == Some(*epoch)),
-            false => clean,
-        };
-        self.looked = true;
-        let files = FoundFiles::read(world, dir, id).await;
-        self.files.push(files.map_err(about(dir))?);
-        for entry in world.list_dir(dir).await.map_err(about(dir))? {
-            let name = entry.name.to_str().filter(|_| entry.is_dir);
-            let is_live = |name: &&str| {
-                PartitionDir::parse(name).is_some_and(|dir| dir.state == PartitionDirState::Live)
-            };
-            if let Some(name) = name.filter(is_live) {
-                self.found.insert(name.to_owned(), id);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Removes the marker of a clean stop; gives the broker epoch it held, if it was there.
-async fn consume<W: World>(world: &W, path: &Path) -> Result<Option<i64>, StartError> {
-    let bytes = read_small(world, path).await.map_err(about(path))?;
-    let Some(bytes) = bytes else {
-        return Ok(None);
-    };
-    world.remove_file(path).await.map_err(about(path))?;
-    Ok(Some(CleanShutdown::parse(&bytes).broker_epoch))
-}
-
-/// Removes what deletions left behind and sets aside what nobody knows. Directories whose name the
-/// catalogue has here are left to whoever opens them: their id is looked at there.
-async fn sweep<W: World>(
-    world: &W,
-    dirs: &LogDirs,
-    (data, directory): (&Path, Uuid),
-    OpenedCatalogue { image, removed, .. }: &OpenedCatalogue<W>,
-) -> Result<(), StartError> {
-    let entries = world.list_dir(data).await.map_err(about(data))?;
-    for (at, entry) in entries.iter().enumerate() {
-        if at.is_multiple_of(ENTRIES_PER_SLICE) {
-            world.pause().await;
-        }
-        let Some(name) = entry.name.to_str().filter(|_| entry.is_dir) else {
-            continue;
-        };
-        let Some(found) = PartitionDir::parse(name) else {
-            continue;
-        };
-        let path = data.join(name);
-        match found.state {
-            PartitionDirState::Live if found.topic == METADATA_TOPIC => {}
-            PartitionDirState::Live => {
-                let home = dirs.home_of(image, &found.topic, found.index);
-                let known = home == Some(directory);
-                if !known {
-                    sweep_unknown(world, &path, removed).await?;
-                }
-            }
-            PartitionDirState::Deleted => {
-                Partition::<W>::delete(world, &path, world.random_u128()).await?;
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// Whether a directory has no byte in it but what a creation begins with.
-async fn holds_nothing<W: World>(world: &W, path: &Path) -> Result<bool, StartError> {
-    let entries = world.list_dir(path).await.map_err(about(path))?;
-    Ok(entries.iter().all(|entry| {
-        let begun = entry
-            .name
-            .to_str()
-            .and_then(|name| name.strip_suffix(".tmp"));
-        !entry.is_dir && (entry.len == 0 || begun == Some(PARTITION_METADATA_FILE))
-    }))
-}
-
-async fn sweep_unknown<W: World>(
-    world: &W,
-    path: &Path,
-    removed: &BTreeSet<Uuid>,
-) -> Result<(), StartError> {
-    let file = path.join(PARTITION_METADATA_FILE);
-    let id = match world
-        .read_file(&file, crate::limits::SMALL_FILE_BYTES_MAX)
-        .await
-    {
-        Ok(content) => parse_partition_metadata(&content).ok(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(about(&file)(error)),
-    };
-    let goes = match id {
-        Some(id) => removed.contains(&id),
-        // Something was too short to create it, and its topic is gone.
-        None => holds_nothing(world, path).await?,
-    };
-    if goes {
-        Partition::<W>::delete(world, path, world.random_u128()).await?;
-    } else {
-        set_aside(world, path).await.map_err(about(path))?;
-    }
-    Ok(())
 }

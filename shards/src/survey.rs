@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use chronik_io::{DirEntry, World};
+use chronik_io::{DirEntry, World, is_not_now};
 use chronik_protocol::{Str, Uuid};
 
 use crate::catalog::{
@@ -140,16 +140,26 @@ impl Survey {
             Ok(entries) => dir.entries = entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return dir,
             Err(error) => {
-                dir.failure = Some(error.to_string());
+                self.unreadable(&mut dir, &error);
                 return dir;
             }
         }
         match DirectoryIdentity::load(world, path).await {
             Ok(identity) => dir.identity = identity,
             Err(error @ IdentityError::Unusable { .. }) => self.refuse(path, error),
-            Err(error) => dir.failure = Some(error.to_string()),
+            Err(IdentityError::Io(error)) => self.unreadable(&mut dir, &error),
         }
         dir
+    }
+
+    /// What lies there is offline; but nothing begins without the first directory, nor while something is
+    /// only too short to judge one.
+    fn unreadable(&mut self, dir: &mut SurveyedDir, error: &io::Error) {
+        dir.failure = Some(error.to_string());
+        if self.dirs.is_empty() || is_not_now(error) {
+            let sentence = format!("it cannot be read now: {error}");
+            self.refuse(&dir.path, sentence);
+        }
     }
 
     /// Whether the directories belong together, and to whom the settings say.
@@ -180,7 +190,10 @@ impl Survey {
         self.partitions = image.topics().map(|topic| topic.partitions.len()).sum();
         self.metadata_version = Some(MetadataVersion::of(image).name());
         let quorum_state = QuorumState::load(world, &metadata_directory(data)).await;
-        let quorum_state = quorum_state.unwrap_or_default();
+        let quorum_state = match quorum_state {
+            Ok(quorum_state) => quorum_state,
+            Err(error) => return self.refuse(data, format!("quorum-state: {error}")),
+        };
         judge::judge(self, data, &reading, quorum_state.as_ref());
         if options.count_logs || self.last_writer == LastWriter::Kafka {
             logs::look(self, world, image).await;

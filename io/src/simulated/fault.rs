@@ -113,7 +113,8 @@ pub struct Faults {
     scripts: Vec<Script>,
     chance_ppm: [u32; OPERATIONS],
     space_bytes: Option<u64>,
-    broken: Option<String>,
+    /// A path, and the operation from which on what begins with it fails.
+    broken: Option<(String, u64)>,
     /// Operations since the last [`Faults::shortage`] or [`Faults::begin_trace`].
     operations: u64,
     shortage: Option<Shortage>,
@@ -142,7 +143,13 @@ impl Faults {
 
     /// From now on every operation on a path that begins with this one fails with [`Fault::Broken`].
     pub fn break_below(&mut self, path: &str) {
-        self.broken = Some(path.to_owned());
+        self.break_below_from(path, 0);
+    }
+
+    /// As [`Faults::break_below`], from an operation on that is counted from now on, from 0.
+    pub fn break_below_from(&mut self, path: &str, first: u64) {
+        self.operations = 0;
+        self.broken = Some((path.to_owned(), first));
     }
 
     /// Of the operations from now on, counted from 0, those from `first` on fail with `fault` where
@@ -216,15 +223,16 @@ impl Faults {
         path: &Path,
     ) -> Option<Fault> {
         let path = path.to_string_lossy();
-        if self
-            .broken
-            .as_ref()
-            .is_some_and(|broken| path.starts_with(broken))
+        let at = self.operations;
+        let short = self.short_of(operation, &path);
+        if let Some((broken, first)) = &self.broken
+            && at >= *first
+            && path.starts_with(broken)
         {
             return Some(Fault::Broken);
         }
-        if let Some(fault) = self.short_of(operation, &path) {
-            return Some(fault);
+        if short.is_some() {
+            return short;
         }
         let mut due = None;
         for (index, script) in self.scripts.iter_mut().enumerate() {

@@ -15,7 +15,7 @@ use super::shortages::Opened;
 use super::{Effect, Shard, Slot};
 use crate::catalog::{Image, Topic};
 use crate::groups::TopicChanges;
-use crate::internal::{Boot, Durable, InternalAnswer, OffsetChange};
+use crate::internal::{Boot, InternalAnswer};
 use crate::limits::{FOLLOWING_PER_SLICE, PARTITION_TASKS_MAX};
 use crate::log::LogError;
 use crate::moving::Placing;
@@ -61,8 +61,6 @@ pub(super) struct Applying<R> {
     is_running: bool,
     /// Partitions that could not be opened for the first image.
     failed: Vec<PartitionId>,
-    /// Partitions that the checkpoints have to be corrected for before they serve.
-    corrected: Vec<PartitionId>,
     /// Directories that could not be removed for the current image.
     left: Vec<Leftover>,
 }
@@ -77,7 +75,6 @@ impl<R> Default for Applying<R> {
             is_resting: false,
             is_running: false,
             failed: Vec::new(),
-            corrected: Vec::new(),
             left: Vec::new(),
         }
     }
@@ -289,7 +286,7 @@ impl<W: World, R> Shard<W, R> {
         if self.applying.in_flight > 0 {
             return;
         }
-        if !self.applying.corrected.is_empty() {
+        if self.corrections.are_asked() {
             // `corrected` goes on.
             return self.flush_notes();
         }
@@ -310,27 +307,8 @@ impl<W: World, R> Shard<W, R> {
         }
     }
 
-    /// The checkpoints were corrected, where they could be: what they still mislead does not serve.
-    pub(super) fn corrected(&mut self, durable: &Durable) {
-        if !self.notes_are_out() || self.applying.corrected.is_empty() {
-            return;
-        }
-        for id in std::mem::take(&mut self.applying.corrected) {
-            let is_durable = durable.is_in(self.directory_of(id));
-            if let (false, Durable::NotYet(_), Some(Slot::Online(partition))) =
-                (is_durable, durable, self.partitions.get(&id))
-            {
-                // What is short now may not be so later: the start waits for it.
-                let change = OffsetChange::LogStart(partition.log_start());
-                self.note(id, change);
-                self.applying.corrected.push(id);
-            } else if !is_durable {
-                let dir = self.dirs.first().to_owned();
-                let why = "its log start's checkpoint could not be corrected".to_owned();
-                self.offline(id, &LogError::Failed { dir, why });
-            }
-        }
-        // Notes what is to be corrected still, if anything is.
+    /// What was waited for besides the tasks has come.
+    pub(super) fn applied_so_far(&mut self) {
         self.run_tasks();
         self.apply_next();
     }
@@ -345,8 +323,7 @@ impl<W: World, R> Shard<W, R> {
 
     fn task_done(&mut self) {
         self.applying.in_flight -= 1;
-        self.run_tasks();
-        self.apply_next();
+        self.applied_so_far();
         self.flush_notes();
         self.close_when_idle();
     }
@@ -362,9 +339,6 @@ impl<W: World, R> Shard<W, R> {
         }
         match result {
             Ok(partition) => {
-                if partition.corrects_log_start() {
-                    self.applying.corrected.push(id);
-                }
                 self.online_now(id, partition);
             }
             Err((error, task)) if error.is_not_now() => {
@@ -378,17 +352,22 @@ impl<W: World, R> Shard<W, R> {
         self.task_done();
     }
 
-    /// A log is there: it follows the image as it is now.
-    pub(super) fn online_now(&mut self, id: PartitionId, mut partition: Box<Partition<W>>) {
+    /// A log is there.
+    pub(super) fn online_now(&mut self, id: PartitionId, partition: Box<Partition<W>>) {
+        match partition.corrects_log_start() {
+            true => self.correct(id, partition),
+            false => self.serve_log(id, partition),
+        }
+    }
+
+    /// A log is served from now on: it follows the image as it is now.
+    pub(super) fn serve_log(&mut self, id: PartitionId, mut partition: Box<Partition<W>>) {
         let now = self.now();
         if let Some(topic) = self.image.topic_by_id(id.topic_id) {
             partition.set_config(Arc::clone(&topic.config));
         }
         partition.plan_retention(now);
         partition.plan_cleaning(now);
-        if partition.corrects_log_start() {
-            self.note(id, OffsetChange::LogStart(partition.log_start()));
-        }
         self.partitions.insert(id, Slot::Online(partition));
     }
 

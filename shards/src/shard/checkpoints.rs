@@ -12,7 +12,7 @@ use std::sync::Arc;
 use chronik_io::World;
 use chronik_protocol::{ErrorCode, Uuid};
 
-use super::timers::Timer;
+use super::timers::{Timer, TimerKey};
 use super::{Effect, Shard};
 use crate::backoff;
 use crate::catalog::{Image, METADATA_PARTITION};
@@ -98,6 +98,10 @@ pub(crate) struct Checkpoints<R> {
     waiting_in_flight: Vec<Writer<R>>,
     /// Writes in a row that something was too short for.
     failures: u32,
+    /// The deadline of the next try, while something is too short.
+    again: Option<TimerKey>,
+    /// The directories of which it was said that their files cannot be written.
+    told: Vec<Uuid>,
 }
 
 /// So often whoever waits for a write waits for the next one when something is too short for it.
@@ -118,6 +122,8 @@ impl<R> Checkpoints<R> {
             waiting: Vec::new(),
             waiting_in_flight: Vec::new(),
             failures: 0,
+            again: None,
+            told: Vec::new(),
         }
     }
 
@@ -211,6 +217,21 @@ impl<R> Checkpoints<R> {
         })
     }
 
+    /// Says of a shortage or a failure when it begins and when it has passed, not at every try.
+    fn tell(&mut self, written: &CheckpointsWritten) {
+        if written.refused == self.told {
+            return;
+        }
+        self.told.clone_from(&written.refused);
+        match written.why.join("; ") {
+            why if why.is_empty() => tracing::info!("offset checkpoints written again"),
+            why => tracing::error!(
+                why,
+                "offset checkpoints not written: until they are, a start after a crash reads more"
+            ),
+        }
+    }
+
     /// What is known of every partition.
     pub(crate) fn offsets(&self) -> CheckpointOffsets {
         self.offsets.clone()
@@ -295,11 +316,12 @@ impl<W: World, R> Shard<W, R> {
 
     pub(super) fn noted(&mut self, durable: &Durable) {
         self.notes.in_flight = false;
-        for id in std::mem::take(&mut self.notes.starts_in_flight) {
-            if durable.is_in(self.directory_of(id)) || !self.partitions.contains_key(&id) {
-                self.notes.not_durable.remove(&id);
+        let starts = std::mem::take(&mut self.notes.starts_in_flight);
+        for id in &starts {
+            if durable.is_in(self.directory_of(*id)) || !self.partitions.contains_key(id) {
+                self.notes.not_durable.remove(id);
             } else {
-                self.notes.not_durable.insert(id);
+                self.notes.not_durable.insert(*id);
             }
         }
         for (responder, deletions) in std::mem::take(&mut self.notes.waiting_in_flight) {
@@ -309,15 +331,15 @@ impl<W: World, R> Shard<W, R> {
                 }
                 // The start has moved for readers. Where it is only not durable yet that goes on
                 // being tried; Kafka's word for "it may have happened" is a timeout.
-                DeleteRecordsResult::failed(match durable {
-                    Durable::NotYet(_) => ErrorCode::RequestTimedOut,
-                    Durable::Nowhere | Durable::AllBut(_) => ErrorCode::KafkaStorageError,
+                DeleteRecordsResult::failed(match durable.is_short(self.directory_of(id)) {
+                    true => ErrorCode::RequestTimedOut,
+                    false => ErrorCode::KafkaStorageError,
                 })
             });
             let told = told.collect();
             self.reply(responder, Reply::DeleteRecords(told));
         }
-        self.corrected(durable);
+        self.corrected(&starts, durable);
         let coming = std::mem::take(&mut self.notes.coming_in_flight);
         self.move_noted(&coming, durable);
         self.flush_notes();
@@ -418,39 +440,57 @@ impl<W: World, R> Shard<W, R> {
             .push(Effect::WriteCheckpoints(offsets, (image, also_in)));
     }
 
-    pub(super) fn checkpoints_written(&mut self, written: CheckpointsWritten) {
-        let CheckpointsWritten { refused, not_now } = written;
+    /// The deadline for what was too short has come.
+    pub(super) fn write_checkpoints_again(&mut self) {
+        if let Some(checkpoints) = &mut self.checkpoints {
+            checkpoints.again = None;
+        }
+        self.write_checkpoints();
+    }
+
+    /// There is one deadline, however many writes were refused since the last one that went well.
+    fn time_checkpoints(&mut self, is_short: bool) {
         let now_ns = self.world.monotonic_ns();
         let Some(checkpoints) = &mut self.checkpoints else {
             return;
         };
+        if let Some(again) = checkpoints.again.take() {
+            self.timers.cancel(again);
+        }
+        if is_short {
+            let due_ns = backoff::due_ns(now_ns, checkpoints.failures);
+            checkpoints.again = Some(self.timers.add(due_ns, Timer::Checkpoints));
+        }
+    }
+
+    pub(super) fn checkpoints_written(&mut self, result: CheckpointsWritten) {
+        let Some(checkpoints) = &mut self.checkpoints else {
+            return;
+        };
         checkpoints.writing = false;
-        let written = refused.is_empty();
+        checkpoints.tell(&result);
+        let CheckpointsWritten { refused, short, .. } = result;
+        let (written, is_short) = (refused.is_empty(), !short.is_empty());
         // The next write holds everything again; until then a crash scans more.
         checkpoints.dirty |= !written;
         let mut dying = std::mem::take(&mut checkpoints.dying);
         dying.retain(&refused);
         checkpoints.dead.extend(dying);
         checkpoints.left_behind(&refused, &self.dirs);
-        if written {
-            checkpoints.failures = 0;
-        } else {
-            checkpoints.failures = checkpoints.failures.saturating_add(1);
-        }
-        if not_now {
-            let due_ns = backoff::due_ns(now_ns, checkpoints.failures);
-            self.timers.add(due_ns, Timer::Checkpoints);
-        }
-        let waits_on = not_now && checkpoints.failures < TRIES_WAITED_FOR;
+        checkpoints.failures = match written {
+            true => 0,
+            false => checkpoints.failures.saturating_add(1),
+        };
+        let waits_on = is_short && checkpoints.failures < TRIES_WAITED_FOR;
+        let waiting = std::mem::take(&mut checkpoints.waiting_in_flight);
+        self.time_checkpoints(is_short);
         let mut later = Vec::new();
-        for writer in std::mem::take(&mut checkpoints.waiting_in_flight) {
+        for writer in waiting {
             match writer {
                 Writer::Notes(responder) if waits_on => later.push(Writer::Notes(responder)),
                 Writer::Notes(responder) => {
-                    let durable = match not_now {
-                        true => Durable::NotYet(refused.clone()),
-                        false => Durable::AllBut(refused.clone()),
-                    };
+                    let (refused, short) = (refused.clone(), short.clone());
+                    let durable = Durable::AllBut { refused, short };
                     self.answer(responder, InternalAnswer::Noted(durable));
                 }
                 Writer::Control => self.control_goes_on(),

@@ -86,7 +86,7 @@ impl<W: World, R> Shard<W, R> {
     fn is_idle(&self) -> bool {
         let quiet = |slot: &Slot<W>| match slot {
             Slot::Online(partition) => partition.is_quiet(),
-            Slot::Failed | Slot::Waiting(_) => true,
+            Slot::Failed | Slot::Waiting(_) | Slot::Correcting(_) => true,
             _ => false,
         };
         self.appends.is_empty()
@@ -116,7 +116,7 @@ impl<W: World, R> Shard<W, R> {
                 return;
             };
             match self.partitions.insert(id, Slot::Closing) {
-                Some(Slot::Online(partition)) => {
+                Some(Slot::Online(partition) | Slot::Correcting(partition)) => {
                     stopping.in_flight += 1;
                     let patience = stopping.patience;
                     self.effects.push(Effect::Close(partition, patience));

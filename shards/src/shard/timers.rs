@@ -23,6 +23,8 @@ pub(crate) enum Timer {
     Reopen(PartitionId),
     /// Offset checkpoints that could not be written may be tried again.
     Checkpoints,
+    /// What the checkpoints could not be corrected for may be tried again.
+    Corrections,
     /// The catalogue's snapshot that could not be written may be tried again.
     Snapshot,
     /// Directories of deleted partitions that could not be removed may be tried again.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use chronik_io::World;
-use chronik_io::simulated::Simulation;
+use chronik_io::simulated::{Fault, Operation, Simulation};
 use chronik_protocol::ErrorCode;
 use chronik_shards::*;
 
@@ -174,6 +174,140 @@ fn a_disk_that_comes_back_brings_nothing_of_a_topic_that_was_deleted_meanwhile()
             assert_eq!(values(&mut cluster, index), [b"new"], "{index}");
         }
         assert_eq!(below(&mut cluster, OTHER), Vec::<i32>::new());
+    }
+}
+
+/// From each operation of a start on, in turn, one of two directories fails: that one is offline, or some
+/// of its partitions, and the other is served. Nothing is lost when it is sound again.
+#[test]
+fn a_directory_that_fails_during_a_start_takes_its_partitions_and_no_others() {
+    for is_clean in [true, false] {
+        let mut at = 0;
+        loop {
+            let mut cluster = start(Simulation::new(15), 1);
+            cluster.create("t", PARTITIONS).expect("created");
+            append_everywhere(&mut cluster, b"one");
+            cluster.create("gone", 2).expect("created");
+            if !is_clean {
+                // Its directories are swept out by the start.
+                let mut faults = cluster.simulation.faults();
+                faults.script(Operation::Directory, "-delete", 0, Fault::Broken);
+                faults.script(Operation::Directory, "-delete", 0, Fault::Broken);
+                drop(faults);
+                cluster.delete("gone").expect("deleted");
+            }
+            let lost = below(&mut cluster, OTHER);
+            let simulation = match is_clean {
+                true => cluster.stop(),
+                false => cluster.simulation.kill(),
+            };
+            let mut faults = simulation.faults();
+            faults.begin_trace();
+            faults.break_below_from(OTHER, at);
+            drop(faults);
+            let what = format!("clean: {is_clean}, from operation {at} on");
+            let options = StartOptions {
+                more_data: vec![PathBuf::from(OTHER)],
+                ..options()
+            };
+            let (simulation, handles) = Cluster::try_start_with(simulation, 1, options);
+            let trace = simulation.faults().take_trace();
+            let handles = handles.unwrap_or_else(|why| panic!("{what}: {why}"));
+            let mut cluster = Cluster {
+                simulation,
+                handles,
+            };
+            for index in (0..PARTITIONS).filter(|index| !lost.contains(index)) {
+                let id = cluster.id("t", index);
+                let appended = cluster.append(id, &[b"two"]);
+                assert_eq!(appended.error, ErrorCode::None, "{what}");
+            }
+            let mut cluster = start(cluster.simulation.kill(), 1);
+            for index in 0..PARTITIONS {
+                let expected: &[&[u8]] = match lost.contains(&index) {
+                    true => &[b"one"],
+                    false => &[b"one", b"two"],
+                };
+                assert_eq!(values(&mut cluster, index), expected, "{what}");
+            }
+            append_everywhere(&mut cluster, b"three");
+            let met = |(_, path): &(Operation, String)| path.starts_with(OTHER);
+            at = match trace.iter().skip(at as usize).position(met) {
+                Some(next) => at + next as u64 + 1,
+                None => break,
+            };
+        }
+        assert!(at > 10, "{at}");
+    }
+}
+
+/// What is only too short is no failure of a directory: the start says so, and the next one serves all.
+#[test]
+fn no_directory_is_offline_because_a_start_met_a_shortage() {
+    for fault in [Fault::NoSpace, Fault::Descriptors, Fault::Memory] {
+        for at in 0.. {
+            let mut cluster = start(Simulation::new(16), 1);
+            cluster.create("t", PARTITIONS).expect("created");
+            append_everywhere(&mut cluster, b"one");
+            let simulation = cluster.simulation.kill();
+            simulation.faults().shortage(at, 1, fault);
+            let options = StartOptions {
+                more_data: vec![PathBuf::from(OTHER)],
+                ..options()
+            };
+            let (simulation, handles) = Cluster::try_start_with(simulation, 1, options);
+            let met = simulation.faults().met();
+            if let Ok(handles) = handles {
+                let what = format!("{fault:?} at operation {at}");
+                let mut cluster = Cluster {
+                    simulation,
+                    handles,
+                };
+                let dirs = cluster.handles[0].log_dirs().all().to_vec();
+                assert!(dirs.iter().all(|dir| dir.id.is_some()), "{what}");
+                cluster.advance(60_000);
+                for index in 0..PARTITIONS {
+                    assert_eq!(values(&mut cluster, index), [b"one"], "{what}");
+                }
+                append_everywhere(&mut cluster, b"two");
+            } else {
+                let mut cluster = start(simulation.kill(), 1);
+                append_everywhere(&mut cluster, b"two");
+                assert_eq!(values(&mut cluster, 0), [b"one", b"two"]);
+            }
+            if met == 0 {
+                break;
+            }
+        }
+    }
+}
+
+/// What cannot be looked at is not taken over: a directory of a cluster with other controllers, and a
+/// failure or a shortage at each operation of a start in turn.
+#[test]
+fn no_failure_hides_why_a_directory_is_not_taken_over() {
+    for fault in [Fault::Broken, Fault::Descriptors] {
+        for at in 0.. {
+            let mut cluster = start(Simulation::new(17), 1);
+            cluster.create("t", PARTITIONS).expect("created");
+            let mut simulation = cluster.stop();
+            let file = format!("{}/__cluster_metadata-0/quorum-state", crate::cluster::DATA);
+            let another = |bytes: &mut Vec<u8>| {
+                let ours = String::from_utf8(bytes.clone()).expect("JSON");
+                let voters = "\"currentVoters\":[{\"voterId\":7},";
+                *bytes = ours.replace("\"currentVoters\":[", voters).into_bytes();
+            };
+            assert!(simulation.damage(file.as_ref(), another));
+            simulation.faults().shortage(at, 1, fault);
+            let (simulation, handles) = Cluster::try_start(simulation, 1);
+            assert!(handles.is_err(), "{fault:?} at operation {at}");
+            let met = simulation.faults().met();
+            let why = handles.err().unwrap_or_default();
+            if met == 0 {
+                assert!(why.contains("other controllers (node 7)"), "{why}");
+                break;
+            }
+        }
     }
 }
 

@@ -149,12 +149,11 @@ impl<W: World, R> Shard<W, R> {
         if durable.is_in(Some(current.target)) {
             return self.look();
         }
-        match durable {
-            Durable::NotYet(_) => self.move_later(&"the offset checkpoints are not written"),
-            Durable::Nowhere | Durable::AllBut(_) => {
-                let error = io::Error::other("the offset checkpoints were not written");
-                self.move_failed(&CleanError::Io(error));
-            }
+        if durable.is_short(Some(current.target)) {
+            self.move_later(&"the offset checkpoints are not written");
+        } else {
+            let error = io::Error::other("the offset checkpoints were not written");
+            self.move_failed(&CleanError::Io(error));
         }
         self.discard_copy();
     }

@@ -1,0 +1,331 @@
+//! The log directories at a start: whose they are, what the last run left in them, what is swept out.
+//!
+//! Runs on the designated shard, before anything is served. A directory that fails takes its own
+//! partitions offline until the next start, whatever of it was read before (`LogManager#loadLogs`), but
+//! for the first, which holds the catalogue. Where something is only too short the start ends with a
+//! sentence, and the next one may go better: nothing is offline for want of a descriptor.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use chronik_io::{World, is_not_now};
+use chronik_protocol::Uuid;
+
+use super::{StartError, StartOptions, about};
+use crate::catalog::{DirectoryIdentity, IdentityError, Image, METADATA_TOPIC, OpenedCatalogue};
+use crate::checkpoint_files::{self, CheckpointOffsets, DeadNumbers, FoundFiles};
+use crate::driver::set_aside;
+use crate::found_dirs::FoundDirs;
+use crate::interrupted_moves::InterruptedMoves;
+use crate::log::checkpoint::{
+    CLEAN_SHUTDOWN_FILE, CleanShutdown, PARTITION_METADATA_FILE, parse_partition_metadata,
+    read_small,
+};
+use crate::log::directory::{PartitionDir, PartitionDirState};
+use crate::log_dirs::{LogDir, LogDirs};
+use crate::partition::Partition;
+
+/// Entries of a directory looked at before other tasks get their turn.
+const ENTRIES_PER_SLICE: usize = 64;
+
+/// Gives every directory after the first its identity, in the same cluster. Those that `failed` already
+/// are left alone.
+pub(super) async fn open_dirs<W: World>(
+    world: &W,
+    options: &StartOptions,
+    first: &DirectoryIdentity,
+    failed: &[PathBuf],
+) -> Result<LogDirs, StartError> {
+    let mut dirs = vec![LogDir {
+        path: options.data.clone(),
+        id: Some(first.directory_id),
+    }];
+    for path in &options.more_data {
+        let opened = async {
+            world.create_dir_all(path).await?;
+            let cluster = Some(&first.cluster_id);
+            DirectoryIdentity::load_or_create(world, path, options.node_id, cluster).await
+        };
+        let id = match failed.contains(path) {
+            true => None,
+            false => match opened.await {
+                Ok(identity) => Some(identity.directory_id),
+                Err(IdentityError::Io(error)) if is_not_now(&error) => {
+                    return Err(about(path)(error));
+                }
+                Err(error) => {
+                    tell_lost(path, &error);
+                    None
+                }
+            },
+        };
+        let copied = dirs.iter().any(|dir| id.is_some() && dir.id == id);
+        if let (true, Some(id)) = (copied, id) {
+            tracing::error!(path = %path.display(), %id, "another log directory has this id: one is a copy");
+        }
+        dirs.push(LogDir {
+            path: path.clone(),
+            id: id.filter(|_| !copied),
+        });
+    }
+    Ok(LogDirs::new(dirs))
+}
+
+/// Says that what lies in a directory is offline.
+pub(super) fn tell_lost(path: &Path, error: impl std::fmt::Display) {
+    tracing::error!(path = %path.display(), %error, "this log directory cannot be used; its partitions are offline");
+}
+
+/// Goes on without a directory.
+///
+/// # Errors
+/// The error itself, if there is no start without that directory, or something is only too short.
+fn lose(dirs: &mut LogDirs, path: &Path, error: StartError) -> Result<(), StartError> {
+    if path == dirs.first() || error.is_not_now() {
+        return Err(error);
+    }
+    tell_lost(path, &error);
+    dirs.give_up(path);
+    Ok(())
+}
+
+fn usable(dirs: &LogDirs) -> Vec<(PathBuf, Uuid)> {
+    let usable = dirs.usable();
+    usable.map(|(path, id)| (path.to_owned(), id)).collect()
+}
+
+/// What the last run left in the directories.
+#[derive(Default)]
+pub(super) struct Look {
+    /// The broker epoch of the clean stop, if it left its marker everywhere.
+    pub(super) clean: Option<i64>,
+    looked: bool,
+    files: Vec<FoundFiles>,
+    pub(super) found: FoundDirs,
+}
+
+/// The same, of one directory.
+struct LookAt {
+    clean: Option<i64>,
+    files: FoundFiles,
+    partitions: Vec<String>,
+}
+
+impl Look {
+    /// Looks into those that can be used; one that fails meanwhile cannot.
+    pub(super) async fn into<W: World>(world: &W, dirs: &mut LogDirs) -> Result<Look, StartError> {
+        let mut look = Look::default();
+        for (path, id) in usable(dirs) {
+            let seen = match LookAt::take(world, &path, id).await {
+                Ok(seen) => seen,
+                Err(error) => {
+                    lose(dirs, &path, error)?;
+                    continue;
+                }
+            };
+            look.clean = match look.looked {
+                true => look.clean.filter(|epoch| seen.clean == Some(*epoch)),
+                false => seen.clean,
+            };
+            look.looked = true;
+            look.files.push(seen.files);
+            for name in seen.partitions {
+                look.found.insert(name, id);
+            }
+        }
+        Ok(look)
+    }
+
+    /// Makes what the file systems hold durable.
+    pub(super) async fn sync<W: World>(
+        &mut self,
+        world: &W,
+        dirs: &mut LogDirs,
+    ) -> Result<(), StartError> {
+        for (path, id) in usable(dirs) {
+            if let Err(error) = world.sync_file_system(&path).await {
+                lose(dirs, &path, about(&path)(error))?;
+                self.forget(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// See [`FoundDirs::settle`].
+    pub(super) async fn settle<W: World>(
+        &mut self,
+        world: &W,
+        dirs: &mut LogDirs,
+        image: &Image,
+    ) -> Result<(), StartError> {
+        while let Err((path, id, error)) = self.found.settle(world, dirs, image).await {
+            lose(dirs, &path, about(&path)(error))?;
+            self.forget(id);
+        }
+        Ok(())
+    }
+
+    /// The moves that the last run did not end; what they found counts as found.
+    pub(super) async fn moves<W: World>(
+        &mut self,
+        world: &W,
+        dirs: &mut LogDirs,
+        (image, is_foreign): (&Image, bool),
+    ) -> Result<InterruptedMoves, StartError> {
+        if is_foreign {
+            return Ok(InterruptedMoves::default());
+        }
+        loop {
+            let mut found = self.found.clone();
+            match InterruptedMoves::find(world, dirs, image, &mut found).await {
+                Ok(moves) => {
+                    self.found = found;
+                    return Ok(moves);
+                }
+                Err((path, id, error)) => {
+                    lose(dirs, &path, about(&path)(error))?;
+                    self.forget(id);
+                }
+            }
+        }
+    }
+
+    /// What the checkpoint files say.
+    pub(super) fn numbers(
+        &mut self,
+        dirs: &LogDirs,
+        image: &Image,
+    ) -> (CheckpointOffsets, DeadNumbers) {
+        let files = std::mem::take(&mut self.files);
+        checkpoint_files::adopt(files, (dirs, &self.found), image)
+    }
+
+    /// The directory is lost: nothing that was read of it counts at this start.
+    fn forget(&mut self, directory: Uuid) {
+        self.files.retain(|files| files.directory() != directory);
+        self.found.forget(directory);
+    }
+}
+
+impl LookAt {
+    async fn take<W: World>(world: &W, dir: &Path, id: Uuid) -> Result<LookAt, StartError> {
+        // Gone before anything changes: a crash from here on is an unclean stop.
+        let clean = consume(world, &dir.join(CLEAN_SHUTDOWN_FILE)).await?;
+        let files = FoundFiles::read(world, dir, id).await;
+        let files = files.map_err(about(dir))?;
+        let mut partitions = Vec::new();
+        for entry in world.list_dir(dir).await.map_err(about(dir))? {
+            let name = entry.name.to_str().filter(|_| entry.is_dir);
+            let is_live = |name: &&str| {
+                PartitionDir::parse(name).is_some_and(|dir| dir.state == PartitionDirState::Live)
+            };
+            partitions.extend(name.filter(is_live).map(str::to_owned));
+        }
+        Ok(LookAt {
+            clean,
+            files,
+            partitions,
+        })
+    }
+}
+
+/// Removes the marker of a clean stop; gives the broker epoch it held, if it was there.
+async fn consume<W: World>(world: &W, path: &Path) -> Result<Option<i64>, StartError> {
+    let bytes = read_small(world, path).await.map_err(about(path))?;
+    let Some(bytes) = bytes else {
+        return Ok(None);
+    };
+    world.remove_file(path).await.map_err(about(path))?;
+    Ok(Some(CleanShutdown::parse(&bytes).broker_epoch))
+}
+
+/// Removes what deletions left behind and sets aside what nobody knows, in every directory.
+pub(super) async fn sweep_all<W: World>(
+    world: &W,
+    dirs: &mut LogDirs,
+    opened: &OpenedCatalogue<W>,
+) -> Result<(), StartError> {
+    for (path, id) in usable(dirs) {
+        if let Err(error) = sweep(world, dirs, (&path, id), opened).await {
+            lose(dirs, &path, error)?;
+        }
+    }
+    Ok(())
+}
+
+/// The same in one. Directories whose name the catalogue has here are left to whoever opens them: their id is looked at there.
+async fn sweep<W: World>(
+    world: &W,
+    dirs: &LogDirs,
+    (data, directory): (&Path, Uuid),
+    OpenedCatalogue { image, removed, .. }: &OpenedCatalogue<W>,
+) -> Result<(), StartError> {
+    let entries = world.list_dir(data).await.map_err(about(data))?;
+    for (at, entry) in entries.iter().enumerate() {
+        if at.is_multiple_of(ENTRIES_PER_SLICE) {
+            world.pause().await;
+        }
+        let Some(name) = entry.name.to_str().filter(|_| entry.is_dir) else {
+            continue;
+        };
+        let Some(found) = PartitionDir::parse(name) else {
+            continue;
+        };
+        let path = data.join(name);
+        match found.state {
+            PartitionDirState::Live if found.topic == METADATA_TOPIC => {}
+            PartitionDirState::Live => {
+                let home = dirs.home_of(image, &found.topic, found.index);
+                let known = home == Some(directory);
+                if !known {
+                    sweep_unknown(world, &path, removed).await?;
+                }
+            }
+            PartitionDirState::Deleted => {
+                Partition::<W>::delete(world, &path, world.random_u128()).await?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether a directory has no byte in it but what a creation begins with.
+async fn holds_nothing<W: World>(world: &W, path: &Path) -> Result<bool, StartError> {
+    let entries = world.list_dir(path).await.map_err(about(path))?;
+    Ok(entries.iter().all(|entry| {
+        let begun = entry
+            .name
+            .to_str()
+            .and_then(|name| name.strip_suffix(".tmp"));
+        !entry.is_dir && (entry.len == 0 || begun == Some(PARTITION_METADATA_FILE))
+    }))
+}
+
+async fn sweep_unknown<W: World>(
+    world: &W,
+    path: &Path,
+    removed: &BTreeSet<Uuid>,
+) -> Result<(), StartError> {
+    let file = path.join(PARTITION_METADATA_FILE);
+    let id = match world
+        .read_file(&file, crate::limits::SMALL_FILE_BYTES_MAX)
+        .await
+    {
+        Ok(content) => parse_partition_metadata(&content).ok(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(about(&file)(error)),
+    };
+    let goes = match id {
+        Some(id) => removed.contains(&id),
+        // Something was too short to create it, and its topic is gone.
+        None => holds_nothing(world, path).await?,
+    };
+    if goes {
+        Partition::<W>::delete(world, path, world.random_u128()).await?;
+    } else {
+        set_aside(world, path).await.map_err(about(path))?;
+    }
+    Ok(())
+}
