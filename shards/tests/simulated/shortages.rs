@@ -233,3 +233,62 @@ fn a_shortage_at_any_operation_passes() {
         failed.len()
     );
 }
+
+/// What a start does behind a kill, and every failure at each of its operations in turn: it serves and
+/// heals, or ends with a sentence and changes nothing that the next start could not read.
+#[test]
+fn a_start_behind_a_kill_passes_any_failure() {
+    let seed = 78;
+    let mut script = Script::new(seed);
+    script.run_first();
+    assert!(script.kill_and_start(|machine| machine.faults().begin_trace()));
+    let trace = script.machine().faults().take_trace();
+    let mut runs = Vec::new();
+    for (at, (operation, path)) in trace.iter().enumerate() {
+        let all = SHORTAGES.into_iter().chain([Fault::Broken]);
+        let able = all.filter(|fault| fault.may_befall(*operation, path));
+        // Each operation meets two of them, and one of these for good.
+        let able: Vec<Fault> = able.collect();
+        for turn in 0..2_usize.min(able.len()) {
+            let fault = able[(at + turn * (able.len() / 2).max(1)) % able.len()];
+            let burst = if turn == 0 { 1 } else { u64::MAX };
+            runs.push((at, burst, fault));
+        }
+        if !able.is_empty() {
+            runs.push((at, 1, Fault::Broken));
+        }
+    }
+    assert!(runs.len() > 200, "{}", runs.len());
+    let (mut served, mut refused) = (0, 0);
+    for (at, burst, fault) in runs {
+        let mut script = Script::new(seed);
+        script.run_first();
+        let first = u64::try_from(at).expect("small");
+        let started =
+            script.kill_and_start(|machine| machine.faults().shortage(first, burst, fault));
+        match started {
+            true => served += 1,
+            false => refused += 1,
+        }
+        let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            script.heal();
+            if fault == Fault::Broken {
+                // A log whose file fails is offline until a restart.
+                script.kill();
+            }
+            script.check();
+            script.check_nothing_is_left_over();
+            script.kill();
+            script.check();
+        }));
+        assert!(
+            checked.is_ok(),
+            "{fault:?} from operation {at} on, {burst} times: {:?}",
+            trace[at]
+        );
+    }
+    assert!(
+        served > 20 && refused > 20,
+        "{served} served, {refused} refused"
+    );
+}

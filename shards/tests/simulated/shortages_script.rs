@@ -329,6 +329,16 @@ impl Script {
         self.start(machine);
     }
 
+    /// A kill, and a start that meets `faults`; says whether it went well.
+    pub(crate) fn kill_and_start(&mut self, faults: impl FnOnce(&Simulation)) -> bool {
+        let cluster = self.cluster.take().expect("a broker runs");
+        drop(cluster.handles);
+        let machine = cluster.simulation.kill();
+        faults(&machine);
+        self.start(machine);
+        self.cluster.is_some()
+    }
+
     fn start(&mut self, machine: Simulation) {
         let (simulation, handles) = Cluster::try_start_in_steps(machine, 1, start_options(), STEPS);
         match handles {
@@ -339,7 +349,8 @@ impl Script {
                 });
             }
             // It says why, and the next one may go better.
-            Err(_) => {
+            Err(why) => {
+                assert!(!why.is_empty());
                 self.met += simulation.faults().met();
                 self.machine = Some(simulation.kill());
             }

@@ -7,7 +7,7 @@ use chronik_protocol::ErrorCode;
 use chronik_shards::catalog::ConfigResource;
 use chronik_shards::*;
 
-use crate::cluster::{Cluster, create};
+use crate::cluster::{Cluster, create, options};
 
 fn delete_records(cluster: &mut Cluster, partition: PartitionId, offset: i64) -> ErrorCode {
     let part = DeleteRecordsPart { partition, offset };
@@ -183,4 +183,147 @@ fn a_stop_during_a_shortage_that_ends_soon_is_clean() {
     let marker = format!("{}/.kafka_cleanshutdown", crate::cluster::DATA);
     let found = simulation.run(async move { world.read_file(marker.as_ref(), 1_000).await });
     assert!(found.is_ok(), "it says that it was clean: {found:?}");
+}
+
+/// The checkpoint of log starts names an offset behind the end of `t-0`.
+fn misled(seed: u64) -> Simulation {
+    let mut cluster = Cluster::start(Simulation::new(seed), 2);
+    cluster.create("t", 1).expect("created");
+    cluster.create("u", 1).expect("created");
+    for name in ["t", "u"] {
+        let id = cluster.id(name, 0);
+        assert_eq!(cluster.append(id, &[b"old"]).error, ErrorCode::None);
+    }
+    let mut simulation = cluster.stop();
+    let file = format!("{}/{STARTS}", crate::cluster::DATA);
+    assert!(simulation.damage(file.as_ref(), |bytes| *bytes = b"0\n1\nt 0 3\n".to_vec()));
+    simulation
+}
+
+const STARTS: &str = "log-start-offset-checkpoint";
+
+/// The checkpoint can be written no more.
+fn refuse_starts(simulation: &Simulation) {
+    for _ in 0..1_000 {
+        let mut faults = simulation.faults();
+        faults.script(Operation::Write, STARTS, 0, Fault::NoSpace);
+    }
+}
+
+/// Looks at the shards as soon as they have started.
+fn start_soon(simulation: Simulation) -> Cluster {
+    let (simulation, handles) = Cluster::try_start_in_steps(simulation, 2, options(), 50);
+    Cluster {
+        simulation,
+        handles: handles.expect("starts"),
+    }
+}
+
+#[test]
+fn a_log_is_served_when_the_checkpoint_that_hides_its_records_is_corrected() {
+    // It is opened by the start, or later, for want of a descriptor.
+    for is_late in [false, true] {
+        let simulation = misled(7);
+        refuse_starts(&simulation);
+        if is_late {
+            let mut faults = simulation.faults();
+            faults.script(Operation::Open, "/t-0/", 0, Fault::Descriptors);
+            faults.script(Operation::Directory, "/t-0", 0, Fault::Descriptors);
+        }
+        simulation.faults().begin_trace();
+        let mut cluster = start_soon(simulation);
+        let (t, u) = (cluster.id("t", 0), cluster.id("u", 0));
+        cluster.advance(600_000);
+        let trace = cluster.simulation.faults().take_trace();
+        let tries = trace.iter().filter(|(_, path)| path.contains(STARTS));
+        let tries = tries.count();
+        assert!(tries < 200, "late: {is_late}: tried again {tries} times");
+        for _ in 0..4 {
+            assert_eq!(cluster.append(u, &[b"new"]).error, ErrorCode::None);
+            // Were it acknowledged, the next start would hide it.
+            let refused = cluster.append(t, &[b"lost"]).error;
+            assert_eq!(refused, ErrorCode::KafkaStorageError, "late: {is_late}");
+        }
+        cluster.simulation.faults().clear();
+        cluster.advance(60_000);
+        for value in [b"a", b"b", b"c", b"d"] {
+            assert_eq!(cluster.append(t, &[value]).error, ErrorCode::None);
+        }
+        let mut cluster = Cluster::start(cluster.simulation.crash(), 1);
+        let found: Vec<Vec<u8>> = cluster
+            .values(t, 0)
+            .into_iter()
+            .map(|found| found.1)
+            .collect();
+        assert_eq!(
+            found,
+            [&b"old"[..], b"a", b"b", b"c", b"d"],
+            "late: {is_late}"
+        );
+    }
+}
+
+#[test]
+fn a_topic_whose_log_waits_for_its_correction_can_be_deleted_and_a_stop_is_clean() {
+    let simulation = misled(8);
+    refuse_starts(&simulation);
+    let mut cluster = start_soon(simulation);
+    cluster.simulation.faults().clear();
+    cluster.delete("t").expect("deleted");
+    cluster.advance(60_000);
+    assert_eq!(cluster.directories(), ["u-0"]);
+
+    let simulation = misled(9);
+    refuse_starts(&simulation);
+    let cluster = start_soon(simulation);
+    cluster.simulation.faults().clear();
+    let mut cluster = Cluster::start(cluster.stop(), 1);
+    let id = cluster.id("t", 0);
+    assert_eq!(cluster.values(id, 0), [(0, b"old".to_vec())]);
+}
+
+/// Minutes of a shortage, second by second: those in which anything was done with a file.
+fn busy_seconds(cluster: &mut Cluster, seconds: u32) -> u32 {
+    let mut busy = 0;
+    for _ in 0..seconds {
+        cluster.simulation.faults().begin_trace();
+        cluster.advance(1_000);
+        busy += u32::from(cluster.simulation.faults().noted() > 0);
+    }
+    busy
+}
+
+#[test]
+fn a_broker_that_nobody_asks_rests_while_something_is_short() {
+    // Each waits for the end of the shortage: checkpoints, a deleted directory, a log that was not
+    // opened, a snapshot, the groups of a partition.
+    for fault in [Fault::NoSpace, Fault::Descriptors, Fault::Memory] {
+        let mut cluster = deleted_but_there(10, 1);
+        for name in ["a", "__consumer_offsets"] {
+            cluster.create(name, 2).expect("created");
+            for index in 0..2 {
+                let id = cluster.id(name, index);
+                assert_eq!(cluster.append(id, &[b"x"]).error, ErrorCode::None);
+            }
+        }
+        let id = cluster.id("a", 0);
+        cluster.simulation.faults().shortage(0, u64::MAX, fault);
+        let _ = delete_records(&mut cluster, id, 1);
+        let _ = cluster.create("b", 2);
+        let _ = cluster.delete("a");
+        for index in 0..2 {
+            let id = cluster.id("__consumer_offsets", index);
+            cluster.append(id, &[&[7; 70_000]]);
+        }
+        cluster.advance(600_000);
+        let busy = busy_seconds(&mut cluster, 1_200);
+        // Every 30 s each of the few things that wait for it.
+        assert!(busy <= 4 * 40, "{fault:?}: {busy} of 1200 s");
+        assert!(cluster.simulation.faults().met() > 0, "{fault:?}");
+        cluster.simulation.faults().clear();
+        cluster.advance(60_000);
+        cluster.create("c", 1).expect("created");
+        let busy = busy_seconds(&mut cluster, 1_200);
+        assert!(busy <= 20, "nothing is short: {busy} of 1200 s");
+    }
 }
