@@ -204,6 +204,14 @@ impl<W: World> Driver<W> {
                 })
             }
             Effect::GroupRead(job) => self.spawn_read(job, Done::GroupRead),
+            Effect::GroupUnfold(load, unfolding) => self.spawn(move |driver| async move {
+                let world = &driver.inner.world;
+                let step = match unfolding.is_long() {
+                    true => world.compute_long(|| unfolding.step_beside()).await,
+                    false => world.compute(|| unfolding.step_beside()).await,
+                };
+                driver.done(Done::GroupUnfolded(load, step.ok()));
+            }),
             Effect::GroupRest => self.rest(Done::GroupRested),
             Effect::Loaded(result) => self.loaded(result),
             catalogue => self.perform_catalogue(catalogue),

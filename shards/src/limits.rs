@@ -219,5 +219,12 @@ pub const GROUP_LOAD_READ_BYTES: usize = 1024 * 1024;
 /// Partitions of one page of lag whose next record is read for its time.
 pub const LAG_READS_MAX: usize = 256;
 
+/// Longest record that is read of a log whose content nobody has checked, bytes once decompressed: those
+/// of groups and of transactions, which their coordinators keep below `message.max.bytes`.
+pub const UNFOLDED_RECORD_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Bytes of records, decompressed, that one step beside the shard gives of such a log.
+pub const UNFOLDED_STEP_BYTES: usize = 256 * 1024;
+
 /// Records of `__consumer_offsets` that one slice of loading replays.
 pub const GROUP_RECORDS_PER_SLICE: usize = 64;

@@ -42,6 +42,7 @@ use crate::groups::{Coordinator, GroupSettings};
 use crate::internal::{Boot, Durable, Internal, InternalAnswer, InternalReply, OffsetNote};
 use crate::limits::{CACHE_COLD_BYTES, CACHE_INDEX_BYTES, CACHE_TAIL_BYTES, TIMERS_PER_SLICE};
 use crate::log::LogError;
+use crate::log::unfold::{Unfolded, Unfolding};
 use crate::log_dirs::LogDirs;
 use crate::metrics::Counters;
 use crate::moving::{MoveDone, MoveStep};
@@ -137,6 +138,8 @@ pub(crate) enum Effect<W: World, R> {
     /// Reads a partition of `__consumer_offsets` for the group coordinator.
     GroupRead(ReadJob<W>),
     /// As `Rest`, for the group coordinator.
+    /// A step of what the coordinator has read, beside the shard.
+    GroupUnfold(u64, Unfolding),
     GroupRest,
     /// The first image has been applied, or will never be.
     Loaded(Result<(), Arc<str>>),
@@ -189,6 +192,8 @@ pub(crate) enum Done<W: World> {
     RememberRested,
     RememberedWritten(std::io::Result<()>),
     GroupRead(ReadDone<W>),
+    /// None when there was no thread for it.
+    GroupUnfolded(u64, Option<Unfolded>),
     GroupRested,
 }
 
@@ -479,6 +484,7 @@ impl<W: World, R> Shard<W, R> {
             Done::RememberRested => self.remember_some(),
             Done::RememberedWritten(result) => self.remembered_written(result),
             Done::GroupRead(done) => self.group_read(done),
+            Done::GroupUnfolded(load, unfolded) => self.group_unfolded(load, unfolded),
             Done::GroupRested => self.with_groups(Coordinator::rested),
         }
     }

@@ -197,8 +197,12 @@ pub(super) fn read_control(batch: &CheckedBatch) -> Result<Vec<ControlRecord>, F
     if !batch.header.is_control() {
         return Ok(Vec::new());
     }
+    let limits = RecordLimits {
+        decompressed_bytes_max: METADATA_BATCH_BYTES_MAX,
+        ..RecordLimits::default()
+    };
     let mut records = Vec::new();
-    for (index, record) in (0..).zip(batch.records(&RecordLimits::default())?) {
+    for (index, record) in (0..).zip(batch.records(&limits)?) {
         records.push(ControlRecord::from_record(index, &record?)?);
     }
     Ok(records)

@@ -26,6 +26,7 @@ use super::step::{Outcome, Step, Token, TopicChanges};
 use super::sweep::{Reason, Sweep};
 use crate::catalog::Image;
 use crate::limits::GROUP_CALLERS_MAX;
+use crate::log::unfold::Unfolding;
 use crate::partition::Now;
 use gather::Gather;
 use writes::Write;
@@ -52,6 +53,9 @@ pub(crate) enum CoordinatorEffect<R> {
         partition: i32,
         offset: i64,
     },
+    /// Make a step of this beside the shard; what it gives goes to [`Coordinator::unfolded`] with the
+    /// number.
+    Unfold(u64, Unfolding),
     /// Say again whether a partition can be used, by [`Coordinator::opened`] or
     /// [`Coordinator::unusable`].
     Reopen {
@@ -122,7 +126,8 @@ pub(crate) struct Coordinator<R> {
     /// Partitions to be read, after the one that is.
     loads: VecDeque<(i32, i64, i64)>,
     load: Option<Load>,
-    /// Bytes for `load` are on their way.
+    next_load: u64,
+    /// Bytes or records for `load` are on their way.
     reading: bool,
     sweeps: VecDeque<Sweep>,
     resting: bool,
@@ -149,6 +154,7 @@ impl<R> Coordinator<R> {
             next_write: 0,
             loads: VecDeque::new(),
             load: None,
+            next_load: 0,
             reading: false,
             sweeps: VecDeque::new(),
             resting: false,

@@ -15,6 +15,7 @@ pub(crate) mod recovery;
 pub(crate) mod remembered;
 pub(crate) mod scan;
 pub(crate) mod segment;
+pub(crate) mod unfold;
 
 use std::io;
 use std::path::{Path, PathBuf};

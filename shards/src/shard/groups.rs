@@ -16,6 +16,7 @@ use crate::groups::{
     WRITE_TAG,
 };
 use crate::limits::GROUP_LOAD_READ_BYTES;
+use crate::log::unfold::Unfolded;
 use crate::partition::{AppendOutcome, PartitionEvent, ReadDone, ReadPlan, Shared};
 use crate::request::{
     Acks, AppendPart, AppendResult, Isolation, PartitionId, ReadPart, ReadResult, Reply,
@@ -110,6 +111,9 @@ impl<W: World, R> Shard<W, R> {
                     coordinator.read(env, partition, batches_of(result));
                 }
             }
+            CoordinatorEffect::Unfold(load, unfolding) => {
+                self.effects.push(Effect::GroupUnfold(load, unfolding));
+            }
             CoordinatorEffect::Reopen { partition } => {
                 self.show_partition(coordinator, env, partition);
             }
@@ -199,6 +203,11 @@ impl<W: World, R> Shard<W, R> {
             }
         };
         self.with_groups(|groups, env| groups.read(env, id.index, batches_of(result)));
+    }
+
+    /// A step of unfolding what was read; none when there was no thread for it.
+    pub(super) fn group_unfolded(&mut self, load: u64, unfolded: Option<Unfolded>) {
+        self.with_groups(|groups, env| groups.unfolded(env, load, unfolded));
     }
 
     /// An append of the coordinator is decided.

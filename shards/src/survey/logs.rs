@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use chronik_io::{File, OpenMode, World};
 use chronik_protocol::Str;
-use chronik_protocol::record::{CheckedBatch, RecordLimits};
+use chronik_protocol::record::Record;
 use chronik_protocol::records_of::{TransactionKey, TransactionValue, decode_key, decode_value};
 
 use super::{LastWriter, Survey, listed};
@@ -16,6 +16,7 @@ use crate::catalog::{Image, METADATA_TOPIC};
 use crate::limits::SMALL_FILE_BYTES_MAX;
 use crate::log::directory::{FileKind, PartitionDir, PartitionDirState, SegmentFile};
 use crate::log::scan::{LogScan, ScanStep};
+use crate::log::unfold::Unfolding;
 use crate::partition::ProducerStates;
 
 const TRANSACTION_TOPIC: &str = "__transaction_state";
@@ -256,26 +257,40 @@ async fn transactions<W: World>(
     while let ScanStep::Batch { .. } = scan.step().await.map_err(|error| error.to_string())? {
         let bytes = scan.batch_bytes().await;
         let bytes = bytes.map_err(|error| error.to_string())?;
-        let (batch, _) = CheckedBatch::parse_first(bytes).map_err(|error| error.to_string())?;
-        let records = batch
-            .records(&RecordLimits::default())
-            .map_err(|error| error.to_string())?;
-        for record in records {
-            let record = record.map_err(|error| error.to_string())?;
-            let Some(key) = record.key else { continue };
-            let Ok(TransactionKey::TransactionLog(key)) = decode_key::<TransactionKey>(key) else {
-                continue;
-            };
-            let id = key.transactional_id.detached();
-            let Some(value) = record.value else {
-                states.remove(&id);
-                continue;
-            };
-            let value = decode_value::<TransactionValue>(0, value);
-            let (TransactionValue::TransactionLog(value), _) =
-                value.map_err(|error| format!("the state of transaction {id}: {error}"))?;
-            states.insert(id, value.transaction_status);
+        let mut unfolding = Unfolding::of(bytes);
+        loop {
+            // A codec at work knows no slices, and what comes out of it no bound.
+            let step = world.compute_long(|| unfolding.step_beside()).await;
+            let step = step.map_err(|error| error.to_string())?;
+            let some = step.some.map_err(|error| error.to_string())?;
+            for record in some.records {
+                note(record, states)?;
+            }
+            if some.is_last {
+                break;
+            }
+            unfolding = step.unfolding;
         }
     }
     file.close().await.map_err(|error| error.to_string())
+}
+
+/// What a record of the coordinator says.
+fn note(record: Record, states: &mut BTreeMap<Str, i8>) -> Result<(), String> {
+    let Some(key) = record.key else {
+        return Ok(());
+    };
+    let Ok(TransactionKey::TransactionLog(key)) = decode_key::<TransactionKey>(key) else {
+        return Ok(());
+    };
+    let id = key.transactional_id.detached();
+    let Some(value) = record.value else {
+        states.remove(&id);
+        return Ok(());
+    };
+    let value = decode_value::<TransactionValue>(0, value);
+    let (TransactionValue::TransactionLog(value), _) =
+        value.map_err(|error| format!("the state of transaction {id}: {error}"))?;
+    states.insert(id, value.transaction_status);
+    Ok(())
 }

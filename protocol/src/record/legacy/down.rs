@@ -8,14 +8,12 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
-use super::super::compression::{HeaderChecksum, spoil_header_checksum};
+use super::super::compression::spoil_header_checksum;
 use super::super::header::{LENGTH, NO_TIMESTAMP};
-use super::super::varint::PartialVarint;
 use super::super::{
-    BatchError, BatchHeader, CheckedBatch, Compression, CompressionError, LOG_OVERHEAD_BYTES,
-    Record, RecordFault, RecordIter, RecordLimits, TimestampType,
+    BatchHeader, CheckedBatch, Compression, CompressionError, LOG_OVERHEAD_BYTES, Record,
+    RecordLimits, RecordStream, TimestampType,
 };
-use super::feed::Feed;
 use super::message::NewMessage;
 use super::writer::PacedWriter;
 use super::{MessageError, MessageFormat};
@@ -59,10 +57,7 @@ pub struct DownConversion {
 
 /// A batch under way.
 struct OpenBatch {
-    header: BatchHeader,
-    feed: Feed,
-    records: RecordIter,
-    found: i32,
+    stream: RecordStream,
     /// For a compressed one.
     wrapper: Option<Wrapper>,
 }
@@ -125,7 +120,7 @@ impl DownConversion {
         self.batch.as_ref().map_or(0, |batch| {
             let writer = batch.wrapper.as_ref().map(|wrapper| &wrapper.writer);
             let written = writer.map_or(0, PacedWriter::held_bytes);
-            batch.feed.held_bytes().saturating_add(written)
+            batch.stream.held_bytes().saturating_add(written)
         })
     }
 
@@ -165,14 +160,14 @@ impl DownConversion {
                 return Ok(Advance::Spent(given));
             }
         }
-        if let Some((record, bytes)) = batch.next_record()? {
+        if let Some((record, bytes)) = batch.stream.next_record()? {
             if !self.put(&mut batch, &record)? {
                 return Ok(Advance::End);
             }
             self.batch = Some(batch);
             return Ok(Advance::Spent(bytes.saturating_add(RECORD_COST_BYTES)));
         }
-        match batch.feed.grow()? {
+        match batch.stream.grow()? {
             0 => self.close(batch),
             grown => {
                 self.batch = Some(batch);
@@ -195,23 +190,13 @@ impl DownConversion {
         if codec == Compression::Zstd {
             return Err(MessageError::Codec(codec.id()));
         }
-        let feed = Feed::new(
-            codec,
-            batch.compressed_records(),
-            self.limits.decompressed_bytes_max,
-            HeaderChecksum::Checked,
-        )?;
+        let bounds = (self.limits.decompressed_bytes_max, usize::MAX);
+        let stream = RecordStream::bounded(&batch, bounds)?;
         let wrapper = match codec {
             Compression::None => None,
             codec => Some(Wrapper::new(codec)?),
         };
-        self.batch = Some(OpenBatch {
-            header,
-            feed,
-            records: RecordIter::new(&header, Bytes::new()),
-            found: 0,
-            wrapper,
-        });
+        self.batch = Some(OpenBatch { stream, wrapper });
         Ok(Advance::Spent(RECORD_COST_BYTES))
     }
 
@@ -225,7 +210,7 @@ impl DownConversion {
             format: self.format,
             offset: record.offset,
             codec: Compression::None.id(),
-            timestamp_type: batch.header.timestamp_type(),
+            timestamp_type: batch.stream.header().timestamp_type(),
             timestamp: record.timestamp,
             key: record.key.as_deref(),
             value: record.value.as_deref(),
@@ -255,17 +240,9 @@ impl DownConversion {
     }
 
     fn close(&mut self, batch: OpenBatch) -> Result<Advance, MessageError> {
-        let OpenBatch {
-            header,
-            feed,
-            found,
-            wrapper,
-            ..
-        } = batch;
-        if !feed.front().is_empty() || found != header.record_count {
-            let declared = header.record_count;
-            return Err(BatchError::RecordsMissing { declared, found }.into());
-        }
+        let OpenBatch { stream, wrapper } = batch;
+        stream.finish()?;
+        let header = *stream.header();
         if let Some(wrapper) = wrapper {
             let (front, value) = wrapper.close(self.format, &header)?;
             if !self.fits(front.len().saturating_add(value.len())) {
@@ -283,42 +260,6 @@ impl DownConversion {
 enum Advance {
     Spent(usize),
     End,
-}
-
-impl OpenBatch {
-    /// The next record that is wholly at hand, and how many bytes it has.
-    fn next_record(&mut self) -> Result<Option<(Record, usize)>, MessageError> {
-        if self.found == self.header.record_count {
-            return Ok(None);
-        }
-        let index = self.found;
-        let fault = |fault| MessageError::Batch(BatchError::Record { index, fault });
-        let mut varint = PartialVarint::default();
-        let mut length = None;
-        for (at, byte) in self.feed.front().iter().enumerate() {
-            let value = varint
-                .push_i32(*byte)
-                .map_err(|_| fault(RecordFault::Varint))?;
-            if let Some(value) = value {
-                length = Some((at + 1, value));
-                break;
-            }
-        }
-        let Some((prefix, length)) = length else {
-            return Ok(None);
-        };
-        let wrong = || fault(RecordFault::Length(i64::from(length)));
-        let length = usize::try_from(length).map_err(|_| wrong())?;
-        let whole = prefix.saturating_add(length);
-        if whole > self.feed.front().len() {
-            return Ok(None);
-        }
-        self.feed.take(prefix);
-        let record = self.records.decode_next(self.feed.take(length))?;
-        // Below the header's count.
-        self.found += 1;
-        Ok(Some((record, whole)))
-    }
 }
 
 impl Wrapper {

@@ -5,11 +5,11 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::super::compression::{Decompressor, HeaderChecksum};
-use super::super::{Compression, CompressionError};
+use crate::record::compression::{Decompressor, HeaderChecksum};
+use crate::record::{Compression, CompressionError};
 
 /// Where records or messages come from.
-pub(super) enum Feed {
+pub(in crate::record) enum Feed {
     /// Everything is at hand.
     Plain(Bytes),
     /// More comes from the codec.
@@ -21,7 +21,7 @@ pub(super) enum Feed {
 
 impl Feed {
     /// Over `input`, of which at most `bytes_max` come out.
-    pub(super) fn new(
+    pub(in crate::record) fn new(
         codec: Compression,
         input: Bytes,
         bytes_max: usize,
@@ -37,7 +37,7 @@ impl Feed {
     }
 
     /// What is at hand.
-    pub(super) fn front(&self) -> &[u8] {
+    pub(in crate::record) fn front(&self) -> &[u8] {
         match self {
             Self::Plain(bytes) => bytes,
             Self::Compressed { pending, .. } => pending,
@@ -45,7 +45,7 @@ impl Feed {
     }
 
     /// Bytes of memory that hold what was decompressed and not cut yet.
-    pub(super) fn held_bytes(&self) -> usize {
+    pub(in crate::record) fn held_bytes(&self) -> usize {
         match self {
             Self::Plain(_) => 0,
             Self::Compressed { pending, .. } => pending.len(),
@@ -53,7 +53,7 @@ impl Feed {
     }
 
     /// Cuts `count` bytes off the front, or what is there of them.
-    pub(super) fn take(&mut self, count: usize) -> Bytes {
+    pub(in crate::record) fn take(&mut self, count: usize) -> Bytes {
         let count = count.min(self.front().len());
         match self {
             Self::Plain(bytes) => bytes.split_to(count),
@@ -62,7 +62,7 @@ impl Feed {
     }
 
     /// Gets one more piece to the end of the front; its length, 0 at the end.
-    pub(super) fn grow(&mut self) -> Result<usize, CompressionError> {
+    pub(in crate::record) fn grow(&mut self) -> Result<usize, CompressionError> {
         match self {
             Self::Plain(_) => Ok(0),
             Self::Compressed {

@@ -8,7 +8,7 @@
 mod check;
 mod down;
 mod error;
-mod feed;
+pub(super) mod feed;
 mod message;
 mod up;
 mod writer;

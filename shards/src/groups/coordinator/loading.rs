@@ -10,6 +10,7 @@ use super::super::partition::GroupPartition;
 use super::super::step::Outcome;
 use super::super::sweep::Reason;
 use super::{Coordinator, CoordinatorEffect, Entry, Env, Status};
+use crate::log::unfold::Unfolded;
 
 impl<R> Coordinator<R> {
     /// A partition can be read and appended to.
@@ -56,7 +57,8 @@ impl<R> Coordinator<R> {
             };
             let waits = self.entries.get(&partition);
             if waits.is_some_and(|entry| entry.status == Status::Loading) {
-                let load = Load::new(partition, start, end);
+                self.next_load += 1;
+                let load = Load::new(partition, self.next_load, (start, end));
                 self.load = Some(load);
                 self.read_more();
             }
@@ -85,16 +87,35 @@ impl<R> Coordinator<R> {
         self.reading = false;
         match batches {
             Some(batches) => load.feed(batches),
+            None => self.load_later(env, partition),
+        }
+        self.rest_if_there_is_work();
+    }
+
+    /// A step of load `number` beside the shard, or `None` when there was no thread for it.
+    pub(crate) fn unfolded(&mut self, env: &Env<'_>, number: u64, unfolded: Option<Unfolded>) {
+        let Some(load) = self.load.as_mut().filter(|load| load.number == number) else {
+            return;
+        };
+        self.reading = false;
+        match unfolded.map(|unfolded| load.unfolded(unfolded)) {
+            Some(Ok(())) => {}
+            Some(Err(why)) => self.not_loaded(&why),
             None => {
-                self.not_loaded("its log cannot be read");
-                // The disk or the process may be short of something only now.
-                if let Some(entry) = self.entries.get_mut(&partition) {
-                    entry.failures = entry.failures.saturating_add(1).max(2);
-                }
-                self.reopen_later(env, partition);
+                let partition = load.partition;
+                self.load_later(env, partition);
             }
         }
         self.rest_if_there_is_work();
+    }
+
+    fn load_later(&mut self, env: &Env<'_>, partition: i32) {
+        self.not_loaded("its log cannot be read");
+        // The disk or the process may be short of something only now.
+        if let Some(entry) = self.entries.get_mut(&partition) {
+            entry.failures = entry.failures.saturating_add(1).max(2);
+        }
+        self.reopen_later(env, partition);
     }
 
     fn not_loaded(&mut self, why: &str) {
@@ -110,8 +131,13 @@ impl<R> Coordinator<R> {
         let Some(load) = &mut self.load else {
             return;
         };
-        let partition = load.partition;
+        let (partition, load_number) = (load.partition, load.number);
         match load.slice(env.now.wall_ms) {
+            Progress::Unfold(unfolding) => {
+                self.reading = true;
+                let effect = CoordinatorEffect::Unfold(load_number, unfolding);
+                self.effects.push(effect);
+            }
             Progress::More => {}
             Progress::Read => self.read_more(),
             Progress::Failed(why) => self.not_loaded(&why),

@@ -16,6 +16,7 @@ use crate::groups::{
     Coordinator, CoordinatorEffect, Env, GroupReply, GroupRequest, GroupSettings, OFFSETS_TOPIC,
     TopicChanges,
 };
+use crate::log::unfold::Unfolding;
 use crate::partition::Now;
 
 /// Partitions of `__consumer_offsets`.
@@ -70,6 +71,7 @@ pub(super) struct Rig {
 }
 
 enum Task {
+    Unfold(u64, Unfolding),
     Rest,
     Reopen { partition: i32 },
     Read { partition: i32, offset: i64 },
@@ -162,6 +164,9 @@ impl Rig {
                 CoordinatorEffect::Read { partition, offset } => {
                     self.tasks.push_back(Task::Read { partition, offset });
                 }
+                CoordinatorEffect::Unfold(load, unfolding) => {
+                    self.tasks.push_back(Task::Unfold(load, unfolding));
+                }
                 CoordinatorEffect::Reopen { partition } => {
                     self.tasks.push_back(Task::Reopen { partition });
                 }
@@ -192,6 +197,11 @@ impl Rig {
             None => false,
             Some(Task::Rest) => {
                 self.step(Coordinator::rested);
+                true
+            }
+            Some(Task::Unfold(load, unfolding)) => {
+                let unfolded = Some(unfolding.step_beside());
+                self.step(|coordinator, env| coordinator.unfolded(env, load, unfolded));
                 true
             }
             Some(Task::Reopen { partition }) => {
@@ -299,7 +309,7 @@ impl Rig {
     /// What reading the logs gives.
     pub(super) fn replayed(&self) -> BTreeMap<i32, GroupPartition> {
         let read = |(partition, log): (&i32, &Vec<CheckedBatch>)| {
-            let mut load = Load::new(*partition, 0, self.end_of(*partition));
+            let mut load = Load::new(*partition, 0, (0, self.end_of(*partition)));
             let mut batches = log.iter();
             loop {
                 match load.slice(self.now_ms) {
@@ -307,6 +317,9 @@ impl Rig {
                     Progress::Read => {
                         let batch = batches.next().expect("the log has it");
                         load.feed(batch.bytes.clone());
+                    }
+                    Progress::Unfold(unfolding) => {
+                        load.unfolded(unfolding.step_beside()).expect("sound");
                     }
                     Progress::Done(state) => return (*partition, state),
                     Progress::Failed(why) => panic!("{why}"),

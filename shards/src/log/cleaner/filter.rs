@@ -17,6 +17,9 @@ use super::transactions::Transactions;
 /// Bytes one batch may decompress to.
 pub(super) const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
 
+/// Bytes of the one record of a batch that ends a transaction, at most.
+const MARKER_BYTES_MAX: usize = 4 << 10;
+
 /// The last batch of a producer that is still remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LastBatch {
@@ -156,7 +159,11 @@ impl Rules {
 
 /// What the marker in a control batch announces; `None` when there is none any more.
 pub(super) fn control_type(batch: &CheckedBatch) -> Option<ControlType> {
-    let limits = RecordLimits::default();
+    // A marker has a few bytes, and this is on the shard.
+    let limits = RecordLimits {
+        decompressed_bytes_max: MARKER_BYTES_MAX,
+        ..RecordLimits::default()
+    };
     let record = batch.records(&limits).ok()?.next()?.ok()?;
     let marker = ControlRecord::from_record(0, &record).ok()?;
     Some(marker.control_type)

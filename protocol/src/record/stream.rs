@@ -1,0 +1,232 @@
+//! The records of one batch, a few at a time, as they come out of its codec.
+//!
+//! Owns the cutting of whole records out of pieces. Holds what is not cut yet: a record under way, of
+//! bounded length, and one piece; besides that, what the codec needs. So neither memory nor one step
+//! depends on what a batch unfolds to.
+
+use bytes::Bytes;
+
+use super::compression::HeaderChecksum;
+use super::legacy::feed::Feed;
+use super::varint::PartialVarint;
+use super::{
+    BatchError, BatchHeader, CheckedBatch, CompressionError, Record, RecordFault, RecordIter,
+};
+
+/// Bytes a batch may unfold to: as many as a segment may have, for Kafka has no bound of its own.
+const PLAIN_BYTES_MAX: usize = i32::MAX as usize;
+/// What a record counts at least in a step, bytes: what it takes as a value.
+const RECORD_COST_BYTES: usize = 128;
+
+/// Some of a batch's records.
+#[derive(Debug, Default)]
+pub struct SomeRecords {
+    /// The next ones in order.
+    pub records: Vec<Record>,
+    /// There are no more.
+    pub is_last: bool,
+}
+
+/// A reader of the records of one batch, resumable.
+pub struct RecordStream {
+    header: BatchHeader,
+    feed: Feed,
+    records: RecordIter,
+    found: i32,
+    record_bytes_max: usize,
+}
+
+impl RecordStream {
+    /// Over a stored batch, none of whose records is longer than `record_bytes_max`.
+    ///
+    /// # Errors
+    /// [`BatchError::Compression`].
+    pub fn new(batch: &CheckedBatch, record_bytes_max: usize) -> Result<Self, BatchError> {
+        let stream = Self::bounded(batch, (PLAIN_BYTES_MAX, record_bytes_max));
+        Ok(stream?)
+    }
+
+    /// Of a batch that unfolds to so many bytes at most, and none of its records to more than so many.
+    pub(super) fn bounded(
+        batch: &CheckedBatch,
+        (bytes_max, record_bytes_max): (usize, usize),
+    ) -> Result<Self, CompressionError> {
+        let header = batch.header;
+        let (codec, input) = (header.compression(), batch.compressed_records());
+        Ok(Self {
+            header,
+            feed: Feed::new(codec, input, bytes_max, HeaderChecksum::Checked)?,
+            records: RecordIter::new(&header, Bytes::new()),
+            found: 0,
+            record_bytes_max,
+        })
+    }
+
+    /// The header of the batch.
+    pub fn header(&self) -> &BatchHeader {
+        &self.header
+    }
+
+    /// Bytes of memory that hold what was decompressed and not cut yet.
+    pub fn held_bytes(&self) -> usize {
+        self.feed.held_bytes()
+    }
+
+    /// Gives the next records, of about `bytes_budget` bytes once decompressed; at least one piece of
+    /// the codec is read, so that there may be none of a record that is longer.
+    ///
+    /// # Errors
+    /// [`BatchError::Compression`], [`BatchError::Record`], and what [`RecordIter`] says of the number
+    /// of records. The stream is of no use after an error.
+    pub fn step(&mut self, bytes_budget: usize) -> Result<SomeRecords, BatchError> {
+        let mut some = SomeRecords::default();
+        let mut spent = 0_usize;
+        while spent < bytes_budget.max(1) {
+            if let Some((record, bytes)) = self.next_record()? {
+                spent = spent.saturating_add(bytes.max(RECORD_COST_BYTES));
+                some.records.push(record);
+                continue;
+            }
+            match self.grow()? {
+                0 => {
+                    self.finish()?;
+                    some.is_last = true;
+                    break;
+                }
+                grown => spent = spent.saturating_add(grown),
+            }
+        }
+        Ok(some)
+    }
+
+    /// The next record that is wholly at hand, and how many bytes it has.
+    pub(super) fn next_record(&mut self) -> Result<Option<(Record, usize)>, BatchError> {
+        if self.found == self.header.record_count {
+            return Ok(None);
+        }
+        let index = self.found;
+        let fault = |fault| BatchError::Record { index, fault };
+        let mut varint = PartialVarint::default();
+        let mut length = None;
+        for (at, byte) in self.feed.front().iter().enumerate() {
+            let value = varint
+                .push_i32(*byte)
+                .map_err(|_| fault(RecordFault::Varint))?;
+            if let Some(value) = value {
+                length = Some((at + 1, value));
+                break;
+            }
+        }
+        let Some((prefix, length)) = length else {
+            return Ok(None);
+        };
+        let claimed = usize::try_from(length).ok();
+        let Some(length) = claimed.filter(|bytes| *bytes <= self.record_bytes_max) else {
+            return Err(fault(RecordFault::Length(i64::from(length))));
+        };
+        let whole = prefix.saturating_add(length);
+        if whole > self.feed.front().len() {
+            return Ok(None);
+        }
+        self.feed.take(prefix);
+        let record = self.records.decode_next(self.feed.take(length))?;
+        // Below the header's count.
+        self.found += 1;
+        Ok(Some((record, whole)))
+    }
+
+    /// Gets one more piece from the codec; its length, 0 at the end.
+    pub(super) fn grow(&mut self) -> Result<usize, CompressionError> {
+        // Behind the last record nothing is kept, however much would come.
+        match self.found == self.header.record_count && self.feed.held_bytes() > 0 {
+            true => Ok(0),
+            false => self.feed.grow(),
+        }
+    }
+
+    /// Says whether the records may end here.
+    pub(super) fn finish(&self) -> Result<(), BatchError> {
+        let (declared, found) = (self.header.record_count, self.found);
+        if found != declared {
+            return Err(BatchError::RecordsMissing { declared, found });
+        }
+        match self.feed.front().is_empty() {
+            true => Ok(()),
+            false => Err(BatchError::BytesAfterRecords { declared }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{BatchBuilder, Compression, NewRecord, RecordLimits};
+    use super::*;
+
+    fn batch(codec: Compression, values: &[Vec<u8>]) -> CheckedBatch {
+        let mut builder = BatchBuilder::new(7).compression(codec);
+        for value in values {
+            let record = NewRecord {
+                timestamp: 1,
+                value: Some(value),
+                ..NewRecord::default()
+            };
+            builder.push(&record).expect("it fits");
+        }
+        builder.build().expect("a batch")
+    }
+
+    #[test]
+    fn every_codec_gives_the_records_of_the_batch_whatever_a_step_is() {
+        let values: Vec<Vec<u8>> = (0..300_usize).map(|n| vec![n as u8; n * 37]).collect();
+        for codec in Compression::ALL {
+            let batch = batch(codec, &values);
+            let all = batch.records(&RecordLimits::default()).expect("records");
+            let expected: Vec<Record> = all.map(|record| record.expect("sound")).collect();
+            for budget in [1, 1_000, 1 << 20] {
+                let mut stream = RecordStream::new(&batch, 1 << 20).expect("a stream");
+                let mut found = Vec::new();
+                loop {
+                    let some = stream.step(budget).expect("sound");
+                    found.extend(some.records);
+                    if some.is_last {
+                        break;
+                    }
+                }
+                assert_eq!(found, expected, "{codec}, {budget}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_step_holds_little_of_a_batch_that_unfolds_to_much() {
+        let values = vec![vec![0; 1 << 20]; 64];
+        let bomb = batch(Compression::Zstd, &values);
+        assert!(bomb.bytes.len() < 64 << 10);
+        let mut stream = RecordStream::new(&bomb, 2 << 20).expect("a stream");
+        let (mut found, mut held) = (0, 0);
+        loop {
+            let some = stream.step(64 << 10).expect("sound");
+            let bytes = some
+                .records
+                .iter()
+                .filter_map(|record| record.value.as_ref());
+            held = held.max(stream.held_bytes() + bytes.map(Bytes::len).sum::<usize>());
+            found += some.records.len();
+            if some.is_last {
+                break;
+            }
+        }
+        assert_eq!(found, 64);
+        assert!(held < 3 << 20, "{held}");
+        // A record longer than allowed is refused by its length, before it is unfolded.
+        let mut stream = RecordStream::new(&bomb, 1 << 20).expect("a stream");
+        let refused = stream.step(64 << 10).expect_err("too long");
+        assert!(matches!(
+            refused,
+            BatchError::Record {
+                index: 0,
+                fault: RecordFault::Length(_)
+            }
+        ));
+    }
+}
