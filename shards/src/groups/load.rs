@@ -341,7 +341,7 @@ mod tests {
         let bomb = builder.build().expect("a batch").bytes;
         let mut load = Load::new(0, 0, (0, 1));
         load.feed(bomb);
-        let why = run(&mut load).err().expect("refused");
+        let why = run(&mut load).map(|_| ()).expect_err("refused");
         assert!(why.contains("record 0"), "{why}");
     }
 }
