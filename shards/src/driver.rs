@@ -25,6 +25,7 @@ use crate::internal::{
 use crate::log::LogError;
 use crate::log::checkpoint::{CLEAN_SHUTDOWN_FILE, CleanShutdown, HIGH_WATERMARK_FILE};
 use crate::log::directory::{PartitionDir, PartitionDirState};
+use crate::log::unfold::Unfolding;
 use crate::log_dirs::LogDirs;
 use crate::metrics::Counters;
 use crate::partition::{OffsetJob, Partition, ReadDone, ReadJob};
@@ -204,14 +205,7 @@ impl<W: World> Driver<W> {
                 })
             }
             Effect::GroupRead(job) => self.spawn_read(job, Done::GroupRead),
-            Effect::GroupUnfold(load, unfolding) => self.spawn(move |driver| async move {
-                let world = &driver.inner.world;
-                let step = match unfolding.is_long() {
-                    true => world.compute_long(|| unfolding.step_beside()).await,
-                    false => world.compute(|| unfolding.step_beside()).await,
-                };
-                driver.done(Done::GroupUnfolded(load, step.ok()));
-            }),
+            Effect::GroupUnfold(load, unfolding) => self.unfold(load, unfolding),
             Effect::GroupRest => self.rest(Done::GroupRested),
             Effect::Loaded(result) => self.loaded(result),
             catalogue => self.perform_catalogue(catalogue),
@@ -322,6 +316,14 @@ impl<W: World> Driver<W> {
         self.spawn(|driver| async move {
             driver.inner.world.pause().await;
             driver.done(then);
+        });
+    }
+
+    fn unfold(&self, load: u64, unfolding: Unfolding) {
+        self.spawn(move |driver| async move {
+            let world = &driver.inner.world;
+            let step = world.compute_long(|| unfolding.step_beside()).await;
+            driver.done(Done::GroupUnfolded(load, step.ok()));
         });
     }
 

@@ -16,8 +16,6 @@ const PLAIN_BYTES_HERE_MAX: usize = 64 << 10;
 /// Bytes of a compressed one whose first step is: a block of snappy or LZ4 is unfolded whole, however
 /// small a step is.
 const COMPRESSED_BYTES_HERE_MAX: usize = 4 << 10;
-/// Bytes whose checksum takes longer than some milliseconds.
-const LONG_BYTES: usize = 8 << 20;
 
 /// See the module's text.
 pub(crate) enum Unfolding {
@@ -46,11 +44,6 @@ impl Unfolding {
             (_, Self::Stored(bytes)) => bytes.len() <= COMPRESSED_BYTES_HERE_MAX,
             (_, Self::Open(_)) => false,
         }
-    }
-
-    /// Whether a step beside the shard takes longer than some milliseconds.
-    pub(crate) fn is_long(&self) -> bool {
-        matches!(self, Self::Stored(bytes) if bytes.len() > LONG_BYTES)
     }
 
     /// A step on the shard.
