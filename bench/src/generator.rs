@@ -20,6 +20,14 @@ use crate::load::{Load, Outcome, Pace};
 use crate::process::{self, Subject};
 use crate::progress::Progress;
 
+/// Runs `load` with `frames` in turn, watching `subject`.
+///
+/// # Errors
+/// When a connection fails or is closed by the broker, or a fetch fails.
+pub(crate) fn run(load: &Load, frames: &[Frame], subject: &Subject) -> io::Result<Outcome> {
+    Generator::connect(load, frames, subject)?.run()
+}
+
 /// Ready sockets taken per system call.
 const EVENTS_PER_WAIT: usize = 128;
 /// How long replies may still come in after the last request was sent.

@@ -17,7 +17,8 @@ use chronik_protocol::{ApiKey, ErrorCode, Uuid};
 use clap::{Args, ValueEnum};
 
 use crate::frames::{self, Payload};
-use crate::load::{self, Load, Outcome, Pace};
+use crate::generator;
+use crate::load::{Load, Outcome, Pace};
 use crate::rpc::{Rpc, invalid};
 use crate::target::Target;
 
@@ -309,7 +310,7 @@ impl GroupOptions {
             measured: Duration::try_from_secs_f64(self.seconds).map_err(io::Error::other)?,
             bytes_max: u64::MAX,
         };
-        load::run(&load, &frames, &target.subject)
+        generator::run(&load, &frames, &target.subject)
     }
 }
 

@@ -9,9 +9,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use crate::consumer::Consumption;
-use crate::frames::Frame;
-use crate::generator::Generator;
-use crate::process::{Subject, Usage};
+use crate::process::Usage;
 
 /// Latencies above this are recorded as this, µs.
 const LATENCY_US_MAX: u64 = 60_000_000;
@@ -136,12 +134,4 @@ impl Outcome {
     pub(crate) fn is_sound(&self) -> bool {
         self.failures == 0 && self.unanswered == 0 && self.unpaired == 0
     }
-}
-
-/// Runs `load` with `frames` in turn, watching `subject`.
-///
-/// # Errors
-/// When a connection fails or is closed by the broker, or a fetch fails.
-pub(crate) fn run(load: &Load, frames: &[Frame], subject: &Subject) -> io::Result<Outcome> {
-    Generator::connect(load, frames, subject)?.run()
 }

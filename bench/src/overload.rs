@@ -13,7 +13,8 @@ use clap::Args;
 
 use crate::consumer::{Consumption, Position};
 use crate::frames::{self, Payload};
-use crate::load::{self, Load, Outcome, Pace};
+use crate::generator;
+use crate::load::{Load, Outcome, Pace};
 use crate::row;
 use crate::rpc::{Rpc, invalid};
 use crate::target::Target;
@@ -97,7 +98,7 @@ impl OverloadOptions {
             measured: Duration::from_secs(60),
             bytes_max: self.stored_megabytes * 1_000_000,
         };
-        load::run(&store, &frames, &target.subject)?;
+        generator::run(&store, &frames, &target.subject)?;
         let load = Load {
             connections: self.connections,
             pace: Pace::Closed {
@@ -108,7 +109,7 @@ impl OverloadOptions {
             bytes_max: self.gigabytes_max.saturating_mul(1_000_000_000),
             ..store
         };
-        load::run(&load, &frames, &target.subject)
+        generator::run(&load, &frames, &target.subject)
     }
 
     fn slow_readers(&self, rpc: &mut Rpc) -> io::Result<Option<Consumption>> {

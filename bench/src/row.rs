@@ -11,7 +11,8 @@ use clap::ValueEnum;
 
 use crate::consumer::{Consumption, Position};
 use crate::frames::{self, Payload};
-use crate::load::{self, Load, Outcome, Pace};
+use crate::generator;
+use crate::load::{Load, Outcome, Pace};
 use crate::rpc::{EARLIEST, LATEST, Rpc, invalid};
 use crate::target::Target;
 
@@ -179,7 +180,7 @@ impl Row {
             measured: limits.measured,
             bytes_max: limits.bytes_max,
         };
-        load::run(&load, &frames::build(&payload)?, &target.subject)
+        generator::run(&load, &frames::build(&payload)?, &target.subject)
     }
 
     /// Makes the topic and returns its name. A broker that does not know Chronik's config gets
@@ -272,7 +273,7 @@ pub(crate) fn read(
         measured: at_most,
         bytes_max: u64::MAX,
     };
-    load::run(&load, &[], &target.subject)
+    generator::run(&load, &[], &target.subject)
 }
 
 fn columns(outcome: &Outcome) -> String {

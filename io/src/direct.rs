@@ -377,7 +377,7 @@ pub(crate) async fn or_abort<T>(shard: usize, future: impl Future<Output = T>) -
     poll_fn(|context| {
         let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
         polled.unwrap_or_else(|_| {
-            crate::executor::abort(&format!("shard {shard}: a task panicked (see above)"))
+            crate::fatal::abort(&format!("shard {shard}: a task panicked (see above)"))
         })
     })
     .await

@@ -7,6 +7,7 @@
 
 use crate::descriptors::Shares;
 use crate::direct::{DirectWorld, or_abort};
+use crate::fatal::abort;
 use crate::mesh::{Endpoint, Mesh, MeshOptions, Pulse, Remote};
 use crate::watchdog::{self, KICKS, ShardEnd, Watchdog};
 use futures_io::AsyncRead;
@@ -20,8 +21,8 @@ use std::io;
 use std::os::fd::{FromRawFd, IntoRawFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Longer than any stall: preemption by timer is what makes glommio park with work.
@@ -118,7 +119,7 @@ where
     if let Err(error) = crate::memory::take_small_pages() {
         tracing::debug!(%error, "memory comes in pages of any size");
     }
-    let _ = PROCESS_CPUS.set(rustix::thread::sched_getaffinity(None)?);
+    crate::cpus::remember(rustix::thread::sched_getaffinity(None)?);
     let origin = Instant::now();
     let count = options.shards;
     let files_max = options.descriptors.files_per_shard;
@@ -296,30 +297,6 @@ fn listen_to_kicks(world: &DirectWorld, watchdog: &Arc<Watchdog>, shard: usize) 
     }
     Watchdog::shard(watchdog, shard).listen(writers);
     Ok(())
-}
-
-/// The cores of the thread that called [`run`]: what the process was given.
-static PROCESS_CPUS: OnceLock<CpuSet> = OnceLock::new();
-
-/// Lets a thread that a pinned shard has started run on all cores of the process: threads inherit
-/// the mask of their parent, and a helper on the shard's own core would stand in its way.
-pub(crate) fn leave_shard_cpu() {
-    let Some(cpus) = PROCESS_CPUS.get() else {
-        return;
-    };
-    // Where that is refused the thread still works, only slower.
-    if let Err(error) = rustix::thread::sched_setaffinity(None, cpus) {
-        tracing::debug!(%error, "a helper thread stays on its shard's core");
-    }
-}
-
-/// Ends the process with one line that says why. For faults after which nothing on this shard can
-/// be trusted; what was acknowledged is on disk.
-pub(crate) fn abort(reason: &str) -> ! {
-    tracing::error!("{reason}; the process ends");
-    crate::log_queue::say(&format!("chronik: {reason}; the process ends"));
-    crate::log_queue::last_words();
-    std::process::abort()
 }
 
 #[cfg(test)]

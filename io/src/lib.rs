@@ -7,9 +7,11 @@
 pub mod append;
 #[cfg(test)]
 mod behaviour_tests;
+mod cpus;
 pub mod descriptors;
 pub mod direct;
 pub mod executor;
+mod fatal;
 mod log_bridge;
 pub mod log_queue;
 pub mod mapping;

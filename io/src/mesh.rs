@@ -6,6 +6,8 @@
 //! full in every direction: a pump never waits for room. Handlers are synchronous, and a reply needs
 //! no room, for its slot was reserved before the request left. Never runs a handler on a foreign core.
 
+mod inbox;
+mod lane;
 mod pool;
 mod pump;
 mod remote;
@@ -165,7 +167,7 @@ enum Home<Reply> {
     /// The caller is on another shard.
     Shard(usize, SlotId),
     /// The caller is an outside thread.
-    Outside(Arc<remote::Cell<Reply>>),
+    Outside(Arc<inbox::Cell<Reply>>),
 }
 
 /// The way back to one caller. May be kept and used later, on the shard that got it; dropping it

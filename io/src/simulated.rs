@@ -60,6 +60,17 @@ struct Boot {
 }
 
 impl Core {
+    /// The disk, for one access.
+    fn disk<T>(&self, access: impl FnOnce(&mut Disk) -> T) -> T {
+        access(&mut self.disk.borrow_mut())
+    }
+
+    /// The fault that is due now, if any.
+    fn fault(&self, operation: Operation, path: &Path) -> Option<Fault> {
+        let mut faults = self.faults.borrow_mut();
+        faults.draw(&mut self.random.borrow_mut(), operation, path)
+    }
+
     fn begin_io(&self) -> Outstanding<'_> {
         self.outstanding.set(self.outstanding.get() + 1);
         Outstanding(&self.outstanding)

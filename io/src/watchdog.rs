@@ -132,7 +132,7 @@ impl Watchdog {
             for (shard, (state, seen)) in self.shards.iter().zip(&mut seen).enumerate() {
                 any_work |= state.has_work();
                 if seen.look(state) >= DEAD_TICKS {
-                    crate::executor::abort(&format!(
+                    crate::fatal::abort(&format!(
                         "shard {shard} has work and has not run for {} s",
                         TICK.as_secs_f64() * f64::from(DEAD_TICKS)
                     ));

@@ -119,7 +119,7 @@ impl Helper {
         if !self.is_started.get() {
             let queue = Arc::clone(&self.queue);
             Builder::new().name(self.name.clone()).spawn(move || {
-                crate::executor::leave_shard_cpu();
+                crate::cpus::leave_shard_cpu();
                 while let Some(job) = queue.next() {
                     job();
                 }

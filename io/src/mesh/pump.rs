@@ -3,7 +3,7 @@
 //! Runs on its shard, driven by `Endpoint::serve`. Every lane gets its turn round robin, so that a
 //! flooding core cannot starve the others. Never waits for room anywhere.
 
-use super::remote::{self, take_inbox};
+use super::inbox::{self, take_inbox};
 use super::slots::SlotId;
 use super::{Home, Inner, Lost, SLICE_NS_MAX, TURN_REQUESTS_MAX};
 use std::collections::VecDeque;
@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-type Outside<Request, Reply> = (Request, Arc<remote::Cell<Reply>>);
+type Outside<Request, Reply> = (Request, Arc<inbox::Cell<Reply>>);
 
 /// Working memory of a shard's pump.
 pub(super) struct Pump<Request, Reply> {

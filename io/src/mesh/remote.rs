@@ -4,68 +4,14 @@
 //! with any executor's waker and with none (`call_blocking`); never polls.
 
 use super::Lost;
-use super::shared::{Lane, PushError, Shared, lock};
-use std::collections::VecDeque;
+use super::inbox::Cell;
+use super::lane::{PushError, lock};
+use super::shared::Shared;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
-
-/// Requests of outside threads to one shard.
-pub(super) struct Inbox<Request, Reply> {
-    pub(super) lane: Lane<(Request, Arc<Cell<Reply>>)>,
-    /// Those who found the inbox full.
-    waiters: Mutex<Vec<Waker>>,
-}
-
-impl<Request, Reply> Inbox<Request, Reply> {
-    pub(super) fn new() -> Inbox<Request, Reply> {
-        Inbox {
-            lane: Lane::new(),
-            waiters: Mutex::new(Vec::new()),
-        }
-    }
-
-    /// The shard has taken entries out (or is gone): whoever waits for room looks again.
-    pub(super) fn wake_waiters(&self) {
-        let waiters = std::mem::take(&mut *lock(&self.waiters));
-        for waker in waiters {
-            waker.wake();
-        }
-    }
-}
-
-/// Where one outside caller's reply arrives.
-pub(super) struct Cell<Reply> {
-    state: Mutex<CellState<Reply>>,
-}
-
-struct CellState<Reply> {
-    reply: Option<Result<Reply, Lost>>,
-    waker: Option<Waker>,
-}
-
-impl<Reply> Cell<Reply> {
-    fn new() -> Cell<Reply> {
-        Cell {
-            state: Mutex::new(CellState {
-                reply: None,
-                waker: None,
-            }),
-        }
-    }
-
-    pub(super) fn fill(&self, reply: Result<Reply, Lost>) {
-        let mut state = lock(&self.state);
-        state.reply = Some(reply);
-        let waker = state.waker.take();
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-}
 
 /// A call from outside the shards; resolves with the reply, whichever thread it is polled on.
 #[must_use = "the reply arrives here"]
@@ -185,13 +131,4 @@ pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
             Poll::Pending => std::thread::park(),
         }
     }
-}
-
-/// Takes a batch out of a shard's inbox.
-pub(super) fn take_inbox<Request, Reply>(
-    inbox: &Inbox<Request, Reply>,
-    into: &mut VecDeque<(Request, Arc<Cell<Reply>>)>,
-) {
-    inbox.lane.take(into);
-    inbox.wake_waiters();
 }

@@ -4,96 +4,13 @@
 //! batch. Used from every shard and from outside threads; never holds a lock while it wakes a task
 //! or runs a handler.
 
+use super::inbox::Inbox;
+use super::lane::{Lane, lock};
 use super::slots::SlotId;
 use super::{Lost, Pulse};
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::Waker;
-
-/// Locks, also after a panic elsewhere: every critical section here is a push or a swap, which
-/// leaves the queue whole.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A first-in-first-out queue with one producing and one consuming side.
-pub(super) struct Lane<T> {
-    queue: Mutex<Queue<T>>,
-    /// The queue is not empty. Written under the lock, read without it.
-    ready: AtomicBool,
-}
-
-struct Queue<T> {
-    entries: VecDeque<T>,
-    closed: bool,
-}
-
-impl<T> Lane<T> {
-    pub(super) fn new() -> Lane<T> {
-        let queue = Queue {
-            entries: VecDeque::new(),
-            closed: false,
-        };
-        Lane {
-            queue: Mutex::new(queue),
-            ready: AtomicBool::new(false),
-        }
-    }
-
-    /// Appends; gives the entry back if the consumer is gone.
-    pub(super) fn push(&self, entry: T) -> Result<(), T> {
-        let mut queue = lock(&self.queue);
-        if queue.closed {
-            return Err(entry);
-        }
-        queue.entries.push_back(entry);
-        self.ready.store(true, Ordering::SeqCst);
-        Ok(())
-    }
-
-    /// Appends if fewer than `capacity` entries wait.
-    pub(super) fn push_bounded(&self, entry: T, capacity: usize) -> Result<(), PushError<T>> {
-        let mut queue = lock(&self.queue);
-        if queue.closed {
-            return Err(PushError::Closed(entry));
-        }
-        if queue.entries.len() >= capacity {
-            return Err(PushError::Full(entry));
-        }
-        queue.entries.push_back(entry);
-        self.ready.store(true, Ordering::SeqCst);
-        Ok(())
-    }
-
-    /// Whether [`Lane::take`] would find something.
-    pub(super) fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::SeqCst)
-    }
-
-    /// Moves everything into `into`, which is empty: one lock for a whole batch, and the two
-    /// queues' memory changes sides instead of being allocated again.
-    pub(super) fn take(&self, into: &mut VecDeque<T>) {
-        debug_assert!(into.is_empty());
-        let mut queue = lock(&self.queue);
-        std::mem::swap(&mut queue.entries, into);
-        self.ready.store(false, Ordering::SeqCst);
-    }
-
-    /// Refuses further entries and returns those that nobody will take.
-    pub(super) fn close(&self) -> VecDeque<T> {
-        let mut queue = lock(&self.queue);
-        queue.closed = true;
-        self.ready.store(false, Ordering::SeqCst);
-        std::mem::take(&mut queue.entries)
-    }
-}
-
-/// Why a bounded push was refused; both give the entry back.
-pub(super) enum PushError<T> {
-    Full(T),
-    Closed(T),
-}
 
 /// Requests from one core to another, with the credits that bound them.
 pub(super) struct RequestLane<Request> {
@@ -231,7 +148,7 @@ pub(super) struct Shared<Request, Reply> {
     pub(super) replies: Arc<Replies<Reply>>,
     requests: Vec<RequestLane<Request>>,
     /// Requests of threads that are no shard, one inbox per shard.
-    pub(super) inboxes: Vec<super::remote::Inbox<Request, Reply>>,
+    pub(super) inboxes: Vec<Inbox<Request, Reply>>,
     pub(super) lane_capacity: usize,
     pub(super) calls_in_flight_max: usize,
     /// Which endpoints have been made.
@@ -247,7 +164,7 @@ impl<Request, Reply> Shared<Request, Reply> {
         Shared {
             replies: Arc::new(Replies::new(count, pulse)),
             requests: (0..count * count).map(|_| RequestLane::new()).collect(),
-            inboxes: (0..count).map(|_| super::remote::Inbox::new()).collect(),
+            inboxes: (0..count).map(|_| Inbox::new()).collect(),
             lane_capacity: options.lane_capacity,
             calls_in_flight_max: options.calls_in_flight_max,
             attached: (0..count).map(|_| AtomicBool::new(false)).collect(),

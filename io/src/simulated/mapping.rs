@@ -3,15 +3,16 @@
 //! Every store goes into the file's sectors as if the kernel might write it back at any time: the
 //! end of the process keeps all of it, a power cut any version of each sector. Never syncs.
 
+use super::Core;
 use super::fault::Operation;
-use super::world::SimulatedWorld;
 use crate::mapping::Mapping;
 use std::io;
 use std::path::PathBuf;
+use std::rc::Rc;
 
-/// A mapped file of a [`SimulatedWorld`].
+/// A mapped file of a [`super::SimulatedWorld`].
 pub struct SimulatedMapping {
-    pub(super) world: SimulatedWorld,
+    pub(super) core: Rc<Core>,
     pub(super) inode: u64,
     pub(super) path: PathBuf,
     pub(super) len: usize,
@@ -35,7 +36,7 @@ impl Mapping for SimulatedMapping {
 
     fn prepare(&mut self, at: usize, len: usize) -> io::Result<()> {
         self.check(at, len);
-        match self.world.fault(Operation::Map, &self.path) {
+        match self.core.fault(Operation::Map, &self.path) {
             Some(fault) => Err(fault.error()),
             None => Ok(()),
         }
@@ -43,7 +44,7 @@ impl Mapping for SimulatedMapping {
 
     fn store(&mut self, at: usize, bytes: &[u8]) {
         self.check(at, bytes.len());
-        self.world
+        self.core
             .disk(|disk| disk.inode(self.inode).store(at, bytes));
     }
 

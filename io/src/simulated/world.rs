@@ -31,7 +31,7 @@ pub struct SimulatedWorld {
 
 impl SimulatedWorld {
     pub(super) fn disk<T>(&self, access: impl FnOnce(&mut Disk) -> T) -> T {
-        access(&mut self.core.disk.borrow_mut())
+        self.core.disk(access)
     }
 
     fn below(&self, bound: u64) -> u64 {
@@ -51,8 +51,7 @@ impl SimulatedWorld {
     }
 
     pub(super) fn fault(&self, operation: Operation, path: &Path) -> Option<Fault> {
-        let mut faults = self.core.faults.borrow_mut();
-        faults.draw(&mut self.core.random.borrow_mut(), operation, path)
+        self.core.fault(operation, path)
     }
 
     /// Whether the file that is to be used was closed since, because others needed its descriptor.
@@ -330,7 +329,7 @@ impl World for SimulatedWorld {
             return Err(error);
         }
         Ok(SimulatedMapping {
-            world: self.clone(),
+            core: Rc::clone(&self.core),
             inode: file.inode().await?,
             path: path.to_owned(),
             len,

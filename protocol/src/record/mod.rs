@@ -10,6 +10,7 @@ mod builder;
 mod compression;
 mod control;
 mod error;
+mod facts;
 mod header;
 mod headers;
 mod iterate;

@@ -6,7 +6,8 @@
 use bytes::Bytes;
 
 use super::compression::{Decompressor, HeaderChecksum};
-use super::walk::{RecordFacts, Walk};
+use super::facts::RecordFacts;
+use super::walk::Walk;
 use super::{
     BatchError, BatchHeader, CheckedBatch, Compression, NO_TIMESTAMP, RecordFault, RefusedRecords,
     TimestampType,

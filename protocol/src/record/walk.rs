@@ -3,24 +3,12 @@
 //! Owns the one parser that validation uses. Holds no record: keys and values are passed over, so
 //! that a record may span any number of pieces. Never allocates.
 
+use super::facts::{RECORD_BYTES_MIN, RecordFacts};
 use super::varint::PartialVarint;
 use super::{BatchError, RecordFault, whole};
 
-/// Bytes of the shortest record after its length: attributes, two deltas, null key, null value, no
-/// headers.
-pub(super) const RECORD_BYTES_MIN: i64 = 6;
 /// Bytes of the shortest header: an empty key and a null value.
 const HEADER_BYTES_MIN: i64 = 2;
-
-/// What one record says about itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct RecordFacts {
-    pub(super) timestamp_delta: i64,
-    pub(super) offset_delta: i32,
-    pub(super) key_is_null: bool,
-    /// Whether a null is written as another negative length than −1.
-    pub(super) odd_null: bool,
-}
 
 /// What is to be read next, once everything to be passed over is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

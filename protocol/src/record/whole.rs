@@ -3,7 +3,7 @@
 //! Owns no judgement: what is not plainly right is left to the walk, which reads it field by field and
 //! says what is wrong with it. Never allocates.
 
-use super::walk::{RECORD_BYTES_MIN, RecordFacts};
+use super::facts::{RECORD_BYTES_MIN, RecordFacts};
 
 /// Bytes the longest 32-bit variable-length integer takes.
 const VARINT_BYTES_MAX: usize = 5;

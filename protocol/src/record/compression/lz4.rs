@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes};
 use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
 use twox_hash::XxHash32;
 
-use super::stream::{Fault, HeaderChecksum};
+use super::fault::{Fault, HeaderChecksum};
 
 const MAGIC: u32 = 0x184D_2204;
 /// Magic, flags and block descriptor of a frame that says no content size.

@@ -4,6 +4,7 @@
 //! compressed data claims, and never produces more than the caller allowed.
 
 mod compressor;
+mod fault;
 mod lz4;
 mod snappy;
 mod stream;
@@ -12,8 +13,9 @@ use std::fmt;
 use std::io::{self, Write};
 
 pub(super) use compressor::Compressor;
+pub(super) use fault::HeaderChecksum;
 pub(super) use lz4::spoil_header_checksum;
-pub(super) use stream::{Decompressor, HeaderChecksum};
+pub(super) use stream::Decompressor;
 
 use super::CompressionError;
 

@@ -5,7 +5,7 @@
 
 use bytes::{Buf, Bytes};
 
-use super::stream::Fault;
+use super::fault::Fault;
 
 /// What a framed stream begins with.
 const MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];

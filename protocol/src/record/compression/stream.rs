@@ -4,13 +4,14 @@
 //! Owns the running limit and the buffers. Never blocks: all input is at hand.
 
 use std::cell::RefCell;
-use std::io::{self, Read};
+use std::io::Read;
 
 use bytes::Bytes;
 use bytes::buf::{Buf, Reader};
 use flate2::bufread::MultiGzDecoder;
 use zstd::zstd_safe::{self, DCtx, InBuffer, OutBuffer, ResetDirective};
 
+use super::fault::{Fault, HeaderChecksum};
 use super::{Compression, CompressionError, lz4, snappy};
 
 /// Bytes of output that the stream codecs give at a time.
@@ -31,35 +32,6 @@ enum Source {
     Snappy(snappy::Blocks),
     Lz4(lz4::Blocks),
     Zstd(Box<ZstdFrames>),
-}
-
-/// What is done about the checksum in the header of an LZ4 frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::record) enum HeaderChecksum {
-    /// It must be right.
-    Checked,
-    /// It may be wrong, as in messages of format 0 (KAFKA-3160).
-    Ignored,
-}
-
-/// Why a codec could not go on; [`Decompressor`] adds which codec and which limit.
-pub(super) enum Fault {
-    /// The next piece alone passes what is left of the limit.
-    TooLong,
-    /// The input is not the codec's.
-    Malformed(String),
-}
-
-impl From<io::Error> for Fault {
-    fn from(error: io::Error) -> Self {
-        Self::Malformed(error.to_string())
-    }
-}
-
-impl From<&str> for Fault {
-    fn from(detail: &str) -> Self {
-        Self::Malformed(detail.to_owned())
-    }
 }
 
 impl Decompressor {
