@@ -192,7 +192,7 @@ impl Config {
     /// set. Whether it is sound, a start judges.
     #[must_use]
     pub fn of_directory(mut self) -> Self {
-        let found = chronik_shards::catalog::node_id_of(&self.data_dir);
+        let found = chronik_shards::node_id_of(&self.data_dir);
         if let Some(node_id) = found.filter(|_| !self.is_node_id_set) {
             self.node_id = node_id;
             let told = self.values.entry("node.id".to_owned());

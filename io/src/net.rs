@@ -7,10 +7,12 @@
 
 mod door;
 mod listener;
+mod place;
 mod stream;
 
 pub use door::{Door, DoorLimits, ListenerLimits};
-pub use listener::{Accepted, Accepting, Incoming, ListenLimits, Listener};
+pub use listener::{Accepted, Accepting, Incoming, Listener};
+pub use place::ListenLimits;
 pub use stream::DirectStream;
 
 use bytes::{Bytes, BytesMut};

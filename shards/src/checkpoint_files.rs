@@ -19,7 +19,7 @@ use crate::found_dirs::FoundDirs;
 use crate::log::checkpoint::{CLEANER_FILE, LOG_START_FILE, OffsetCheckpoint, RECOVERY_POINT_FILE};
 use crate::log_dirs::LogDirs;
 use crate::partition::RecoveryHint;
-use crate::request::PartitionId;
+use crate::terms::PartitionId;
 
 /// Offsets of one kind.
 pub(crate) type Offsets = BTreeMap<PartitionId, i64>;

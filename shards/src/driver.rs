@@ -7,7 +7,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,24 +14,25 @@ use std::task::{Poll, Waker};
 
 use chronik_io::{Endpoint, Responder, World};
 
-use crate::catalog::{
-    Image, SnapshotError, metadata_directory, remove_older_snapshots, write_snapshot,
-};
+use crate::catalog::Image;
 use crate::checkpoint_files::{AlsoIn, Offsets};
 use crate::internal::{
-    ClosedPartition, Durable, Internal, InternalAnswer, InternalReply, InternalRequest, OffsetNote,
+    ClosedPartition, Durable, Internal, InternalAnswer, InternalReply, InternalRequest, Leftover,
+    OffsetNote,
 };
-use crate::log::LogError;
 use crate::log::checkpoint::{CLEAN_SHUTDOWN_FILE, CleanShutdown, HIGH_WATERMARK_FILE};
-use crate::log::directory::{PartitionDir, PartitionDirState};
-use crate::log::unfold::Unfolding;
 use crate::log_dirs::LogDirs;
+use crate::metadata_log::{
+    SnapshotError, metadata_directory, remove_older_snapshots, write_snapshot,
+};
 use crate::metrics::Counters;
+use crate::opening::{open, remove};
 use crate::partition::{OffsetJob, Partition, ReadDone, ReadJob};
 use crate::patience::Patience;
 use crate::placement::COORDINATOR_SHARD;
 use crate::request::{Reply, Request};
-use crate::shard::{Done, Effect, Leftover, OpenTask, Opened, Shard};
+use crate::shard::{Done, Effect, Shard};
+use crate::unfold::Unfolding;
 use crate::{remembered_logs, write_behind};
 
 type State<W> = Shard<W, Responder<Reply>>;
@@ -530,71 +530,4 @@ impl<W: World> Driver<W> {
         })
         .await
     }
-}
-
-/// Removes the directory of a deleted topic's partition.
-async fn remove<W: World>(world: &W, left: &Leftover) -> Result<(), LogError> {
-    let (directory, topic_id) = (&left.directory, left.id.topic_id);
-    Partition::mark_deleted(world, directory, topic_id).await?;
-    Partition::remove_marked(world, directory, topic_id).await
-}
-
-/// Opens a partition. A directory of the same name that belongs to another topic is removed when
-/// that topic is known to be deleted, and else renamed as Kafka renames strays.
-async fn open<W: World>(world: &W, mut task: Box<OpenTask>) -> Opened<W> {
-    if let Some(placing) = &mut task.placing
-        && let Err(error) = placing.perform(world).await
-    {
-        return Err((error, task));
-    }
-    match try_open(world, &task).await {
-        Ok(mut partition) => {
-            if let Some(placing) = task.placing {
-                partition.succeed(placing.layout);
-                placing.clear(world);
-            }
-            Ok(partition)
-        }
-        Err(error) => Err((error, task)),
-    }
-}
-
-async fn try_open<W: World>(world: &W, task: &OpenTask) -> Result<Box<Partition<W>>, LogError> {
-    let found = match Partition::open(world, &task.directory, task.options.clone()).await {
-        Err(LogError::TopicIdMismatch { found, .. }) => found,
-        // What recovery did is logged there.
-        opened => return opened.map(|(partition, _)| Box::new(partition)),
-    };
-    let boot = task.boot.as_ref();
-    if boot.is_some_and(|boot| boot.removed.contains(&found)) {
-        Partition::<W>::delete(world, &task.directory, world.random_u128()).await?;
-    } else {
-        set_aside(world, &task.directory)
-            .await
-            .map_err(|source| LogError::Io {
-                what: format!("renaming {}", task.directory.display()),
-                source,
-            })?;
-    }
-    let options = task.options.clone();
-    let (partition, _) = Partition::open(world, &task.directory, options).await?;
-    Ok(Box::new(partition))
-}
-
-/// Renames a directory nobody knows, so that nothing is lost.
-pub(crate) async fn set_aside<W: World>(world: &W, directory: &Path) -> io::Result<()> {
-    let name = directory
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or_default();
-    let Some(live) = PartitionDir::parse(name) else {
-        return Ok(());
-    };
-    let stray = PartitionDirState::Stray;
-    let unique = world.random_u128();
-    let renamed = PartitionDir::marked_name(&live.topic, live.index, unique, stray);
-    tracing::warn!(directory = %directory.display(), %renamed, "a partition nobody knows is set aside");
-    world
-        .rename(directory, &directory.with_file_name(renamed))
-        .await
 }

@@ -9,10 +9,9 @@ use chronik_protocol::{ErrorCode, Str};
 use crate::groups::{CommittedPartition, CommittedQuery, GroupCommitted, GroupReply, GroupRequest};
 use crate::limits::LAG_READS_MAX;
 use crate::placement::COORDINATOR_SHARD;
-use crate::request::{
-    Isolation, OffsetQuery, OffsetTarget, PartitionId, ReadPart, ReadRequest, Reply, Request,
-};
+use crate::request::{Reply, Request};
 use crate::start::ShardHandle;
+use crate::terms::{Isolation, OffsetQuery, OffsetTarget, PartitionId, ReadPart, ReadRequest};
 
 /// One group's lag.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 //! Owns plain values only.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use chronik_protocol::Uuid;
@@ -11,8 +12,7 @@ use crate::catalog::Image;
 use crate::log_dirs::LogDirs;
 use crate::partition::{CloseReport, RecoveryHint};
 use crate::remembered_logs::{Remembered, RememberedLogs};
-use crate::request::PartitionId;
-use crate::shard::Leftover;
+use crate::terms::PartitionId;
 use crate::write_behind::LeftBehind;
 
 /// A request between shards; see [`crate::Request::Internal`].
@@ -150,4 +150,12 @@ pub(crate) struct ClosedPartition {
     pub(crate) id: PartitionId,
     /// `None` when it could not be closed as it should: the next start has to look at it.
     pub(crate) report: Option<CloseReport>,
+}
+
+/// A directory that a deleted partition has left behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Leftover {
+    pub(crate) id: PartitionId,
+    /// As it was called while the partition was there.
+    pub(crate) directory: PathBuf,
 }

@@ -17,7 +17,7 @@ use crate::found_dirs::FoundDirs;
 use crate::log::copying::{discard, futures, topic_of};
 use crate::log::directory::PartitionDir;
 use crate::log_dirs::LogDirs;
-use crate::request::PartitionId;
+use crate::terms::PartitionId;
 
 /// A copy that takes its place.
 struct Ended {

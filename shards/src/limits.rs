@@ -172,6 +172,10 @@ pub const CONFIRMED_PER_SLICE: usize = 128;
 /// Bytes of a checkpoint file or of another small file of the data directory that is read.
 pub const SMALL_FILE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Largest index, snapshot or epoch file that is read: `segment.index.bytes` is an i32 in Kafka,
+/// but no index of a 2 GiB segment is longer than this.
+pub const SIDE_FILE_BYTES_MAX: usize = 256 << 20;
+
 const _: () = assert!(BATCH_BYTES_MAX + READ_REQUEST_BYTES_MAX < i32::MAX as usize);
 const _: () = assert!(READ_REQUEST_BYTES_MAX <= READ_GIVEN_BYTES_MAX);
 const _: () = assert!(DISK_READ_BYTES_MAX < READ_DISK_BYTES_MAX);

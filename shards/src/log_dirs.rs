@@ -13,7 +13,7 @@ use chronik_protocol::Uuid;
 use crate::catalog::Image;
 use crate::log::checkpoint::OffsetCheckpoint;
 use crate::log::directory::PartitionDir;
-use crate::request::PartitionId;
+use crate::terms::PartitionId;
 
 /// Ids below this one stand for "not assigned", "lost" and the like (`DirectoryId`).
 const RESERVED_IDS: u128 = 100;
@@ -134,39 +134,6 @@ impl LogDirs {
             .iter()
             .filter_map(|(id, offset)| Some((named(id)?, *offset)));
         OffsetCheckpoint(here.collect())
-    }
-}
-
-/// Chooses directories for new partitions: the one with the fewest (`LogManager#nextLogDirs`).
-pub(crate) struct Spread {
-    counts: BTreeMap<Uuid, usize>,
-}
-
-impl Spread {
-    /// Among these directories, as full as the image says.
-    pub(crate) fn over(directories: &[Uuid], image: &Image) -> Spread {
-        let mut counts: BTreeMap<Uuid, usize> = directories
-            .iter()
-            .map(|directory| (*directory, 0))
-            .collect();
-        if counts.len() > 1 {
-            let partitions = image.topics().flat_map(|topic| &topic.partitions);
-            for directory in partitions.flat_map(|info| &info.directories) {
-                if let Some(count) = counts.get_mut(directory) {
-                    *count += 1;
-                }
-            }
-        }
-        Spread { counts }
-    }
-
-    /// The next one's; the zero id where there is none.
-    pub(crate) fn next(&mut self) -> Uuid {
-        let least = self.counts.iter_mut().min_by_key(|(_, count)| **count);
-        least.map_or(Uuid::ZERO, |(directory, count)| {
-            *count += 1;
-            *directory
-        })
     }
 }
 

@@ -20,7 +20,8 @@ use crate::log::cleaner::{Cancel, CleanError, Pace};
 use crate::log::copying::{Copy, Settled, discard, is_garbage};
 use crate::partition::{CloseReport, Partition};
 use crate::placement::COORDINATOR_SHARD;
-use crate::request::{PartitionId, Reply, Request};
+use crate::request::{Reply, Request};
+use crate::terms::PartitionId;
 
 /// One step.
 pub(crate) enum MoveStep<W: World> {

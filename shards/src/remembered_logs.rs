@@ -21,7 +21,7 @@ use chronik_protocol::Uuid;
 use chronik_protocol::record::crc32c;
 
 use crate::log::remembered::RememberedLog;
-use crate::request::PartitionId;
+use crate::terms::PartitionId;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"chronlgs");
 /// To be raised when a [`crate::log::remembered::RememberedLog`] changes in any way.

@@ -8,6 +8,7 @@ mod ahead;
 mod appends;
 mod apply;
 mod behind;
+mod charge;
 mod checkpoints;
 mod chores;
 mod cleaner;
@@ -21,6 +22,7 @@ mod jobs;
 mod leftovers;
 mod lookups;
 mod moves;
+pub(crate) mod purgatory;
 mod reads;
 mod remembering;
 mod shortages;
@@ -36,30 +38,34 @@ use chronik_protocol::ErrorCode;
 use slab::Slab;
 
 use crate::cache::{BatchCache, CacheLimits};
-use crate::catalog::{Image, Judged, Judging, SnapshotError, SnapshotId};
+use crate::catalog::{Image, Judged, Judging, SnapshotId};
 use crate::checkpoint_files::{AlsoIn, CheckpointOffsets, DeadNumbers};
 use crate::groups::{Coordinator, GroupSettings};
-use crate::internal::{Boot, Durable, Internal, InternalAnswer, InternalReply, OffsetNote};
+use crate::internal::{
+    Boot, Durable, Internal, InternalAnswer, InternalReply, Leftover, OffsetNote,
+};
 use crate::limits::{CACHE_COLD_BYTES, CACHE_INDEX_BYTES, CACHE_TAIL_BYTES, TIMERS_PER_SLICE};
 use crate::log::LogError;
-use crate::log::unfold::{Unfolded, Unfolding};
 use crate::log_dirs::LogDirs;
+use crate::metadata_log::SnapshotError;
 use crate::metrics::Counters;
 use crate::moving::{MoveDone, MoveStep};
 use crate::partition::{
-    CheckTimes, Closed, Job, JobDone, Now, OffsetDone, OffsetJob, Partition, PartitionEvent,
-    ReadDone, ReadJob,
+    CheckTimes, Closed, Job, JobDone, OffsetDone, OffsetJob, Partition, PartitionEvent, ReadDone,
+    ReadJob,
 };
 use crate::patience::Patience;
 use crate::placement::shard_of;
-use crate::purgatory::{Purgatory, Watch};
 use crate::remembered_logs::Writer;
-use crate::request::{EpochAnswer, EpochQuery, PartitionId, Reply, Request};
+use crate::request::{Reply, Request};
+use crate::shard::purgatory::{Purgatory, Watch};
+use crate::terms::{EpochAnswer, EpochQuery, Now, PartitionId};
+use crate::unfold::{Unfolded, Unfolding};
 use crate::write_behind::{Ring, WriteBehind};
 use ahead::Aheads;
 use appends::PendingAppend;
 use apply::Applying;
-pub(crate) use apply::OpenTask;
+pub(crate) use apply::{OpenTask, Opened};
 use checkpoints::{Checkpoints, Notes};
 use chores::Chores;
 use cleaner::Cleaner;
@@ -68,11 +74,9 @@ use control::Control;
 use corrections::Corrections;
 use disk_reads::{DiskReads, PendingRead};
 use groups::Groups;
-pub(crate) use leftovers::Leftover;
 use lookups::{Lookups, PendingOffsets, Unwritten};
 use moves::Moves;
 use remembering::Remembering;
-pub(crate) use shortages::Opened;
 use stop::Stopping;
 use timers::{Timer, TimerKey, Timers};
 
@@ -418,7 +422,7 @@ impl<W: World, R> Shard<W, R> {
             Request::Await(request) => self.park_await(request, responder),
             Request::Cancel(token) => {
                 if let Some(key) = self.purgatory.find(token) {
-                    self.end_parked(key, crate::request::Wake::Cancelled);
+                    self.end_parked(key, crate::terms::Wake::Cancelled);
                 }
                 self.reply(responder, Reply::Done);
             }
@@ -498,7 +502,7 @@ impl<W: World, R> Shard<W, R> {
             };
             match timer {
                 Timer::Append(key) => self.append_expired(key),
-                Timer::Parked(key) => self.end_parked(key, crate::request::Wake::Deadline),
+                Timer::Parked(key) => self.end_parked(key, crate::terms::Wake::Deadline),
                 Timer::Partition(id) => {
                     self.timed_partitions.remove(&id);
                     if let Some(Slot::Online(partition)) = self.partitions.get_mut(&id) {
@@ -541,7 +545,7 @@ impl<W: World, R> Shard<W, R> {
     /// The partition, if it can be used here; else Kafka's reason why not.
     fn online(&mut self, id: PartitionId) -> Result<&mut Partition<W>, ErrorCode> {
         let usable = matches!(self.partitions.get(&id), Some(Slot::Online(_)));
-        if !usable || id == crate::catalog::METADATA_PARTITION {
+        if !usable || id == crate::terms::METADATA_PARTITION {
             self.wanted(id);
             return Err(self.absence(id));
         }

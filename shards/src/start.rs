@@ -2,6 +2,15 @@
 //!
 //! Runs on every shard. The designated one opens the catalogue, looks through the data directory
 //! and gives every shard the first image; nothing is served before all have applied it.
+//!
+//! 1. `survey` looks, reading only, whether the directories can be taken over (`chronik doctor` asks the same
+//!    code), so that a refusal leaves everything as it was.
+//! 2. Each directory's identity, marker and checkpoints are read; the catalogue is replayed and begins its epoch.
+//! 3. Every shard gets the image with what the checkpoints say of its logs (`remembered_logs`). After the clean
+//!    stop that wrote it, a directory list that agrees in every name, size and time is all that is read: no file is
+//!    opened. After a kill the file system is synced once, the last batch told of is compared, and what follows it
+//!    is scanned (`log::recovery`): that depends on what came after the checkpoint, not on what there is.
+//! 4. What a killed process had acknowledged and not written is put back (`partition::replay`).
 
 mod directories;
 
@@ -16,19 +25,20 @@ use chronik_io::{DirEntry, Lost, World};
 use chronik_protocol::Str;
 
 use crate::cache::{BatchCache, CacheLimits};
-use crate::catalog::{
-    CatalogueError, DirectoryIdentity, Endpoint, IdentityError, Image, Registration, open_catalogue,
-};
+use crate::catalog::{Endpoint, Image};
 use crate::driver::{Driver, SettingsWatch};
+use crate::identity::{DirectoryIdentity, IdentityError};
 use crate::internal::{Boot, Internal, InternalAnswer, InternalReply, InternalRequest};
 use crate::log::LogError;
 use crate::log_dirs::LogDirs;
+use crate::metadata_log::{CatalogueError, Registration, open_catalogue};
 use crate::metrics::Counters;
 use crate::placement::{COORDINATOR_SHARD, shard_of};
 use crate::remembered_logs::RememberedLogs;
-use crate::request::{PartitionId, Reply, Request};
+use crate::request::{Reply, Request};
 use crate::shard::{Shard, ShardOptions};
 use crate::survey::{LastWriter, Survey, SurveyOptions};
+use crate::terms::PartitionId;
 use crate::write_behind::LeftBehind;
 use directories::{Look, open_dirs, sweep_all, tell_lost};
 

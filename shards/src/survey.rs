@@ -11,12 +11,11 @@ use std::path::{Path, PathBuf};
 use chronik_io::{DirEntry, World, is_not_now};
 use chronik_protocol::{Str, Uuid};
 
-use crate::catalog::{
-    DirectoryIdentity, IdentityError, Image, LedEpoch, METADATA_TOPIC, MetadataVersion,
-    PartitionInfo, QuorumState, metadata_directory, read_metadata,
-};
+use crate::catalog::{Image, METADATA_TOPIC, MetadataVersion, PartitionInfo};
+use crate::identity::{DirectoryIdentity, IdentityError};
 use crate::log::checkpoint::CLEAN_SHUTDOWN_FILE;
 use crate::log::directory::{PartitionDir, PartitionDirState};
+use crate::metadata_log::{LedEpoch, QuorumState, metadata_directory, read_metadata};
 
 mod judge;
 mod logs;
@@ -188,7 +187,7 @@ impl Survey {
         let image = &reading.image;
         self.topics = image.topic_count();
         self.partitions = image.topics().map(|topic| topic.partitions.len()).sum();
-        self.metadata_version = Some(MetadataVersion::of(image).name());
+        self.metadata_version = Some(MetadataVersion::of(&image.features).name());
         let quorum_state = QuorumState::load(world, &metadata_directory(data)).await;
         let quorum_state = match quorum_state {
             Ok(quorum_state) => quorum_state,

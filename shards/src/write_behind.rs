@@ -19,7 +19,7 @@ use chronik_io::World;
 use chronik_protocol::record::BATCH_PREFIX_BYTES;
 
 use crate::limits::{WRITE_BEHIND_LINGER_MS_MAX, WRITE_BEHIND_RETRY_MS};
-use crate::request::PartitionId;
+use crate::terms::PartitionId;
 
 pub(crate) use left_behind::{LeftBehind, remove_all};
 pub(crate) use ring::{Ring, WrittenMark};

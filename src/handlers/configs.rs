@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chronik_protocol::Str;
 use chronik_protocol::configs::{self, ConfigDef, ConfigType, Scope};
-use chronik_shards::catalog::{
-    ConfigSource, Image, Topic, broker_setting_behind, broker_synonyms, is_dynamic_broker_config,
-};
+use chronik_shards::catalog::{Image, Topic, broker_setting_behind, is_dynamic_broker_config};
+use chronik_shards::topic_settings::{ConfigSource, broker_synonyms};
 
 /// `ConfigResource.Type` of topics.
 pub(super) const RESOURCE_TOPIC: i8 = 2;

@@ -12,7 +12,8 @@ use chronik_io::World;
 use chronik_protocol::Str;
 use chronik_shards::catalog::Image;
 
-use super::fetch::{Parked, SessionCache};
+use super::fetch_sessions::SessionCache;
+use super::parked_fetches::Parked;
 use crate::config::Config;
 use crate::router::Router;
 use crate::server::budget::ByteBudget;

@@ -5,10 +5,8 @@
 //! to convert them for clients before Kafka 0.11.
 
 mod legacy;
-mod parked;
 mod read;
 mod respond;
-mod session;
 
 use std::rc::Rc;
 
@@ -22,14 +20,11 @@ use chronik_shards::{Isolation, PartitionId, ReadPart};
 use super::beside::beside;
 use super::call::Call;
 use super::context::Context;
+use super::fetch_sessions::{Ask, FetchPart, NO_SESSION, Opened, Session, TopicKey};
 use super::partitions;
 use crate::server::service::{Admitted, Answer, Pace, Reply};
 use legacy::Old;
 use read::Reading;
-use session::{FetchPart, NO_SESSION, Opened, Session, TopicKey};
-
-pub(crate) use parked::Parked;
-pub(crate) use session::SessionCache;
 
 /// From this version on topics are named by id (KIP-516).
 const TOPIC_ID_VERSION: i16 = 13;
@@ -53,7 +48,7 @@ pub(super) async fn admit<W: World>(
         Err(close) => return now(close),
     };
     let uses_ids = call.version >= TOPIC_ID_VERSION;
-    let ask = move || (session::Ask::of(&request, uses_ids), request);
+    let ask = move || (Ask::of(&request, uses_ids), request);
     let (ask, request) = beside(&context.world, call.is_large, ask).await;
     let random = || context.world.random_u64();
     let opening = context

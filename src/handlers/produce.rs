@@ -10,6 +10,7 @@ mod conversions;
 mod messages;
 mod refusal;
 mod respond;
+mod rules;
 
 use std::rc::Rc;
 
@@ -26,9 +27,9 @@ use super::context::Context;
 use super::partitions;
 use super::slice::Slice;
 use crate::server::service::{Admitted, Answer, Pace, Reply};
-use check::Rules;
 use conversions::Conversions;
 use refusal::Refusal;
+use rules::Rules;
 
 /// From this version on topics are named by id (KIP-516).
 const TOPIC_ID_VERSION: i16 = 13;

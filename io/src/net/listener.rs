@@ -6,16 +6,17 @@
 //! from a connection.
 
 use super::door::{Bell, Door, DoorPlace, Wait};
+use super::place::{Counts, ListenLimits, Place, Refusal, lock};
 use super::stream::DirectStream;
-use crate::descriptors::{ConnectionPlace, ConnectionShare};
+use crate::descriptors::ConnectionShare;
 use crate::direct::DirectWorld;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
@@ -31,89 +32,6 @@ const EXHAUSTED_WAIT: Timespec = Timespec {
 
 /// Connections that are disconnected at once are told of in one line in this time.
 const REFUSALS_TOLD_EACH: Duration = Duration::from_secs(10);
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What a listener asks before it takes a connection. Who exceeds the limit of its address or the descriptors
-/// is disconnected at once; who exceeds another waits in the backlog.
-pub struct ListenLimits {
-    /// The places of all listeners of the process: what is beyond is kept for files.
-    pub descriptors: Arc<ConnectionShare>,
-    /// The limits, shared with the other listeners.
-    pub door: Arc<Door>,
-    /// This listener's number among them.
-    pub listener: usize,
-}
-
-impl Default for ListenLimits {
-    fn default() -> ListenLimits {
-        ListenLimits {
-            descriptors: ConnectionShare::new(usize::MAX),
-            door: Arc::default(),
-            listener: 0,
-        }
-    }
-}
-
-/// Open connections by shard.
-#[derive(Default)]
-struct Counts {
-    per_shard: Vec<usize>,
-}
-
-/// Why a connection is not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refusal {
-    /// The limit of its address.
-    TooMany,
-    /// The descriptors that are left are kept for files.
-    NoDescriptor,
-}
-
-/// One connection's place in the counts, given up when dropped.
-pub(super) struct Place {
-    counts: Arc<Mutex<Counts>>,
-    shard: usize,
-    _descriptor: ConnectionPlace,
-    _door: DoorPlace,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        lock(&self.counts).per_shard[self.shard] -= 1;
-    }
-}
-
-impl Counts {
-    /// Takes a place on the shard with the fewest connections, if the limits allow it.
-    fn admit(
-        counts: &Arc<Mutex<Counts>>,
-        limits: &ListenLimits,
-        door: DoorPlace,
-        address: IpAddr,
-    ) -> Result<Place, Refusal> {
-        let Some(descriptor) = limits.descriptors.take() else {
-            return Err(Refusal::NoDescriptor);
-        };
-        let door = door.of_address(address).ok_or(Refusal::TooMany)?;
-        let mut open = lock(counts);
-        let fewest = open
-            .per_shard
-            .iter()
-            .enumerate()
-            .min_by_key(|(_, count)| **count);
-        let shard = fewest.map(|(shard, _)| shard).ok_or(Refusal::TooMany)?;
-        open.per_shard[shard] += 1;
-        Ok(Place {
-            counts: Arc::clone(counts),
-            shard,
-            _descriptor: descriptor,
-            _door: door,
-        })
-    }
-}
 
 /// A bound socket that accepts nobody yet.
 pub struct Listener {

@@ -5,7 +5,7 @@
 //! A request that comes whole costs one `recv`, a reply one `sendmsg`.
 
 use super::Stream;
-use super::listener::Place;
+use super::place::Place;
 use crate::direct::DirectWorld;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_io::{AsyncRead, AsyncWrite};

@@ -13,7 +13,7 @@ use chronik_protocol::Records;
 use chronik_protocol::record::BATCH_PREFIX_BYTES;
 
 use super::ReadLimits;
-use crate::request::PartitionId;
+use crate::terms::PartitionId;
 
 /// What a cached batch costs besides its bytes: its entry, and its place in the queue.
 pub(super) const ENTRY_OVERHEAD_BYTES: usize = 128;

@@ -14,7 +14,7 @@ use super::change::{ApiError, ConfigChange, ConfigOp, ConfigOpKind, ConfigResour
 use super::config_rules::{BrokerChange, check_topic_configs, is_list};
 use super::group_configs::check_group_configs;
 use super::image::Image;
-use super::replay::{RESOURCE_BROKER, RESOURCE_GROUP, RESOURCE_TOPIC};
+use super::names::{RESOURCE_BROKER, RESOURCE_GROUP, RESOURCE_TOPIC};
 use super::topic_name::check_topic_name;
 
 /// `ConfigResource.Type.CLIENT_METRICS`: known, and not served.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use chronik_protocol::{ErrorCode, Str, Uuid};
 
 use super::Topic;
-use crate::request::PartitionId;
+use crate::terms::PartitionId;
 
 /// A change of the catalogue.
 #[derive(Clone, Debug)]

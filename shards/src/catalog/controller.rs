@@ -16,7 +16,7 @@ use super::features::plan_features;
 use super::image::Image;
 use super::replay::{LEADER_UNCHANGED, ReplayError};
 use crate::limits::PRODUCER_ID_BLOCK_LEN;
-use crate::request::PartitionId;
+use crate::terms::PartitionId;
 
 /// What the controller remembers beyond the image.
 #[derive(Debug, Default)]

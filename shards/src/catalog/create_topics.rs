@@ -12,13 +12,10 @@ use chronik_protocol::{ErrorCode, Str, Uuid};
 use super::change::{ApiError, NewPartitions, NewTopic};
 use super::config_rules::check_topic_configs;
 use super::image::{Image, Topic};
-use super::replay::RESOURCE_TOPIC;
+use super::names::{METADATA_TOPIC, RESOURCE_TOPIC};
+use super::spread::Spread;
 use super::topic_name::{check_topic_name, collision_name, has_collision_chars};
 use crate::limits::PARTITIONS_PER_REQUEST_MAX;
-use crate::log_dirs::Spread;
-
-/// The one topic that is no topic: the log of the catalogue itself.
-pub const METADATA_TOPIC: &str = "__cluster_metadata";
 
 /// Judges one request's topics against an image.
 pub(super) struct TopicPlanner<'a> {

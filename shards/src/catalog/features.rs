@@ -84,7 +84,7 @@ fn plan_one(image: &Image, update: &FeatureUpdate) -> Result<Option<MetadataReco
 
 fn current_level(image: &Image, name: &str) -> i16 {
     match name {
-        METADATA_VERSION_FEATURE => MetadataVersion::of(image).level(),
+        METADATA_VERSION_FEATURE => MetadataVersion::of(&image.features).level(),
         KRAFT_VERSION_FEATURE => image.kraft_version(),
         _ => image.features.get(name).copied().unwrap_or(0),
     }

@@ -12,9 +12,9 @@ use chronik_protocol::configs;
 use chronik_protocol::records_of::MetadataRecord;
 use chronik_protocol::{Str, Uuid};
 
+use super::names::RetainedKey;
 use super::quorum::Quorum;
-use super::replay::RetainedKey;
-use super::topic_config::{ConfigLayers, TopicConfig};
+use crate::topic_settings::{ConfigLayers, TopicConfig};
 
 /// Topics, settings, brokers and features at one offset of the metadata log.
 #[derive(Clone, Debug)]
@@ -41,19 +41,19 @@ pub struct Image {
     pub(crate) quorum: Quorum,
     /// First producer id that no block handed out so far contains.
     pub next_producer_id: i64,
-    pub(super) topics: BTreeMap<Uuid, Arc<Topic>>,
-    pub(super) ids_by_name: BTreeMap<Str, Uuid>,
+    pub(crate) topics: BTreeMap<Uuid, Arc<Topic>>,
+    pub(crate) ids_by_name: BTreeMap<Str, Uuid>,
     /// Settings of resources that are neither topic nor broker, by (resource type, name).
-    pub(super) other_configs: BTreeMap<(i8, Str), BTreeMap<Str, Str>>,
+    pub(crate) other_configs: BTreeMap<(i8, Str), BTreeMap<Str, Str>>,
     /// Records nobody here acts on, kept whole so that a snapshot loses nothing.
     pub(crate) retained: BTreeMap<RetainedKey, MetadataRecord>,
     /// Topics whose effective settings are to be worked out before the image is shown.
-    pub(super) stale: Stale,
+    pub(crate) stale: Stale,
 }
 
 /// Which topics' effective settings do not match the records yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Stale {
+pub(crate) enum Stale {
     /// These; mostly none.
     Only(BTreeSet<Uuid>),
     /// A setting of the broker changed.

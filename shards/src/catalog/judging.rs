@@ -17,7 +17,7 @@ use super::controller::{Decision, judge};
 use super::image::Image;
 use super::versions::MetadataVersion;
 use crate::limits::PARTITIONS_PER_REQUEST_MAX;
-use crate::request::PartitionId;
+use crate::terms::PartitionId;
 
 /// A change to be judged.
 #[derive(Debug)]
@@ -110,7 +110,7 @@ impl Judging {
                 again: None,
             };
         };
-        match atomic_batch(MetadataVersion::of(&image), &records, now_ms) {
+        match atomic_batch(MetadataVersion::of(&image.features), &records, now_ms) {
             Ok(batch) => Judged {
                 reply,
                 change: Some(Change {

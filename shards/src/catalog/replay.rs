@@ -20,17 +20,11 @@ use super::batches::FramingError;
 use super::image::{
     BrokerRegistration, Endpoint, Image, PartitionInfo, Stale, Topic, is_internal_topic,
 };
-use super::topic_config::TopicConfig;
-
-/// `ConfigResource.Type` of a topic.
-pub const RESOURCE_TOPIC: i8 = 2;
-/// `ConfigResource.Type` of a broker, or of all brokers where the name is empty.
-pub const RESOURCE_BROKER: i8 = 4;
-/// `ConfigResource.Type` of a group.
-pub const RESOURCE_GROUP: i8 = 32;
+use super::names::{RESOURCE_BROKER, RESOURCE_TOPIC, RetainedKey};
+use crate::topic_settings::TopicConfig;
 
 /// `PartitionChangeRecord`'s leader when it does not change.
-pub(super) const LEADER_UNCHANGED: i32 = -2;
+pub(crate) const LEADER_UNCHANGED: i32 = -2;
 
 /// A record that contradicts the records before it: the log is not one that Kafka or we wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,17 +37,6 @@ impl fmt::Display for ReplayError {
 }
 
 impl std::error::Error for ReplayError {}
-
-/// Identity of a record that is kept whole: what a later record of the same identity replaces.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum RetainedKey {
-    Controller(i32),
-    ZkMigration,
-    DelegationToken(Str),
-    ScramCredential(Str, i8),
-    ClientQuota(Vec<(Str, Option<Str>)>, Str),
-    Access(Uuid),
-}
 
 impl Image {
     /// Applies one record found at `offset`.
@@ -96,7 +79,7 @@ impl Image {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub(super) fn apply_control(
+    pub(crate) fn apply_control(
         &mut self,
         batch: &CheckedBatch,
         control: &ControlRecord,
@@ -385,13 +368,13 @@ fn assign(settings: &mut BTreeMap<Str, Str>, name: &Str, value: &Option<Str>) {
 /// Holds back the records of a metadata transaction until it ends (KIP-868). One that is open where
 /// the log ends was not finished by its controller, and does not count.
 #[derive(Debug, Default)]
-pub(super) struct Transactions {
+pub(crate) struct Transactions {
     open: Option<Vec<MetadataRecord>>,
 }
 
 impl Transactions {
     /// Whether one has begun and not ended.
-    pub(super) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
@@ -399,7 +382,7 @@ impl Transactions {
     ///
     /// # Errors
     /// As [`Image::apply`].
-    pub(super) fn apply(
+    pub(crate) fn apply(
         &mut self,
         image: &mut Image,
         record: MetadataRecord,

@@ -1,28 +1,17 @@
-//! Snapshots of the catalogue: `<end offset>-<epoch>.checkpoint` beside the metadata log.
+//! What a snapshot of the catalogue holds: its name, and the records of an image in their order.
 //!
-//! Owns the order of records in them and which file counts. Runs on the designated shard, at start,
-//! at a clean stop and when the log has grown enough.
+//! Pure; the files are `metadata_log::snapshots`'.
 
-use std::io;
-use std::path::{Path, PathBuf};
-
-use bytes::{Bytes, BytesMut};
-use chronik_io::World;
 use chronik_protocol::Str;
 use chronik_protocol::messages::{
     ConfigRecord, FeatureLevelRecord, PartitionRecord, ProducerIdsRecord, RegisterBrokerRecord,
     TopicRecord, register_broker_record,
 };
-use chronik_protocol::record::{CheckedBatch, ControlType};
 use chronik_protocol::records_of::MetadataRecord;
 
-use super::batches::{
-    FramingError, read_batch, read_control, snapshot_footer, snapshot_header, some_batch,
-};
 use super::image::{BrokerRegistration, Image, Topic};
-use super::replay::{RESOURCE_BROKER, RESOURCE_TOPIC, ReplayError};
-use super::versions::{METADATA_VERSION_FEATURE, MetadataVersion};
-use crate::limits::METADATA_SNAPSHOT_BYTES_MAX;
+use super::names::{RESOURCE_BROKER, RESOURCE_TOPIC};
+use super::versions::METADATA_VERSION_FEATURE;
 
 /// Which snapshot: it holds every record below `end_offset`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,7 +28,8 @@ impl SnapshotId {
         format!("{:020}-{:010}.checkpoint", self.end_offset, self.epoch)
     }
 
-    fn parse(name: &str) -> Option<SnapshotId> {
+    /// What a file's name says; `None` for other files.
+    pub(crate) fn parse(name: &str) -> Option<SnapshotId> {
         let (end_offset, epoch) = name.strip_suffix(".checkpoint")?.split_once('-')?;
         if end_offset.len() != 20 || epoch.len() != 10 {
             return None;
@@ -51,150 +41,8 @@ impl SnapshotId {
     }
 }
 
-/// What went wrong with a snapshot.
-#[derive(Debug, thiserror::Error)]
-pub enum SnapshotError {
-    /// The file could not be read or written.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    /// Its batches are not sound.
-    #[error(transparent)]
-    Framing(#[from] FramingError),
-    /// Its records contradict each other.
-    #[error(transparent)]
-    Replay(#[from] ReplayError),
-    /// It has no header or no footer: a write that did not end.
-    #[error("the snapshot has no {0}")]
-    Missing(&'static str),
-}
-
-/// The snapshots of a directory, the newest first.
-pub(crate) async fn list<W: World>(world: &W, directory: &Path) -> io::Result<Vec<SnapshotId>> {
-    let entries = match world.list_dir(directory).await {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
-    };
-    let mut found: Vec<SnapshotId> = entries
-        .iter()
-        .filter(|entry| !entry.is_dir)
-        .filter_map(|entry| SnapshotId::parse(entry.name.to_str()?))
-        .collect();
-    found.sort_by(|one, other| other.cmp(one));
-    Ok(found)
-}
-
-/// Loads the newest snapshot that can be read into `image`; says which. One that cannot be read is
-/// passed over with a warning: the log may still hold what an older one needs.
-pub(crate) async fn load_newest<W: World>(
-    world: &W,
-    directory: &Path,
-    image: &mut Image,
-) -> io::Result<Option<SnapshotId>> {
-    for id in list(world, directory).await? {
-        let path = directory.join(id.file_name());
-        let mut candidate = image.clone();
-        match load(world, &path, &mut candidate).await {
-            Ok(()) => {
-                candidate.offset = id.end_offset.saturating_sub(1);
-                candidate.epoch = id.epoch;
-                *image = candidate;
-                return Ok(Some(id));
-            }
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "metadata snapshot passed over");
-            }
-        }
-    }
-    Ok(None)
-}
-
-async fn load<W: World>(world: &W, path: &Path, image: &mut Image) -> Result<(), SnapshotError> {
-    let mut rest: Bytes = world.read_file(path, METADATA_SNAPSHOT_BYTES_MAX).await?;
-    let (mut began, mut ended) = (false, false);
-    while !rest.is_empty() {
-        let (batch, after) = CheckedBatch::parse_first(rest).map_err(FramingError::from)?;
-        rest = after;
-        for control in read_control(&batch)? {
-            match control.control_type {
-                ControlType::SnapshotHeader => {
-                    began = true;
-                    image.timestamp_ms = header_timestamp(&control.value);
-                }
-                ControlType::SnapshotFooter => ended = true,
-                _ => image.apply_control(&batch, &control)?,
-            }
-        }
-        for (_, record) in read_batch(&batch)? {
-            image.apply(&record)?;
-        }
-        world.pause().await;
-    }
-    match (began, ended) {
-        (false, _) => Err(SnapshotError::Missing("header")),
-        (_, false) => Err(SnapshotError::Missing("footer")),
-        _ => Ok(()),
-    }
-}
-
-/// `SnapshotHeaderRecord` v0: int16 version, int64 timestamp.
-fn header_timestamp(value: &[u8]) -> i64 {
-    value
-        .get(2..10)
-        .and_then(|bytes| bytes.try_into().ok())
-        .map_or(0, i64::from_be_bytes)
-}
-
-/// Writes a snapshot of `image`; durable when this returns. Older ones stay.
-pub(crate) async fn write<W: World>(
-    world: &W,
-    directory: &Path,
-    image: &Image,
-) -> Result<SnapshotId, SnapshotError> {
-    let id = SnapshotId {
-        end_offset: image.offset.saturating_add(1),
-        epoch: image.epoch,
-    };
-    let now_ms = world.now_ms();
-    let mut content = BytesMut::new();
-    let header = snapshot_header(&image.quorum, id.epoch, image.timestamp_ms, now_ms)?;
-    content.extend_from_slice(&header.bytes);
-    let mut offset = header.header.next_offset();
-    let version = MetadataVersion::of(image);
-    let mut sections = Sections::new(image);
-    while let Some(records) = sections.next() {
-        let mut left = &records[..];
-        while !left.is_empty() {
-            let (batch, taken) = some_batch(version, left, (offset, id.epoch), now_ms)?;
-            content.extend_from_slice(&batch.bytes);
-            offset = batch.header.next_offset();
-            left = left.get(taken..).unwrap_or_default();
-            world.pause().await;
-        }
-    }
-    content.extend_from_slice(&snapshot_footer(offset, id.epoch, now_ms)?.bytes);
-    world
-        .write_file_atomic(&directory.join(id.file_name()), &content)
-        .await?;
-    Ok(id)
-}
-
-/// Removes every snapshot older than `kept`.
-pub(crate) async fn remove_older<W: World>(
-    world: &W,
-    directory: &Path,
-    kept: SnapshotId,
-) -> io::Result<()> {
-    for id in list(world, directory).await? {
-        if id < kept {
-            let path: PathBuf = directory.join(id.file_name());
-            world.remove_file(&path).await?;
-        }
-    }
-    Ok(())
-}
-
 /// The records of an image, some at a time, in an order that replays.
-struct Sections<'a> {
+pub(crate) struct Sections<'a> {
     image: &'a Image,
     head: bool,
     topics: Box<dyn Iterator<Item = &'a std::sync::Arc<Topic>> + 'a>,
@@ -204,7 +52,8 @@ struct Sections<'a> {
 const TOPICS_PER_SECTION: usize = 64;
 
 impl<'a> Sections<'a> {
-    fn new(image: &'a Image) -> Self {
+    /// Those of this image.
+    pub(crate) fn new(image: &'a Image) -> Self {
         Sections {
             image,
             head: true,
@@ -212,7 +61,7 @@ impl<'a> Sections<'a> {
         }
     }
 
-    fn next(&mut self) -> Option<Vec<MetadataRecord>> {
+    pub(crate) fn next(&mut self) -> Option<Vec<MetadataRecord>> {
         if std::mem::take(&mut self.head) {
             return Some(head_records(self.image));
         }
@@ -269,7 +118,7 @@ fn head_records(image: &Image) -> Vec<MetadataRecord> {
 }
 
 /// The record that registers a broker as it is in the picture.
-pub(super) fn registration_record(id: i32, broker: &BrokerRegistration) -> RegisterBrokerRecord {
+pub(crate) fn registration_record(id: i32, broker: &BrokerRegistration) -> RegisterBrokerRecord {
     let endpoints = broker
         .endpoints
         .iter()

@@ -4,11 +4,10 @@
 //! level it has, so that a Kafka that wrote it reads what is written here.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
-use chronik_protocol::Uuid;
 use chronik_protocol::records_of::MetadataRecord;
-
-use super::image::Image;
+use chronik_protocol::{Str, Uuid};
 
 /// The feature that says which metadata records there are.
 pub(crate) const METADATA_VERSION_FEATURE: &str = "metadata.version";
@@ -37,13 +36,13 @@ pub(crate) const KRAFT_VERSION_MAX: i16 = 1;
 /// The feature that says how the quorum keeps its voters; it stands in control records.
 pub(crate) const KRAFT_VERSION_FEATURE: &str = "kraft.version";
 /// The level of `group.version` at which consumer groups of the new protocol are on.
-pub(super) const GROUP_VERSION: i16 = 1;
+pub(crate) const GROUP_VERSION: i16 = 1;
 /// Levels of `metadata.version` that brought records or fields, so that a log above one cannot go below
 /// it (`MetadataVersion#didMetadataChange`, Kafka 4.3.1).
 const CHANGED: [i16; 9] = [7, 8, 11, 13, 14, 15, 17, 23, 30];
 
 /// The features that are served: name, least and greatest level.
-pub(super) fn supported() -> [(&'static str, i16, i16); 2] {
+pub(crate) fn supported() -> [(&'static str, i16, i16); 2] {
     let (least, greatest) = (MetadataVersion::OLDEST, MetadataVersion::NEWEST);
     [
         (GROUP_VERSION_FEATURE, 0, GROUP_VERSION),
@@ -52,7 +51,7 @@ pub(super) fn supported() -> [(&'static str, i16, i16); 2] {
 }
 
 /// The greatest level of a feature whose records are read, served or not.
-pub(super) fn known_level_max(name: &str) -> Option<i16> {
+pub(crate) fn known_level_max(name: &str) -> Option<i16> {
     let known = LEVELS.iter().find(|(known, _)| *known == name);
     known.map(|(_, max)| *max)
 }
@@ -67,9 +66,9 @@ impl MetadataVersion {
     /// What a log begun here is written in, 4.3-IV0.
     pub(crate) const NEWEST: MetadataVersion = MetadataVersion(OLDEST + NAMES.len() as i16 - 1);
 
-    /// What an image's log is written in; a log without a level is one that begins.
-    pub(crate) fn of(image: &Image) -> MetadataVersion {
-        let level = image.features.get(METADATA_VERSION_FEATURE);
+    /// What a log with these feature levels is written in; a log without a level is one that begins.
+    pub(crate) fn of(features: &BTreeMap<Str, i16>) -> MetadataVersion {
+        let level = features.get(METADATA_VERSION_FEATURE);
         level.map_or(Self::NEWEST, |level| MetadataVersion(*level))
     }
 
@@ -87,7 +86,7 @@ impl MetadataVersion {
     }
 
     /// Whether the records of `above` say what those of `below` cannot.
-    pub(super) fn changed_between(below: i16, above: i16) -> bool {
+    pub(crate) fn changed_between(below: i16, above: i16) -> bool {
         CHANGED
             .iter()
             .any(|level| below < *level && *level <= above)
@@ -114,7 +113,7 @@ impl MetadataVersion {
     }
 
     /// The record as a log of this level may hold it, and the version to write it in.
-    pub(super) fn fit(self, record: &MetadataRecord) -> (Cow<'_, MetadataRecord>, i16) {
+    pub(crate) fn fit(self, record: &MetadataRecord) -> (Cow<'_, MetadataRecord>, i16) {
         use MetadataRecord as R;
         let version = match record {
             R::RegisterBroker(_) => match self {
@@ -162,10 +161,10 @@ impl MetadataVersion {
     }
 }
 
-/// What is wrong with the levels of an image, in a sentence; `None` for nothing.
-pub(crate) fn unknown_level(image: &Image) -> Option<String> {
+/// What is wrong with the levels of a log, in a sentence; `None` for nothing.
+pub(crate) fn unknown_level(features: &BTreeMap<Str, i16>) -> Option<String> {
     let (least, greatest) = (MetadataVersion::OLDEST, MetadataVersion::NEWEST);
-    for (name, level) in &image.features {
+    for (name, level) in features {
         if &**name == METADATA_VERSION_FEATURE {
             if (least.0..=greatest.0).contains(level) {
                 continue;
@@ -201,18 +200,12 @@ pub(crate) fn unknown_level(image: &Image) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use chronik_protocol::Str;
     use chronik_protocol::messages::{PartitionRecord, RegisterBrokerRecord};
 
     use super::*;
 
-    fn at(level: i16) -> Image {
-        let mut image = Image::new(Str::default(), 1, BTreeMap::new());
-        let name = Str::from(METADATA_VERSION_FEATURE);
-        image.features.insert(name, level);
-        image
+    fn at(level: i16) -> BTreeMap<Str, i16> {
+        BTreeMap::from([(Str::from(METADATA_VERSION_FEATURE), level)])
     }
 
     #[test]
@@ -270,11 +263,11 @@ mod tests {
                 "{said}"
             );
         }
-        let mut image = at(30);
-        image.features.insert(Str::from("share.version"), 2);
-        assert!(unknown_level(&image).is_some_and(|said| said.contains("share.version")));
-        let mut image = at(30);
-        image.features.insert(Str::from("new.version"), 1);
-        assert!(unknown_level(&image).is_some_and(|said| said.contains("new.version")));
+        let mut features = at(30);
+        features.insert(Str::from("share.version"), 2);
+        assert!(unknown_level(&features).is_some_and(|said| said.contains("share.version")));
+        let mut features = at(30);
+        features.insert(Str::from("new.version"), 1);
+        assert!(unknown_level(&features).is_some_and(|said| said.contains("new.version")));
     }
 }

@@ -18,13 +18,16 @@ use chronik_protocol::messages::{
 };
 use chronik_protocol::{ErrorCode, Str};
 
+use super::caller::Token;
 use super::classic::{ClassicGroup, ClassicState};
 use super::consumer::CommitRight;
+use super::group::Group;
 use super::offsets::CommittedOffset;
-use super::partition::{Group, GroupPartition};
+use super::outcome::Outcome;
+use super::partition::GroupPartition;
 use super::records::GroupRecord;
 use super::request::GroupReply;
-use super::step::{Outcome, Step, Token};
+use super::step::Step;
 use crate::limits::GROUPS_PER_PARTITION_MAX;
 
 /// The same refusal for everything a commit asks for.

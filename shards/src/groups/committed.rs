@@ -32,8 +32,8 @@ impl GroupPartition {
         }
         GroupCommitted {
             group: id.clone(),
-            state: Str::from_static(group.map_or("Empty", super::partition::Group::state_name)),
-            members: group.map_or(0, super::partition::Group::member_count),
+            state: Str::from_static(group.map_or("Empty", super::group::Group::state_name)),
+            members: group.map_or(0, super::group::Group::member_count),
             partitions,
         }
     }

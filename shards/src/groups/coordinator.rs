@@ -15,19 +15,21 @@ use chronik_protocol::record::CheckedBatch;
 use chronik_protocol::{ErrorCode, Uuid};
 use slab::Slab;
 
-use super::consumer::Programs;
+use super::caller::Token;
+use super::consumer::regex::Programs;
 use super::deadlines::{DeadlineWishes, Deadlines, GroupTimer, NO_PARTITION};
 use super::load::Load;
+use super::outcome::Outcome;
 use super::partition::GroupPartition;
 use super::placement::{OFFSETS_TOPIC, partition_for};
 use super::request::{GroupReply, GroupRequest};
 use super::settings::GroupSettings;
-use super::step::{Outcome, Step, Token, TopicChanges};
+use super::step::{Step, TopicChanges};
 use super::sweep::{Reason, Sweep};
 use crate::catalog::Image;
 use crate::limits::GROUP_CALLERS_MAX;
-use crate::log::unfold::Unfolding;
-use crate::partition::Now;
+use crate::terms::Now;
+use crate::unfold::Unfolding;
 use gather::Gather;
 use writes::Write;
 

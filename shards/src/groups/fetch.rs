@@ -10,8 +10,9 @@ use chronik_protocol::messages::offset_fetch_response::{
 };
 use chronik_protocol::{ErrorCode, Str, Uuid};
 
+use super::group::Group;
 use super::offsets::{CommittedOffset, GroupOffsets};
-use super::partition::{Group, GroupPartition};
+use super::partition::GroupPartition;
 use crate::catalog::Image;
 
 /// A group whose offsets cannot be told.

@@ -11,7 +11,7 @@ use chronik_protocol::record::{BatchHeader, ControlRecord, Record};
 use super::partition::GroupPartition;
 use super::records::{GroupRecord, unpack};
 use crate::limits::GROUP_RECORDS_PER_SLICE;
-use crate::log::unfold::{Unfolded, Unfolding};
+use crate::unfold::{Unfolded, Unfolding};
 
 /// A partition whose log is being read.
 pub(crate) struct Load {

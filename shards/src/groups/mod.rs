@@ -9,6 +9,7 @@
 //! performs it.
 
 mod admin;
+mod caller;
 mod classic;
 mod commit;
 mod committed;
@@ -16,12 +17,17 @@ pub(crate) mod consumer;
 mod coordinator;
 mod deadlines;
 mod fetch;
+mod group;
 mod load;
+mod name_filter;
+mod numbers;
 mod offsets;
+mod outcome;
 mod partition;
 mod placement;
 mod records;
 mod refusals;
+mod refused;
 mod request;
 mod settings;
 mod step;
@@ -29,7 +35,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 
-pub use admin::NameFilter;
+pub use name_filter::NameFilter;
 pub use placement::{OFFSETS_TOPIC, partition_for};
 pub use request::*;
 

@@ -14,6 +14,9 @@ use chronik_protocol::records_of::{
 };
 use chronik_protocol::{DecodeError, Str};
 
+/// The version of `GroupMetadata` values that is written: Kafka 4.3 knows 4 and writes 3.
+pub(crate) const GROUP_METADATA_VERSION: i16 = 3;
+
 /// Bytes of a batch that are not its records.
 const BATCH_OVERHEAD_BYTES: usize = 61;
 

@@ -12,10 +12,11 @@ use chronik_protocol::messages::{
 use chronik_protocol::{ErrorCode, Str};
 
 use super::admin::{deleted, not_described};
-use super::classic::{join_refused, sync_refused};
 use super::commit::commit_refused;
-use super::consumer::{self, heartbeat_refused};
+use super::consumer;
 use super::fetch::fetch_refused;
+use super::refused::heartbeat_refused;
+use super::refused::{join_refused, sync_refused};
 use super::request::{GroupReply, GroupRequest};
 
 impl GroupRequest {

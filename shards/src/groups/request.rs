@@ -17,7 +17,7 @@ use chronik_protocol::messages::{
 };
 use chronik_protocol::{ErrorCode, Str, Uuid};
 
-use super::admin::NameFilter;
+use super::name_filter::NameFilter;
 
 /// Who asks, as groups show their members.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

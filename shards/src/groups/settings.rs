@@ -4,9 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use chronik_protocol::{Str, configs};
+use chronik_protocol::Str;
 
-use super::consumer::ConsumerSettings;
+use super::consumer::settings::ConsumerSettings;
+use super::numbers::number;
 
 /// `group.*`, `offsets.*` and `offset.*` of the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,12 +31,6 @@ pub(crate) struct GroupSettings {
     pub(crate) offsets_retention_check_ms: i64,
     /// `group.consumer.*`.
     pub(crate) consumer: ConsumerSettings,
-}
-
-/// Reads one number: as set, else Kafka's default.
-pub(crate) fn number<T: std::str::FromStr>(set: &BTreeMap<Str, Str>, name: &str) -> Option<T> {
-    let given = set.get(name).and_then(|value| value.trim().parse().ok());
-    given.or_else(|| configs::broker(name)?.default?.parse().ok())
 }
 
 impl GroupSettings {

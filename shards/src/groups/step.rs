@@ -1,25 +1,23 @@
-//! What one step of a partition's group state may use, and what it leaves behind.
+//! What one step of a partition's group state may use.
 //!
-//! Plain values; nothing is performed here.
+//! Nothing is performed here.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use chronik_protocol::{ErrorCode, Str};
+use chronik_protocol::{Str, Uuid};
 
-use super::classic::Member;
-use super::consumer::Programs;
+use super::caller::Token;
+use super::consumer::regex::Programs;
 use super::deadlines::DeadlineWishes;
-use super::partition::Group;
 use super::records::{GroupRecord, pack};
 use super::request::GroupReply;
 use super::settings::GroupSettings;
-use super::sweep::DeletedTopics;
 use crate::catalog::Image;
-use crate::partition::Now;
+use crate::terms::Now;
 
-/// A caller that waits. The coordinator knows who it is; each is answered exactly once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Token(pub(crate) usize);
+/// Topics that are gone, by name, with the ids they had.
+pub(crate) type DeletedTopics = BTreeMap<Str, BTreeSet<Uuid>>;
 
 /// What a new image says of topics, apart from how they are now.
 #[derive(Clone, Debug, Default)]
@@ -28,36 +26,6 @@ pub(crate) struct TopicChanges {
     pub(crate) gone: DeletedTopics,
     /// Some of them are new.
     pub(crate) created: bool,
-}
-
-/// A refusal: Kafka's code, and a sentence where the response has room for one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
-    pub(crate) code: ErrorCode,
-    pub(crate) message: Option<Str>,
-}
-
-impl From<ErrorCode> for Refusal {
-    fn from(code: ErrorCode) -> Refusal {
-        Refusal {
-            code,
-            message: None,
-        }
-    }
-}
-
-#[allow(
-    dead_code,
-    reason = "for the new protocol, whose responses have room for sentences"
-)]
-impl Refusal {
-    /// A refusal with a sentence.
-    pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Refusal {
-        Refusal {
-            code,
-            message: Some(Str::from(message.into())),
-        }
-    }
 }
 
 /// What a step may use.
@@ -101,91 +69,5 @@ impl Step<'_> {
             part(16..20),
             part(20..32)
         )
-    }
-}
-
-/// What happens when the records of an outcome, and all before them, are committed.
-#[derive(Debug)]
-pub(crate) enum Then {
-    /// Nobody waits.
-    Nothing,
-    /// A caller is answered. If the records cannot be written, the runtime makes the failure of
-    /// the same request out of the reply.
-    Reply(Token, GroupReply),
-    /// The leader's assignment counts (`SyncGroup`): members are told, the group is stable.
-    Assigned { group: Str, generation: i32 },
-    /// A static member has come back under a new id, without a rebalance.
-    Replaced {
-        group: Str,
-        member: Str,
-        leader_before: Option<Str>,
-        /// KIP-814.
-        skip_assignment: bool,
-        /// What becomes of the group again if that cannot be written.
-        before: Box<Replaced>,
-    },
-    /// A classic group has come into being.
-    Created {
-        group: Str,
-        /// The group without members in whose place it is.
-        before: Option<Box<Group>>,
-    },
-}
-
-/// A static member before somebody took its place.
-#[derive(Debug)]
-pub(crate) struct Replaced {
-    pub(crate) member: Member,
-    /// It had not asked for its share yet.
-    pub(crate) was_pending_sync: bool,
-}
-
-/// What a step wants written.
-#[derive(Debug)]
-pub(crate) struct Outcome {
-    /// Empty when nothing changes.
-    pub(crate) records: Vec<GroupRecord>,
-    /// The state does not have them yet: the runtime replays them once it knows that they fit.
-    pub(crate) replay: bool,
-    /// They count together or not at all, so they must fit into one batch.
-    pub(crate) atomic: bool,
-    pub(crate) then: Then,
-}
-
-impl Outcome {
-    /// Nothing to write, nobody to answer.
-    pub(crate) const NOTHING: Outcome = Outcome {
-        records: Vec::new(),
-        replay: false,
-        atomic: true,
-        then: Then::Nothing,
-    };
-
-    /// An answer without records: it waits for what was written before.
-    pub(crate) fn reply(token: Token, reply: GroupReply) -> Outcome {
-        Outcome {
-            then: Then::Reply(token, reply),
-            ..Outcome::NOTHING
-        }
-    }
-
-    /// Records to be replayed and written as one, and an answer after them.
-    pub(crate) fn replayed(records: Vec<GroupRecord>, token: Token, reply: GroupReply) -> Outcome {
-        Outcome {
-            records,
-            replay: true,
-            atomic: true,
-            then: Then::Reply(token, reply),
-        }
-    }
-
-    /// Records of a state that has them already (classic groups).
-    pub(crate) fn written(records: Vec<GroupRecord>, then: Then) -> Outcome {
-        Outcome {
-            records,
-            replay: false,
-            atomic: true,
-            then,
-        }
     }
 }

@@ -2,19 +2,15 @@
 //!
 //! A sweep goes over a partition's groups in slices, so that nobody waits for it.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use chronik_protocol::{Str, Uuid};
+use chronik_protocol::Str;
 
 use super::offsets::{CommittedOffset, GroupOffsets};
 use super::partition::GroupPartition;
 use super::records::GroupRecord;
 use super::settings::GroupSettings;
+use super::step::DeletedTopics;
 use crate::catalog::Image;
 use crate::limits::{GROUPS_PER_SLICE, OFFSETS_PER_SLICE};
-
-/// Topics that are gone, by name, with the ids they had.
-pub(crate) type DeletedTopics = BTreeMap<Str, BTreeSet<Uuid>>;
 
 /// Why offsets go.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use chronik_io::World;
 use super::LogError;
 use super::checkpoint::read_if_present;
 use super::directory::{FileKind, segment_path};
-use super::recovery::SIDE_FILE_BYTES_MAX;
+use crate::limits::SIDE_FILE_BYTES_MAX;
 
 /// Bytes of one entry of a `.txnindex`.
 pub(crate) const ENTRY_BYTES: usize = 34;

@@ -5,6 +5,12 @@
 //! says so, and by [`swap`]. The rules are Kafka's `Cleaner`'s. Besides, the last batch of every
 //! segment stays, if need be empty, so that a segment always reaches to the next one: a gap could not
 //! be told from a loss.
+//!
+//! A partition says by a deadline when it is dirty enough; the shard bounds how many are worked on. A round maps
+//! the keys of the dirty segments to their last offsets, then writes what stays of all segments up to there into
+//! `.cleaned` files, group by group. A finished segment takes the place of its group in memory first, where it is
+//! read by its open file, and on the disk after that ([`swap`]); a read that was under way is done again. After
+//! each transfer compaction rests twice as long as it took ([`pace`]).
 
 mod filter;
 mod offset_map;
@@ -13,7 +19,6 @@ mod swap;
 mod transactions;
 mod writer;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -25,12 +30,13 @@ use super::aborted::{Aborted, ENTRY_BYTES};
 use super::checkpoint::read_if_present;
 use super::directory::{FileKind, Leftover, SegmentFile, leftover_path, segment_path};
 use super::index::IndexBuilder;
-use super::recovery::{SIDE_FILE_BYTES_MAX, indexed};
 use super::scan::{LogScan, ScanEnd, ScanStep};
+use crate::limits::SIDE_FILE_BYTES_MAX;
+use crate::log::segment::indexed;
 use filter::{DECOMPRESSED_BYTES_MAX, Outcome, control_type};
 use writer::SegmentWriter;
 
-pub(crate) use filter::{LastBatch, Rules};
+pub(crate) use filter::Rules;
 pub(crate) use offset_map::OffsetMap;
 pub(crate) use pace::{Cancel, Pace};
 pub(crate) use swap::{Progress as SwapProgress, Swap, remove_cleaned};
@@ -420,6 +426,3 @@ async fn read_aborted<W: World>(world: &W, dir: &Path) -> Result<Vec<Aborted>, C
     }
     Ok(aborted)
 }
-
-/// The producers' last batches, as a round of cleaning wants them.
-pub(crate) type LastBatches = BTreeMap<i64, LastBatch>;

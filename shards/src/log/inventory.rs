@@ -14,9 +14,9 @@ use super::LogError;
 use super::checkpoint::{PARTITION_METADATA_FILE, read_if_present};
 use super::directory::{FileKind, Leftover, SegmentFile, leftover_path, segment_path};
 use super::index::{OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES};
-use super::recovery::SIDE_FILE_BYTES_MAX;
 use super::scan::{LogScan, ScanStep};
-use crate::partition::ProducerStates;
+use crate::limits::SIDE_FILE_BYTES_MAX;
+use crate::log::producer_state::ProducerStates;
 
 /// A segment as the directory shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! The log of a partition as it lies on disk: Kafka's directory, files and bytes.
 //!
-//! Runs on the shard that owns the partition. Owns segments, indexes, checkpoints and recovery.
-//! Never assigns offsets, judges producers or answers anybody: that is `partition`, above it.
+//! Runs on the shard that owns the partition. Owns segments, indexes, producer snapshots, checkpoints and
+//! recovery. Never assigns offsets or answers requests: that is `partition`, above it.
 
 pub(crate) mod aborted;
 pub mod checkpoint;
@@ -11,11 +11,12 @@ pub mod directory;
 pub mod epochs;
 pub mod index;
 pub(crate) mod inventory;
+pub mod producer_state;
 pub(crate) mod recovery;
 pub(crate) mod remembered;
+mod remembered_rules;
 pub(crate) mod scan;
 pub(crate) mod segment;
-pub(crate) mod unfold;
 
 use std::io;
 use std::path::{Path, PathBuf};

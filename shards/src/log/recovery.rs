@@ -33,15 +33,12 @@ use super::segment::{
     ActiveSegment, SealedSegment, SegmentStart, SideFileSync, append_options, jitter_ms,
     write_indexes,
 };
-use crate::catalog::TopicConfig;
-use crate::partition::ProducerStates;
+use crate::limits::SIDE_FILE_BYTES_MAX;
+use crate::log::producer_state::ProducerStates;
+use crate::topic_settings::TopicConfig;
 
-pub(crate) use reindex::indexed;
+pub(crate) use crate::log::segment::indexed;
 pub(crate) use reindex::{max_timestamp, rebuild_indexes};
-
-/// Largest index, snapshot or epoch file that is read: `segment.index.bytes` is an i32 in Kafka,
-/// but no index of a 2 GiB segment is longer than this.
-pub(crate) const SIDE_FILE_BYTES_MAX: usize = 256 << 20;
 
 /// What the data directory's checkpoints say about a partition; 0 where they say nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -17,7 +17,9 @@ use chronik_io::{File, World};
 use super::directory::{FileKind, segment_path};
 use super::index::{IndexBuilder, IndexedBatch};
 use super::remembered::{LastBatch, RememberedActive, RememberedSegment};
-use crate::catalog::{Durability, TopicConfig};
+use chronik_protocol::record::BatchHeader;
+
+use crate::topic_settings::{Durability, TopicConfig};
 
 /// What the log needs to know of a batch besides its bytes; offsets are the assigned ones.
 #[derive(Clone, Copy, Debug)]
@@ -547,5 +549,17 @@ impl<W: World> SealedSegment<W> {
             modified_ns: 0,
             max_timestamp: self.max_timestamp,
         }
+    }
+}
+
+/// What indexes tell of a stored batch. One from which compaction took every record counts with the
+/// time in its header, as in Kafka: a segment that holds nothing else is as old as its records were.
+pub(crate) fn indexed(header: &BatchHeader, position: u64) -> IndexedBatch {
+    IndexedBatch {
+        last_offset: header.last_offset(),
+        max_timestamp: header.max_timestamp,
+        // The walk ends at 2 GiB, and a batch's size is an i32.
+        position: u32::try_from(position).unwrap_or(u32::MAX),
+        size_bytes: u32::try_from(header.size_bytes()).unwrap_or(u32::MAX),
     }
 }

@@ -12,12 +12,12 @@ use chronik_io::World;
 use chronik_protocol::record::{BATCH_PREFIX_BYTES, BatchHeader, CheckedBatch};
 use chronik_protocol::{ErrorCode, Str};
 
-use super::producer_state::{ProducedBatch, Verdict};
 use super::{AppendOutcome, Now, Parked, Partition, PartitionEvent, Shared};
-use crate::catalog::TimestampKind;
 use crate::limits::BATCH_BYTES_MAX;
+use crate::log::producer_state::{ProducedBatch, Verdict};
 use crate::log::segment::BatchFacts;
-use crate::request::{Acks, AppendPart, AppendResult};
+use crate::terms::{Acks, AppendPart, AppendResult};
+use crate::topic_settings::TimestampKind;
 
 /// Appends that wait for room, in order of arrival. Their bytes are bounded by the budgets of the
 /// connections they came from, and those of a shard by

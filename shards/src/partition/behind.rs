@@ -7,10 +7,10 @@ use chronik_io::World;
 use chronik_protocol::record::BATCH_PREFIX_BYTES;
 
 use super::{Closing, Now, Partition};
-use crate::catalog::Durability;
 use crate::limits::WRITE_BEHIND_WRITE_BYTES;
 use crate::log::segment::BatchFacts;
-use crate::request::Acks;
+use crate::terms::Acks;
+use crate::topic_settings::Durability;
 use crate::write_behind::{Kept, WriteBehind, WrittenMark};
 
 /// See the module's text.

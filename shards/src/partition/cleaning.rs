@@ -12,13 +12,13 @@ use chronik_io::World;
 use tracing::{error, info, warn};
 
 use super::{Now, Partition, PartitionEvent, Shared};
-use crate::catalog::TopicConfig;
 use crate::log::LogError;
 use crate::log::cleaner::{
     Cancel, CleanError, CleanedSegment, GroupJob, Grouped, MapJob, Mapped, OffsetMap, Pace, Rules,
     Source, Swap, SwapProgress, Transactions, remove_cleaned,
 };
 use crate::log::segment::SealedSegment;
+use crate::topic_settings::TopicConfig;
 
 /// What the broker's settings say of cleaning, this shard's share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use super::{Closing, Partition, ReadDone, ReadJob};
 use crate::cache::{BatchCache, ReadLimits};
 use crate::log::directory::{FileKind, segment_path};
 use crate::log::epochs::{UNDEFINED_EPOCH, UNDEFINED_OFFSET};
-use crate::request::{Isolation, ReadPart, ReadResult};
+use crate::terms::{Isolation, ReadPart, ReadResult};
 
 /// Sealed segments of one partition whose files stay open between reads.
 const OPEN_FILES_MAX: usize = 2;

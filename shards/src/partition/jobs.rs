@@ -16,14 +16,14 @@ use super::cleaning::{CleanDone, CleanWork};
 use super::removal::{RemovalDone, RemovalStep};
 use super::sealing::{Beside, NotSealed, Seal};
 use super::{Closing, Now, Partition, PartitionEvent, Shared};
-use crate::catalog::{Durability, TopicConfig};
 use crate::log::LogError;
 use crate::log::checkpoint::LEADER_EPOCH_FILE;
 use crate::log::directory::{FileKind, segment_path};
 use crate::log::index::IndexBuilder;
 use crate::log::recovery::{max_timestamp, rebuild_indexes};
 use crate::log::segment::{ActiveSegment, SealedSegment, SegmentStart, append_options, jitter_ms};
-use crate::request::PartitionId;
+use crate::terms::PartitionId;
+use crate::topic_settings::{Durability, TopicConfig};
 
 /// Most zeroed bytes a new segment asks for on behalf of appends that wait.
 const FIRST_ROOM_BYTES_MAX: u64 = 8 << 20;

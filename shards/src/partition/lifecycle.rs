@@ -20,7 +20,6 @@ use super::replay::first_offset;
 use super::retention::Retention;
 use super::sealing::NotSealed;
 use super::{CloseReport, Closed, Partition, PartitionOptions, RecoveryHint};
-use crate::catalog::Durability;
 use crate::log::checkpoint::{
     LEADER_EPOCH_FILE, PARTITION_METADATA_FILE, parse_partition_metadata, partition_metadata_bytes,
     read_small,
@@ -32,6 +31,7 @@ use crate::log::remembered::RememberedLog;
 use crate::log::segment::{SealJob, SealedSegment, SideFileSync};
 use crate::log::{LogError, PartitionDir, PartitionDirState};
 use crate::patience::Patience;
+use crate::topic_settings::Durability;
 
 impl<W: World> Partition<W> {
     /// Opens the partition in `dir`, which is created, with its `partition.metadata`, if missing.

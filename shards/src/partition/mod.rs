@@ -18,7 +18,6 @@ mod jobs;
 mod lifecycle;
 mod moving;
 mod offsets;
-mod producer_state;
 mod read_job;
 mod removal;
 mod replay;
@@ -42,31 +41,22 @@ use chronik_protocol::{ErrorCode, Str};
 pub use cleaning::CleanSettings;
 pub use fetch::ReadPlan;
 pub use jobs::{Job, JobDone};
-pub use producer_state::{ProducerStates, Verdict};
 pub use read_job::{ReadDone, ReadJob};
 pub use retention::CheckTimes;
 pub use timestamps::{OffsetDone, OffsetJob, OffsetPlan};
 
 use crate::cache::BatchCache;
-use crate::catalog::{Durability, TopicConfig};
 use crate::log::LogError;
 use crate::log::aborted::AbortedTransactions;
 use crate::log::epochs::LeaderEpochs;
 use crate::log::index::IndexBuilder;
+use crate::log::producer_state::ProducerStates;
 pub use crate::log::recovery::{RecoveryHint, RecoveryReport};
 use crate::log::segment::{ActiveSegment, SealedSegment, SealedSegments};
 use crate::remembered_logs::Remembered;
-use crate::request::{AppendResult, LogDescription, PartitionId};
+use crate::terms::{AppendResult, LogDescription, Now, PartitionId};
+use crate::topic_settings::{Durability, TopicConfig};
 use crate::write_behind::WriteBehind;
-
-/// Clock readings handed in by the driver.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Now {
-    /// Wall clock, ms since the epoch: for timestamps, segment age and producer expiry.
-    pub wall_ms: i64,
-    /// Monotonic clock, ns: for deadlines.
-    pub mono_ns: u64,
-}
 
 /// What the partitions of a shard share, lent to one of them for a change.
 pub(crate) struct Shared<'a, W: World> {

@@ -7,7 +7,7 @@ use chronik_protocol::ErrorCode;
 
 use super::{Partition, PartitionEvent};
 use crate::log::epochs::{UNDEFINED_EPOCH, UNDEFINED_OFFSET};
-use crate::request::{DeleteRecordsPart, DeleteRecordsResult, EpochAnswer, EpochQuery};
+use crate::terms::{DeleteRecordsPart, DeleteRecordsResult, EpochAnswer, EpochQuery};
 
 /// "Up to the high watermark", in DeleteRecords.
 const HIGH_WATERMARK: i64 = -1;

@@ -16,14 +16,14 @@ use chronik_protocol::record::{BatchHeader, Scan, scan};
 use tracing::error;
 
 use crate::cache::{ColdBlock, ReadLimits, slice_or_copy};
-use crate::catalog::TopicConfig;
-use crate::limits::BATCH_BYTES_MAX;
+use crate::limits::{BATCH_BYTES_MAX, SIDE_FILE_BYTES_MAX};
 use crate::log::checkpoint::read_if_present;
 use crate::log::directory::{FileKind, segment_path};
 use crate::log::index::OffsetIndexView;
-use crate::log::recovery::{SIDE_FILE_BYTES_MAX, rebuild_indexes};
+use crate::log::recovery::rebuild_indexes;
 use crate::log::scan::{HELD_BYTES_MAX, LogScan};
-use crate::request::{Isolation, PartitionId};
+use crate::terms::{Isolation, PartitionId};
+use crate::topic_settings::TopicConfig;
 
 /// Bytes read at once even if less was asked for: the next fetch finds the rest in the cache.
 const READ_AHEAD_BYTES: usize = 1 << 20;

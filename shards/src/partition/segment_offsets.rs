@@ -8,7 +8,7 @@ use chronik_protocol::ErrorCode;
 
 use super::{Closing, Partition};
 use crate::log::index::NO_TIMESTAMP;
-use crate::request::{SegmentOffsets, SegmentOffsetsQuery, SegmentsBefore};
+use crate::terms::{SegmentOffsets, SegmentOffsetsQuery, SegmentsBefore};
 
 /// An offset that can be answered, and its time where that is known, ms since the epoch.
 struct Start {

@@ -15,16 +15,17 @@ use chronik_protocol::record::{
 use tracing::error;
 
 use super::{Closing, Partition};
-use crate::catalog::TopicConfig;
+use crate::limits::SIDE_FILE_BYTES_MAX;
 use crate::log::LogError;
 use crate::log::checkpoint::read_if_present;
 use crate::log::directory::{FileKind, segment_path};
 use crate::log::epochs::UNDEFINED_EPOCH;
 use crate::log::index::{IndexBuilder, NO_TIMESTAMP, OffsetIndex, TimeIndex};
-use crate::log::recovery::{SIDE_FILE_BYTES_MAX, rebuild_indexes};
+use crate::log::recovery::rebuild_indexes;
 use crate::log::scan::{LogScan, ScanStep};
 use crate::log::segment::ActiveSegment;
-use crate::request::{Isolation, OffsetAnswer, OffsetQuery, OffsetTarget, PartitionId};
+use crate::terms::{Isolation, OffsetAnswer, OffsetQuery, OffsetTarget, PartitionId};
+use crate::topic_settings::TopicConfig;
 
 /// Compressed bytes of a batch of which a first step is made on the shard.
 const COMPRESSED_BYTES_HERE_MAX: usize = 4 << 10;

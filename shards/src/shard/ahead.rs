@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 
 use chronik_io::World;
 
-use super::disk_reads::charge;
+use super::charge::charge;
 use super::{Effect, Shard, Slot};
 use crate::limits::{CACHE_COLD_BYTES, DISK_READ_BYTES_MAX};
 use crate::partition::{ReadDone, ReadPlan};
-use crate::request::{Isolation, PartitionId, ReadPart, ReadResult};
+use crate::terms::{Isolation, PartitionId, ReadPart, ReadResult};
 
 /// A part of a read that waits for a block on its way.
 #[derive(Clone)]

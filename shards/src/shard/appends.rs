@@ -7,11 +7,13 @@ use chronik_protocol::{ErrorCode, Str};
 
 use super::timers::{Timer, TimerKey};
 use super::{Shard, Slot};
-use crate::catalog::METADATA_PARTITION;
 use crate::groups::WRITE_TAG;
 use crate::limits::{PENDING_APPENDS_MAX, UNDECIDED_APPEND_BYTES_MAX};
-use crate::partition::{AppendOutcome, Now, PartitionEvent, Shared};
-use crate::request::{Acks, AppendPart, AppendRequest, AppendResult, PartitionId, Reply};
+use crate::partition::{AppendOutcome, PartitionEvent, Shared};
+use crate::request::Reply;
+use crate::terms::{
+    Acks, AppendPart, AppendRequest, AppendResult, METADATA_PARTITION, Now, PartitionId,
+};
 
 /// An append whose parts are not all decided.
 pub(super) struct PendingAppend<R> {

@@ -10,18 +10,17 @@ use std::sync::Arc;
 use chronik_io::World;
 use chronik_protocol::{ErrorCode, Str};
 
-use super::leftovers::Leftover;
-use super::shortages::Opened;
 use super::{Effect, Shard, Slot};
 use crate::catalog::{Image, Topic};
 use crate::groups::TopicChanges;
-use crate::internal::{Boot, InternalAnswer};
+use crate::internal::{Boot, InternalAnswer, Leftover};
 use crate::limits::{FOLLOWING_PER_SLICE, PARTITION_TASKS_MAX};
 use crate::log::LogError;
 use crate::moving::Placing;
 use crate::partition::{Partition, PartitionOptions, RecoveryHint};
 use crate::remembered_logs::Writer;
-use crate::request::{PartitionId, Reply};
+use crate::request::Reply;
+use crate::terms::PartitionId;
 
 /// A partition to be opened; the driver clears its directory of another topic's log first.
 pub(crate) struct OpenTask {
@@ -32,6 +31,9 @@ pub(crate) struct OpenTask {
     /// What is done to the directories first; for a log that was being moved.
     pub(crate) placing: Option<Placing>,
 }
+
+/// A partition, or why there is none, and what it takes to try again.
+pub(crate) type Opened<W> = Result<Box<Partition<W>>, (LogError, Box<OpenTask>)>;
 
 /// What a topic's partitions have to do for an image, one after the other. A change may touch every
 /// partition there is: each is looked at when its turn comes, and no slice looks at many.

@@ -8,7 +8,7 @@ use chronik_io::World;
 
 use super::timers::Timer;
 use super::{Effect, Ring, Shard, Slot};
-use crate::request::PartitionId;
+use crate::terms::PartitionId;
 
 impl<W: World, R> Shard<W, R> {
     /// Starts making the ring if an append has asked for it.

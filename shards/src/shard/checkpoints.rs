@@ -15,12 +15,13 @@ use chronik_protocol::{ErrorCode, Uuid};
 use super::timers::{Timer, TimerKey};
 use super::{Effect, Shard};
 use crate::backoff;
-use crate::catalog::{Image, METADATA_PARTITION};
+use crate::catalog::Image;
 use crate::checkpoint_files::{AlsoIn, CheckpointOffsets, CheckpointsWritten, DeadNumbers};
 use crate::internal::{Durable, InternalAnswer, OffsetChange, OffsetNote};
 use crate::log_dirs::LogDirs;
 use crate::partition::PartitionEvent;
-use crate::request::{DeleteRecordsPart, DeleteRecordsResult, PartitionId, Reply};
+use crate::request::Reply;
+use crate::terms::{DeleteRecordsPart, DeleteRecordsResult, METADATA_PARTITION, PartitionId};
 
 /// What one shard has to tell the designated one.
 pub(super) struct Notes<R> {

@@ -11,7 +11,7 @@ use chronik_io::World;
 use super::timers::{Timer, TimerKey};
 use super::{Effect, Shard, Slot};
 use crate::limits::{CHORES_MAX, CHORES_PER_SLICE};
-use crate::request::PartitionId;
+use crate::terms::PartitionId;
 
 /// See the module's text.
 #[derive(Default)]

@@ -10,7 +10,7 @@ use chronik_io::World;
 use super::timers::{Timer, TimerKey};
 use super::{Shard, Slot};
 use crate::partition::CleanSettings;
-use crate::request::PartitionId;
+use crate::terms::PartitionId;
 
 /// `log.cleaner.dedupe.buffer.size`'s default.
 const DEDUPE_BYTES: usize = 128 << 20;

@@ -12,8 +12,7 @@ use chronik_io::World;
 use super::timers::{Timer, TimerKey};
 use super::{GroupSettings, Image, Shard, Slot};
 use crate::limits::CHORES_PER_SLICE;
-use crate::partition::Now;
-use crate::request::PartitionId;
+use crate::terms::{Now, PartitionId};
 
 /// Between two looks at the clock.
 const LOOK_NS: u64 = 10 * 60 * 1_000_000_000;

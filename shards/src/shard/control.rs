@@ -10,17 +10,22 @@ use std::sync::Arc;
 use chronik_io::{World, is_not_now};
 use chronik_protocol::{ErrorCode, Uuid};
 
-use super::leftovers::{Leftover, Leftovers};
+use super::leftovers::Leftovers;
 use super::timers::Timer;
 use super::{Effect, Shard, Slot};
 use crate::backoff;
 use crate::catalog::{
     ApiError, Change, Controller, ControllerReply, ControllerRequest, Image, Judged, Judging,
-    METADATA_PARTITION, MetadataVersion, SnapshotError, SnapshotId, metadata_batch,
+    MetadataVersion, SnapshotId, metadata_batch,
 };
+use crate::internal::Leftover;
 use crate::limits::{CONTROL_QUEUE_LEN_MAX, METADATA_SNAPSHOT_AFTER_BYTES};
+use crate::metadata_log::SnapshotError;
 use crate::partition::{AppendOutcome, Shared};
-use crate::request::{Acks, AppendPart, AppendResult, DeleteRecordsPart, PartitionId, Reply};
+use crate::request::Reply;
+use crate::terms::{
+    Acks, AppendPart, AppendResult, DeleteRecordsPart, METADATA_PARTITION, PartitionId,
+};
 
 enum Item<R> {
     Change(ControllerRequest, R),
@@ -201,7 +206,7 @@ impl<W: World, R> Shard<W, R> {
         let Some(next) = decision.next else {
             return self.reply(responder, Reply::Control(decision.reply));
         };
-        let version = MetadataVersion::of(&self.image);
+        let version = MetadataVersion::of(&self.image.features);
         match metadata_batch(version, &decision.records, now_ms) {
             Ok(batch) => {
                 let change = Change {

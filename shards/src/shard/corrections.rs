@@ -16,7 +16,7 @@ use crate::backoff;
 use crate::internal::{Durable, OffsetChange};
 use crate::log::LogError;
 use crate::partition::Partition;
-use crate::request::PartitionId;
+use crate::terms::PartitionId;
 
 /// See the module's text.
 #[derive(Default)]

@@ -13,16 +13,17 @@ use chronik_io::World;
 use chronik_protocol::ErrorCode;
 
 use super::ahead::AheadWaiter;
+use super::charge::charge;
 use super::reads::PartPlan;
 use super::{Effect, Shard, Slot};
 use crate::limits::{
-    DISK_READ_BYTES_MAX, DISK_READ_CHARGE_BYTES_MIN, DISK_READ_QUEUE_LEN_MAX, READ_DISK_BYTES_MAX,
-    READ_GIVEN_BYTES_MAX, READ_LONG_BYTES_MAX, READ_PARTS_PER_SLICE, READ_REQUEST_BYTES_MAX,
-    SPARING_ABOVE_PARTS,
+    DISK_READ_BYTES_MAX, DISK_READ_QUEUE_LEN_MAX, READ_DISK_BYTES_MAX, READ_GIVEN_BYTES_MAX,
+    READ_LONG_BYTES_MAX, READ_PARTS_PER_SLICE, READ_REQUEST_BYTES_MAX, SPARING_ABOVE_PARTS,
 };
 use crate::log::scan::HELD_BYTES_MAX;
 use crate::partition::{ReadDone, ReadJob, ReadPlan};
-use crate::request::{Isolation, ReadPart, ReadRequest, ReadResult, Reader, Reply};
+use crate::request::Reply;
+use crate::terms::{Isolation, ReadPart, ReadRequest, ReadResult, Reader};
 
 /// Reads that one slice lets in: each may be planned as far as a slice goes.
 const READS_LET_IN_PER_SLICE: usize = 4;
@@ -181,11 +182,6 @@ enum Progress {
     Turn,
     /// It has to wait before any of it is read; this is what it may give.
     NotLetIn(usize),
-}
-
-/// What a read of so many bytes counts for: each has a file open, too.
-pub(super) fn charge(bytes: usize) -> usize {
-    bytes.max(DISK_READ_CHARGE_BYTES_MIN)
 }
 
 impl<W: World, R> Shard<W, R> {

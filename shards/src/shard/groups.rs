@@ -16,11 +16,10 @@ use crate::groups::{
     WRITE_TAG,
 };
 use crate::limits::GROUP_LOAD_READ_BYTES;
-use crate::log::unfold::Unfolded;
 use crate::partition::{AppendOutcome, PartitionEvent, ReadDone, ReadPlan, Shared};
-use crate::request::{
-    Acks, AppendPart, AppendResult, Isolation, PartitionId, ReadPart, ReadResult, Reply,
-};
+use crate::request::Reply;
+use crate::terms::{Acks, AppendPart, AppendResult, Isolation, PartitionId, ReadPart, ReadResult};
+use crate::unfold::Unfolded;
 
 /// The coordinator and the deadline that is set for it.
 pub(super) struct Groups<R> {

@@ -10,7 +10,8 @@ use chronik_io::World;
 
 use super::{Shard, Slot};
 use crate::limits::{HELD_PER_SLICE, HELD_REQUESTS_MAX, UNDECIDED_APPEND_BYTES_MAX};
-use crate::request::{LogDescription, LogScope, PartitionId, ReadRequest, Request};
+use crate::request::Request;
+use crate::terms::{LogDescription, LogScope, PartitionId, ReadRequest};
 
 /// See the module's text.
 pub(super) struct Held<R> {
@@ -139,7 +140,7 @@ impl<W: World, R> Shard<W, R> {
     }
 
     fn describe_log(&self, id: PartitionId, found: &mut Vec<LogDescription>) {
-        if id == crate::catalog::METADATA_PARTITION {
+        if id == crate::terms::METADATA_PARTITION {
             return;
         }
         let of_size = |size_bytes, online| LogDescription {

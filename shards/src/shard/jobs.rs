@@ -8,7 +8,7 @@ use chronik_io::World;
 use super::timers::Timer;
 use super::{Effect, Shard, Slot};
 use crate::partition::{JobDone, PartitionEvent, Shared};
-use crate::request::PartitionId;
+use crate::terms::PartitionId;
 
 impl<W: World, R> Shard<W, R> {
     /// Starts whatever a partition wants done, and notes when it wants to be asked again.

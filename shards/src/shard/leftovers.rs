@@ -5,24 +5,14 @@
 //! before its name may be a topic's again. No change is made while directories get their names of
 //! deleted ones, and one that holds another topic's id is left alone: a new log is never hit.
 
-use std::path::PathBuf;
-
 use chronik_io::World;
 
 use super::timers::Timer;
 use super::{Effect, Shard};
 use crate::backoff;
 use crate::catalog::Image;
+use crate::internal::Leftover;
 use crate::log::directory::PartitionDir;
-use crate::request::PartitionId;
-
-/// A directory that a deleted partition has left behind.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Leftover {
-    pub(crate) id: PartitionId,
-    /// As it was called while the partition was there.
-    pub(crate) directory: PathBuf,
-}
 
 /// See the module's text.
 #[derive(Default)]

@@ -11,9 +11,8 @@ use slab::Slab;
 use super::{Effect, Shard, Slot};
 use crate::limits::LOOKUPS_MAX;
 use crate::partition::{OffsetDone, OffsetJob, OffsetPlan};
-use crate::request::{
-    OffsetAnswer, OffsetQuery, PartitionId, Reply, SegmentOffsets, SegmentOffsetsQuery,
-};
+use crate::request::Reply;
+use crate::terms::{OffsetAnswer, OffsetQuery, PartitionId, SegmentOffsets, SegmentOffsetsQuery};
 
 /// Questions some of whose answers are searched for.
 pub(super) struct PendingOffsets<R> {

@@ -32,7 +32,8 @@ use crate::log::cleaner::{Cancel, CleanError};
 use crate::log::copying::{Copy, Progress};
 use crate::log::directory::{PartitionDir, PartitionDirState};
 use crate::partition::PartitionOptions;
-use crate::request::{PartitionId, Reply};
+use crate::request::Reply;
+use crate::terms::PartitionId;
 
 /// How far a move is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,7 +208,7 @@ impl<W: World, R> Shard<W, R> {
             self.cancel_move(id);
             return Ok(());
         }
-        if !MetadataVersion::of(&self.image).has_directories() {
+        if !MetadataVersion::of(&self.image.features).has_directories() {
             return Err(ErrorCode::UnsupportedVersion);
         }
         let (wanted, retried) = (&self.moves.wanted, &self.moves.retried);

@@ -10,10 +10,9 @@ use super::timers::Timer;
 use super::{Effect, Shard, Slot};
 use crate::limits::{PARKED_REQUESTS_MAX, WOKEN_PER_SLICE};
 use crate::partition::{ReadJob, ReadPlan};
-use crate::purgatory::Parked;
-use crate::request::{
-    AwaitRequest, Isolation, PartitionId, ReadPart, ReadRequest, ReadResult, Reply, Wake,
-};
+use crate::request::Reply;
+use crate::shard::purgatory::Parked;
+use crate::terms::{AwaitRequest, Isolation, PartitionId, ReadPart, ReadRequest, ReadResult, Wake};
 
 /// How one part of a read is to be had.
 pub(super) enum PartPlan<W: World> {

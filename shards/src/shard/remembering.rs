@@ -10,13 +10,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use chronik_io::World;
 
 use super::{Effect, Shard, Slot};
-use crate::catalog::METADATA_PARTITION;
 use crate::limits::{
     CONFIRMED_PER_SLICE, REMEMBER_LATER_MAX, REMEMBER_SHARE, REMEMBERED_PER_SLICE,
 };
 use crate::partition::Partition;
 use crate::remembered_logs::{ENTRY_BYTES, Writer};
-use crate::request::PartitionId;
+use crate::terms::{METADATA_PARTITION, PartitionId};
 
 /// See the module's text.
 pub(super) struct Remembering {

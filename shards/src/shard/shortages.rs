@@ -8,13 +8,12 @@ use std::sync::Arc;
 
 use chronik_io::World;
 
-use super::apply::OpenTask;
+use super::apply::{OpenTask, Opened};
 use super::timers::{Timer, TimerKey};
 use super::{Effect, Shard, Slot};
 use crate::backoff;
 use crate::log::LogError;
-use crate::partition::Partition;
-use crate::request::PartitionId;
+use crate::terms::PartitionId;
 
 /// Between two tries that requests ask for, at least, ns.
 const ASKED_PAUSE_NS: u64 = 1_000_000_000;
@@ -33,9 +32,6 @@ pub(super) struct Reopening {
     /// Its topic was deleted meanwhile: the directory to be removed, where it can be reached.
     removal: Option<Option<PathBuf>>,
 }
-
-/// A partition, or why there is none, and what it takes to try again.
-pub(crate) type Opened<W> = Result<Box<Partition<W>>, (LogError, Box<OpenTask>)>;
 
 impl<W: World, R> Shard<W, R> {
     /// Something was too short to open a log.

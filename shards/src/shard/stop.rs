@@ -9,13 +9,12 @@ use std::collections::VecDeque;
 use chronik_io::World;
 
 use super::{Effect, Shard, Slot};
-use crate::catalog::METADATA_PARTITION;
 use crate::internal::{ClosedPartition, InternalAnswer};
 use crate::limits::PARTITION_TASKS_MAX;
 use crate::log::LogError;
 use crate::partition::Closed;
 use crate::patience::Patience;
-use crate::request::{PartitionId, Wake};
+use crate::terms::{METADATA_PARTITION, PartitionId, Wake};
 
 /// A stop under way. From its beginning on nothing new is accepted.
 pub(super) struct Stopping<R> {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::request::PartitionId;
+use crate::terms::PartitionId;
 
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

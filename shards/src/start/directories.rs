@@ -13,10 +13,10 @@ use chronik_io::{World, is_not_now};
 use chronik_protocol::Uuid;
 
 use super::{StartError, StartOptions, about};
-use crate::catalog::{DirectoryIdentity, IdentityError, Image, METADATA_TOPIC, OpenedCatalogue};
+use crate::catalog::{Image, METADATA_TOPIC};
 use crate::checkpoint_files::{self, CheckpointOffsets, DeadNumbers, FoundFiles};
-use crate::driver::set_aside;
 use crate::found_dirs::FoundDirs;
+use crate::identity::{DirectoryIdentity, IdentityError};
 use crate::interrupted_moves::InterruptedMoves;
 use crate::log::checkpoint::{
     CLEAN_SHUTDOWN_FILE, CleanShutdown, PARTITION_METADATA_FILE, parse_partition_metadata,
@@ -24,6 +24,8 @@ use crate::log::checkpoint::{
 };
 use crate::log::directory::{PartitionDir, PartitionDirState};
 use crate::log_dirs::{LogDir, LogDirs};
+use crate::metadata_log::OpenedCatalogue;
+use crate::opening::set_aside;
 use crate::partition::Partition;
 
 /// Entries of a directory looked at before other tasks get their turn.

@@ -9,8 +9,9 @@ use chronik_protocol::Uuid;
 use chronik_protocol::records_of::MetadataRecord;
 
 use super::{LastWriter, Survey, known_ids, listed, partitions_of};
-use crate::catalog::{Image, KRAFT_VERSION_MAX, QuorumState, Reading, RetainedKey, unknown_level};
+use crate::catalog::{Image, KRAFT_VERSION_MAX, RetainedKey, unknown_level};
 use crate::log_dirs::is_assigned;
+use crate::metadata_log::{QuorumState, Reading};
 
 /// States of a migration from ZooKeeper that is under way (`ZkMigrationState`).
 const MIGRATING: [i8; 2] = [1, 2];
@@ -24,7 +25,7 @@ pub(super) fn judge(
 ) {
     let image = &reading.image;
     let reasons = [
-        unknown_level(image),
+        unknown_level(&image.features),
         quorum(image, quorum_state),
         other_brokers(image),
         other_replicas(image),

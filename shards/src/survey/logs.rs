@@ -15,9 +15,9 @@ use super::{LastWriter, Survey, listed};
 use crate::catalog::{Image, METADATA_TOPIC};
 use crate::limits::SMALL_FILE_BYTES_MAX;
 use crate::log::directory::{FileKind, PartitionDir, PartitionDirState, SegmentFile};
+use crate::log::producer_state::ProducerStates;
 use crate::log::scan::{LogScan, ScanStep};
-use crate::log::unfold::Unfolding;
-use crate::partition::ProducerStates;
+use crate::unfold::Unfolding;
 
 const TRANSACTION_TOPIC: &str = "__transaction_state";
 /// Where a batch or message says which format it has, bytes from its beginning.

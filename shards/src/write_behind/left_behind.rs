@@ -18,7 +18,7 @@ use super::entry::{
     entry_bytes,
 };
 use super::{NAME_END, NAME_START};
-use crate::request::PartitionId;
+use crate::terms::PartitionId;
 
 /// Bytes of batches checked before other tasks get their turn.
 const SLICE_BYTES: usize = 256 << 10;

@@ -14,7 +14,7 @@ use chronik_protocol::record::{BatchBuilder, CheckedBatch, NewRecord};
 use super::Kept;
 use super::left_behind::Walk;
 use super::ring::{Ring, WrittenMark};
-use crate::request::PartitionId;
+use crate::terms::PartitionId;
 
 const BOOT: u128 = 7;
 

@@ -10,8 +10,9 @@ use chronik_io::World;
 use chronik_io::simulated::Simulation;
 use chronik_protocol::{ErrorCode, Str};
 use chronik_shards::catalog::{
-    ConfigResource, ControllerReply, ControllerRequest, Durability, NewPartitions, TopicRef,
+    ConfigResource, ControllerReply, ControllerRequest, NewPartitions, TopicRef,
 };
+use chronik_shards::topic_settings::Durability;
 use chronik_shards::*;
 
 use crate::cluster::{Cluster, DATA, create};

@@ -14,8 +14,8 @@ use chronik_shards::{AwaitRequest, Isolation, ReadPart, ReadResult, Reader, Repl
 use futures_util::future::select_all;
 
 use super::WAIT_MS_MAX;
-use super::parked::Waiting;
 use crate::handlers::context::Context;
+use crate::handlers::parked_fetches::Waiting;
 use crate::router::Gather;
 
 /// What one fetch reads, and how long it may wait.

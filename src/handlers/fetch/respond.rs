@@ -8,7 +8,7 @@ use chronik_protocol::messages::fetch_response::{
 use chronik_shards::ReadResult;
 
 use super::legacy;
-use super::session::{FetchPart, Opened, Session, Told, TopicKey};
+use crate::handlers::fetch_sessions::{FetchPart, Opened, Session, Told, TopicKey};
 use crate::handlers::partitions;
 
 /// Everything a response is made of.

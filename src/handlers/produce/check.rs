@@ -10,11 +10,12 @@ use chronik_protocol::record::{
     MAGIC_V2, Progress, RecordLimits, RecordsSummary, RecordsValidator, STEP_BYTES, TimestampType,
 };
 use chronik_protocol::{ErrorCode, Records};
-use chronik_shards::catalog::{TimestampKind, Topic, TopicCompression, TopicConfig};
+use chronik_shards::topic_settings::{TimestampKind, TopicConfig};
 
 use super::conversions::Conversions;
 use super::messages;
-use super::refusal::{LISTED_MEMORY_BYTES, Refusal, refusal};
+use super::refusal::{LISTED_MEMORY_BYTES, Refusal, check_size, refusal};
+use super::rules::{Rules, limits, target_codec};
 use crate::handlers::context::{Context, LARGE_RECORD_BYTES};
 use crate::handlers::slice::Slice;
 
@@ -24,49 +25,6 @@ const ZSTD_VERSION: i16 = 7;
 const CODED_BYTES_HERE_MAX: usize = STEP_BYTES;
 /// Bytes of a batch that is copied on the shard: some 50 µs, its checksum included.
 const COPIED_BYTES_HERE_MAX: usize = 256 << 10;
-
-/// What holds for the records of one partition of one request.
-pub(super) struct Rules<'a> {
-    version: i16,
-    topic: &'a Topic,
-    index: i32,
-    transactional: bool,
-}
-
-impl<'a> Rules<'a> {
-    /// Rules for partition `index` of `topic` in a request of `version`.
-    pub(super) fn new(version: i16, topic: &'a Topic, index: i32, transactional: bool) -> Self {
-        Self {
-            version,
-            topic,
-            index,
-            transactional,
-        }
-    }
-
-    /// The topic's settings.
-    pub(super) fn config(&self) -> &TopicConfig {
-        &self.topic.config
-    }
-
-    /// Topic and partition, as Kafka writes them.
-    pub(super) fn partition(&self) -> String {
-        format!("{}-{}", self.topic.name, self.index)
-    }
-
-    /// Whether the topic takes a batch of so many bytes.
-    fn check_size(&self, size_bytes: usize) -> Result<(), Refusal> {
-        let limit = self.config().max_message_bytes;
-        if u64::try_from(size_bytes).unwrap_or(u64::MAX) <= u64::from(limit) {
-            return Ok(());
-        }
-        let message = format!(
-            "the batch for {} is {size_bytes} bytes, max.message.bytes is {limit}",
-            self.partition()
-        );
-        Err(Refusal::saying(ErrorCode::MessageTooLarge, message))
-    }
-}
 
 /// The one batch of a partition, checked to the last record and ready to be appended; `None` when
 /// there is nothing to append, which only versions before 3 allow.
@@ -140,7 +98,7 @@ fn check_header(header: &BatchHeader, bytes: &[u8], rules: &Rules<'_>) -> Result
         (true, true) => return Err(Refusal::of(ErrorCode::InvalidTxnState)),
     }
     check_rest(bytes.get(header.size_bytes()..).unwrap_or_default())?;
-    rules.check_size(header.size_bytes())?;
+    check_size(rules, header.size_bytes())?;
     if header.base_offset != 0 {
         let message = format!("the base offset must be 0 but is {}", header.base_offset);
         return Err(Refusal::saying(ErrorCode::InvalidRecord, message));
@@ -175,24 +133,6 @@ fn check_rest(rest: &[u8]) -> Result<(), Refusal> {
     }
     let message = "a partition of a request has exactly one record batch";
     Err(Refusal::saying(ErrorCode::InvalidRecord, message))
-}
-
-/// The topic's rules for records, now.
-pub(super) fn limits(config: &TopicConfig, now_ms: i64) -> RecordLimits {
-    let (timestamp_ms_min, timestamp_ms_max) = match config.timestamp_kind {
-        TimestampKind::CreateTime => (
-            now_ms.saturating_sub(config.timestamp_before_max_ms),
-            now_ms.saturating_add(config.timestamp_after_max_ms),
-        ),
-        TimestampKind::LogAppendTime => (i64::MIN, i64::MAX),
-    };
-    RecordLimits {
-        keys_required: config.cleanup_policy.compact,
-        timestamps_replaced: config.timestamp_kind == TimestampKind::LogAppendTime,
-        timestamp_ms_min,
-        timestamp_ms_max,
-        ..RecordLimits::default()
-    }
 }
 
 /// What the topic wants to be another in a batch.
@@ -274,7 +214,7 @@ async fn convert<W: World>(
         Some((Compression::None, _)) => plain_bytes.saturating_add(BATCH_HEADER_BYTES),
         _ => batch.bytes.len(),
     };
-    rules.check_size(expected_bytes)?;
+    check_size(rules, expected_bytes)?;
     conversions.room_for(expected_bytes).await?;
     let is_deep = rewrite.is_deep();
     let turn = match is_deep && plain_bytes > LARGE_RECORD_BYTES {
@@ -300,19 +240,7 @@ async fn convert<W: World>(
     };
     let converted =
         converted.map_err(|error| refusal(&error, rules, &limits, conversions.listing()))?;
-    rules.check_size(converted.bytes.len())?;
+    check_size(rules, converted.bytes.len())?;
     conversions.made(converted.bytes.len());
     Ok(converted)
-}
-
-/// The codec that the topic asks for, of what came with codec `source`.
-pub(super) fn target_codec(config: &TopicConfig, source: Compression) -> Compression {
-    match config.compression {
-        TopicCompression::Producer => source,
-        TopicCompression::Uncompressed => Compression::None,
-        TopicCompression::Gzip => Compression::Gzip,
-        TopicCompression::Snappy => Compression::Snappy,
-        TopicCompression::Lz4 => Compression::Lz4,
-        TopicCompression::Zstd => Compression::Zstd,
-    }
 }

@@ -7,10 +7,10 @@
 use chronik_io::World;
 use chronik_protocol::ErrorCode;
 use chronik_protocol::record::RecordLimits;
-use chronik_shards::catalog::TopicConfig;
+use chronik_shards::topic_settings::TopicConfig;
 
-use super::check;
 use super::refusal::{Listing, Refusal};
+use super::rules;
 use crate::handlers::context::Context;
 use crate::server::budget::Grant;
 use crate::server::turns::Turn;
@@ -44,7 +44,7 @@ impl<'a, W: World> Conversions<'a, W> {
     pub(super) fn limits(&self, config: &TopicConfig, now_ms: i64) -> RecordLimits {
         RecordLimits {
             refused_listed_max: self.listing.records(),
-            ..check::limits(config, now_ms)
+            ..rules::limits(config, now_ms)
         }
     }
 

@@ -9,11 +9,11 @@ use chronik_io::World;
 use chronik_protocol::ErrorCode;
 use chronik_protocol::record::legacy::{MessageError, MessageSetCheck, UpConversion, UpRules};
 use chronik_protocol::record::{CheckedBatch, RecordLimits};
-use chronik_shards::catalog::TimestampKind;
+use chronik_shards::topic_settings::TimestampKind;
 
-use super::check::{Rules, target_codec};
 use super::conversions::Conversions;
 use super::refusal::{Listing, Refusal, refusal};
+use super::rules::{Rules, target_codec};
 use crate::handlers::context::Context;
 use crate::handlers::conversion;
 use crate::handlers::slice::Slice;

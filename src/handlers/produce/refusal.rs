@@ -8,7 +8,7 @@ use chronik_protocol::record::{
 };
 use chronik_protocol::{ErrorCode, Str};
 
-use super::check::Rules;
+use super::rules::Rules;
 
 /// Records that the answer to one request lists one by one. Kafka lists any number; clients take a
 /// record that is not listed for one that had the bad luck of being in that batch.
@@ -180,6 +180,22 @@ fn sentence(index: i32, fault: RecordFault, rules: &Rules<'_>, limits: &RecordLi
             rules.partition()
         ),
     }
+}
+
+/// Checks that the topic takes a batch of so many bytes.
+///
+/// # Errors
+/// `MESSAGE_TOO_LARGE`, with the sizes.
+pub(super) fn check_size(rules: &Rules<'_>, size_bytes: usize) -> Result<(), Refusal> {
+    let limit = rules.config().max_message_bytes;
+    if u64::try_from(size_bytes).unwrap_or(u64::MAX) <= u64::from(limit) {
+        return Ok(());
+    }
+    let message = format!(
+        "the batch for {} is {size_bytes} bytes, max.message.bytes is {limit}",
+        rules.partition()
+    );
+    Err(Refusal::saying(ErrorCode::MessageTooLarge, message))
 }
 
 #[cfg(test)]

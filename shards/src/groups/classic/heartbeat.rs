@@ -3,8 +3,9 @@
 use chronik_protocol::messages::HeartbeatRequest;
 use chronik_protocol::{ErrorCode, Str};
 
-use super::{ClassicGroup, ClassicState};
-use crate::groups::step::{Outcome, Step};
+use super::group::{ClassicGroup, ClassicState};
+use crate::groups::outcome::Outcome;
+use crate::groups::step::Step;
 
 impl ClassicGroup {
     /// A member says that it lives.

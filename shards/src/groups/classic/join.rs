@@ -3,10 +3,14 @@
 use chronik_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
 use chronik_protocol::{ErrorCode, Str};
 
-use super::{ClassicGroup, ClassicState, Member, Protocol};
+use super::group::{ClassicGroup, ClassicState};
+use super::member::{Member, Protocol};
+use crate::groups::caller::Token;
 use crate::groups::deadlines::GroupTimer;
+use crate::groups::outcome::{Outcome, Replaced, Then};
+use crate::groups::refused::join_refused;
 use crate::groups::request::{Caller, GroupReply};
-use crate::groups::step::{Outcome, Replaced, Step, Then, Token};
+use crate::groups::step::Step;
 use crate::limits::{
     GROUP_MEMBER_METADATA_BYTES_MAX, GROUP_MEMBER_PROTOCOLS_MAX, GROUP_PENDING_MEMBERS_MAX,
 };
@@ -19,15 +23,6 @@ pub(crate) struct Join {
     pub(crate) known_member_id: bool,
     pub(crate) skip_assignment: bool,
     pub(crate) token: Token,
-}
-
-/// A refused join.
-pub(crate) fn refused(member_id: Str, error: ErrorCode) -> GroupReply {
-    GroupReply::Join(JoinGroupResponse {
-        member_id,
-        error_code: error.as_i16(),
-        ..JoinGroupResponse::default()
-    })
 }
 
 /// What can be refused before anybody looks at the group.
@@ -58,7 +53,7 @@ impl ClassicGroup {
             self.remove_silently(step, &join.request.member_id.clone());
             step.reply(
                 join.token,
-                refused(Str::default(), ErrorCode::GroupMaxSizeReached),
+                join_refused(Str::default(), ErrorCode::GroupMaxSizeReached),
             );
             return Outcome::NOTHING;
         }
@@ -66,7 +61,7 @@ impl ClassicGroup {
             let member = join.request.member_id.clone();
             step.reply(
                 join.token,
-                refused(member, ErrorCode::InconsistentGroupProtocol),
+                join_refused(member, ErrorCode::InconsistentGroupProtocol),
             );
             return Outcome::NOTHING;
         }
@@ -114,7 +109,7 @@ impl ClassicGroup {
         }
         if self.pending_join.len() >= GROUP_PENDING_MEMBERS_MAX {
             let error = ErrorCode::GroupMaxSizeReached;
-            step.reply(join.token, refused(Str::default(), error));
+            step.reply(join.token, join_refused(Str::default(), error));
             return Outcome::NOTHING;
         }
         self.pending_join.insert(id.clone());
@@ -124,7 +119,7 @@ impl ClassicGroup {
         };
         step.timers
             .schedule(timer, i64::from(join.request.session_timeout_ms));
-        step.reply(join.token, refused(id, ErrorCode::MemberIdRequired));
+        step.reply(join.token, join_refused(id, ErrorCode::MemberIdRequired));
         Outcome::NOTHING
     }
 
@@ -134,13 +129,13 @@ impl ClassicGroup {
         if self.pending_join.contains(&id) {
             if instance.is_some() {
                 // Ids are only given out to dynamic members.
-                step.reply(join.token, refused(id, ErrorCode::UnknownMemberId));
+                step.reply(join.token, join_refused(id, ErrorCode::UnknownMemberId));
                 return Outcome::NOTHING;
             }
             return self.add_member(step, join, id);
         }
         if let Err(error) = self.check_member(&id, instance) {
-            step.reply(join.token, refused(id, error));
+            step.reply(join.token, join_refused(id, error));
             return Outcome::NOTHING;
         }
         let unchanged = self
@@ -166,7 +161,7 @@ impl ClassicGroup {
                 self.update_member(step, &join, &id)
             }
             ClassicState::Empty => {
-                step.reply(join.token, refused(id, ErrorCode::UnknownMemberId));
+                step.reply(join.token, join_refused(id, ErrorCode::UnknownMemberId));
                 Outcome::NOTHING
             }
         }
@@ -246,7 +241,7 @@ impl ClassicGroup {
             // The member asks on another connection; whoever still listens there may ask again.
             step.reply(
                 abandoned,
-                refused(id.clone(), ErrorCode::RebalanceInProgress),
+                join_refused(id.clone(), ErrorCode::RebalanceInProgress),
             );
         }
     }
@@ -317,7 +312,7 @@ impl ClassicGroup {
         self.cancel_session(step, id);
         if let Some(token) = refused_member.awaiting_join.take() {
             self.awaiting_join -= 1;
-            step.reply(token, refused(Str::default(), error));
+            step.reply(token, join_refused(Str::default(), error));
         }
         let Replaced {
             member,

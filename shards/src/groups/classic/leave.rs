@@ -5,8 +5,9 @@ use chronik_protocol::messages::leave_group_response::MemberResponse;
 use chronik_protocol::messages::{LeaveGroupRequest, LeaveGroupResponse};
 use chronik_protocol::{ErrorCode, Str};
 
-use super::{ClassicGroup, ClassicState};
-use crate::groups::step::{Outcome, Step};
+use super::group::{ClassicGroup, ClassicState};
+use crate::groups::outcome::Outcome;
+use crate::groups::step::Step;
 
 /// The answer to a request that no group takes.
 pub(crate) fn nobody_left(request: &LeaveGroupRequest, error: ErrorCode) -> LeaveGroupResponse {

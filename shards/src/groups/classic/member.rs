@@ -7,7 +7,7 @@ use chronik_protocol::Str;
 use chronik_protocol::messages::describe_groups_response::DescribedGroupMember;
 use chronik_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 
-use crate::groups::step::Token;
+use crate::groups::caller::Token;
 
 /// A way to assign that a member supports, with what it tells the leader about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,13 +2,15 @@
 
 use chronik_protocol::ErrorCode;
 use chronik_protocol::Str;
-use chronik_protocol::messages::{JoinGroupResponse, SyncGroupResponse};
+use chronik_protocol::messages::JoinGroupResponse;
 
-use super::join::refused;
-use super::{ClassicGroup, ClassicState, InitialDelay, Member};
+use super::group::{ClassicGroup, ClassicState, InitialDelay};
+use super::member::Member;
 use crate::groups::deadlines::GroupTimer;
+use crate::groups::outcome::{Outcome, Then};
+use crate::groups::refused::{join_refused, sync_refused};
 use crate::groups::request::GroupReply;
-use crate::groups::step::{Outcome, Step, Then};
+use crate::groups::step::Step;
 
 impl ClassicGroup {
     /// The heartbeat of a member is due in `timeout_ms` from now.
@@ -63,7 +65,10 @@ impl ClassicGroup {
     /// Tells a member that was removed to come again as a new one.
     pub(super) fn dismiss(&self, step: &mut Step<'_>, mut member: Member) {
         if let Some(token) = member.awaiting_join.take() {
-            step.reply(token, refused(Str::default(), ErrorCode::UnknownMemberId));
+            step.reply(
+                token,
+                join_refused(Str::default(), ErrorCode::UnknownMemberId),
+            );
         }
         if let Some(token) = member.awaiting_sync.take() {
             step.reply(token, sync_refused(ErrorCode::UnknownMemberId));
@@ -76,7 +81,7 @@ impl ClassicGroup {
             self.awaiting_join -= 1;
             step.reply(
                 token,
-                refused(member.id.clone(), ErrorCode::FencedInstanceId),
+                join_refused(member.id.clone(), ErrorCode::FencedInstanceId),
             );
         }
         if let Some(token) = member.awaiting_sync.take() {
@@ -260,12 +265,4 @@ impl ClassicGroup {
             self.renew_session(step, &id);
         }
     }
-}
-
-/// A SyncGroup without an assignment.
-pub(crate) fn sync_refused(error: ErrorCode) -> GroupReply {
-    GroupReply::Sync(SyncGroupResponse {
-        error_code: error.as_i16(),
-        ..SyncGroupResponse::default()
-    })
 }

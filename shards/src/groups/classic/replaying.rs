@@ -6,12 +6,11 @@ use chronik_protocol::messages::group_metadata_value::MemberMetadata;
 use chronik_protocol::messages::{GroupMetadataKey, GroupMetadataValue};
 use chronik_protocol::records_of::{GroupKey, GroupValue};
 
-use super::{ClassicGroup, ClassicState, Member, Protocol};
-use crate::groups::records::GroupRecord;
-use crate::groups::step::{Outcome, Step};
-
-/// The version of `GroupMetadata` values that is written: Kafka 4.3 knows 4 and writes 3.
-pub(crate) const GROUP_METADATA_VERSION: i16 = 3;
+use super::group::{ClassicGroup, ClassicState};
+use super::member::{Member, Protocol};
+use crate::groups::outcome::Outcome;
+use crate::groups::records::{GROUP_METADATA_VERSION, GroupRecord};
+use crate::groups::step::Step;
 
 impl ClassicGroup {
     /// The record of the group as it is.

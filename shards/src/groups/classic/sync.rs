@@ -4,10 +4,12 @@ use bytes::Bytes;
 use chronik_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
 use chronik_protocol::{ErrorCode, Str};
 
-use super::rebalance::sync_refused;
-use super::{ClassicGroup, ClassicState};
+use super::group::{ClassicGroup, ClassicState};
+use crate::groups::caller::Token;
+use crate::groups::outcome::{Outcome, Then};
+use crate::groups::refused::sync_refused;
 use crate::groups::request::GroupReply;
-use crate::groups::step::{Outcome, Step, Then, Token};
+use crate::groups::step::Step;
 
 impl ClassicGroup {
     /// A member asks for its share; the leader brings everybody's.

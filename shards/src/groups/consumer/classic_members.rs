@@ -17,10 +17,11 @@ use chronik_protocol::messages::{
 };
 use chronik_protocol::{ErrorCode, Str};
 
+use super::super::caller::Refusal;
 use super::super::classic::{CONSUMER_PROTOCOL_TYPE, Join};
 use super::super::deadlines::GroupTimer;
 use super::super::records::GroupRecord;
-use super::super::step::{Refusal, Step};
+use super::super::step::Step;
 use super::group::ConsumerGroup;
 use super::heartbeat::{
     check_size, come_from, join_static, known_instance, schedule_session, subscribe, unknown_member,

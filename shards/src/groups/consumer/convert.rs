@@ -16,11 +16,12 @@ use chronik_protocol::messages::{GroupMetadataKey, GroupMetadataValue};
 use chronik_protocol::records_of::{GroupKey, GroupValue};
 use chronik_protocol::{ErrorCode, Str};
 
-use super::super::classic::{
-    CONSUMER_PROTOCOL_TYPE, ClassicGroup, GROUP_METADATA_VERSION, Member as OldMember,
-};
+use super::super::caller::Refusal;
+use super::super::classic::group::{CONSUMER_PROTOCOL_TYPE, ClassicGroup};
+use super::super::classic::member::Member as OldMember;
+use super::super::records::GROUP_METADATA_VERSION;
 use super::super::records::GroupRecord;
-use super::super::step::{Refusal, Step};
+use super::super::step::Step;
 use super::assignor::Partitions;
 use super::group::ConsumerGroup;
 use super::hash::metadata_hash;

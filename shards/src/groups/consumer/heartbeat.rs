@@ -13,10 +13,11 @@ use chronik_protocol::messages::consumer_group_heartbeat_response::{Assignment, 
 use chronik_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
 use chronik_protocol::{ErrorCode, Str};
 
+use super::super::caller::Refusal;
 use super::super::deadlines::GroupTimer;
 use super::super::records::GroupRecord;
 use super::super::request::Caller;
-use super::super::step::{Refusal, Step};
+use super::super::step::Step;
 use super::assignor::{Assignor, Partitions};
 use super::group::ConsumerGroup;
 use super::member::{LEAVE_EPOCH, LEAVE_STATIC_EPOCH, Member, Owned};

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use chronik_protocol::Str;
 use chronik_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
 
+use super::super::caller::Refusal;
 use super::super::deadlines::GroupTimer;
 use super::super::records::GroupRecord;
-use super::super::step::{Refusal, Step};
+use super::super::step::Step;
 use super::group::ConsumerGroup;
 use super::hash::metadata_hash;
 use super::heartbeat::{known_instance, unknown_member};

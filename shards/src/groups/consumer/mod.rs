@@ -8,10 +8,10 @@
 
 mod assignor;
 mod classic_members;
-mod convert;
+pub(super) mod convert;
 mod describe;
 mod embedded;
-mod group;
+pub(super) mod group;
 mod hash;
 mod heartbeat;
 mod leave;
@@ -19,10 +19,10 @@ mod member;
 mod offsets;
 mod reconcile;
 mod records;
-mod regex;
+pub(super) mod regex;
 mod requests;
 mod resolve;
-mod settings;
+pub(super) mod settings;
 mod subscription;
 mod target;
 #[cfg(test)]
@@ -32,11 +32,7 @@ mod tests;
 
 pub(crate) use convert::tombstones;
 pub(crate) use describe::not_described;
-pub(crate) use group::ConsumerGroup;
 #[cfg(test)]
 pub(crate) use group::GroupState;
 pub(crate) use offsets::CommitRight;
-pub(crate) use regex::Programs;
-pub(crate) use requests::heartbeat_refused;
-pub(crate) use settings::ConsumerSettings;
 pub(crate) use subscription::TopicVersions;

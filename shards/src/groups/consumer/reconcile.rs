@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use chronik_protocol::{ErrorCode, Uuid};
 
-use super::super::step::Refusal;
+use super::super::caller::Refusal;
 use super::assignor::Partitions;
 use super::member::{Member, MemberState, Owned};
 

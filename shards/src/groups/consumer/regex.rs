@@ -16,7 +16,7 @@ use std::sync::Arc;
 use chronik_protocol::{ErrorCode, Str};
 
 use self::program::{Program, STATES_MAX, Walk};
-use super::super::step::Refusal;
+use super::super::caller::Refusal;
 use crate::catalog::Image;
 
 /// Bytes of a pattern: what the record that keeps it has room for. Reading so many takes 1 ms at most.

@@ -16,12 +16,17 @@ use chronik_protocol::messages::{
 use chronik_protocol::records_of::GroupKey;
 use chronik_protocol::{ErrorCode, Str};
 
-use super::super::classic::{Join, join_refused, sync_refused};
+use super::super::caller::{Refusal, Token};
+use super::super::classic::Join;
 use super::super::deadlines::GroupTimer;
-use super::super::partition::{Group, GroupPartition};
+use super::super::group::Group;
+use super::super::outcome::{Outcome, Then};
+use super::super::partition::GroupPartition;
 use super::super::records::GroupRecord;
+use super::super::refused::heartbeat_refused;
+use super::super::refused::{join_refused, sync_refused};
 use super::super::request::{Caller, GroupReply};
-use super::super::step::{Outcome, Refusal, Step, Then, Token};
+use super::super::step::Step;
 use super::assignor::Assignor;
 use super::classic_members::{self, Joined};
 use super::group::ConsumerGroup;
@@ -37,15 +42,6 @@ use crate::limits::GROUPS_PER_PARTITION_MAX;
 const SLICE_PAUSE_MS: i64 = 1;
 /// Pause of a group whose turn to resolve has not come, ms.
 const CROWDED_PAUSE_MS: i64 = 200;
-
-/// A refused ConsumerGroupHeartbeat.
-pub(crate) fn heartbeat_refused(refusal: Refusal) -> GroupReply {
-    GroupReply::ConsumerHeartbeat(ConsumerGroupHeartbeatResponse {
-        error_code: refusal.code.as_i16(),
-        error_message: refusal.message,
-        ..ConsumerGroupHeartbeatResponse::default()
-    })
-}
 
 fn not_found(what: String) -> Refusal {
     Refusal::new(ErrorCode::GroupIdNotFound, what)

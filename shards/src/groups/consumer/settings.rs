@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 
 use chronik_protocol::Str;
 
-use super::super::settings::number;
+use super::super::numbers::number;
 use super::assignor::Assignor;
 use crate::catalog::{Image, RESOURCE_GROUP};
 

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use chronik_protocol::{Str, Uuid};
 
+use super::super::caller::Refusal;
 use super::super::deadlines::GroupTimer;
 use super::super::records::GroupRecord;
-use super::super::step::{Refusal, Step};
+use super::super::step::Step;
 use super::group::ConsumerGroup;
 use super::hash::metadata_hash;
 use super::member::Member;

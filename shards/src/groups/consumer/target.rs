@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use chronik_protocol::Str;
 
+use super::super::caller::Refusal;
 use super::super::deadlines::GroupTimer;
 use super::super::records::GroupRecord;
-use super::super::step::{Refusal, Step};
+use super::super::step::Step;
 use super::assignor::{Assignor, GroupSpec, MemberSpec, Partitions};
 use super::group::{ConsumerGroup, decrease, increase};
 use super::member::{Member, MemberState};

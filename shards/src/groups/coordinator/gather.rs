@@ -7,11 +7,13 @@ use chronik_protocol::messages::consumer_group_describe_response::DescribedGroup
 use chronik_protocol::messages::{DeleteGroupsResponse, ListGroupsResponse};
 use chronik_protocol::{ErrorCode, Str};
 
-use super::super::admin::{NameFilter, deleted, not_described};
+use super::super::admin::{deleted, not_described};
+use super::super::caller::Token;
 use super::super::consumer::not_described as not_described_consumer;
 use super::super::fetch::fetch_refused;
+use super::super::name_filter::NameFilter;
+use super::super::outcome::Outcome;
 use super::super::request::{CommittedQuery, GroupPage, GroupReply, GroupRequest};
-use super::super::step::{Outcome, Token};
 use super::writes::After;
 use super::{Coordinator, Env, Status};
 use crate::limits::{GROUPS_PER_PAGE, OFFSETS_PER_SLICE};

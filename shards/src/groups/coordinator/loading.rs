@@ -6,11 +6,11 @@ use chronik_protocol::ErrorCode;
 
 use super::super::deadlines::DeadlineWishes;
 use super::super::load::{Load, Progress};
+use super::super::outcome::Outcome;
 use super::super::partition::GroupPartition;
-use super::super::step::Outcome;
 use super::super::sweep::Reason;
 use super::{Coordinator, CoordinatorEffect, Entry, Env, Status};
-use crate::log::unfold::Unfolded;
+use crate::unfold::Unfolded;
 
 impl<R> Coordinator<R> {
     /// A partition can be read and appended to.

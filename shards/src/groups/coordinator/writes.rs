@@ -5,9 +5,9 @@ use chronik_protocol::ErrorCode;
 use chronik_protocol::record::CheckedBatch;
 
 use super::super::deadlines::{DeadlineWishes, GroupTimer};
+use super::super::outcome::{Outcome, Then};
 use super::super::placement::OFFSETS_TOPIC;
 use super::super::records::pack;
-use super::super::step::{Outcome, Then};
 use super::{Coordinator, CoordinatorEffect, Env, Status};
 use crate::catalog::Image;
 

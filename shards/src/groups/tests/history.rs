@@ -16,7 +16,7 @@ use chronik_protocol::{ErrorCode, Str, Uuid};
 use super::members::{Member, Witness};
 use super::rig::{Rig, TOPIC, TOPIC_PARTITIONS};
 use crate::groups::classic::ClassicState;
-use crate::groups::partition::Group;
+use crate::groups::group::Group;
 use crate::groups::{GroupReply, GroupRequest};
 
 /// Histories unless `CHRONIK_HISTORIES` asks for more.

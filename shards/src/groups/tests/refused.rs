@@ -12,7 +12,7 @@ use super::rules::{
     AT_ONCE, Joiner, code, commit, commit_result, joined, offset_of, stable, state_of, sync, synced,
 };
 use crate::catalog::{Image, RESOURCE_TOPIC};
-use crate::groups::partition::Group;
+use crate::groups::group::Group;
 use crate::groups::{Caller, GroupReply, GroupRequest, OFFSETS_TOPIC, TopicChanges};
 
 /// More than [`SMALL_BYTES`].

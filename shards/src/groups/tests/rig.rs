@@ -16,8 +16,8 @@ use crate::groups::{
     Coordinator, CoordinatorEffect, Env, GroupReply, GroupRequest, GroupSettings, OFFSETS_TOPIC,
     TopicChanges,
 };
-use crate::log::unfold::Unfolding;
-use crate::partition::Now;
+use crate::terms::Now;
+use crate::unfold::Unfolding;
 
 /// Partitions of `__consumer_offsets`.
 pub(super) const PARTITIONS: i32 = 2;

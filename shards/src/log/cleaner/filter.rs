@@ -4,6 +4,7 @@
 //! `MemoryRecords#filterTo` about delete horizons. Does no I/O and keeps no state but that of
 //! transactions, which the caller lends.
 
+use crate::log::producer_state::LastBatch;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -19,15 +20,6 @@ pub(super) const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
 
 /// Bytes of the one record of a batch that ends a transaction, at most.
 const MARKER_BYTES_MAX: usize = 4 << 10;
-
-/// The last batch of a producer that is still remembered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LastBatch {
-    /// Offset of its last record of data, if one is known.
-    pub(crate) data_offset: Option<i64>,
-    /// The producer's epoch.
-    pub(crate) epoch: i16,
-}
 
 /// What holds for one round.
 #[derive(Clone)]

@@ -10,8 +10,8 @@ use crate::log::LogError;
 use crate::log::directory::{FileKind, segment_path};
 use crate::log::epochs::LeaderEpochs;
 use crate::log::index::IndexBuilder;
+use crate::log::producer_state::ProducerStates;
 use crate::log::scan::ScanEnd;
-use crate::partition::ProducerStates;
 
 impl<W: World> Recovery<'_, W> {
     /// A log without any segment: new, or its files are gone.

@@ -12,10 +12,10 @@ use crate::log::LogError;
 use crate::log::directory::{FileKind, segment_path};
 use crate::log::epochs::LeaderEpochs;
 use crate::log::inventory::SegmentEntry;
+use crate::log::producer_state::ProducerStates;
 use crate::log::remembered::RememberedLog;
 use crate::log::scan::{LogScan, ScanEnd, ScanStep};
 use crate::log::segment::SealedSegment;
-use crate::partition::ProducerStates;
 
 impl<W: World> Recovery<'_, W> {
     /// The last segment as a clean stop left it, if the checkpoint fits the directory.

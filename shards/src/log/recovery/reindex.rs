@@ -6,27 +6,14 @@
 use std::path::Path;
 
 use chronik_io::{File, OpenMode, World};
-use chronik_protocol::record::BatchHeader;
 use tracing::warn;
 
-use crate::catalog::TopicConfig;
 use crate::log::LogError;
 use crate::log::directory::{FileKind, segment_path};
-use crate::log::index::{IndexBuilder, IndexedBatch, NO_TIMESTAMP, TIME_ENTRY_BYTES, TimeIndex};
+use crate::log::index::{IndexBuilder, NO_TIMESTAMP, TIME_ENTRY_BYTES, TimeIndex};
 use crate::log::scan::{LogScan, ScanEnd, ScanStep};
-use crate::log::segment::{SideFileSync, write_indexes};
-
-/// What indexes tell of a stored batch. One from which compaction took every record counts with the
-/// time in its header, as in Kafka: a segment that holds nothing else is as old as its records were.
-pub(crate) fn indexed(header: &BatchHeader, position: u64) -> IndexedBatch {
-    IndexedBatch {
-        last_offset: header.last_offset(),
-        max_timestamp: header.max_timestamp,
-        // The walk ends at 2 GiB, and a batch's size is an i32.
-        position: u32::try_from(position).unwrap_or(u32::MAX),
-        size_bytes: u32::try_from(header.size_bytes()).unwrap_or(u32::MAX),
-    }
-}
+use crate::log::segment::{SideFileSync, indexed, write_indexes};
+use crate::topic_settings::TopicConfig;
 
 /// The greatest timestamp of a sealed segment, −1 when it has none: the last entry of its time
 /// index. `None` when the file is missing or cannot be one.

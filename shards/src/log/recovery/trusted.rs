@@ -9,8 +9,9 @@ use chronik_io::{File, World};
 use chronik_protocol::record::{BATCH_HEADER_BYTES, BatchHeader};
 use tracing::warn;
 
-use super::reindex::{indexed, rebuild_indexes};
-use super::{Recovery, SIDE_FILE_BYTES_MAX, Walked};
+use super::reindex::rebuild_indexes;
+use super::{Recovery, Walked};
+use crate::limits::SIDE_FILE_BYTES_MAX;
 use crate::log::LogError;
 use crate::log::checkpoint::read_if_present;
 use crate::log::directory::{FileKind, segment_path};
@@ -18,6 +19,7 @@ use crate::log::index::{IndexBuilder, OffsetIndex, TimeIndex};
 use crate::log::inventory::SegmentEntry;
 use crate::log::remembered::LastBatch;
 use crate::log::scan::{LogScan, ScanEnd, ScanStep};
+use crate::log::segment::indexed;
 
 impl<W: World> Recovery<'_, W> {
     /// Opens the last segment as it was closed; `None` if it does not look as if it had been.

@@ -7,8 +7,9 @@ use chronik_io::World;
 use chronik_io::simulated::{SimulatedWorld, Simulation};
 
 use super::rig::{Rig, clean, small_config, timed_batch};
-use crate::catalog::{CleanupPolicy, Durability, TopicConfig};
-use crate::partition::{Now, RecoveryHint};
+use crate::partition::RecoveryHint;
+use crate::terms::Now;
+use crate::topic_settings::{CleanupPolicy, Durability, TopicConfig};
 
 const DIR: &str = "/data/orders-0";
 

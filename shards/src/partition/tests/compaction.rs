@@ -12,10 +12,10 @@ use chronik_protocol::ErrorCode;
 use chronik_protocol::record::{BatchBuilder, CheckedBatch, Compression, NewRecord, RecordLimits};
 
 use super::rig::{ID, Rig, small_config};
-use crate::catalog::{CleanupPolicy, Durability, TopicConfig};
 use crate::log::directory::{FileKind, Leftover, SegmentFile};
 use crate::partition::{CleanSettings, RecoveryHint};
-use crate::request::{Acks, OffsetTarget};
+use crate::terms::{Acks, OffsetTarget};
+use crate::topic_settings::{CleanupPolicy, Durability, TopicConfig};
 
 const DIR: &str = "/data/orders-0";
 

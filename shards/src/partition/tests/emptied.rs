@@ -5,10 +5,10 @@ use std::path::Path;
 use chronik_io::simulated::Simulation;
 
 use super::rig::{Rig, clean, small_config, timed_batch};
-use crate::catalog::{CleanupPolicy, Durability, TopicConfig};
 use crate::log::directory::{FileKind, segment_path};
 use crate::partition::RecoveryHint;
-use crate::request::Isolation;
+use crate::terms::Isolation;
+use crate::topic_settings::{CleanupPolicy, Durability, TopicConfig};
 
 const DIR: &str = "/data/orders-0";
 

@@ -8,10 +8,10 @@ use chronik_io::simulated::{Fault, Operation, Simulation};
 use chronik_protocol::ErrorCode;
 
 use super::rig::{Rig, batch, clean, produced_batch, small_config};
-use crate::catalog::Durability;
 use crate::log::LogError;
 use crate::partition::RecoveryHint;
-use crate::request::Acks;
+use crate::terms::Acks;
+use crate::topic_settings::Durability;
 
 const DIR: &str = "/data/orders-0";
 

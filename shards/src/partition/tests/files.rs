@@ -8,9 +8,9 @@ use chronik_protocol::ErrorCode;
 use chronik_protocol::record::CheckedBatch;
 
 use super::rig::{Rig, batch, clean, produced_batch, small_config, timed_batch};
-use crate::catalog::Durability;
 use crate::log::LogError;
 use crate::partition::{Partition, RecoveryHint};
+use crate::topic_settings::Durability;
 
 const DIR: &str = "/data/orders-0";
 

@@ -8,11 +8,11 @@ use chronik_io::simulated::{SimulatedWorld, Simulation};
 use chronik_protocol::ErrorCode;
 
 use super::rig::{ID, Rig, clean};
-use crate::catalog::TopicConfig;
 use crate::log::checkpoint::{parse_partition_metadata, partition_metadata_bytes};
 use crate::log::epochs::LeaderEpochs;
 use crate::partition::RecoveryHint;
-use crate::request::OffsetTarget;
+use crate::terms::OffsetTarget;
+use crate::topic_settings::TopicConfig;
 
 const DIR: &str = "/data/golden-0";
 const END: i64 = 190;

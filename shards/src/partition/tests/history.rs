@@ -16,11 +16,11 @@ use chronik_protocol::record::CheckedBatch;
 use futures_util::FutureExt as _;
 
 use super::rig::{Rig, produced_batch, small_config};
-use crate::catalog::{Durability, TopicConfig};
 use crate::log::directory::{FileKind, Leftover, SegmentFile};
 use crate::partition::RecoveryHint;
 use crate::remembered_logs::{Remembered, Writer};
-use crate::request::Acks;
+use crate::terms::Acks;
+use crate::topic_settings::{Durability, TopicConfig};
 
 const DIR: &str = "/data/orders-0";
 

@@ -14,12 +14,12 @@ use chronik_protocol::ErrorCode;
 use chronik_protocol::record::CheckedBatch;
 
 use super::rig::{Rig, clean, produced_batch, small_config};
-use crate::catalog::{Durability, TopicConfig};
 use crate::log::LogError;
 use crate::log::directory::{FileKind, SegmentFile};
 use crate::partition::RecoveryHint;
 use crate::remembered_logs::{Remembered, Writer};
-use crate::request::Acks;
+use crate::terms::Acks;
+use crate::topic_settings::{Durability, TopicConfig};
 
 const DIR: &str = "/data/orders-0";
 const SEEDS: u64 = 2500;

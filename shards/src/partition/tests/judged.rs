@@ -9,9 +9,9 @@ use chronik_protocol::record::{BatchHeader, CheckedBatch, Compression, RecordLim
 
 use super::compaction::{clean_up, keyed};
 use super::rig::{ID, Rig, batch, clean, small_config, timed_batch};
-use crate::catalog::{CleanupPolicy, Durability, TopicConfig};
 use crate::partition::{ReadPlan, RecoveryHint};
-use crate::request::{Isolation, OffsetTarget, ReadPart};
+use crate::terms::{Isolation, OffsetTarget, ReadPart};
+use crate::topic_settings::{CleanupPolicy, Durability, TopicConfig};
 
 const DIR: &str = "/data/orders-0";
 

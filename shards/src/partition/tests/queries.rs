@@ -7,9 +7,9 @@ use chronik_protocol::ErrorCode;
 use chronik_protocol::record::TimestampType;
 
 use super::rig::{ID, Rig, batch, clean, produced_batch, small_config, timed_batch};
-use crate::catalog::{CleanupPolicy, Durability, TimestampKind};
-use crate::partition::{Now, ReadPlan, RecoveryHint};
-use crate::request::{Acks, AppendPart, EpochQuery, Isolation, OffsetTarget, ReadPart};
+use crate::partition::{ReadPlan, RecoveryHint};
+use crate::terms::{Acks, AppendPart, EpochQuery, Isolation, Now, OffsetTarget, ReadPart};
+use crate::topic_settings::{CleanupPolicy, Durability, TimestampKind};
 
 const DIR: &str = "/data/orders-0";
 

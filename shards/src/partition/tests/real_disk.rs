@@ -11,9 +11,9 @@ use chronik_io::simulated::Random;
 use chronik_protocol::record::CheckedBatch;
 
 use super::rig::{Rig, clean, produced_batch, small_config};
-use crate::catalog::Durability;
 use crate::partition::RecoveryHint;
-use crate::request::{Acks, OffsetTarget};
+use crate::terms::{Acks, OffsetTarget};
+use crate::topic_settings::Durability;
 
 /// A directory of this test alone on a disk (`/tmp` may be memory without direct I/O).
 fn scratch(name: &str) -> PathBuf {

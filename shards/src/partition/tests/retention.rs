@@ -8,9 +8,9 @@ use chronik_io::simulated::{Fault, Operation, SimulatedWorld, Simulation};
 use chronik_protocol::ErrorCode;
 
 use super::rig::{RETENTION_CHECK_MS, Rig, clean, small_config, timed_batch};
-use crate::catalog::{CleanupPolicy, Durability, TopicConfig};
 use crate::partition::RecoveryHint;
-use crate::request::OffsetTarget;
+use crate::terms::OffsetTarget;
+use crate::topic_settings::{CleanupPolicy, Durability, TopicConfig};
 
 const DIR: &str = "/data/orders-0";
 const HOUR_MS: u64 = 3_600_000;

@@ -15,18 +15,18 @@ use chronik_protocol::record::{BatchBuilder, CheckedBatch, NewRecord};
 use chronik_protocol::{ErrorCode, Str, Uuid};
 
 use crate::cache::{BatchCache, CacheLimits};
-use crate::catalog::{Durability, TopicConfig};
 use crate::limits::WRITE_BEHIND_LINGER_MS_MAX;
 use crate::log::LogError;
 use crate::partition::{
-    AppendOutcome, CheckTimes, CleanSettings, CloseReport, Job, Now, OffsetPlan, Partition,
+    AppendOutcome, CheckTimes, CleanSettings, CloseReport, Job, OffsetPlan, Partition,
     PartitionEvent, PartitionOptions, ReadPlan, RecoveryHint, RecoveryReport, Shared,
 };
 use crate::remembered_logs::Remembered;
-use crate::request::{
-    Acks, AppendPart, AppendResult, DeleteRecordsPart, DeleteRecordsResult, Isolation,
+use crate::terms::{
+    Acks, AppendPart, AppendResult, DeleteRecordsPart, DeleteRecordsResult, Isolation, Now,
     OffsetAnswer, OffsetQuery, OffsetTarget, PartitionId, ReadPart, ReadResult,
 };
+use crate::topic_settings::{Durability, TopicConfig};
 
 use crate::write_behind::{self, LeftBehind, WriteBehind};
 

@@ -10,9 +10,9 @@ use chronik_protocol::record::{BatchBuilder, CheckedBatch, EndTransactionMarker,
 
 use super::compaction::{clean_up, config, keyed};
 use super::rig::{ID, Rig, clean};
-use crate::catalog::TopicConfig;
 use crate::partition::{ReadPlan, RecoveryHint};
-use crate::request::{Isolation, ReadPart, ReadResult};
+use crate::terms::{Isolation, ReadPart, ReadResult};
+use crate::topic_settings::TopicConfig;
 
 const DIR: &str = "/data/orders-0";
 

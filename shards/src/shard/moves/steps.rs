@@ -8,8 +8,7 @@ use std::sync::Arc;
 
 use chronik_io::World;
 
-use super::super::apply::OpenTask;
-use super::super::shortages::Opened;
+use super::super::apply::{OpenTask, Opened};
 use super::super::{Effect, Shard, Slot};
 use super::{End, Move, Phase, Was};
 use crate::checkpoint_files::AlsoIn;
@@ -23,7 +22,7 @@ use crate::log::cleaner::CleanError;
 use crate::log::copying::Copy;
 use crate::moving::{Look, MoveDone, MoveStep, Placing};
 use crate::partition::{CloseReport, RecoveryHint};
-use crate::request::PartitionId;
+use crate::terms::PartitionId;
 
 impl<W: World, R> Shard<W, R> {
     /// Something of the partition was done: the move may have waited for it.

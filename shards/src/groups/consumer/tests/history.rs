@@ -12,7 +12,8 @@ use super::super::group::{ConsumerGroup, GroupState};
 use super::super::testing::{add_topic, grow_topic, image_of, remove_topic};
 use super::classic_client::ClassicClient;
 use super::rig::{Rig, assigned, heartbeat, joining, reported};
-use crate::groups::partition::{Group, GroupPartition};
+use crate::groups::group::Group;
+use crate::groups::partition::GroupPartition;
 
 /// Histories unless `CHRONIK_HISTORIES` asks for more.
 const HISTORIES: u64 = 1_000;

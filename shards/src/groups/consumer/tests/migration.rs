@@ -14,9 +14,9 @@ use super::super::assignor::Partitions;
 use super::super::embedded;
 use super::super::testing::image_of;
 use super::rig::{GROUP, Rig, assigned, heartbeat, joining, reported};
-use crate::groups::partition::Group;
+use crate::groups::caller::Token;
+use crate::groups::group::Group;
 use crate::groups::request::{Caller, GroupReply, GroupRequest};
-use crate::groups::step::Token;
 
 const A: Uuid = Uuid(200);
 

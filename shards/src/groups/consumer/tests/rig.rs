@@ -13,14 +13,17 @@ use chronik_protocol::{ErrorCode, Str, Uuid};
 use super::super::assignor::Partitions;
 use super::super::group::ConsumerGroup;
 use crate::catalog::Image;
-use crate::groups::consumer::Programs;
+use crate::groups::caller::Token;
+use crate::groups::consumer::regex::Programs;
 use crate::groups::deadlines::{DeadlineWishes, Deadlines};
-use crate::groups::partition::{Group, GroupPartition};
+use crate::groups::group::Group;
+use crate::groups::outcome::{Outcome, Then};
+use crate::groups::partition::GroupPartition;
 use crate::groups::records::{GroupRecord, pack};
 use crate::groups::request::{Caller, GroupReply, GroupRequest};
 use crate::groups::settings::GroupSettings;
-use crate::groups::step::{Outcome, Step, Then, Token, TopicChanges};
-use crate::partition::Now;
+use crate::groups::step::{Step, TopicChanges};
+use crate::terms::Now;
 
 pub(super) const GROUP: &str = "g";
 

@@ -3,6 +3,10 @@
 //! Runs on the designated shard before anything is served. Afterwards the log is a partition like
 //! any other on that shard, and `shard::control` appends to it.
 
+mod quorum_state;
+mod reading;
+mod snapshots;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,31 +20,32 @@ use chronik_protocol::record::CheckedBatch;
 use chronik_protocol::records_of::MetadataRecord;
 use chronik_protocol::{ErrorCode, Str, Uuid};
 
-use super::METADATA_PARTITION;
-use super::batches::{FramingError, atomic_batch, leader_change, some_batch};
-use super::create_topics::METADATA_TOPIC;
-use super::identity::DirectoryIdentity;
-use super::image::{BrokerRegistration, Endpoint, Image};
-use super::quorum::{LedEpoch, QuorumState};
-use super::reading::{Reading, bootstrap};
-use super::replay::{LEADER_UNCHANGED, ReplayError};
-use super::snapshot::{self, SnapshotId, registration_record};
-use super::topic_config::{CleanupPolicy, Durability, TopicConfig};
-use super::versions::{
+use crate::cache::BatchCache;
+use crate::catalog::batches::{FramingError, atomic_batch, leader_change, some_batch};
+use crate::catalog::replay::{LEADER_UNCHANGED, ReplayError};
+use crate::catalog::snapshot::{SnapshotId, registration_record};
+use crate::catalog::versions::{
     GROUP_VERSION, GROUP_VERSION_FEATURE, METADATA_VERSION_FEATURE, MetadataVersion, supported,
     unknown_level,
 };
-use crate::cache::BatchCache;
+use crate::catalog::{BrokerRegistration, Endpoint, Image, METADATA_TOPIC};
 use crate::found_dirs::FoundDirs;
+use crate::identity::DirectoryIdentity;
 use crate::limits::{METADATA_BATCH_BYTES_MAX, METADATA_READ_BYTES, METADATA_SEGMENT_BYTES};
 use crate::log::LogError;
 use crate::log_dirs::LogDirs;
 use crate::partition::{
-    AppendOutcome, CheckTimes, Now, Partition, PartitionEvent, PartitionOptions, ReadPlan,
-    RecoveryHint, Shared,
+    AppendOutcome, CheckTimes, Partition, PartitionEvent, PartitionOptions, ReadPlan, RecoveryHint,
+    Shared,
 };
-use crate::request::{Acks, AppendPart, Isolation, ReadPart, ReadResult};
+use crate::terms::{Acks, AppendPart, Isolation, METADATA_PARTITION, Now, ReadPart, ReadResult};
+use crate::topic_settings::{CleanupPolicy, Durability, TopicConfig};
 use crate::write_behind::WriteBehind;
+pub(crate) use quorum_state::{LedEpoch, QuorumState};
+use reading::bootstrap;
+pub(crate) use reading::{Reading, read_only as read_metadata};
+pub use snapshots::SnapshotError;
+pub(crate) use snapshots::{remove_older as remove_older_snapshots, write as write_snapshot};
 
 /// Why the catalogue cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -125,7 +130,7 @@ fn metadata_config() -> TopicConfig {
 ///
 /// # Errors
 /// See [`CatalogueError`]: without a catalogue nothing can be served.
-pub(crate) async fn open<W: World>(
+pub(crate) async fn open_catalogue<W: World>(
     world: &W,
     cache: &mut BatchCache,
     data: &Path,
@@ -135,7 +140,7 @@ pub(crate) async fn open<W: World>(
     let directory = metadata_directory(data);
     world.create_dir_all(&directory).await?;
     let mut image = empty;
-    let snapshot = snapshot::load_newest(world, &directory, &mut image).await?;
+    let snapshot = snapshots::load_newest(world, &directory, &mut image).await?;
     let quorum = QuorumState::load(world, &directory).await?;
     let start = snapshot.map_or(0, |id| id.end_offset);
     let options = PartitionOptions {
@@ -175,7 +180,7 @@ pub(crate) async fn open<W: World>(
     };
     opened.replay(cache, snapshot).await?;
     opened.bootstrap = bootstrap(world, data, &opened.image).await?;
-    match unknown_level(&opened.image) {
+    match unknown_level(&opened.image.features) {
         Some(sentence) => Err(CatalogueError::Level(sentence)),
         None => Ok(opened),
     }
@@ -319,7 +324,7 @@ impl<W: World> OpenedCatalogue<W> {
             let applied = image.apply(record);
             debug_assert!(applied.is_ok(), "a level contradicts nothing");
         }
-        MetadataVersion::of(&image)
+        MetadataVersion::of(&image.features)
     }
 
     /// What a start writes once: the end of a transaction that nobody will end, the levels of a log

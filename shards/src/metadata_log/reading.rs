@@ -11,12 +11,11 @@ use chronik_protocol::Uuid;
 use chronik_protocol::record::CheckedBatch;
 use chronik_protocol::records_of::MetadataRecord;
 
-use super::batches::{FramingError, read_batch, read_control};
-use super::image::Image;
-use super::metadata_log::{CatalogueError, metadata_directory};
-use super::replay::Transactions;
-use super::snapshot;
-use super::versions::METADATA_VERSION_FEATURE;
+use super::{CatalogueError, metadata_directory, snapshots};
+use crate::catalog::Image;
+use crate::catalog::batches::{FramingError, read_batch, read_control};
+use crate::catalog::replay::Transactions;
+use crate::catalog::versions::METADATA_VERSION_FEATURE;
 use crate::log::directory::{FileKind, SegmentFile};
 use crate::log::scan::{LogScan, ScanEnd, ScanStep};
 
@@ -85,7 +84,7 @@ pub(crate) async fn read_only<W: World>(
 ) -> Result<Reading, CatalogueError> {
     let directory = metadata_directory(data);
     let mut image = empty;
-    let snapshot = snapshot::load_newest(world, &directory, &mut image).await?;
+    let snapshot = snapshots::load_newest(world, &directory, &mut image).await?;
     let snapshot_end = snapshot.map_or(0, |id| id.end_offset);
     let mut reading = Reading::new(image, snapshot_end);
     let segments = segments(world, &directory).await?;

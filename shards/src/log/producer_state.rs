@@ -5,13 +5,23 @@
 //! writes Kafka's `.snapshot` bytes. Never does I/O, and never decides when a repetition may be
 //! acknowledged: that depends on durability, which the partition knows.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::log::remembered::RememberedProducer;
 use chronik_protocol::ErrorCode;
 use chronik_protocol::record::{BatchHeader, NO_PRODUCER_EPOCH, NO_SEQUENCE, crc32c};
 
-use crate::log::cleaner::{LastBatch, LastBatches};
+/// The last batch of a producer that is still remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LastBatch {
+    /// Offset of its last record of data, if one is known.
+    pub(crate) data_offset: Option<i64>,
+    /// The producer's epoch.
+    pub(crate) epoch: i16,
+}
+
+/// The producers' last batches, as a round of cleaning wants them.
+pub(crate) type LastBatches = BTreeMap<i64, LastBatch>;
 
 /// Batches remembered per producer: the most a producer may have in flight and still be
 /// recognised (`max.in.flight.requests.per.connection` ≤ 5 with idempotence).

@@ -8,8 +8,8 @@ use std::mem;
 
 use slab::Slab;
 
-use crate::request::{AwaitRequest, Isolation, ParkToken, PartitionId, ReadRequest};
-use crate::shard::timers::TimerKey;
+use super::timers::TimerKey;
+use crate::terms::{AwaitRequest, Isolation, ParkToken, PartitionId, ReadRequest};
 
 /// What is parked.
 #[derive(Debug)]
@@ -233,8 +233,8 @@ impl<R> Purgatory<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::{ReadPart, Wait};
     use crate::shard::timers::{Timer, Timers};
+    use crate::terms::{ReadPart, Wait};
     use chronik_protocol::Uuid;
 
     fn partition(index: i32) -> PartitionId {

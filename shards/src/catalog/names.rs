@@ -1,0 +1,26 @@
+//! What metadata records call things: kinds of resources, the metadata log's topic, identities of records.
+//!
+//! Plain values at the bottom of the catalogue.
+
+use chronik_protocol::{Str, Uuid};
+
+/// The one topic that is no topic: the log of the catalogue itself.
+pub const METADATA_TOPIC: &str = "__cluster_metadata";
+
+/// `ConfigResource.Type` of a topic.
+pub const RESOURCE_TOPIC: i8 = 2;
+/// `ConfigResource.Type` of a broker, or of all brokers where the name is empty.
+pub const RESOURCE_BROKER: i8 = 4;
+/// `ConfigResource.Type` of a group.
+pub const RESOURCE_GROUP: i8 = 32;
+
+/// Identity of a record that is kept whole: what a later record of the same identity replaces.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum RetainedKey {
+    Controller(i32),
+    ZkMigration,
+    DelegationToken(Str),
+    ScramCredential(Str, i8),
+    ClientQuota(Vec<(Str, Option<Str>)>, Str),
+    Access(Uuid),
+}
