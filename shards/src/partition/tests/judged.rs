@@ -243,7 +243,7 @@ fn a_read_that_was_overtaken_leaves_nothing_of_the_old_segments() {
         let (rig, _) = opened.expect("opens");
         let part = ReadPart {
             partition: ID,
-            fetch_offset: 0,
+            fetch_offset: 1,
             max_bytes: 1000,
             current_leader_epoch: -1,
             last_fetched_epoch: -1,
@@ -255,22 +255,26 @@ fn a_read_that_was_overtaken_leaves_nothing_of_the_old_segments() {
             panic!("nothing is cached");
         };
         let done = job.perform().await;
+        let read_in = done.index.as_ref().map(|(base, _)| *base);
+        assert_eq!(read_in, Some(0), "an index was read");
         clean_up(&world, &rig).await;
         assert!(rig.cleaned().is_some(), "segments were replaced");
-        rig.delete_records(1);
+        rig.delete_records(2);
         let plan = rig.with(|partition, cache| partition.complete_read(cache, done));
         let ReadPlan::Ready(result) = plan else {
             panic!("deleted records are not read again");
         };
         assert_eq!(result.error, ErrorCode::OffsetOutOfRange);
-        let found = rig.read_all(1).await;
+        let kept = rig.with(|_, cache| cache.index(ID, 0));
+        assert!(kept.is_none(), "the index of a segment that is gone");
+        let found = rig.read_all(2).await;
         rig.with(|_, cache| cache.forget(ID));
-        assert_eq!(found, rig.read_all(1).await);
+        assert_eq!(found, rig.read_all(2).await);
         assert!(found.len() < 99, "{} batches", found.len());
         // Nor is there more than in the files that have these names now.
         let hint = clean(&rig.close().await.expect("closes"));
         let opened = Rig::open(&world, Path::new(DIR), &config, hint, 5).await;
         let (rig, _) = opened.expect("opens");
-        assert_eq!(found, rig.read_all(1).await);
+        assert_eq!(found, rig.read_all(2).await);
     });
 }
