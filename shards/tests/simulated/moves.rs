@@ -171,20 +171,37 @@ pub(crate) fn finish(cluster: &mut Cluster, path: &str) {
     panic!("not moved to {path}: {found:?}");
 }
 
-/// Within how many steps a move ends.
-fn steps_of_a_move(durability: &str) -> usize {
-    let mut steps = 100;
-    loop {
-        let (mut cluster, _) = prepare(20, durability);
-        let target = elsewhere(&mut cluster);
-        go_on(&mut cluster);
-        assert_eq!(move_to(&mut cluster, target), ErrorCode::None);
-        cluster.simulation.run_steps(steps);
-        if elsewhere(&mut start(cluster.simulation.kill(), 1)) != target {
+/// A move of a log that is written meanwhile has begun: where to, and what was acknowledged.
+fn begin(seed: u64, durability: &str) -> (Cluster, Vec<Vec<u8>>, &'static str, Acknowledged) {
+    let (mut cluster, values) = prepare(seed, durability);
+    let target = elsewhere(&mut cluster);
+    let acknowledged = go_on(&mut cluster);
+    assert_eq!(move_to(&mut cluster, target), ErrorCode::None);
+    (cluster, values, target, acknowledged)
+}
+
+/// After how many steps of the same simulation, undisturbed, the shards know where the log lies.
+fn steps_to_commit(seed: u64, durability: &str) -> usize {
+    let (mut cluster, _, target, _) = begin(seed, durability);
+    let target = dir_id(&cluster, target);
+    for steps in 0..STEPS_MAX {
+        let image = cluster.handles[0].image();
+        if image.topic("t").expect("a topic").partitions[0].directories == [target] {
             return steps;
         }
-        steps = steps * 5 / 4;
+        cluster.simulation.run_steps(1);
     }
+    panic!("seed {seed}: a move does not end");
+}
+
+/// The steps of a round: over the whole move, and one by one around its commit, whose step is told, too.
+fn moment(seed: u64, durability: &str, round: usize) -> (usize, usize) {
+    let commit = steps_to_commit(seed, durability);
+    let steps = match round % 2 {
+        0 => commit * 9 / 8 * round / ROUNDS,
+        _ => (commit + 4 * round).saturating_sub(2 * ROUNDS),
+    };
+    (steps, commit)
 }
 
 #[test]
@@ -212,37 +229,43 @@ fn a_log_moves_while_it_is_written_and_read_and_back_again() {
 
 #[test]
 fn a_power_cut_or_a_kill_at_any_moment_of_a_move_leaves_one_log_with_everything() {
-    for (durability, is_power_cut) in [("disk", true), ("disk", false), ("process", false)] {
+    for (durability, ends) in [("disk", &[true, false][..]), ("process", &[false])] {
         let (mut there, mut stayed) = (0, 0);
-        let total = steps_of_a_move(durability) * 9 / 8;
         for round in 0..ROUNDS {
-            let steps = total * round / ROUNDS;
-            let (mut cluster, mut values) = prepare(1000 + round as u64, durability);
-            let target = elsewhere(&mut cluster);
-            let acknowledged = go_on(&mut cluster);
-            assert_eq!(move_to(&mut cluster, target), ErrorCode::None);
-            cluster.simulation.run_steps(steps);
-            let simulation = match is_power_cut {
-                true => cluster.simulation.crash(),
-                false => cluster.simulation.kill(),
-            };
-            values.extend(acknowledged.borrow().iter().cloned());
-            let context = format!("{durability}, {steps} steps, power cut: {is_power_cut}");
-            // The start that ends the move may be cut off, too.
-            let cut = start_and_cut(simulation, steps);
-            let mut cluster = start(cut, 1 + round % 3);
-            check(&mut cluster, &values, &context);
-            match elsewhere(&mut cluster) == target {
-                true => stayed += 1,
-                false => there += 1,
+            let seed = 1000 + round as u64;
+            let (steps, commit) = moment(seed, durability, round);
+            for is_power_cut in ends {
+                let (mut cluster, mut values, target, acknowledged) = begin(seed, durability);
+                cluster.simulation.run_steps(steps);
+                let simulation = match is_power_cut {
+                    true => cluster.simulation.crash(),
+                    false => cluster.simulation.kill(),
+                };
+                values.extend(acknowledged.borrow().iter().cloned());
+                let context = format!(
+                    "{durability}, {steps} of {commit} steps, power cut: {is_power_cut}, seed {seed}"
+                );
+                // The start that ends the move may be cut off, too.
+                let cut = start_and_cut(simulation, steps);
+                let mut cluster = start(cut, 1 + round % 3);
+                check(&mut cluster, &values, &context);
+                if elsewhere(&mut cluster) == target {
+                    stayed += 1;
+                    // What the shards know is durable.
+                    assert!(steps < commit, "{context}: forgotten");
+                } else {
+                    there += 1;
+                }
             }
         }
-        assert!(there > 3 && stayed > 3, "{there} moved, {stayed} stayed");
+        assert!(there > 10 && stayed > 10, "{there} moved, {stayed} stayed");
     }
 }
 
 /// Moments of a move that are looked at.
 const ROUNDS: usize = 60;
+/// Within so many steps a move ends.
+const STEPS_MAX: usize = 100_000;
 
 /// Begins a start, and kills it on its way.
 fn start_and_cut(mut simulation: Simulation, seed: usize) -> Simulation {
@@ -261,14 +284,13 @@ fn start_and_cut(mut simulation: Simulation, seed: usize) -> Simulation {
 
 #[test]
 fn a_stop_or_a_deletion_at_any_moment_of_a_move_is_not_held_up() {
-    let total = steps_of_a_move("disk") * 9 / 8;
     for round in 0..ROUNDS {
-        let (mut cluster, mut values) = prepare(3000 + round as u64, "disk");
-        let target = elsewhere(&mut cluster);
-        let acknowledged = go_on(&mut cluster);
-        assert_eq!(move_to(&mut cluster, target), ErrorCode::None);
-        cluster.simulation.run_steps(total * round / ROUNDS);
-        if round % 2 == 0 {
+        let seed = 3000 + round as u64;
+        // Both ways of it at moments over the whole move and around its commit.
+        let (steps, _) = moment(seed, "disk", round);
+        let (mut cluster, mut values, _, acknowledged) = begin(seed, "disk");
+        cluster.simulation.run_steps(steps);
+        if round % 4 < 2 {
             let simulation = cluster.stop();
             values.extend(acknowledged.borrow().iter().cloned());
             values.retain(|value| value != b"NotLeaderOrFollower");
