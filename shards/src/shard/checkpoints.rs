@@ -318,8 +318,9 @@ impl<W: World, R> Shard<W, R> {
     pub(super) fn noted(&mut self, durable: &Durable) {
         self.notes.in_flight = false;
         let starts = std::mem::take(&mut self.notes.starts_in_flight);
+        self.stay_with_starts(&starts, durable);
         for id in &starts {
-            if durable.is_in(self.directory_of(*id)) || !self.partitions.contains_key(id) {
+            if self.is_kept(*id, durable) || !self.partitions.contains_key(id) {
                 self.notes.not_durable.remove(id);
             } else {
                 self.notes.not_durable.insert(*id);
@@ -327,12 +328,13 @@ impl<W: World, R> Shard<W, R> {
         }
         for (responder, deletions) in std::mem::take(&mut self.notes.waiting_in_flight) {
             let told = deletions.into_iter().map(|(id, result)| {
-                if result.error != ErrorCode::None || durable.is_in(self.directory_of(id)) {
+                if result.error != ErrorCode::None || self.is_kept(id, durable) {
                     return result;
                 }
+                let home = self.directory_of(id);
                 // The start has moved for readers. Where it is only not durable yet that goes on
                 // being tried; Kafka's word for "it may have happened" is a timeout.
-                DeleteRecordsResult::failed(match durable.is_short(self.directory_of(id)) {
+                DeleteRecordsResult::failed(match durable.is_in(home) || durable.is_short(home) {
                     true => ErrorCode::RequestTimedOut,
                     false => ErrorCode::KafkaStorageError,
                 })

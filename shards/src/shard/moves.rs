@@ -264,7 +264,7 @@ impl<W: World, R> Shard<W, R> {
             let parent = self.dirs.path_of(target).map(PathBuf::from);
             let partition = match self.partitions.get_mut(&id) {
                 Some(Slot::Online(partition)) => partition,
-                Some(Slot::Waiting(_) | Slot::Reopening(_)) => {
+                Some(Slot::Waiting(_) | Slot::Reopening(_) | Slot::Correcting(_)) => {
                     self.wish_later(id, wish);
                     continue;
                 }

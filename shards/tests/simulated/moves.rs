@@ -172,7 +172,10 @@ pub(crate) fn finish(cluster: &mut Cluster, path: &str) {
 }
 
 /// A move of a log that is written meanwhile has begun: where to, and what was acknowledged.
-fn begin(seed: u64, durability: &str) -> (Cluster, Vec<Vec<u8>>, &'static str, Acknowledged) {
+pub(crate) fn begin(
+    seed: u64,
+    durability: &str,
+) -> (Cluster, Vec<Vec<u8>>, &'static str, Acknowledged) {
     let (mut cluster, values) = prepare(seed, durability);
     let target = elsewhere(&mut cluster);
     let acknowledged = go_on(&mut cluster);
@@ -181,7 +184,7 @@ fn begin(seed: u64, durability: &str) -> (Cluster, Vec<Vec<u8>>, &'static str, A
 }
 
 /// After how many steps of the same simulation, undisturbed, the shards know where the log lies.
-fn steps_to_commit(seed: u64, durability: &str) -> usize {
+pub(crate) fn steps_to_commit(seed: u64, durability: &str) -> usize {
     let (mut cluster, _, target, _) = begin(seed, durability);
     let target = dir_id(&cluster, target);
     for steps in 0..STEPS_MAX {

@@ -13,8 +13,8 @@ use chronik_shards::*;
 
 use crate::cluster::{Cluster, DATA, append};
 use crate::moves::{
-    Acknowledged, DELETED, OTHER, check, described, dir_id, directories, elsewhere, finish,
-    futures, go_on, move_to, prepare, start,
+    Acknowledged, DELETED, OTHER, begin, check, described, dir_id, directories, elsewhere, finish,
+    futures, go_on, move_to, prepare, start, steps_to_commit,
 };
 
 /// Writes that find no space, one after the other.
@@ -269,4 +269,50 @@ fn records_deleted_during_a_move_stay_deleted_and_the_others_are_there() {
         assert_eq!(directories(&mut cluster).len(), 1, "{round}");
     }
     assert!((5..40).contains(&moved), "{moved} of them moved");
+}
+
+/// Deletes the records below this offset; whether that was acknowledged.
+fn cut_at(cluster: &mut Cluster, offset: i64) -> Rc<Cell<bool>> {
+    let partition = cluster.id("t", 0);
+    let (owner, endpoint) = (
+        cluster.owner(partition),
+        cluster.handles[0].endpoint().clone(),
+    );
+    let told = Rc::new(Cell::new(false));
+    let is_told = Rc::clone(&told);
+    cluster.simulation.world().spawn(async move {
+        let part = DeleteRecordsPart { partition, offset };
+        let request = Request::DeleteRecords(vec![part]);
+        if let Ok(Reply::DeleteRecords(results)) = endpoint.call(owner, request).await {
+            is_told.set(results[0].error == ErrorCode::None);
+        }
+    });
+    told
+}
+
+#[test]
+fn records_deleted_stay_so_when_the_new_directory_does_not_learn_it() {
+    let (mut told, mut moved) = (0, 0);
+    for round in 0..40_usize {
+        let seed = 11_000 + round as u64;
+        let steps = steps_to_commit(seed, "disk") * (round + 1) / 40;
+        let (mut cluster, _, target, _) = begin(seed, "disk");
+        cluster.simulation.run_steps(steps);
+        let file = format!("{target}/log-start-offset-checkpoint");
+        for number in 0..100 {
+            let faults = &mut cluster.simulation.faults();
+            faults.script(Operation::Write, &file, number, Fault::Broken);
+        }
+        let is_told = cut_at(&mut cluster, DELETED + 2);
+        cluster.simulation.run_steps(4_000);
+        let mut cluster = start(cluster.simulation.kill(), 1 + round % 3);
+        let id = cluster.id("t", 0);
+        let log_start = cluster.append(id, &[b"at last"]).log_start_offset;
+        if is_told.get() {
+            told += 1;
+            assert_eq!(log_start, DELETED + 2, "{round}, after {steps} steps");
+        }
+        moved += usize::from(elsewhere(&mut cluster) != target);
+    }
+    assert!(told > 10 && moved > 0, "{told} acknowledged, {moved} moved");
 }

@@ -148,13 +148,47 @@ impl<W: World, R> Shard<W, R> {
         if durable.is_in(Some(current.target)) {
             return self.look();
         }
-        if durable.is_short(Some(current.target)) {
+        self.move_not_noted(durable);
+        self.discard_copy();
+    }
+
+    /// The checkpoints of the new directory have not learned these starts: a log that went there would have
+    /// its deleted records again after a kill.
+    pub(in crate::shard) fn stay_with_starts(&mut self, starts: &[PartitionId], durable: &Durable) {
+        let Some(current) = &self.moves.current else {
+            return;
+        };
+        let (id, target) = (current.id, Some(current.target));
+        let goes = matches!(
+            current.phase,
+            Phase::Looking | Phase::Settling | Phase::Finishing
+        );
+        let is_meant = goes && current.is_noted && starts.contains(&id);
+        if !is_meant || durable.is_in(target) {
+            return;
+        }
+        self.move_not_noted(durable);
+        self.cancel_move(id);
+    }
+
+    /// Whether the next start finds a log start that is in the files of these directories: also in that
+    /// which the catalogue may name by now.
+    pub(in crate::shard) fn is_kept(&self, id: PartitionId, durable: &Durable) -> bool {
+        let current = self.moves.current_of(id);
+        let goes = current.filter(|current| current.phase == Phase::Committing);
+        durable.is_in(self.directory_of(id))
+            && goes.is_none_or(|current| durable.is_in(Some(current.target)))
+    }
+
+    /// Says why, and has it tried again if something was only too short.
+    fn move_not_noted(&mut self, durable: &Durable) {
+        let target = self.moves.current.as_ref().map(|current| current.target);
+        if durable.is_short(target) {
             self.move_later(&"the offset checkpoints are not written");
         } else {
             let error = io::Error::other("the offset checkpoints were not written");
             self.move_failed(&CleanError::Io(error));
         }
-        self.discard_copy();
     }
 
     /// The checkpoints of the directory that it does not go to can forget it.
