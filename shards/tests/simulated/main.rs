@@ -10,6 +10,7 @@ mod history;
 mod incarnations;
 mod incarnations_model;
 mod moves;
+mod moves_images;
 mod moves_served;
 mod reading;
 mod serving;
