@@ -20,7 +20,7 @@ use crate::seed::Seed;
 use crate::support::batch::TestBatch;
 use crate::support::calls::{code, create_topic, only_partition, produce_request, text};
 use crate::support::client::Client;
-use crate::support::{Broker, Scratch};
+use crate::support::{Broker, Scratch, eventually};
 use crate::{chronik, connect, tree};
 
 /// Several directories as one argument.
@@ -399,9 +399,9 @@ fn end_transaction(client: &mut Client, (id, epoch): (i64, i16), committed: bool
         let data = crate::support::calls::fetch(client, "plain", 0, 0);
         data.last_stable_offset == data.high_watermark
     };
-    while !stable(client) {
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    eventually("the markers of the transaction", || {
+        stable(client).then_some(())
+    });
 }
 
 #[test]

@@ -2,7 +2,6 @@
 //! has to stay as it was.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use chronik_protocol::messages::{
     ApiVersionsRequest, DescribeConfigsRequest, DescribeLogDirsRequest,
@@ -17,6 +16,7 @@ use crate::support::calls::{
     text,
 };
 use crate::support::client::Client;
+use crate::support::eventually;
 use crate::support::groups::fetch_offsets;
 
 /// `ConfigResource.Type`s.
@@ -269,13 +269,10 @@ fn features(client: &mut Client) -> BTreeMap<String, i16> {
 
 /// Waits until a partition can be used: Kafka answers before.
 pub(crate) fn led(client: &mut Client, topic: &str, partition: i32) {
-    for _ in 0..1_200 {
-        if code(list_offset(client, topic, partition, LATEST).error_code).is_none() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    panic!("nobody leads {topic}-{partition}");
+    eventually(&format!("a leader of {topic}-{partition}"), || {
+        let answer = list_offset(client, topic, partition, LATEST);
+        code(answer.error_code).is_none().then_some(())
+    });
 }
 
 /// Waits until somebody coordinates a group and has read what is known of it: Kafka answers before.
@@ -287,15 +284,11 @@ pub(crate) fn coordinated(client: &mut Client, group: &str) {
         coordinator_keys: vec![text(group)],
         ..Default::default()
     };
-    for _ in 0..1_200 {
+    eventually(&format!("a coordinator of {group}"), || {
         let found = client.call(&request, 4).coordinators.remove(0);
         let is_found = code(found.error_code).is_none();
-        if is_found && code(fetch_offsets(client, group, None).error_code).is_none() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    panic!("nobody coordinates {group}");
+        (is_found && code(fetch_offsets(client, group, None).error_code).is_none()).then_some(())
+    });
 }
 
 /// Waits until somebody coordinates the transactions of an id and has read what is known of them.
@@ -312,19 +305,15 @@ pub(crate) fn transactions_coordinated(client: &mut Client, id: &str) {
         transactional_ids: vec![text(id)],
         ..Default::default()
     };
-    for _ in 0..1_200 {
+    eventually(&format!("a coordinator of {id}"), || {
         let found = client.call(&find, 4).coordinators.remove(0);
         let state = client.call(&describe, 0).transaction_states.remove(0);
         let is_read = matches!(
             code(state.error_code),
             ErrorCode::None | ErrorCode::TransactionalIdNotFound
         );
-        if code(found.error_code).is_none() && is_read {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    panic!("nobody coordinates {id}");
+        (code(found.error_code).is_none() && is_read).then_some(())
+    });
 }
 
 type Groups = BTreeMap<String, (String, String)>;

@@ -1,8 +1,5 @@
 //! Calls of members of the new consumer group protocol, and the records a group writes.
 
-use std::thread;
-use std::time::Duration;
-
 use bytes::Bytes;
 use chronik_protocol::messages::{
     ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
@@ -15,6 +12,7 @@ use chronik_protocol::{ErrorCode, Uuid};
 
 use super::calls::{code, fetch, fetched_bytes, text};
 use super::client::Client;
+use super::eventually;
 use super::groups::find_coordinator;
 
 /// ConsumerGroupHeartbeat with ids of the clients' own.
@@ -110,13 +108,9 @@ pub fn describe(client: &mut Client, group: &str) -> DescribedGroup {
 /// # Panics
 /// When it never does.
 pub fn coordinated(client: &mut Client, group: &str) {
-    for _ in 0..600 {
-        if find_coordinator_or_wait(client, group) {
-            return;
-        }
-        thread::sleep(Duration::from_millis(100));
-    }
-    panic!("nobody coordinates {group}");
+    eventually(&format!("a coordinator of {group}"), || {
+        find_coordinator_or_wait(client, group).then_some(())
+    });
 }
 
 fn find_coordinator_or_wait(client: &mut Client, group: &str) -> bool {

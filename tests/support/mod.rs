@@ -27,6 +27,7 @@ pub mod client;
 pub mod consumer_groups;
 mod corpus;
 pub mod disk;
+mod eventually;
 pub mod groups;
 pub mod message;
 mod program;
@@ -37,6 +38,8 @@ mod target;
 pub use broker::{Broker, BrokerOptions};
 #[allow(unused_imports, reason = "not every test binary names every function")]
 pub use corpus::text_file;
+#[allow(unused_imports, reason = "not every test binary names every function")]
+pub use eventually::eventually;
 #[allow(unused_imports, reason = "not every test binary names every function")]
 pub use program::{Program, Report, say};
 #[allow(unused_imports, reason = "not every test binary names every function")]

@@ -2,8 +2,7 @@
 //! and a start goes on where the cleaner was.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
-use std::{fs, thread};
+use std::fs;
 
 use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::{
@@ -15,11 +14,11 @@ use crate::support::calls::{
     EARLIEST, code, create_topic, fetch, latest, list_offset, produce, produce_ok, read_batches,
     text,
 };
-use crate::support::client::{Client, PATIENCE};
+use crate::support::client::Client;
 use crate::support::groups::{
     COMMIT_BY_NAME, commit_request, committed, fetch_offsets, find_coordinator,
 };
-use crate::support::{Broker, BrokerOptions, Scratch};
+use crate::support::{Broker, BrokerOptions, Scratch, eventually};
 
 /// What the log says when a round is over.
 const COMPACTED: &str = "log compacted";
@@ -196,12 +195,9 @@ fn committed_offsets_outlive_the_compaction_of_their_log() {
             .sum()
     };
     // The kill may have come behind an early round: then others follow.
-    let began = Instant::now();
-    while bytes_of_logs() >= 1_500_000 {
-        let bytes = bytes_of_logs();
-        assert!(began.elapsed() < PATIENCE, "{bytes} bytes of 600 commits");
-        thread::sleep(Duration::from_millis(20));
-    }
+    eventually("less than 1.5 MB of 600 commits", || {
+        (bytes_of_logs() < 1_500_000).then_some(())
+    });
     broker.stop();
 }
 

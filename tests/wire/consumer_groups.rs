@@ -1,9 +1,6 @@
 //! The new consumer group protocol (KIP-848): joining, sharing, refusals, expressions, static members,
 //! both protocols in one group, what is written and what survives.
 
-use std::thread;
-use std::time::Duration;
-
 use chronik_protocol::messages::{
     ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, ConsumerProtocolSubscription,
     DeleteGroupsRequest, DescribeConfigsRequest, ListConfigResourcesRequest, ListGroupsRequest,
@@ -20,7 +17,7 @@ use crate::support::consumer_groups::{
     refusal, written,
 };
 use crate::support::groups::{JOIN, SYNC, commit_as, heartbeat, join_request};
-use crate::support::{BrokerOptions, Scratch};
+use crate::support::{BrokerOptions, Scratch, eventually};
 
 /// A broker, a group nobody else uses without pauses between targets, and a topic.
 struct Scene {
@@ -288,13 +285,10 @@ fn expressions_find_their_topics() {
     let mut response = scene.accept(request.clone());
     assert_eq!(assigned(&response), Some(vec![]));
     // The broker looks at the topics after its answer.
-    for _ in 0..100 {
+    eventually("the topics of an expression", || {
         response = scene.accept(scene.beat("m1", response.member_epoch));
-        if response.assignment.is_some() {
-            break;
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
+        response.assignment.is_some().then_some(())
+    });
     assert_eq!(assigned(&response), Some(vec![(scene.id, vec![0, 1])]));
     let records = written(&mut scene.client, &scene.group);
     assert_eq!(

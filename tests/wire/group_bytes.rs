@@ -8,8 +8,7 @@
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 use std::path::Path;
-use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use chronik_protocol::messages::{
@@ -28,6 +27,7 @@ use crate::support::consumer_groups::{
     LoggedRecord, accepted, assigned, beat, configure, coordinated, joining, logged, names, owning,
     written,
 };
+use crate::support::eventually;
 use crate::support::groups::{
     COMMIT_BY_NAME, JOIN, SYNC, commit_request, committed, heartbeat, join_request, new_member,
 };
@@ -358,16 +358,13 @@ fn expression(recorder: &mut Recorder) {
     request.subscribed_topic_names = None;
     request.subscribed_topic_regex = Some(text(&format!("bytes-{}|no-such", recorder.run)));
     let mut epoch = recorder.accept(&request);
-    loop {
+    eventually("the topics of an expression", || {
         let response = accepted(&mut recorder.client, &beat(&group, "m1", epoch));
         epoch = response.member_epoch;
-        if assigned(&response).is_some() {
-            break;
-        }
         let found = names(&written(&mut recorder.client, &group));
         assert!(found.len() < 20, "{found:?}");
-        thread::sleep(Duration::from_millis(50));
-    }
+        assigned(&response).is_some().then_some(())
+    });
     recorder.accept(&beat(&group, "m1", -1));
     recorder.tell("an expression", &group);
 }

@@ -15,7 +15,7 @@ use crate::support::batch::TestBatch;
 use crate::support::calls::{code, create_topic, fetch, fetched_bytes, produce_ok, read_values};
 use crate::support::client::Client;
 use crate::support::groups::{commit, committed, find_coordinator};
-use crate::support::{BrokerOptions, Scratch};
+use crate::support::{BrokerOptions, Scratch, eventually};
 
 fn options(scratch: &Scratch) -> BrokerOptions {
     BrokerOptions::new(scratch.join("first"))
@@ -55,17 +55,11 @@ fn move_all(client: &mut Client, topic: &str, partitions: &[i32], to: &str) {
             "{codes:?}"
         );
     }
-    loop {
+    eventually("the end of the moves", || {
         let (homes, moving) = homes(client, topic);
-        if !moving
-            && partitions
-                .iter()
-                .all(|index| homes.get(index).is_some_and(|at| at == to))
-        {
-            return;
-        }
-        thread::sleep(std::time::Duration::from_millis(5));
-    }
+        let is_there = |index| homes.get(index).is_some_and(|at| at == to);
+        (!moving && partitions.iter().all(is_there)).then_some(())
+    });
 }
 
 /// Produces one record after the other until it is to stop; gives how many.

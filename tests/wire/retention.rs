@@ -1,7 +1,5 @@
 //! Retention over the wire: logs lose what is too old or too much, and nothing else, for good.
 
-use std::time::{Duration, Instant};
-
 use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::{
     IncrementalAlterConfigsRequest, incremental_alter_configs_request,
@@ -11,8 +9,8 @@ use crate::support::batch::TestBatch;
 use crate::support::calls::{
     EARLIEST, code, create_topic, fetch, latest, list_offset, produce_ok, read_values, text,
 };
-use crate::support::client::{Client, PATIENCE};
-use crate::support::{Broker, BrokerOptions, Scratch};
+use crate::support::client::Client;
+use crate::support::{Broker, BrokerOptions, Scratch, eventually};
 
 /// What the log says when something has gone.
 const DELETED: &str = "old segments deleted";
@@ -40,15 +38,10 @@ fn earliest(client: &mut Client, topic: &str) -> i64 {
 /// Waits until the checkpoint of log starts has this line: from then on a kill does not take it back.
 fn wait_for_log_start(scratch: &Scratch, line: &str) {
     let path = scratch.join("data").join("log-start-offset-checkpoint");
-    let began = Instant::now();
-    let is_there = || {
+    eventually(&format!("{line} in {path:?}"), || {
         let text = std::fs::read_to_string(&path).unwrap_or_default();
-        text.lines().any(|found| found == line)
-    };
-    while !is_there() {
-        assert!(began.elapsed() < PATIENCE, "{line} is not in {path:?}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+        text.lines().any(|found| found == line).then_some(())
+    });
 }
 
 fn set(client: &mut Client, topic: &str, key: &str, value: &str) {
