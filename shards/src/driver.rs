@@ -27,11 +27,11 @@ use crate::metadata_log::{
 };
 use crate::metrics::Counters;
 use crate::opening::{open, remove};
-use crate::partition::{OffsetJob, Partition, ReadDone, ReadJob};
+use crate::partition::{OffsetJob, Partition};
 use crate::patience::Patience;
 use crate::placement::COORDINATOR_SHARD;
 use crate::request::{Reply, Request};
-use crate::shard::{Done, Effect, Shard};
+use crate::shard::{CatalogueEffect, Done, Effect, Shard};
 use crate::unfold::Unfolding;
 use crate::{remembered_logs, write_behind};
 
@@ -152,10 +152,10 @@ impl<W: World> Driver<W> {
                 let done = job.perform().await;
                 driver.done(Done::Job(done));
             }),
-            Effect::Read { read, part, job } => {
-                self.spawn_read(job, move |done| Done::Read { read, part, done });
-            }
-            Effect::ReadAhead(job) => self.spawn_read(job, Done::ReadAhead),
+            Effect::Read(job, reader) => self.spawn(move |driver| async move {
+                let done = job.perform().await;
+                driver.done(Done::Read(done, reader));
+            }),
             Effect::Offsets { query, part, job } => self.spawn_offsets(query, part, job),
             Effect::Open(task) => self.spawn(|driver| async move {
                 let id = task.options.id;
@@ -173,10 +173,6 @@ impl<W: World> Driver<W> {
                 let result = partition.close_with(patience).await;
                 driver.done(Done::Closed { id, result });
             }),
-            Effect::PublishToAll(image) => self.spawn(|driver| async move {
-                let left = driver.publish_to_all(&image).await;
-                driver.done(Done::Published(left));
-            }),
             Effect::Note(notes) => self.note(notes),
             Effect::MakeRing { bytes } => self.spawn(move |driver| async move {
                 let (data, shard) = (driver.data(), driver.inner.endpoint.index());
@@ -188,11 +184,7 @@ impl<W: World> Driver<W> {
                 let done = step.perform(&inner.world, &inner.endpoint).await;
                 driver.done(Done::Moved(serial, done));
             }),
-            Effect::Rest => self.rest(Done::Rested),
-            Effect::ApplyRest => self.rest(Done::ApplyRested),
-            Effect::RestFromReads => self.rest(Done::RestedFromReads),
-            Effect::RestFromChores => self.rest(Done::RestedFromChores),
-            Effect::RememberRest => self.rest(Done::RememberRested),
+            Effect::Rest(sleeper) => self.rest(Done::Rested(sleeper)),
             Effect::WriteRemembered { path, writer, logs } => {
                 self.spawn(move |driver| async move {
                     let world = &driver.inner.world;
@@ -204,18 +196,20 @@ impl<W: World> Driver<W> {
                     driver.done(Done::RememberedWritten(result));
                 })
             }
-            Effect::GroupRead(job) => self.spawn_read(job, Done::GroupRead),
             Effect::GroupUnfold(load, unfolding) => self.unfold(load, unfolding),
-            Effect::GroupRest => self.rest(Done::GroupRested),
             Effect::Loaded(result) => self.loaded(result),
-            catalogue => self.perform_catalogue(catalogue),
+            Effect::Catalogue(effect) => self.perform_catalogue(effect),
         }
     }
 
     /// What only the designated shard's state wants.
-    fn perform_catalogue(&self, effect: Effect<W, Responder<Reply>>) {
+    fn perform_catalogue(&self, effect: CatalogueEffect<Responder<Reply>>) {
         match effect {
-            Effect::Judge(judging) => self.spawn(|driver| async move {
+            CatalogueEffect::PublishToAll(image) => self.spawn(|driver| async move {
+                let left = driver.publish_to_all(&image).await;
+                driver.done(Done::Published(left));
+            }),
+            CatalogueEffect::Judge(judging) => self.spawn(|driver| async move {
                 let judged = driver
                     .inner
                     .world
@@ -223,33 +217,32 @@ impl<W: World> Driver<W> {
                     .await;
                 driver.done(Done::Judged(Box::new(judged)));
             }),
-            Effect::WriteSnapshot(image) => self.spawn(|driver| async move {
+            CatalogueEffect::WriteSnapshot(image) => self.spawn(|driver| async move {
                 let directory = metadata_directory(&driver.data());
                 let result = write_snapshot(&driver.inner.world, &directory, &image).await;
                 driver.done(Done::Snapshot(result));
             }),
-            Effect::RemoveSnapshotsBelow(id) => self.spawn(|driver| async move {
+            CatalogueEffect::RemoveSnapshotsBelow(id) => self.spawn(|driver| async move {
                 let directory = metadata_directory(&driver.data());
                 let removed = remove_older_snapshots(&driver.inner.world, &directory, id).await;
                 if let Err(error) = removed {
                     tracing::warn!(%error, "older metadata snapshots not removed");
                 }
             }),
-            Effect::RemoveLeftovers(left) => self.spawn(|driver| async move {
+            CatalogueEffect::RemoveLeftovers(left) => self.spawn(|driver| async move {
                 driver.remove_leftovers(left).await;
             }),
-            Effect::WriteCheckpoints(offsets, (image, also_in)) => {
+            CatalogueEffect::WriteCheckpoints(offsets, (image, also_in)) => {
                 self.spawn(|driver| async move {
                     let (world, dirs) = (&driver.inner.world, driver.dirs());
                     let written = offsets.write(world, &dirs, (&image, &also_in)).await;
                     driver.done(Done::CheckpointsWritten(written));
                 })
             }
-            Effect::StopAll(responder, image) => self.spawn(|driver| async move {
+            CatalogueEffect::StopAll(responder, image) => self.spawn(|driver| async move {
                 driver.stop_all(&image).await;
                 responder.reply(Reply::Done);
             }),
-            _ => unreachable!("performed by `perform`"),
         }
     }
 
@@ -302,13 +295,6 @@ impl<W: World> Driver<W> {
 
     fn spawn<F: Future<Output = ()> + 'static>(&self, task: impl FnOnce(Driver<W>) -> F) {
         self.inner.world.spawn(task(self.clone()));
-    }
-
-    fn spawn_read(&self, job: ReadJob<W>, tell: impl FnOnce(ReadDone<W>) -> Done<W> + 'static) {
-        self.spawn(|driver| async move {
-            let done = job.perform().await;
-            driver.done(tell(done));
-        });
     }
 
     /// Lets other tasks run before the state goes on.

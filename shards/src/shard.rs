@@ -16,6 +16,7 @@ mod clock;
 mod control;
 mod corrections;
 mod disk_reads;
+mod effects;
 mod groups;
 mod holding;
 mod jobs;
@@ -30,7 +31,7 @@ mod stop;
 pub(crate) mod timers;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use chronik_io::World;
@@ -38,29 +39,18 @@ use chronik_protocol::ErrorCode;
 use slab::Slab;
 
 use crate::cache::{BatchCache, CacheLimits};
-use crate::catalog::{Image, Judged, Judging, SnapshotId};
-use crate::checkpoint_files::{AlsoIn, CheckpointOffsets, DeadNumbers};
+use crate::catalog::Image;
+use crate::checkpoint_files::{CheckpointOffsets, DeadNumbers};
 use crate::groups::{Coordinator, GroupSettings};
-use crate::internal::{
-    Boot, Durable, Internal, InternalAnswer, InternalReply, Leftover, OffsetNote,
-};
+use crate::internal::{Boot, Internal, InternalAnswer, InternalReply};
 use crate::limits::{CACHE_COLD_BYTES, CACHE_INDEX_BYTES, CACHE_TAIL_BYTES, TIMERS_PER_SLICE};
-use crate::log::LogError;
 use crate::log_dirs::LogDirs;
-use crate::metadata_log::SnapshotError;
 use crate::metrics::Counters;
-use crate::moving::{MoveDone, MoveStep};
-use crate::partition::{
-    CheckTimes, Closed, Job, JobDone, OffsetDone, OffsetJob, Partition, PartitionEvent, ReadDone,
-    ReadJob,
-};
-use crate::patience::Patience;
+use crate::partition::{CheckTimes, Job, Partition, PartitionEvent};
 use crate::placement::shard_of;
-use crate::remembered_logs::Writer;
 use crate::request::{Reply, Request};
 use crate::shard::purgatory::{Purgatory, Watch};
 use crate::terms::{EpochAnswer, EpochQuery, Now, PartitionId};
-use crate::unfold::{Unfolded, Unfolding};
 use crate::write_behind::{Ring, WriteBehind};
 use ahead::Aheads;
 use appends::PendingAppend;
@@ -73,133 +63,13 @@ use clock::ClockWatch;
 use control::Control;
 use corrections::Corrections;
 use disk_reads::{DiskReads, PendingRead};
+pub(crate) use effects::{CatalogueEffect, Done, Effect, ReadFor, Sleeper};
 use groups::Groups;
 use lookups::{Lookups, PendingOffsets, Unwritten};
 use moves::Moves;
 use remembering::Remembering;
 use stop::Stopping;
 use timers::{Timer, TimerKey, Timers};
-
-/// What the driver has to do. It brings the result back as a [`Done`] where there is one.
-pub(crate) enum Effect<W: World, R> {
-    Reply(R, Reply),
-    Job(Job<W>),
-    Read {
-        read: usize,
-        part: usize,
-        job: ReadJob<W>,
-    },
-    Offsets {
-        query: usize,
-        part: usize,
-        job: OffsetJob<W>,
-    },
-    Open(Box<OpenTask>),
-    /// Renames and removes a partition's directory.
-    Remove {
-        id: PartitionId,
-        directory: PathBuf,
-    },
-    Close(Box<Partition<W>>, Patience),
-    /// Judges a change of the catalogue, beside the shard.
-    Judge(Box<Judging>),
-    /// Sends the image to every shard, this one included.
-    PublishToAll(Arc<Image>),
-    WriteSnapshot(Arc<Image>),
-    RemoveSnapshotsBelow(SnapshotId),
-    /// Tries again to remove directories of deleted partitions.
-    RemoveLeftovers(Vec<Leftover>),
-    /// Sends notes to the designated shard.
-    Note(Vec<OffsetNote>),
-    /// With the image that names the partitions.
-    WriteCheckpoints(CheckpointOffsets, (Arc<Image>, AlsoIn)),
-    /// A step of the move with this number.
-    Move(u64, MoveStep<W>),
-    /// Stops all shards, this one included, and marks the directory as clean.
-    StopAll(R, Arc<Image>),
-    /// Makes this shard's write-behind ring.
-    MakeRing {
-        bytes: usize,
-    },
-    /// Reads a block into the cache before somebody asks for it.
-    ReadAhead(ReadJob<W>),
-    /// Lets other tasks of the shard run, then comes back.
-    Rest,
-    /// As `Rest`, for the partitions that follow an image.
-    ApplyRest,
-    /// As `Rest`, for reads from disk.
-    RestFromReads,
-    /// As `Rest`, for work on old segments.
-    RestFromChores,
-    /// As `Rest`, for the checkpoint of the logs.
-    RememberRest,
-    /// Writes the checkpoint of this shard's logs.
-    WriteRemembered {
-        path: PathBuf,
-        writer: Writer,
-        logs: Vec<(PartitionId, Vec<u8>)>,
-    },
-    /// Reads a partition of `__consumer_offsets` for the group coordinator.
-    GroupRead(ReadJob<W>),
-    /// As `Rest`, for the group coordinator.
-    /// A step of what the coordinator has read, beside the shard.
-    GroupUnfold(u64, Unfolding),
-    GroupRest,
-    /// The first image has been applied, or will never be.
-    Loaded(Result<(), Arc<str>>),
-}
-
-/// The result of an [`Effect`].
-pub(crate) enum Done<W: World> {
-    Job(JobDone<W>),
-    Read {
-        read: usize,
-        part: usize,
-        done: ReadDone<W>,
-    },
-    ReadAhead(ReadDone<W>),
-    Offsets {
-        query: usize,
-        part: usize,
-        done: OffsetDone<W>,
-    },
-    Opened {
-        id: PartitionId,
-        result: Opened<W>,
-    },
-    Removed {
-        id: PartitionId,
-        result: Result<(), (LogError, Leftover)>,
-    },
-    Closed {
-        id: PartitionId,
-        result: Result<Closed, LogError>,
-    },
-    Judged(Box<Judged>),
-    /// Every shard has applied the image; what of deleted partitions could not be removed.
-    Published(Vec<Leftover>),
-    /// All but these have other names; so many are being removed.
-    LeftoversRenamed(Vec<Leftover>, usize),
-    /// All of so many but these are removed.
-    LeftoversRemoved(Vec<Leftover>, usize),
-    Snapshot(Result<SnapshotId, SnapshotError>),
-    /// The designated shard has written the notes down, or could not.
-    Noted(Durable),
-    /// Which directories refused.
-    CheckpointsWritten(crate::checkpoint_files::CheckpointsWritten),
-    Moved(u64, MoveDone),
-    RingMade(std::io::Result<Ring<W::Mapping>>),
-    Rested,
-    ApplyRested,
-    RestedFromReads,
-    RestedFromChores,
-    RememberRested,
-    RememberedWritten(std::io::Result<()>),
-    GroupRead(ReadDone<W>),
-    /// None when there was no thread for it.
-    GroupUnfolded(u64, Option<Unfolded>),
-    GroupRested,
-}
 
 /// A partition's place on the shard.
 enum Slot<W: World> {
@@ -466,15 +336,17 @@ impl<W: World, R> Shard<W, R> {
     pub(crate) fn on_done(&mut self, done: Done<W>) {
         match done {
             Done::Job(done) => self.job_done(done),
-            Done::Read { read, part, done } => self.read_done(read, part, done),
-            Done::ReadAhead(done) => self.ahead_done(done),
+            Done::Read(done, reader) => match reader {
+                ReadFor::Request { read, part } => self.read_done(read, part, done),
+                ReadFor::Prefetch => self.ahead_done(done),
+                ReadFor::Groups => self.group_read(done),
+            },
             Done::Offsets { query, part, done } => self.offsets_done(query, part, done),
             Done::Opened { id, result } => self.opened(id, result),
             Done::Removed { id, result } => self.removed(id, result),
             Done::Closed { id, result } => self.closed(id, result),
             Done::Judged(judged) => self.judged(*judged),
             Done::Published(left) => self.published(left),
-            Done::ApplyRested => self.apply_rested(),
             Done::LeftoversRenamed(left, count) => self.leftovers_renamed(left, count),
             Done::LeftoversRemoved(left, count) => self.leftovers_removed(left, count),
             Done::Snapshot(result) => self.snapshot_written(result),
@@ -482,14 +354,16 @@ impl<W: World, R> Shard<W, R> {
             Done::CheckpointsWritten(written) => self.checkpoints_written(written),
             Done::Moved(serial, done) => self.move_done(serial, done),
             Done::RingMade(result) => self.ring_made(result),
-            Done::Rested => self.rested(),
-            Done::RestedFromReads => self.rested_from_reads(),
-            Done::RestedFromChores => self.rested_from_chores(),
-            Done::RememberRested => self.remember_some(),
+            Done::Rested(sleeper) => match sleeper {
+                Sleeper::Requests => self.rested(),
+                Sleeper::Image => self.apply_rested(),
+                Sleeper::Reads => self.rested_from_reads(),
+                Sleeper::Retention => self.rested_from_chores(),
+                Sleeper::LogCheckpoint => self.remember_some(),
+                Sleeper::Groups => self.with_groups(Coordinator::rested),
+            },
             Done::RememberedWritten(result) => self.remembered_written(result),
-            Done::GroupRead(done) => self.group_read(done),
             Done::GroupUnfolded(load, unfolded) => self.group_unfolded(load, unfolded),
-            Done::GroupRested => self.with_groups(Coordinator::rested),
         }
     }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use chronik_io::World;
 
 use super::charge::charge;
-use super::{Effect, Shard, Slot};
+use super::{Effect, ReadFor, Shard, Slot};
 use crate::limits::{CACHE_COLD_BYTES, DISK_READ_BYTES_MAX};
 use crate::partition::{ReadDone, ReadPlan};
 use crate::terms::{Isolation, PartitionId, ReadPart, ReadResult};
@@ -99,7 +99,7 @@ impl<W: World, R> Shard<W, R> {
                 waiting: Vec::new(),
             },
         );
-        self.effects.push(Effect::ReadAhead(job));
+        self.effects.push(Effect::Read(job, ReadFor::Prefetch));
     }
 
     /// A block has come: keeps it, and answers who waits for it.

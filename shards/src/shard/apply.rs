@@ -10,7 +10,7 @@ use std::sync::Arc;
 use chronik_io::World;
 use chronik_protocol::{ErrorCode, Str};
 
-use super::{Effect, Shard, Slot};
+use super::{Effect, Shard, Sleeper, Slot};
 use crate::catalog::{Image, Topic};
 use crate::groups::TopicChanges;
 use crate::internal::{Boot, InternalAnswer, Leftover};
@@ -271,7 +271,7 @@ impl<W: World, R> Shard<W, R> {
         while !self.applying.is_resting && self.applying.in_flight < PARTITION_TASKS_MAX {
             if looked_at == FOLLOWING_PER_SLICE {
                 self.applying.is_resting = true;
-                self.effects.push(Effect::ApplyRest);
+                self.effects.push(Effect::Rest(Sleeper::Image));
                 break;
             }
             looked_at += 1;

@@ -13,7 +13,7 @@ use chronik_io::World;
 use chronik_protocol::{ErrorCode, Uuid};
 
 use super::timers::{Timer, TimerKey};
-use super::{Effect, Shard};
+use super::{CatalogueEffect, Effect, Shard};
 use crate::backoff;
 use crate::catalog::Image;
 use crate::checkpoint_files::{AlsoIn, CheckpointOffsets, CheckpointsWritten, DeadNumbers};
@@ -440,7 +440,10 @@ impl<W: World, R> Shard<W, R> {
         let also_in = checkpoints.leaving.union(&checkpoints.coming).copied();
         let also_in = also_in.collect();
         self.effects
-            .push(Effect::WriteCheckpoints(offsets, (image, also_in)));
+            .push(Effect::Catalogue(CatalogueEffect::WriteCheckpoints(
+                offsets,
+                (image, also_in),
+            )));
     }
 
     /// The deadline for what was too short has come.

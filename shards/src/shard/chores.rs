@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use chronik_io::World;
 
 use super::timers::{Timer, TimerKey};
-use super::{Effect, Shard, Slot};
+use super::{Effect, Shard, Sleeper, Slot};
 use crate::limits::{CHORES_MAX, CHORES_PER_SLICE};
 use crate::terms::PartitionId;
 
@@ -94,7 +94,7 @@ impl<W: World, R> Shard<W, R> {
         }
         if !self.chores.waiting.is_empty() {
             self.chores.resting = true;
-            self.effects.push(Effect::RestFromChores);
+            self.effects.push(Effect::Rest(Sleeper::Retention));
         }
     }
 

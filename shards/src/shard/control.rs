@@ -12,7 +12,7 @@ use chronik_protocol::{ErrorCode, Uuid};
 
 use super::leftovers::Leftovers;
 use super::timers::Timer;
-use super::{Effect, Shard, Slot};
+use super::{CatalogueEffect, Effect, Shard, Slot};
 use crate::backoff;
 use crate::catalog::{
     ApiError, Change, Controller, ControllerReply, ControllerRequest, Image, Judged, Judging,
@@ -162,7 +162,10 @@ impl<W: World, R> Shard<W, R> {
                     let image = Arc::clone(&self.image);
                     // Whatever comes after finds no control and is refused.
                     self.control = None;
-                    self.effects.push(Effect::StopAll(responder, image));
+                    self.effects
+                        .push(Effect::Catalogue(CatalogueEffect::StopAll(
+                            responder, image,
+                        )));
                     return;
                 }
                 None => return,
@@ -182,7 +185,8 @@ impl<W: World, R> Shard<W, R> {
         if let Some(control) = &mut self.control {
             control.judging = Some(responder);
             let judging = Judging::new(image, request, now_ms, || world.random_u128());
-            self.effects.push(Effect::Judge(Box::new(judging)));
+            self.effects
+                .push(Effect::Catalogue(CatalogueEffect::Judge(Box::new(judging))));
         }
     }
 
@@ -371,7 +375,8 @@ impl<W: World, R> Shard<W, R> {
             self.checkpoints_follow_move(id);
         }
         self.checkpoints_follow(&image, &deleted);
-        self.effects.push(Effect::PublishToAll(image));
+        self.effects
+            .push(Effect::Catalogue(CatalogueEffect::PublishToAll(image)));
     }
 
     /// Every shard has applied the current change.
@@ -415,7 +420,9 @@ impl<W: World, R> Shard<W, R> {
         if !busy && control.uncovered_bytes >= METADATA_SNAPSHOT_AFTER_BYTES {
             control.snapshot_under_way = true;
             self.effects
-                .push(Effect::WriteSnapshot(Arc::clone(&self.image)));
+                .push(Effect::Catalogue(CatalogueEffect::WriteSnapshot(
+                    Arc::clone(&self.image),
+                )));
         }
     }
 
@@ -428,7 +435,8 @@ impl<W: World, R> Shard<W, R> {
             Ok(id) => {
                 (control.uncovered_bytes, control.snapshot_failures) = (0, 0);
                 self.let_log_go(id.end_offset);
-                self.effects.push(Effect::RemoveSnapshotsBelow(id));
+                self.effects
+                    .push(Effect::Catalogue(CatalogueEffect::RemoveSnapshotsBelow(id)));
             }
             Err(SnapshotError::Io(error)) if is_not_now(&error) => {
                 // The log still has everything, and is longer than it need be.

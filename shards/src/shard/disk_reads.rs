@@ -15,7 +15,7 @@ use chronik_protocol::ErrorCode;
 use super::ahead::AheadWaiter;
 use super::charge::charge;
 use super::reads::PartPlan;
-use super::{Effect, Shard, Slot};
+use super::{Effect, ReadFor, Shard, Sleeper, Slot};
 use crate::limits::{
     DISK_READ_BYTES_MAX, DISK_READ_QUEUE_LEN_MAX, READ_DISK_BYTES_MAX, READ_GIVEN_BYTES_MAX,
     READ_LONG_BYTES_MAX, READ_PARTS_PER_SLICE, READ_REQUEST_BYTES_MAX, SPARING_ABOVE_PARTS,
@@ -340,7 +340,8 @@ impl<W: World, R> Shard<W, R> {
         self.counters.disk_reads += 1;
         let peak = &mut self.counters.disk_reading_bytes_peak;
         *peak = (*peak).max(self.disk.reading as u64);
-        self.effects.push(Effect::Read { read, part, job });
+        self.effects
+            .push(Effect::Read(job, ReadFor::Request { read, part }));
     }
 
     pub(super) fn read_done(&mut self, key: usize, part: usize, done: ReadDone<W>) {
@@ -511,7 +512,7 @@ impl<W: World, R> Shard<W, R> {
 
     fn rest_reads(&mut self) {
         if !std::mem::replace(&mut self.disk.resting, true) {
-            self.effects.push(Effect::RestFromReads);
+            self.effects.push(Effect::Rest(Sleeper::Reads));
         }
     }
 

@@ -10,7 +10,7 @@ use chronik_io::World;
 use chronik_protocol::ErrorCode;
 
 use super::timers::{Timer, TimerKey};
-use super::{Effect, Shard, Slot};
+use super::{Effect, ReadFor, Shard, Sleeper, Slot};
 use crate::groups::{
     Coordinator, CoordinatorEffect, Env, GroupRequest, GroupSettings, OFFSETS_TOPIC, TopicChanges,
     WRITE_TAG,
@@ -116,7 +116,7 @@ impl<W: World, R> Shard<W, R> {
             CoordinatorEffect::Reopen { partition } => {
                 self.show_partition(coordinator, env, partition);
             }
-            CoordinatorEffect::Rest => self.effects.push(Effect::GroupRest),
+            CoordinatorEffect::Rest => self.effects.push(Effect::Rest(Sleeper::Groups)),
         }
     }
 
@@ -177,7 +177,7 @@ impl<W: World, R> Shard<W, R> {
             ReadPlan::Ready(result) => Some(result),
             ReadPlan::Disk(job) => {
                 self.counters.disk_reads += 1;
-                self.effects.push(Effect::GroupRead(job));
+                self.effects.push(Effect::Read(job, ReadFor::Groups));
                 None
             }
         }
@@ -198,7 +198,7 @@ impl<W: World, R> Shard<W, R> {
             ReadPlan::Ready(result) => result,
             ReadPlan::Disk(job) => {
                 self.counters.disk_reads += 1;
-                return self.effects.push(Effect::GroupRead(job));
+                return self.effects.push(Effect::Read(job, ReadFor::Groups));
             }
         };
         self.with_groups(|groups, env| groups.read(env, id.index, batches_of(result)));

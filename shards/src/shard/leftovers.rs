@@ -8,7 +8,7 @@
 use chronik_io::World;
 
 use super::timers::Timer;
-use super::{Effect, Shard};
+use super::{CatalogueEffect, Effect, Shard};
 use crate::backoff;
 use crate::catalog::Image;
 use crate::internal::Leftover;
@@ -106,7 +106,8 @@ impl<W: World, R> Shard<W, R> {
     pub(super) fn rename_leftovers(&mut self) {
         if let Some(leftovers) = self.leftovers() {
             let left = leftovers.begin();
-            self.effects.push(Effect::RemoveLeftovers(left));
+            self.effects
+                .push(Effect::Catalogue(CatalogueEffect::RemoveLeftovers(left)));
         }
     }
 

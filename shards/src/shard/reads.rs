@@ -7,7 +7,7 @@ use chronik_io::World;
 use chronik_protocol::ErrorCode;
 
 use super::timers::Timer;
-use super::{Effect, Shard, Slot};
+use super::{Effect, Shard, Sleeper, Slot};
 use crate::limits::{PARKED_REQUESTS_MAX, WOKEN_PER_SLICE};
 use crate::partition::{ReadJob, ReadPlan};
 use crate::request::Reply;
@@ -191,7 +191,7 @@ impl<W: World, R> Shard<W, R> {
             }
         }
         if !self.woken.is_empty() && !std::mem::replace(&mut self.resting, true) {
-            self.effects.push(Effect::Rest);
+            self.effects.push(Effect::Rest(Sleeper::Requests));
         }
     }
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use chronik_io::World;
 
-use super::{Effect, Shard, Slot};
+use super::{Effect, Shard, Sleeper, Slot};
 use crate::limits::{
     CONFIRMED_PER_SLICE, REMEMBER_LATER_MAX, REMEMBER_SHARE, REMEMBERED_PER_SLICE,
 };
@@ -95,7 +95,7 @@ impl<W: World, R> Shard<W, R> {
             left: ids.filter(|id| *id != METADATA_PARTITION).collect(),
             ..UnderWay::default()
         });
-        self.effects.push(Effect::RememberRest);
+        self.effects.push(Effect::Rest(Sleeper::LogCheckpoint));
     }
 
     /// The next slice of logs.
@@ -112,7 +112,7 @@ impl<W: World, R> Shard<W, R> {
             };
             self.tell(id);
         }
-        self.effects.push(Effect::RememberRest);
+        self.effects.push(Effect::Rest(Sleeper::LogCheckpoint));
     }
 
     fn tell(&mut self, id: PartitionId) {
@@ -179,7 +179,7 @@ impl<W: World, R> Shard<W, R> {
         let waits = !under_way.closing.is_empty() || !under_way.unwritten.is_empty();
         if !waits && under_way.left.is_empty() && !under_way.confirming {
             under_way.confirming = true;
-            self.effects.push(Effect::RememberRest);
+            self.effects.push(Effect::Rest(Sleeper::LogCheckpoint));
         }
     }
 
@@ -202,7 +202,7 @@ impl<W: World, R> Shard<W, R> {
                 under_way.confirmed.push((id, told.log));
             }
         }
-        self.effects.push(Effect::RememberRest);
+        self.effects.push(Effect::Rest(Sleeper::LogCheckpoint));
     }
 
     fn write_checkpoint(&mut self, writer: Writer, logs: Vec<(PartitionId, Vec<u8>)>) {

@@ -1,0 +1,150 @@
+//! What a shard's state wants done, and the results that come back.
+//!
+//! Plain values between the state, which never awaits, and the driver, which performs them.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use chronik_io::World;
+
+use super::apply::{OpenTask, Opened};
+use crate::catalog::{Image, Judged, Judging, SnapshotId};
+use crate::checkpoint_files::{AlsoIn, CheckpointOffsets, CheckpointsWritten};
+use crate::internal::{Durable, Leftover, OffsetNote};
+use crate::log::LogError;
+use crate::metadata_log::SnapshotError;
+use crate::moving::{MoveDone, MoveStep};
+use crate::partition::{Closed, Job, JobDone, OffsetDone, OffsetJob, Partition, ReadDone, ReadJob};
+use crate::patience::Patience;
+use crate::remembered_logs::Writer;
+use crate::request::Reply;
+use crate::terms::PartitionId;
+use crate::unfold::{Unfolded, Unfolding};
+use crate::write_behind::Ring;
+
+/// What the driver has to do. It brings the result back as a [`Done`] where there is one.
+pub(crate) enum Effect<W: World, R> {
+    Reply(R, Reply),
+    Job(Job<W>),
+    Read(ReadJob<W>, ReadFor),
+    Offsets {
+        query: usize,
+        part: usize,
+        job: OffsetJob<W>,
+    },
+    Open(Box<OpenTask>),
+    /// Renames and removes a partition's directory.
+    Remove {
+        id: PartitionId,
+        directory: PathBuf,
+    },
+    Close(Box<Partition<W>>, Patience),
+    /// What only the designated shard wants.
+    Catalogue(CatalogueEffect<R>),
+    /// Sends notes to the designated shard.
+    Note(Vec<OffsetNote>),
+    /// A step of the move with this number.
+    Move(u64, MoveStep<W>),
+    /// Makes this shard's write-behind ring.
+    MakeRing {
+        bytes: usize,
+    },
+    /// Lets other tasks of the shard run, then comes back.
+    Rest(Sleeper),
+    /// Writes the checkpoint of this shard's logs.
+    WriteRemembered {
+        path: PathBuf,
+        writer: Writer,
+        logs: Vec<(PartitionId, Vec<u8>)>,
+    },
+    /// A step of what the coordinator has read, beside the shard.
+    GroupUnfold(u64, Unfolding),
+    /// The first image has been applied, or will never be.
+    Loaded(Result<(), Arc<str>>),
+}
+
+/// What only the state of the designated shard wants done.
+pub(crate) enum CatalogueEffect<R> {
+    /// Judges a change of the catalogue, beside the shard.
+    Judge(Box<Judging>),
+    /// Sends the image to every shard, this one included.
+    PublishToAll(Arc<Image>),
+    WriteSnapshot(Arc<Image>),
+    RemoveSnapshotsBelow(SnapshotId),
+    /// Tries again to remove directories of deleted partitions.
+    RemoveLeftovers(Vec<Leftover>),
+    /// With the image that names the partitions.
+    WriteCheckpoints(CheckpointOffsets, (Arc<Image>, AlsoIn)),
+    /// Stops all shards, this one included, and marks the directory as clean.
+    StopAll(R, Arc<Image>),
+}
+
+/// What a block is read for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ReadFor {
+    /// A part of a read request.
+    Request { read: usize, part: usize },
+    /// The cache, before somebody asks.
+    Prefetch,
+    /// The group coordinator, which loads a partition of `__consumer_offsets`.
+    Groups,
+}
+
+/// Whose work goes on after a rest.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Sleeper {
+    /// Parked requests that have what they waited for.
+    Requests,
+    /// Partitions that follow an image.
+    Image,
+    /// Reads from disk.
+    Reads,
+    /// Retention and deletion of old segments.
+    Retention,
+    /// The checkpoint of the logs.
+    LogCheckpoint,
+    /// The group coordinator.
+    Groups,
+}
+
+/// The result of an [`Effect`].
+pub(crate) enum Done<W: World> {
+    Job(JobDone<W>),
+    Read(ReadDone<W>, ReadFor),
+    Offsets {
+        query: usize,
+        part: usize,
+        done: OffsetDone<W>,
+    },
+    Opened {
+        id: PartitionId,
+        result: Opened<W>,
+    },
+    Removed {
+        id: PartitionId,
+        result: Result<(), (LogError, Leftover)>,
+    },
+    Closed {
+        id: PartitionId,
+        result: Result<Closed, LogError>,
+    },
+    Judged(Box<Judged>),
+    /// Every shard has applied the image; what of deleted partitions could not be removed.
+    Published(Vec<Leftover>),
+    /// All but these have other names; so many are being removed.
+    LeftoversRenamed(Vec<Leftover>, usize),
+    /// All of so many but these are removed.
+    LeftoversRemoved(Vec<Leftover>, usize),
+    Snapshot(Result<SnapshotId, SnapshotError>),
+    /// The designated shard has written the notes down, or could not.
+    Noted(Durable),
+    /// Which directories refused.
+    CheckpointsWritten(CheckpointsWritten),
+    Moved(u64, MoveDone),
+    RingMade(io::Result<Ring<W::Mapping>>),
+    Rested(Sleeper),
+    RememberedWritten(io::Result<()>),
+    /// None when there was no thread for it.
+    GroupUnfolded(u64, Option<Unfolded>),
+}
