@@ -38,7 +38,9 @@ use crate::partition::{
     AppendOutcome, CheckTimes, Partition, PartitionEvent, PartitionOptions, ReadPlan, RecoveryHint,
     Shared,
 };
-use crate::terms::{Acks, AppendPart, Isolation, METADATA_PARTITION, Now, ReadPart, ReadResult};
+use crate::terms::{
+    Acks, AppendPart, Isolation, METADATA_PARTITION, Now, ReadPart, ReadResult, Waiter,
+};
 use crate::topic_settings::{CleanupPolicy, Durability, TopicConfig};
 use crate::write_behind::WriteBehind;
 pub(crate) use quorum_state::{LedEpoch, QuorumState};
@@ -409,10 +411,14 @@ impl<W: World> OpenedCatalogue<W> {
             write_behind: &mut write_behind,
             events: &mut events,
         };
-        let mut outcome = match self.partition.append(&mut shared, part, Acks::All, now, 0) {
-            AppendOutcome::Done(result) => Some(result),
-            AppendOutcome::Parked => None,
-        };
+        let mut outcome =
+            match self
+                .partition
+                .append(&mut shared, part, Acks::All, now, Waiter::Catalogue)
+            {
+                AppendOutcome::Done(result) => Some(result),
+                AppendOutcome::Parked => None,
+            };
         loop {
             self.partition.take_jobs(&mut jobs);
             if jobs.is_empty() {

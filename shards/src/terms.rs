@@ -45,6 +45,22 @@ pub enum Acks {
     All,
 }
 
+/// Who waits for an append, and is told when it is decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Waiter {
+    /// A part of one of the shard's pending appends.
+    Produce {
+        /// The pending append.
+        append: usize,
+        /// Its part.
+        part: usize,
+    },
+    /// A write of the group coordinator.
+    Groups(u64),
+    /// The change of the catalogue that is under way.
+    Catalogue,
+}
+
 /// Batches for partitions of one shard.
 #[derive(Debug)]
 pub struct AppendRequest {

@@ -33,9 +33,6 @@ use crate::unfold::Unfolding;
 use gather::Gather;
 use writes::Write;
 
-/// Set in the tags of the coordinator's appends, and in nobody else's; never in `write`.
-pub(crate) const WRITE_TAG: u64 = 1 << 63;
-
 /// When a deadline whose records did not fit into the log comes again, ns.
 const REFUSED_TIMER_RETRY_NS: u64 = 10_000_000_000;
 

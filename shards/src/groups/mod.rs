@@ -39,6 +39,6 @@ pub use name_filter::NameFilter;
 pub use placement::{OFFSETS_TOPIC, partition_for};
 pub use request::*;
 
-pub(crate) use coordinator::{Coordinator, CoordinatorEffect, Env, WRITE_TAG};
+pub(crate) use coordinator::{Coordinator, CoordinatorEffect, Env};
 pub(crate) use settings::GroupSettings;
 pub(crate) use step::TopicChanges;

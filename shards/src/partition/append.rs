@@ -16,7 +16,7 @@ use super::{AppendOutcome, Now, Parked, Partition, PartitionEvent, Shared};
 use crate::limits::BATCH_BYTES_MAX;
 use crate::log::producer_state::{ProducedBatch, Verdict};
 use crate::log::segment::BatchFacts;
-use crate::terms::{Acks, AppendPart, AppendResult};
+use crate::terms::{Acks, AppendPart, AppendResult, Waiter};
 use crate::topic_settings::TimestampKind;
 
 /// Appends that wait for room, in order of arrival. Their bytes are bounded by the budgets of the
@@ -32,7 +32,7 @@ struct Waiting {
     batch: CheckedBatch,
     acks: Acks,
     now: Now,
-    tag: u64,
+    waiter: Waiter,
 }
 
 impl Admission {
@@ -86,7 +86,7 @@ impl<W: World> Partition<W> {
         part: AppendPart,
         acks: Acks,
         now: Now,
-        tag: u64,
+        waiter: Waiter,
     ) -> AppendOutcome {
         let batch = part.batch;
         if let Some(result) = self.refusal(&batch) {
@@ -99,7 +99,7 @@ impl<W: World> Partition<W> {
                     result,
                 } => {
                     self.advance(shared.events);
-                    return self.settle(acks, next_offset, result, tag);
+                    return self.settle(acks, next_offset, result, waiter);
                 }
                 Placed::Rejected(result) => return AppendOutcome::Done(result),
                 Placed::NoRoom => {}
@@ -109,7 +109,7 @@ impl<W: World> Partition<W> {
             batch,
             acks,
             now,
-            tag,
+            waiter,
         });
         // Also with `Acks::None`: its client gets no answer, but its connection is not read on without one.
         AppendOutcome::Parked
@@ -242,7 +242,7 @@ impl<W: World> Partition<W> {
         acks: Acks,
         next_offset: i64,
         result: AppendResult,
-        tag: u64,
+        waiter: Waiter,
     ) -> AppendOutcome {
         let surviving = self.surviving_offset();
         let (reached, queue) = match acks {
@@ -255,7 +255,7 @@ impl<W: World> Partition<W> {
         }
         let parked = Parked {
             next_offset,
-            tag,
+            waiter,
             result,
         };
         // A repetition waits for an offset that others behind it in the queue have passed.
@@ -276,12 +276,12 @@ impl<W: World> Partition<W> {
                     result,
                 } => {
                     self.advance(shared.events);
-                    let outcome = self.settle(waiting.acks, next_offset, result, waiting.tag);
-                    answer(shared.events, waiting.tag, outcome);
+                    let outcome = self.settle(waiting.acks, next_offset, result, waiting.waiter);
+                    answer(shared.events, waiting.waiter, outcome);
                 }
                 Placed::Rejected(result) => {
                     let outcome = AppendOutcome::Done(result);
-                    answer(shared.events, waiting.tag, outcome);
+                    answer(shared.events, waiting.waiter, outcome);
                 }
                 Placed::NoRoom => {
                     let bytes = waiting.batch.bytes.len();
@@ -297,7 +297,7 @@ impl<W: World> Partition<W> {
     pub(super) fn refuse_admission(&mut self, why: &str, events: &mut Vec<PartitionEvent>) {
         while let Some(waiting) = self.admission.pop() {
             let result = self.storage_error(why);
-            answer(events, waiting.tag, AppendOutcome::Done(result));
+            answer(events, waiting.waiter, AppendOutcome::Done(result));
         }
     }
 
@@ -329,7 +329,7 @@ impl<W: World> Partition<W> {
         for parked in parked.chain(std::mem::take(&mut self.parked_written)) {
             let result = self.storage_error(&error);
             events.push(PartitionEvent::Acked {
-                tag: parked.tag,
+                waiter: parked.waiter,
                 result,
             });
         }
@@ -338,9 +338,9 @@ impl<W: World> Partition<W> {
     }
 }
 
-fn answer(events: &mut Vec<PartitionEvent>, tag: u64, outcome: AppendOutcome) {
+fn answer(events: &mut Vec<PartitionEvent>, waiter: Waiter, outcome: AppendOutcome) {
     match outcome {
-        AppendOutcome::Done(result) => events.push(PartitionEvent::Acked { tag, result }),
+        AppendOutcome::Done(result) => events.push(PartitionEvent::Acked { waiter, result }),
         AppendOutcome::Parked => {}
     }
 }
@@ -350,8 +350,8 @@ fn release(queue: &mut VecDeque<Parked>, reached: i64, events: &mut Vec<Partitio
         .front()
         .is_some_and(|parked| parked.next_offset <= reached)
     {
-        if let Some(Parked { tag, result, .. }) = queue.pop_front() {
-            events.push(PartitionEvent::Acked { tag, result });
+        if let Some(Parked { waiter, result, .. }) = queue.pop_front() {
+            events.push(PartitionEvent::Acked { waiter, result });
         }
     }
 }

@@ -54,7 +54,7 @@ use crate::log::producer_state::ProducerStates;
 pub use crate::log::recovery::{RecoveryHint, RecoveryReport};
 use crate::log::segment::{ActiveSegment, SealedSegment, SealedSegments};
 use crate::remembered_logs::Remembered;
-use crate::terms::{AppendResult, LogDescription, Now, PartitionId};
+use crate::terms::{AppendResult, LogDescription, Now, PartitionId, Waiter};
 use crate::topic_settings::{Durability, TopicConfig};
 use crate::write_behind::WriteBehind;
 
@@ -95,10 +95,20 @@ pub struct PartitionOptions {
 /// What becomes of an append.
 #[derive(Debug)]
 pub enum AppendOutcome {
-    /// An [`PartitionEvent::Acked`] with the tag will come, exactly once.
+    /// An [`PartitionEvent::Acked`] with the waiter will come, exactly once.
     Parked,
     /// Answered: a rejection, a repetition, or nothing to wait for.
     Done(AppendResult),
+}
+
+impl AppendOutcome {
+    /// The result, if the append is decided.
+    pub(crate) fn decided(self) -> Option<AppendResult> {
+        match self {
+            AppendOutcome::Done(result) => Some(result),
+            AppendOutcome::Parked => None,
+        }
+    }
 }
 
 /// What happened inside a partition that somebody outside has to know.
@@ -107,7 +117,7 @@ pub enum PartitionEvent {
     /// A parked append is decided.
     Acked {
         /// As given to [`Partition::append`].
-        tag: u64,
+        waiter: Waiter,
         /// What to answer.
         result: AppendResult,
     },
@@ -154,7 +164,7 @@ pub struct Closed {
 /// An append that waits for an offset to be reached.
 struct Parked {
     next_offset: i64,
-    tag: u64,
+    waiter: Waiter,
     result: AppendResult,
 }
 

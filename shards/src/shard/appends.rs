@@ -7,12 +7,11 @@ use chronik_protocol::{ErrorCode, Str};
 
 use super::timers::{Timer, TimerKey};
 use super::{Shard, Slot};
-use crate::groups::WRITE_TAG;
 use crate::limits::{PENDING_APPENDS_MAX, UNDECIDED_APPEND_BYTES_MAX};
 use crate::partition::{AppendOutcome, PartitionEvent, Shared};
 use crate::request::Reply;
 use crate::terms::{
-    Acks, AppendPart, AppendRequest, AppendResult, METADATA_PARTITION, Now, PartitionId,
+    Acks, AppendPart, AppendRequest, AppendResult, METADATA_PARTITION, Now, PartitionId, Waiter,
 };
 
 /// An append whose parts are not all decided.
@@ -23,20 +22,6 @@ pub(super) struct PendingAppend<R> {
     undecided: usize,
     bytes: usize,
     timer: Option<TimerKey>,
-}
-
-/// Names a part of a pending append in the partition's events.
-fn tag(key: usize, part: usize) -> u64 {
-    // Both are bounded far below 32 bits: see `limits` and the frame's size.
-    (key as u64) << 32 | (part as u64 & u64::from(u32::MAX))
-}
-
-fn untag(tag: u64) -> (usize, usize) {
-    let part = tag & u64::from(u32::MAX);
-    (
-        usize::try_from(tag >> 32).unwrap_or(usize::MAX),
-        usize::try_from(part).unwrap_or(usize::MAX),
-    )
 }
 
 impl<W: World, R> Shard<W, R> {
@@ -102,34 +87,19 @@ impl<W: World, R> Shard<W, R> {
         key: usize,
         happened: &mut Vec<(PartitionId, PartitionEvent)>,
     ) -> Vec<(PartitionId, Option<AppendResult>)> {
-        let mut events = std::mem::take(&mut self.events);
         let mut decided = Vec::with_capacity(parts.len());
         for (place, part) in parts.into_iter().enumerate() {
             let id = part.partition;
-            let bytes = part.batch.bytes.len() as u64;
-            let outcome = match self.partitions.get_mut(&id) {
-                Some(Slot::Online(partition)) if id != METADATA_PARTITION => {
-                    let mut shared = Shared {
-                        cache: &mut self.cache,
-                        write_behind: &mut self.write_behind,
-                        events: &mut events,
-                    };
-                    partition.append(&mut shared, part, acks, now, tag(key, place))
-                }
-                _ => {
-                    self.wanted(id);
-                    AppendOutcome::Done(AppendResult::failed(self.absence(id), None))
-                }
+            let waiter = Waiter::Produce {
+                append: key,
+                part: place,
             };
-            let result = match outcome {
-                AppendOutcome::Parked => None,
-                AppendOutcome::Done(result) => Some(result),
+            let outcome = match id {
+                METADATA_PARTITION => self.absent(id),
+                _ => self.append_part(part, (acks, now), waiter, happened),
             };
-            self.count_append(result.as_ref(), bytes);
-            decided.push((id, result));
-            happened.extend(events.drain(..).map(|event| (id, event)));
+            decided.push((id, outcome.decided()));
         }
-        self.events = events;
         let mut previous = None;
         for (id, _) in &decided {
             // Parts of one partition mostly stand together.
@@ -142,9 +112,45 @@ impl<W: World, R> Shard<W, R> {
         decided
     }
 
-    pub(super) fn count_append(&mut self, result: Option<&AppendResult>, bytes: u64) {
-        match result {
-            Some(result) if result.error != ErrorCode::None => self.counters.appends_refused += 1,
+    /// Hands one batch to its partition: the one way for producers, coordinators and the catalogue. The
+    /// caller starts the writes (`collect_jobs`), and then handles what happened.
+    pub(super) fn append_part(
+        &mut self,
+        part: AppendPart,
+        (acks, now): (Acks, Now),
+        waiter: Waiter,
+        happened: &mut Vec<(PartitionId, PartitionEvent)>,
+    ) -> AppendOutcome {
+        let id = part.partition;
+        let bytes = part.batch.bytes.len() as u64;
+        let Some(Slot::Online(partition)) = self.partitions.get_mut(&id) else {
+            return self.absent(id);
+        };
+        let mut shared = Shared {
+            cache: &mut self.cache,
+            write_behind: &mut self.write_behind,
+            events: &mut self.events,
+        };
+        let outcome = partition.append(&mut shared, part, acks, now, waiter);
+        happened.extend(self.events.drain(..).map(|event| (id, event)));
+        if waiter != Waiter::Catalogue {
+            self.count_append(&outcome, bytes);
+        }
+        outcome
+    }
+
+    /// The outcome of an append to a partition that cannot be used now.
+    fn absent(&mut self, id: PartitionId) -> AppendOutcome {
+        self.wanted(id);
+        self.counters.appends_refused += 1;
+        AppendOutcome::Done(AppendResult::failed(self.absence(id), None))
+    }
+
+    fn count_append(&mut self, outcome: &AppendOutcome, bytes: u64) {
+        match outcome {
+            AppendOutcome::Done(result) if result.error != ErrorCode::None => {
+                self.counters.appends_refused += 1;
+            }
             _ => {
                 self.counters.batches_appended += 1;
                 self.counters.bytes_appended += bytes;
@@ -160,14 +166,12 @@ impl<W: World, R> Shard<W, R> {
     }
 
     /// A parked append is decided.
-    pub(super) fn acked(&mut self, id: PartitionId, tag: u64, result: AppendResult) {
-        if id == METADATA_PARTITION {
-            return self.control_acked(result);
-        }
-        if tag & WRITE_TAG != 0 {
-            return self.group_appended(id, tag & !WRITE_TAG, &result);
-        }
-        let (key, place) = untag(tag);
+    pub(super) fn acked(&mut self, id: PartitionId, waiter: Waiter, result: AppendResult) {
+        let (key, place) = match waiter {
+            Waiter::Produce { append, part } => (append, part),
+            Waiter::Groups(write) => return self.group_appended(id, write, &result),
+            Waiter::Catalogue => return self.control_acked(result),
+        };
         let Some(pending) = self.appends.get_mut(key) else {
             debug_assert!(false, "an event for no append");
             return;
@@ -238,18 +242,6 @@ impl<W: World, R> Shard<W, R> {
         }
         for key in decided {
             self.answer_append(key);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tags_name_append_and_part() {
-        for (key, part) in [(0, 0), (PENDING_APPENDS_MAX, 7), (3, 100_000)] {
-            assert_eq!(untag(tag(key, part)), (key, part));
         }
     }
 }

@@ -21,10 +21,10 @@ use crate::catalog::{
 use crate::internal::Leftover;
 use crate::limits::{CONTROL_QUEUE_LEN_MAX, METADATA_SNAPSHOT_AFTER_BYTES};
 use crate::metadata_log::SnapshotError;
-use crate::partition::{AppendOutcome, Shared};
+use crate::partition::AppendOutcome;
 use crate::request::Reply;
 use crate::terms::{
-    Acks, AppendPart, AppendResult, DeleteRecordsPart, METADATA_PARTITION, PartitionId,
+    Acks, AppendPart, AppendResult, DeleteRecordsPart, METADATA_PARTITION, PartitionId, Waiter,
 };
 
 enum Item<R> {
@@ -325,19 +325,14 @@ impl<W: World, R> Shard<W, R> {
             partition: METADATA_PARTITION,
             batch,
         };
-        let mut events = Vec::new();
-        let outcome = match self.partitions.get_mut(&METADATA_PARTITION) {
-            Some(Slot::Online(log)) => {
-                let mut shared = Shared {
-                    cache: &mut self.cache,
-                    write_behind: &mut self.write_behind,
-                    events: &mut events,
-                };
-                log.append(&mut shared, part, Acks::All, now, 0)
+        let mut happened = Vec::new();
+        let outcome = match self.partitions.get(&METADATA_PARTITION) {
+            Some(Slot::Online(_)) => {
+                self.append_part(part, (Acks::All, now), Waiter::Catalogue, &mut happened)
             }
             _ => AppendOutcome::Done(AppendResult::failed(ErrorCode::KafkaStorageError, None)),
         };
-        debug_assert!(events.is_empty(), "nothing is decided before its write");
+        debug_assert!(happened.is_empty(), "nothing is decided before its write");
         self.collect_jobs(METADATA_PARTITION);
         if let AppendOutcome::Done(result) = outcome {
             self.control_acked(result);

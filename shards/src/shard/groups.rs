@@ -13,12 +13,13 @@ use super::timers::{Timer, TimerKey};
 use super::{Effect, ReadFor, Shard, Sleeper, Slot};
 use crate::groups::{
     Coordinator, CoordinatorEffect, Env, GroupRequest, GroupSettings, OFFSETS_TOPIC, TopicChanges,
-    WRITE_TAG,
 };
 use crate::limits::GROUP_LOAD_READ_BYTES;
-use crate::partition::{AppendOutcome, PartitionEvent, ReadDone, ReadPlan, Shared};
+use crate::partition::{AppendOutcome, PartitionEvent, ReadDone, ReadPlan};
 use crate::request::Reply;
-use crate::terms::{Acks, AppendPart, AppendResult, Isolation, PartitionId, ReadPart, ReadResult};
+use crate::terms::{
+    Acks, AppendPart, AppendResult, Isolation, PartitionId, ReadPart, ReadResult, Waiter,
+};
 use crate::unfold::Unfolded;
 
 /// The coordinator and the deadline that is set for it.
@@ -128,26 +129,15 @@ impl<W: World, R> Shard<W, R> {
 
     fn append_for_groups(&mut self, part: AppendPart, write: u64) -> AppendOutcome {
         let (id, now) = (part.partition, self.now());
-        let bytes = part.batch.bytes.len() as u64;
-        let mut events = Vec::new();
-        let outcome = match self.partitions.get_mut(&id) {
-            Some(Slot::Online(partition)) => {
-                let mut shared = Shared {
-                    cache: &mut self.cache,
-                    write_behind: &mut self.write_behind,
-                    events: &mut events,
-                };
-                partition.append(&mut shared, part, Acks::All, now, write | WRITE_TAG)
-            }
-            _ => refused_append(),
-        };
-        match &outcome {
-            AppendOutcome::Parked => self.count_append(None, bytes),
-            AppendOutcome::Done(result) => self.count_append(Some(result), bytes),
+        if !matches!(self.partitions.get(&id), Some(Slot::Online(_))) {
+            return refused_append();
         }
+        let mut happened = Vec::new();
+        let outcome =
+            self.append_part(part, (Acks::All, now), Waiter::Groups(write), &mut happened);
         self.collect_jobs(id);
         self.make_ring_if_wanted();
-        for event in events {
+        for (id, event) in happened {
             // Earlier appends are decided by jobs; this one has its outcome.
             debug_assert!(!matches!(event, PartitionEvent::Acked { .. }));
             self.on_event(id, event);

@@ -83,7 +83,7 @@ impl<W: World, R> Shard<W, R> {
 
     pub(super) fn on_event(&mut self, id: PartitionId, event: PartitionEvent) {
         match event {
-            PartitionEvent::Acked { tag, result } => self.acked(id, tag, result),
+            PartitionEvent::Acked { waiter, result } => self.acked(id, waiter, result),
             PartitionEvent::HighWatermark { .. } => self.wake_readers(id),
             PartitionEvent::RecoveryPoint(offset) => {
                 self.note(id, crate::internal::OffsetChange::RecoveryPoint(offset));

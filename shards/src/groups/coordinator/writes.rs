@@ -102,7 +102,7 @@ impl<R> Coordinator<R> {
         };
         for batch in batches {
             let write = self.next_write;
-            self.next_write = self.next_write.wrapping_add(1) & !super::WRITE_TAG;
+            self.next_write = self.next_write.wrapping_add(1);
             entry.outstanding += 1;
             entry.writes.push_back(Write {
                 id: write,

@@ -331,7 +331,15 @@ fn what_needs_no_acknowledgement_waits_for_its_place_and_not_for_the_disk() {
             partition: ID,
             batch: batch(&[b"x"]),
         };
-        rig.change(|p, shared| p.append(shared, part, Acks::None, now, tag))
+        rig.change(|p, shared| {
+            p.append(
+                shared,
+                part,
+                Acks::None,
+                now,
+                crate::terms::Waiter::Groups(tag),
+            )
+        })
     };
     let outcome = unanswered(900);
     assert!(

@@ -24,7 +24,7 @@ use crate::partition::{
 use crate::remembered_logs::Remembered;
 use crate::terms::{
     Acks, AppendPart, AppendResult, DeleteRecordsPart, DeleteRecordsResult, Isolation, Now,
-    OffsetAnswer, OffsetQuery, OffsetTarget, PartitionId, ReadPart, ReadResult,
+    OffsetAnswer, OffsetQuery, OffsetTarget, PartitionId, ReadPart, ReadResult, Waiter,
 };
 use crate::topic_settings::{Durability, TopicConfig};
 
@@ -269,10 +269,14 @@ impl<W: World> Rig<W> {
         let mut state = self.state.borrow_mut();
         for event in events {
             match event {
-                PartitionEvent::Acked { tag, result } => {
+                PartitionEvent::Acked {
+                    waiter: Waiter::Groups(tag),
+                    result,
+                } => {
                     let again = state.results.insert(tag, result);
                     assert!(again.is_none(), "append {tag} was answered twice");
                 }
+                PartitionEvent::Acked { waiter, .. } => panic!("{waiter:?} did not append here"),
                 PartitionEvent::RecoveryPoint(offset) => {
                     assert!(state.recovery_point.is_none_or(|before| before < offset));
                     state.recovery_point = Some(offset);
@@ -302,8 +306,9 @@ impl<W: World> Rig<W> {
             partition: ID,
             batch: batch.clone(),
         };
-        let outcome =
-            self.change(|partition, shared| partition.append(shared, part, acks, now, tag));
+        let outcome = self.change(|partition, shared| {
+            partition.append(shared, part, acks, now, Waiter::Groups(tag))
+        });
         if let AppendOutcome::Done(result) = outcome {
             self.state.borrow_mut().results.insert(tag, result);
         }
