@@ -151,11 +151,7 @@ fn a_limit_too_low_for_anything_is_refused() {
     let scratch = Scratch::new();
     let mut broker = options(&scratch, 50).spawn();
     assert!(!broker.wait().success());
-    assert!(
-        broker.log().contains("raise the hard limit"),
-        "{}",
-        broker.log()
-    );
+    broker.wait_for_line("raise the hard limit");
     let binary = env!("CARGO_BIN_EXE_chronik");
     let data = scratch.join("data");
     let script = "ulimit -n 200 && exec \"$0\" doctor --data \"$1\"";

@@ -111,7 +111,7 @@ fn survive(disk: &Disk, options: &BrokerOptions) {
     // Killed and started without that disk: the others are served, it is said what is not.
     broker.kill();
     let broker = options.start();
-    assert!(broker.log().contains("frail"), "{}", broker.log());
+    broker.wait_for_line("frail");
     let mut client = Client::connect(broker.address());
     for partition in &sound {
         assert_eq!(
