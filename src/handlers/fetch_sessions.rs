@@ -312,15 +312,19 @@ impl SessionCache {
         }
     }
 
-    /// Puts a session back; one that was ended meanwhile, or has no partition any more, is dropped.
+    /// Puts a session back; one that was ended meanwhile, or has no partition any more, is dropped, and so
+    /// is one that grew beyond what all of them may have: its client begins again with a full fetch.
     pub(super) fn give_back(&mut self, session_id: i32, session: Session) {
         let Some(Slot::Away { partitions }) = self.sessions.get(&session_id) else {
             return;
         };
-        self.partitions = self.partitions - partitions + session.parts.len();
-        if session.parts.is_empty() {
+        let others = self.partitions - partitions;
+        let is_too_large = others.saturating_add(session.parts.len()) > PARTITIONS_MAX;
+        if session.parts.is_empty() || is_too_large {
+            self.partitions = others;
             self.sessions.remove(&session_id);
         } else {
+            self.partitions = others + session.parts.len();
             self.sessions.insert(session_id, Slot::There(session));
         }
     }

@@ -146,6 +146,12 @@ impl RecordIter {
         record.map_err(|fault| BatchError::Record { index, fault })
     }
 
+    /// Leaves out the next record, of which nothing is known but that it is there.
+    pub(super) fn pass_over(&mut self) {
+        self.found = self.found.saturating_add(1);
+        self.offset_delta_min = self.offset_delta_min.saturating_add(1);
+    }
+
     fn decode_fields(&mut self, mut record: Fields) -> Result<Record, RecordFault> {
         // No attribute of a record has a meaning yet.
         record

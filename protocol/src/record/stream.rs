@@ -25,6 +25,8 @@ pub struct SomeRecords {
     pub records: Vec<Record>,
     /// There are no more.
     pub is_last: bool,
+    /// Records that were longer than the reader takes, and passed over.
+    pub passed_over: u32,
 }
 
 /// A reader of the records of one batch, resumable.
@@ -34,16 +36,24 @@ pub struct RecordStream {
     records: RecordIter,
     found: i32,
     record_bytes_max: usize,
+    /// Longer records are passed over; otherwise they are refused.
+    passes_over: bool,
+    /// Bytes still to come of one that is passed over.
+    skip_bytes: usize,
+    passed_over: u32,
 }
 
 impl RecordStream {
-    /// Over a stored batch, none of whose records is longer than `record_bytes_max`.
+    /// Over a stored batch. Records longer than `record_bytes_max` are passed over without being held.
     ///
     /// # Errors
     /// [`BatchError::Compression`].
     pub fn new(batch: &CheckedBatch, record_bytes_max: usize) -> Result<Self, BatchError> {
-        let stream = Self::bounded(batch, (PLAIN_BYTES_MAX, record_bytes_max));
-        Ok(stream?)
+        let stream = Self::bounded(batch, (PLAIN_BYTES_MAX, record_bytes_max))?;
+        Ok(Self {
+            passes_over: true,
+            ..stream
+        })
     }
 
     /// Of a batch that unfolds to so many bytes at most, and none of its records to more than so many.
@@ -59,6 +69,9 @@ impl RecordStream {
             records: RecordIter::new(&header, Bytes::new()),
             found: 0,
             record_bytes_max,
+            passes_over: false,
+            skip_bytes: 0,
+            passed_over: 0,
         })
     }
 
@@ -96,12 +109,14 @@ impl RecordStream {
                 grown => spent = spent.saturating_add(grown),
             }
         }
+        some.passed_over = std::mem::take(&mut self.passed_over);
         Ok(some)
     }
 
     /// The next record that is wholly at hand, and how many bytes it has.
     pub(super) fn next_record(&mut self) -> Result<Option<(Record, usize)>, BatchError> {
-        if self.found == self.header.record_count {
+        self.skip_bytes -= self.feed.take(self.skip_bytes).len();
+        if self.skip_bytes > 0 || self.found == self.header.record_count {
             return Ok(None);
         }
         let index = self.found;
@@ -121,9 +136,18 @@ impl RecordStream {
             return Ok(None);
         };
         let claimed = usize::try_from(length).ok();
-        let Some(length) = claimed.filter(|bytes| *bytes <= self.record_bytes_max) else {
+        let is_short = |bytes: &usize| *bytes <= self.record_bytes_max || self.passes_over;
+        let Some(length) = claimed.filter(is_short) else {
             return Err(fault(RecordFault::Length(i64::from(length))));
         };
+        if length > self.record_bytes_max {
+            self.feed.take(prefix);
+            self.skip_bytes = length;
+            self.records.pass_over();
+            self.found += 1;
+            self.passed_over += 1;
+            return self.next_record();
+        }
         let whole = prefix.saturating_add(length);
         if whole > self.feed.front().len() {
             return Ok(None);
@@ -147,7 +171,7 @@ impl RecordStream {
     /// Says whether the records may end here.
     pub(super) fn finish(&self) -> Result<(), BatchError> {
         let (declared, found) = (self.header.record_count, self.found);
-        if found != declared {
+        if found != declared || self.skip_bytes > 0 {
             return Err(BatchError::RecordsMissing { declared, found });
         }
         match self.feed.front().is_empty() {
@@ -218,8 +242,8 @@ mod tests {
         }
         assert_eq!(found, 64);
         assert!(held < 3 << 20, "{held}");
-        // A record longer than allowed is refused by its length, before it is unfolded.
-        let mut stream = RecordStream::new(&bomb, 1 << 20).expect("a stream");
+        // Where a bound is a rule, a longer record is refused by its length, before it is unfolded.
+        let mut stream = RecordStream::bounded(&bomb, (1 << 30, 1 << 20)).expect("a stream");
         let refused = stream.step(64 << 10).expect_err("too long");
         assert!(matches!(
             refused,
@@ -228,5 +252,27 @@ mod tests {
                 fault: RecordFault::Length(_)
             }
         ));
+    }
+
+    #[test]
+    fn a_record_longer_than_the_reader_takes_is_passed_over_and_not_held() {
+        let values = [vec![1; 10], vec![0; 4 << 20], vec![2; 10], vec![0; 2 << 20]];
+        for codec in Compression::ALL {
+            let batch = batch(codec, &values);
+            let mut stream = RecordStream::new(&batch, 1 << 20).expect("a stream");
+            let (mut found, mut passed_over, mut held) = (Vec::new(), 0, 0);
+            loop {
+                let some = stream.step(1).expect("sound");
+                held = held.max(stream.held_bytes());
+                passed_over += some.passed_over;
+                found.extend(some.records.iter().map(|record| record.offset));
+                if some.is_last {
+                    break;
+                }
+            }
+            assert_eq!((found, passed_over), (vec![7, 9], 2), "{codec}");
+            let is_by_block = matches!(codec, Compression::Snappy | Compression::Lz4);
+            assert!(held < 1 << 20 || is_by_block, "{codec}: {held}");
+        }
     }
 }

@@ -90,17 +90,12 @@ impl GroupPartition {
         self.groups.keys().next_back()
     }
 
-    /// Judges one group that is to be deleted; what removes it is added to `records`. Says whether that
-    /// is all of it: of its offsets at most `most` are forgotten at once, and the group goes last.
+    /// Judges one group that is to be deleted; what removes it, with all its offsets, is added to
+    /// `records`: a group that somebody joined between two parts would have lost the first.
     ///
     /// # Errors
     /// `GROUP_ID_NOT_FOUND`, `NON_EMPTY_GROUP`.
-    pub(crate) fn delete(
-        &self,
-        id: &str,
-        most: usize,
-        records: &mut Vec<GroupRecord>,
-    ) -> Result<bool, ErrorCode> {
+    pub(crate) fn delete(&self, id: &str, records: &mut Vec<GroupRecord>) -> Result<(), ErrorCode> {
         let Some((id, group)) = self.groups.get_key_value(id) else {
             return Err(ErrorCode::GroupIdNotFound);
         };
@@ -109,14 +104,11 @@ impl GroupPartition {
         }
         for (topic, partitions) in self.offsets.of(id).into_iter().flatten() {
             for partition in partitions.keys() {
-                if records.len() >= most {
-                    return Ok(false);
-                }
                 records.push(GroupRecord::offset_tombstone(id, topic, *partition));
             }
         }
         group.tombstones(id, records);
-        Ok(true)
+        Ok(())
     }
 }
 

@@ -52,10 +52,14 @@ pub(super) async fn handle<W: World>(
         let response = beside(&context.world, is_large, respond).await;
         return call.reply_beside(&context.world, response).await;
     }
-    let groups = request.groups;
-    let mut pieces = Pieces::of_array::<OffsetFetchResponse>(&context, &call, true, groups.len());
-    let whole = groups.iter().filter(|group| group.topics.is_none());
-    let mut repeated = Repeated::among(whole.map(key));
+    let count = request.groups.len();
+    let among = move || {
+        let groups = request.groups;
+        let whole = groups.iter().filter(|group| group.topics.is_none());
+        (Repeated::among(whole.map(key)), groups)
+    };
+    let (mut repeated, groups) = beside(&context.world, is_large, among).await;
+    let mut pieces = Pieces::of_array::<OffsetFetchResponse>(&context, &call, true, count);
     for group in groups {
         if pieces.has_failed() {
             break;

@@ -158,6 +158,10 @@ impl<R> Coordinator<R> {
         let mut results = Vec::with_capacity(groups.len());
         let mut left = OFFSETS_PER_SLICE;
         for group in groups {
+            if left == 0 {
+                // The others are asked for again.
+                break;
+            }
             let partition = self.partition_of(group);
             partitions.insert(partition);
             let mut judged = Err(ErrorCode::NotCoordinator);
@@ -165,7 +169,7 @@ impl<R> Coordinator<R> {
                 Ok(()) => {
                     let written = self.run(env, partition, |state, _| {
                         let mut records = Vec::new();
-                        judged = state.delete(group, left, &mut records);
+                        judged = state.delete(group, &mut records);
                         left = left.saturating_sub(records.len());
                         Outcome {
                             records,
@@ -182,12 +186,8 @@ impl<R> Coordinator<R> {
                 }
                 Err(refusal) => judged = Err(refusal),
             }
-            match judged {
-                // It is asked for again, and has fewer offsets then.
-                Ok(false) => break,
-                Ok(true) => results.push(deleted(group, ErrorCode::None)),
-                Err(error) => results.push(deleted(group, error)),
-            }
+            let error = judged.err().unwrap_or(ErrorCode::None);
+            results.push(deleted(group, error));
         }
         GroupReply::Delete(DeleteGroupsResponse {
             results,
