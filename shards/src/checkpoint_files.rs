@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use chronik_io::{World, is_not_now};
 use chronik_protocol::{Str, Uuid};
@@ -127,6 +127,20 @@ pub(crate) struct CheckpointsWritten {
     pub(crate) short: Vec<Uuid>,
     /// Why they refused, each in a sentence.
     pub(crate) why: Vec<String>,
+}
+
+impl CheckpointsWritten {
+    /// The first directory that refused, its id, and why.
+    pub(crate) fn first_refusal(self, dirs: &LogDirs) -> Option<(PathBuf, Uuid, io::Error)> {
+        let (id, why) = self.refused.into_iter().zip(self.why).next()?;
+        let kind = match self.short.contains(&id) {
+            true => io::ErrorKind::StorageFull,
+            false => io::ErrorKind::Other,
+        };
+        let path = dirs.path_of(id)?.to_owned();
+        let why = format!("offset checkpoints were not written: {why}");
+        Some((path, id, io::Error::new(kind, why)))
+    }
 }
 
 /// Numbers in the files that are no partition's, by name and index, and the directories whose files

@@ -34,6 +34,13 @@ impl FoundDirs {
         });
     }
 
+    /// A partition's directory does not lie here any more.
+    pub(crate) fn forget_one(&mut self, name: &str, directory: Uuid) {
+        if let Some(found) = self.0.get_mut(name) {
+            found.remove(&directory);
+        }
+    }
+
     /// Whether a partition's directory was found in this one.
     pub(crate) fn have(&self, topic: &str, index: i32, directory: Uuid) -> bool {
         let found = self.0.get(&PartitionDir::name(topic, index));
@@ -78,7 +85,7 @@ impl FoundDirs {
     }
 
     /// Where the catalogue should say that a partition lies; `None` for what it says already, or for a
-    /// directory that is not there now.
+    /// directory that is not there now: what another one has of it may be what a move has left, and older.
     pub(crate) fn moved(
         &self,
         dirs: &LogDirs,
@@ -92,11 +99,17 @@ impl FoundDirs {
         if directories.iter().any(is_found) {
             return None;
         }
+        let known = dirs.ids();
+        // One that cannot be used may be the one that the catalogue names.
+        let is_lost = is_assigned && !directories.iter().any(|id| known.contains(id));
+        if is_lost && dirs.all().iter().any(|dir| dir.id.is_none()) {
+            return None;
+        }
         // In the order of the configuration.
-        let wanted = match dirs.ids().into_iter().find(is_found) {
+        let wanted = match known.iter().copied().find(is_found) {
             Some(found) => Some(found),
             None if is_assigned => None,
-            None => dirs.ids().first().copied(),
+            None => known.first().copied(),
         };
         wanted.filter(|wanted| directories != [*wanted])
     }
@@ -123,5 +136,23 @@ mod tests {
         found.insert("t-0".to_owned(), Uuid(1000));
         assert_eq!(found.moved(&dirs, &[Uuid(2000)], "t", 0), None);
         assert_eq!(found.moved(&dirs, &[Uuid(3000)], "t", 0), Some(Uuid(1000)));
+    }
+
+    #[test]
+    fn what_lies_in_a_directory_that_is_lost_is_taken_from_no_other() {
+        let dir = |path: &str, id: Option<u128>| LogDir {
+            path: PathBuf::from(path),
+            id: id.map(Uuid),
+        };
+        let dirs = vec![
+            dir("/a", Some(1000)),
+            dir("/b", Some(2000)),
+            dir("/c", None),
+        ];
+        let dirs = LogDirs::new(dirs);
+        let mut found = FoundDirs::default();
+        found.insert("t-0".to_owned(), Uuid(1000));
+        assert_eq!(found.moved(&dirs, &[Uuid(3000)], "t", 0), None);
+        assert_eq!(found.moved(&dirs, &[Uuid(2000)], "t", 0), Some(Uuid(1000)));
     }
 }

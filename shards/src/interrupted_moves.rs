@@ -22,9 +22,12 @@ use crate::terms::PartitionId;
 /// A copy that takes its place.
 struct Ended {
     id: PartitionId,
+    /// The name of the log's own directory.
+    name: String,
     future: PathBuf,
-    live: PathBuf,
-    /// Where the log was, if it is still there.
+    /// The log directory of the copy.
+    to: (PathBuf, Uuid),
+    /// The log directories where the log was, if it is still there.
     from: Vec<(PathBuf, Uuid)>,
 }
 
@@ -32,7 +35,8 @@ struct Ended {
 #[derive(Default)]
 pub(crate) struct InterruptedMoves {
     ended: Vec<Ended>,
-    given_up: Vec<PathBuf>,
+    /// Copies, and the log directory of each.
+    given_up: Vec<(PathBuf, (PathBuf, Uuid))>,
 }
 
 impl InterruptedMoves {
@@ -57,20 +61,22 @@ impl InterruptedMoves {
                     home == Some(directory) && !found.have(&topic.name, index, directory)
                 });
                 let Some(topic) = topic else {
-                    moves.given_up.push(future.path);
+                    let parent = (parent.to_owned(), directory);
+                    moves.given_up.push((future.path, parent));
                     continue;
                 };
                 let name = PartitionDir::name(&topic.name, index);
                 let others = dirs.usable().filter(|(_, other)| *other != directory);
                 let others = others.filter(|(_, other)| found.have(&topic.name, index, *other));
-                let from = others.map(|(path, other)| (path.join(&name), other));
+                let from = others.map(|(path, other)| (path.to_owned(), other));
                 moves.ended.push(Ended {
                     id: PartitionId {
                         topic_id: topic.id,
                         index,
                     },
+                    name: name.clone(),
                     future: future.path,
-                    live: parent.join(&name),
+                    to: (parent.to_owned(), directory),
                     from: from.collect(),
                 });
                 found.insert(name, directory);
@@ -80,36 +86,50 @@ impl InterruptedMoves {
     }
 
     /// Ends them. The checkpoints of the new directories learn the logs' numbers before anything of the
-    /// old ones goes.
+    /// old ones goes. Of a move with a directory that cannot be used any more only the other side is
+    /// ended: the next start finds the rest. To be called again after an error, without that directory.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the disk refuses: which directory, and its id. What was not ended by then is still to be.
     pub(crate) async fn settle<W: World>(
-        self,
+        &mut self,
         world: &W,
-        dirs: &LogDirs,
+        (dirs, found): (&LogDirs, &mut FoundDirs),
         (image, offsets): (&Image, &CheckpointOffsets),
-    ) -> io::Result<()> {
+    ) -> Result<(), (PathBuf, Uuid, io::Error)> {
+        let is_usable = |(_, id): &(PathBuf, Uuid)| dirs.ids().contains(id);
+        self.ended.retain(|ended| is_usable(&ended.to));
+        self.given_up.retain(|(_, parent)| is_usable(parent));
         if !self.ended.is_empty() {
             let mut also_in = AlsoIn::new();
             for ended in &self.ended {
-                also_in.extend(ended.from.first().map(|(_, from)| (ended.id, *from)));
+                also_in.extend(ended.from.first().map(|(_, id)| (ended.id, *id)));
             }
             let written = offsets.write(world, dirs, (image, &also_in)).await;
-            if !written.refused.is_empty() {
-                return Err(io::Error::other("offset checkpoints were not written"));
+            if let Some(refusal) = written.first_refusal(dirs) {
+                return Err(refusal);
             }
         }
-        for ended in self.ended {
-            for (from, _) in &ended.from {
-                discard(world, from).await?;
+        while let Some(ended) = self.ended.last() {
+            for (parent, id) in &ended.from {
+                if is_usable(&(parent.clone(), *id)) {
+                    let gone = discard(world, &parent.join(&ended.name)).await;
+                    gone.map_err(|error| (parent.clone(), *id, error))?;
+                    found.forget_one(&ended.name, *id);
+                }
             }
-            world.rename(&ended.future, &ended.live).await?;
-            tracing::info!(log = %ended.live.display(), "the move of a log was ended");
+            let (parent, id) = &ended.to;
+            let live = parent.join(&ended.name);
+            let renamed = world.rename(&ended.future, &live).await;
+            renamed.map_err(|error| (parent.clone(), *id, error))?;
+            tracing::info!(log = %live.display(), "the move of a log was ended");
+            self.ended.pop();
         }
-        for future in self.given_up {
+        while let Some((future, (parent, id))) = self.given_up.last() {
             tracing::warn!(directory = %future.display(), "the move of a log is given up");
-            discard(world, &future).await?;
+            let gone = discard(world, future).await;
+            gone.map_err(|error| (parent.clone(), *id, error))?;
+            self.given_up.pop();
         }
         Ok(())
     }

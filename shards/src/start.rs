@@ -264,11 +264,11 @@ async fn boot<W: World>(
     let mut opened = open_catalogue(world, &mut cache, data, empty, how).await?;
     look.settle(world, &mut dirs, &opened.image).await?;
     let moves = look.moves(world, &mut dirs, (&opened.image, is_foreign));
-    let moves = moves.await?;
+    let mut moves = moves.await?;
     // Before the catalogue learns that partitions were moved: the files speak of where they were.
     let (offsets, dead) = look.numbers(&dirs, &opened.image);
-    let ended = moves.settle(world, &dirs, (&opened.image, &offsets)).await;
-    ended.map_err(about(data))?;
+    let ended = look.end(world, &mut dirs, &mut moves, (&opened.image, &offsets));
+    ended.await?;
     let registration = Registration {
         endpoints: options.endpoints.clone(),
         rack: options.rack.clone(),

@@ -193,6 +193,22 @@ impl Look {
         }
     }
 
+    /// See [`InterruptedMoves::settle`].
+    pub(super) async fn end<W: World>(
+        &mut self,
+        world: &W,
+        dirs: &mut LogDirs,
+        moves: &mut InterruptedMoves,
+        says: (&Image, &CheckpointOffsets),
+    ) -> Result<(), StartError> {
+        while let Err(refused) = moves.settle(world, (dirs, &mut self.found), says).await {
+            let (path, id, error) = refused;
+            lose(dirs, &path, about(&path)(error))?;
+            self.forget(id);
+        }
+        Ok(())
+    }
+
     /// What the checkpoint files say.
     pub(super) fn numbers(
         &mut self,
@@ -279,8 +295,9 @@ async fn sweep<W: World>(
             PartitionDirState::Live if found.topic == METADATA_TOPIC => {}
             PartitionDirState::Live => {
                 let home = dirs.home_of(image, &found.topic, found.index);
-                let known = home == Some(directory);
-                if !known {
+                // That of a partition whose directory cannot be used stays, until a start can tell.
+                let is_offline = home.is_none() && is_known(image, &found);
+                if home != Some(directory) && !is_offline {
                     sweep_unknown(world, &path, removed).await?;
                 }
             }
@@ -291,6 +308,13 @@ async fn sweep<W: World>(
         }
     }
     Ok(())
+}
+
+/// Whether the image has a partition of this name.
+fn is_known(image: &Image, found: &PartitionDir) -> bool {
+    let topic = image.topic(&found.topic);
+    let partitions = topic.map_or(0, |topic| topic.partitions.len());
+    usize::try_from(found.index).is_ok_and(|index| index < partitions)
 }
 
 /// Whether a directory has no byte in it but what a creation begins with.
