@@ -326,7 +326,8 @@ impl<F: File> AppendFile<F> {
         self.hurry.store(false, Ordering::Relaxed);
         Some(ZeroJob::new(
             Rc::clone(&self.file),
-            block_ceiling(self.zeroed),
+            // Of a file that was cut to its exact end, the rest of the last block may have no space.
+            self.zeroed,
             target,
             preparation,
             self.resting.then_some(self.end),

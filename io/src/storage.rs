@@ -76,8 +76,10 @@ pub trait File: 'static {
     /// error; after any error the bytes of that range are unknown.
     async fn write_at(&self, buffer: Self::Buffer, position: u64) -> io::Result<()>;
 
-    /// Makes space for `[position, position + len)`, block-aligned both and not written before,
-    /// that reads as zeros, and makes the file's new size durable. Works in the background, off the
+    /// Makes space for `[position, position + len)`, not written before and ending with a block, that
+    /// reads as zeros, and makes the file's new size durable. What comes before the first whole block is
+    /// in one that is written already, but where the file system's own blocks are smaller than
+    /// [`BLOCK_BYTES`]: there that may be a hole. Works in the background, off the
     /// shard's core where it can. `StorageFull` leaves the file usable, possibly longer than before.
     async fn prepare(&self, position: u64, len: u64, how: Preparation) -> io::Result<()>;
 

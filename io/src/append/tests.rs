@@ -5,7 +5,7 @@ use super::{AppendError, AppendFile, AppendOptions, SyncMode};
 use crate::behaviour_tests::{KINDS, flush, make_room, pattern, small};
 use crate::simulated::{Fault, Operation, SimulatedFile, SimulatedWorld, Simulation};
 use crate::storage::File;
-use crate::world::World;
+use crate::world::{OpenMode, World};
 use std::cell::Cell;
 use std::path::Path;
 use std::rc::Rc;
@@ -92,6 +92,51 @@ fn a_full_disk_is_not_a_failure() {
         let sealed = file.seal().await.unwrap();
         assert!(sealed.read_at(0, usize::MAX).await.unwrap() == pattern(0, end as usize));
     });
+}
+
+/// The rest of the last block of a file that was cut is a hole where the file system's blocks are small.
+#[test]
+fn space_is_found_from_the_exact_end_on_before_anything_is_appended() {
+    for (number, kind) in KINDS.into_iter().enumerate() {
+        for is_resting in [false, true] {
+            let mut simulation = Simulation::new(10 + number as u64);
+            simulation.faults().set_block_bytes(1_024);
+            let world = simulation.world();
+            let mut file = simulation.run(opened(&world, small(kind)));
+            simulation.run(file.seal()).unwrap();
+            drop(file);
+            let used = 5_120;
+            let mut file = simulation
+                .run(async {
+                    if is_resting {
+                        let file = world.resting_file(log(), OpenMode::ReadWriteCreate, 5_000);
+                        return Ok(AppendFile::resting(file, 5_000, small(kind)));
+                    }
+                    AppendFile::open(&world, log(), 5_000, small(kind)).await
+                })
+                .unwrap();
+            // Enough for what is zeroed, and not for the hole before it.
+            for free in [0, 2_048, 8 << 10, (8 << 10) + 2_048] {
+                simulation.faults().set_space(Some(used + free));
+                let refused = simulation.run(make_room(&mut file, 3_000));
+                assert!(
+                    matches!(refused, Err(AppendError::NoSpace(_))),
+                    "{free}: {refused:?}"
+                );
+            }
+            simulation
+                .faults()
+                .set_space(Some(used + (8 << 10) + 3_072));
+            simulation.run(async {
+                make_room(&mut file, 3_000).await.unwrap();
+                file.append(&[&pattern(5_000, 3_000)]).unwrap();
+                flush(&mut file).await.unwrap();
+                let sealed = file.seal().await.unwrap();
+                let bytes = sealed.read_at(0, usize::MAX).await.unwrap();
+                assert!(bytes == pattern(0, 8_000));
+            });
+        }
+    }
 }
 
 #[test]

@@ -217,9 +217,7 @@ impl File for DirectFile {
     }
 
     async fn prepare(&self, position: u64, len: u64, how: Preparation) -> io::Result<()> {
-        debug_assert!(
-            position.is_multiple_of(BLOCK_BYTES as u64) && len.is_multiple_of(BLOCK_BYTES as u64)
-        );
+        debug_assert!((position + len).is_multiple_of(BLOCK_BYTES as u64));
         // Stays open meanwhile.
         let _file = self.file().await?;
         // Each takes a descriptor more while it waits for the helper.
@@ -336,14 +334,15 @@ fn prepare(
     } else {
         descriptor
     };
+    let whole = block_ceiling(range.start).min(range.end)..range.end;
+    // Zeros cannot be written directly into a part of a block.
+    allocate(&plain, range.start..whole.start)?;
+    let range = whole;
     match how {
         Preparation::Allocate => {
-            let none = FallocateFlags::empty();
-            match rustix::fs::fallocate(&plain, none, range.start, range.end - range.start) {
-                Ok(()) => {}
-                // Not every file system can.
-                Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(&plain, range, || false)?,
-                Err(error) => return Err(error.into()),
+            // Not every file system can.
+            if !allocate(&plain, range.clone())? {
+                write_zeros(&plain, range, || false)?;
             }
         }
         Preparation::ZeroNow => write_zeros(&plain, range, || false)?,
@@ -353,6 +352,19 @@ fn prepare(
     }
     rustix::fs::fdatasync(&plain)?;
     Ok(())
+}
+
+/// Gives the range blocks of the file system; says whether that can do so.
+fn allocate(file: &OwnedFd, range: Range<u64>) -> io::Result<bool> {
+    if range.is_empty() {
+        return Ok(true);
+    }
+    let none = FallocateFlags::empty();
+    match rustix::fs::fallocate(file, none, range.start, range.end - range.start) {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn write_zeros(file: &OwnedFd, range: Range<u64>, is_gentle: impl Fn() -> bool) -> io::Result<()> {

@@ -214,13 +214,14 @@ impl Disk {
             .collect()
     }
 
-    /// Bytes in use, in whole blocks of 4 KiB per file with a name.
-    pub(super) fn used_bytes(&self) -> u64 {
-        let lens = self.names.values().map(|node| match node {
-            Node::File(inode) => self.inodes.get(inode).map_or(0, Inode::len),
+    /// Bytes in use, in whole blocks of so many bytes per file with a name.
+    pub(super) fn used_bytes(&self, block_bytes: u64) -> u64 {
+        let used = |inode: &Inode| inode.used_bytes(block_bytes);
+        let used = self.names.values().map(|node| match node {
+            Node::File(inode) => self.inodes.get(inode).map_or(0, used),
             Node::Dir => 0,
         });
-        lens.map(crate::storage::block_ceiling).sum()
+        used.sum()
     }
 
     /// A write has been handed to the device.

@@ -3,6 +3,7 @@
 //! Owns the plan only; `disk` and `world` carry it out. Never decides without the seed.
 
 use super::random::Random;
+use crate::storage::BLOCK_BYTES;
 use rustix::io::Errno;
 use std::io;
 use std::path::Path;
@@ -113,6 +114,8 @@ pub struct Faults {
     scripts: Vec<Script>,
     chance_ppm: [u32; OPERATIONS],
     space_bytes: Option<u64>,
+    /// Bytes of the file system's blocks, if they are smaller than [`BLOCK_BYTES`].
+    small_block_bytes: Option<u64>,
     /// A path, and the operation from which on what begins with it fails.
     broken: Option<(String, u64)>,
     /// Operations since the last [`Faults::shortage`] or [`Faults::begin_trace`].
@@ -205,6 +208,16 @@ impl Faults {
     /// Size of the disk in bytes, counted in whole blocks per file; `None` is endless.
     pub fn set_space(&mut self, bytes: Option<u64>) {
         self.space_bytes = bytes;
+    }
+
+    /// Lets the file system have blocks of so many bytes, fewer than [`BLOCK_BYTES`]: what lies between
+    /// the end of a file and a write behind it is a hole then.
+    pub fn set_block_bytes(&mut self, bytes: u64) {
+        self.small_block_bytes = Some(bytes);
+    }
+
+    pub(super) fn block_bytes(&self) -> u64 {
+        self.small_block_bytes.unwrap_or(BLOCK_BYTES as u64)
     }
 
     pub(super) fn space(&self) -> Option<u64> {

@@ -33,11 +33,34 @@ pub(super) struct Inode {
     /// Lengths since, oldest first.
     unsynced_lens: Vec<(u64, u64)>,
     changes: u64,
+    /// Never written, and passed over by a write behind the end.
+    hole: Range<u64>,
 }
 
 impl Inode {
     pub(super) fn len(&self) -> u64 {
         self.current.len() as u64
+    }
+
+    /// Bytes in use where the file system's blocks have so many.
+    pub(super) fn used_bytes(&self, block_bytes: u64) -> u64 {
+        self.len().next_multiple_of(block_bytes) - self.hole_bytes(block_bytes)
+    }
+
+    fn hole_bytes(&self, block_bytes: u64) -> u64 {
+        let first = self.hole.start.next_multiple_of(block_bytes);
+        self.hole.end.saturating_sub(first)
+    }
+
+    /// Bytes that a write of this range needs.
+    pub(super) fn growth_bytes(&self, range: Range<u64>, block_bytes: u64) -> u64 {
+        let held = self.len().next_multiple_of(block_bytes);
+        let end = range.end.next_multiple_of(block_bytes);
+        let filled = match range.start < self.hole.end {
+            true => self.hole_bytes(block_bytes),
+            false => 0,
+        };
+        end.saturating_sub(held.max(range.start)) + filled
     }
 
     /// Another value after every change.
@@ -75,6 +98,11 @@ impl Inode {
         self.changes += 1;
         let start = usize::try_from(position).expect("simulated files are small");
         let end = start + data.len();
+        if position > self.len() {
+            self.hole = self.len()..position;
+        } else if position < self.hole.end {
+            self.hole = 0..0;
+        }
         if end > self.current.len() {
             set_len(&mut self.current, end);
             self.unsynced_lens.push((self.changes, end as u64));
@@ -163,11 +191,24 @@ impl Inode {
     pub(super) fn set_len(&mut self, len: u64) {
         self.changes += 1;
         let bytes = usize::try_from(len).expect("simulated files are small");
+        if len <= self.hole.end {
+            self.hole = 0..0;
+        }
         set_len(&mut self.current, bytes);
         self.durable.clone_from(&self.current);
         self.durable_len = len;
         self.unsynced.clear();
         self.unsynced_lens.clear();
+    }
+
+    /// Extends with zeros, not durably: what is there has space.
+    pub(super) fn grow(&mut self, len: u64) {
+        let bytes = usize::try_from(len).expect("simulated files are small");
+        if bytes > self.current.len() {
+            self.changes += 1;
+            set_len(&mut self.current, bytes);
+            self.unsynced_lens.push((self.changes, len));
+        }
     }
 
     /// Cuts, not durably: a power cut may leave any length there was.

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use std::cell::Cell;
 use std::future::Future;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -98,12 +99,12 @@ impl SimulatedWorld {
     }
 
     /// Refuses growth beyond the size of the disk; says how many of the bytes still fit.
-    fn space_for(&self, inode: u64, end: u64) -> Option<u64> {
+    fn space_for(&self, inode: u64, range: Range<u64>) -> Option<u64> {
         let space = self.core.faults.borrow().space()?;
+        let block_bytes = self.core.faults.borrow().block_bytes();
         self.disk(|disk| {
-            let len = disk.inode(inode).len();
-            let growth = block_ceiling(end).saturating_sub(block_ceiling(len));
-            let free = space.saturating_sub(disk.used_bytes());
+            let growth = disk.inode(inode).growth_bytes(range, block_bytes);
+            let free = space.saturating_sub(disk.used_bytes(block_bytes));
             (growth > free).then_some(free)
         })
     }
@@ -342,9 +343,12 @@ impl World for SimulatedWorld {
 
     async fn free_bytes(&self, path: &Path) -> io::Result<u64> {
         self.begin(Operation::Directory, path).await?;
-        let space = self.core.faults.borrow().space();
+        let (space, block_bytes) = {
+            let faults = self.core.faults.borrow();
+            (faults.space(), faults.block_bytes())
+        };
         Ok(space.map_or(u64::MAX, |space| {
-            self.disk(|disk| space.saturating_sub(disk.used_bytes()))
+            self.disk(|disk| space.saturating_sub(disk.used_bytes(block_bytes)))
         }))
     }
 }
@@ -457,7 +461,7 @@ impl SimulatedFile {
                 .disk(|disk| disk.begin_write(inode, position, data)),
         };
         self.world.latency().await;
-        let fault = match self.world.space_for(inode, position + len as u64) {
+        let fault = match self.world.space_for(inode, position..position + len as u64) {
             Some(free) => Some((
                 Fault::NoSpace,
                 len.min(usize::try_from(free).unwrap_or(len)),
@@ -478,6 +482,16 @@ impl SimulatedFile {
             }
         });
         fault.map_or(Ok(()), |(fault, _)| Err(fault.error()))
+    }
+
+    /// Space up to the next whole block.
+    async fn allocate(&self, range: Range<u64>) -> io::Result<()> {
+        let inode = self.inode().await?;
+        if self.world.space_for(inode, range.clone()).is_some() {
+            return Err(Fault::NoSpace.error());
+        }
+        self.world.disk(|disk| disk.inode(inode).grow(range.end));
+        Ok(())
     }
 }
 
@@ -503,8 +517,13 @@ impl File for SimulatedFile {
     }
 
     async fn prepare(&self, position: u64, len: u64, _how: Preparation) -> io::Result<()> {
-        let zeros = vec![0; usize::try_from(len).map_err(io::Error::other)?];
-        self.write(zeros, position, Operation::Zero, false).await?;
+        let (first, end) = (block_ceiling(position), position + len);
+        if first > position {
+            self.allocate(position..first).await?;
+        }
+        let zeros = usize::try_from(end.saturating_sub(first)).map_err(io::Error::other)?;
+        self.write(vec![0; zeros], first, Operation::Zero, false)
+            .await?;
         self.sync_data().await
     }
 
