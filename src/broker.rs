@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -63,6 +64,8 @@ struct Plan {
     /// Opened when every log is closed.
     stopped: Gate,
     started: Mutex<Sender<Started>>,
+    /// The directories say that they were left in order.
+    in_order: AtomicBool,
 }
 
 /// What a shard says when it has started, or why it has not.
@@ -78,6 +81,11 @@ struct Ready {
 pub fn findings(config: &Config, may_write: bool) -> Vec<Finding> {
     let preflight = Preflight {
         directories: vec![config.data_dir.clone()],
+        // A start leaves these to the shards, which say what is offline without them.
+        dispensable: match may_write {
+            true => Vec::new(),
+            false => config.more_data_dirs.clone(),
+        },
         addresses: config
             .listeners
             .iter()
@@ -126,6 +134,7 @@ impl Broker {
             drained: Gate::expecting(shards),
             stopped: Gate::default(),
             started: Mutex::new(started),
+            in_order: AtomicBool::new(false),
         });
         let mut options = ExecutorOptions::new(shards).map_err(Failure::new)?;
         options.pin = pinned;
@@ -164,17 +173,19 @@ impl Broker {
         })
     }
 
-    /// Takes no more connections, answers what was taken, closes every log, and returns when the
-    /// directory says that it was left in order.
+    /// Takes no more connections, answers what was taken, closes every log, and returns when that is
+    /// done: whether the directories say that they were left in order.
     ///
     /// # Errors
     /// When a shard could not do its part.
-    pub fn stop(self) -> Result<(), Failure> {
+    pub fn stop(self) -> Result<bool, Failure> {
+        let plan = Arc::clone(&self.plan);
         self.accepting.into_iter().for_each(Accepting::stop);
         self.plan.stop.open();
         self.executors
             .join()
-            .map_err(|error| Failure::new(format!("unclean stop: {error}")))
+            .map_err(|error| Failure::new(format!("unclean stop: {error}")))?;
+        Ok(plan.in_order.load(Ordering::Acquire))
     }
 }
 
@@ -341,9 +352,12 @@ async fn serve(
     let mut outcome = Ok(());
     if index == COORDINATOR_SHARD {
         plan.drained.passed().await;
-        if let Err(lost) = handle.stop().await {
-            error!(%lost, "the logs could not be closed in order");
-            outcome = Err(io::Error::other(lost.to_string()));
+        match handle.stop().await {
+            Ok(in_order) => plan.in_order.store(in_order, Ordering::Release),
+            Err(lost) => {
+                error!(%lost, "the logs could not be closed in order");
+                outcome = Err(io::Error::other(lost.to_string()));
+            }
         }
         plan.stopped.open();
     }

@@ -5,7 +5,7 @@
 //! checks of a start. Never writes anything, and takes no lock.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 
 use chronik_io::preflight::{DirectoryLock, Verdict};
@@ -37,8 +37,9 @@ fn look(config: &Config, out: &mut Vec<u8>) -> Result<(), Failure> {
     for warning in &config.warnings {
         print(format!("warning  {warning}"));
     }
+    let findings = broker::findings(config, false);
     let mut refused = 0;
-    for finding in broker::findings(config, false) {
+    for finding in &findings {
         let word = match finding.verdict {
             Verdict::Fine => "ok     ",
             Verdict::Warning => "warning",
@@ -47,21 +48,58 @@ fn look(config: &Config, out: &mut Vec<u8>) -> Result<(), Failure> {
         refused += usize::from(finding.verdict == Verdict::Refused);
         print(format!("{word}  {}: {}", finding.subject, finding.sentence));
     }
+    let is_sound = |dir: &Path| {
+        let subject = dir.display().to_string();
+        let mut of_dir = findings.iter().filter(|finding| finding.subject == subject);
+        of_dir.all(|finding| finding.verdict != Verdict::Refused)
+    };
+    let mut is_in_use = false;
     for dir in [&config.data_dir].into_iter().chain(&config.more_data_dirs) {
-        if let Err(error) = DirectoryLock::look(&dir.join(LOCK_FILE)) {
-            refused += usize::from(error.kind() == io::ErrorKind::WouldBlock);
-            print(format!("refused  {error}"));
+        let path = dir.join(LOCK_FILE);
+        match DirectoryLock::look(&path) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                is_in_use = true;
+                refused += 1;
+                print(format!("refused  {error}"));
+            }
+            Err(error) if *dir == config.data_dir && is_sound(dir) => {
+                refused += 1;
+                print(format!("refused  {}: {error}", path.display()));
+            }
+            // A start says so and goes on; of what is no directory enough was said.
+            Err(error) if is_sound(dir) => print(format!("warning  {}: {error}", path.display())),
+            _ => {}
         }
     }
+    let ring = findings
+        .iter()
+        .find(|finding| finding.subject == "io_uring");
+    if ring.is_some_and(|finding| finding.verdict == Verdict::Refused) {
+        print("warning  the directories were not looked into: that takes io_uring".to_owned());
+        return stands_in_the_way(refused);
+    }
     let survey = survey(config)?;
-    print(summary(&survey));
+    print(summary(&survey, is_in_use));
+    for warning in survey.offline.iter().chain(&survey.warnings) {
+        print(format!("warning  {warning}"));
+    }
     for note in &survey.notes {
         print(format!("note     {note}"));
     }
-    for refusal in &survey.refusals {
+    let told = |refusal: &&String| {
+        let mut failed = survey.dirs.iter().filter(|dir| dir.failure.is_some());
+        !failed.any(|dir| {
+            !is_sound(&dir.path) && refusal.starts_with(&format!("{}: ", dir.path.display()))
+        })
+    };
+    for refusal in survey.refusals.iter().filter(told) {
+        refused += 1;
         print(format!("refused  {refusal}"));
     }
-    refused += survey.refusals.len();
+    stands_in_the_way(refused)
+}
+
+fn stands_in_the_way(refused: usize) -> Result<(), Failure> {
     match refused {
         0 => Ok(()),
         1 => Err(Failure::new("one check stands in the way")),
@@ -100,7 +138,7 @@ fn survey(config: &Config) -> Result<Survey, Failure> {
 }
 
 /// What the directories are.
-fn summary(survey: &Survey) -> String {
+fn summary(survey: &Survey, is_in_use: bool) -> String {
     let dirs: Vec<_> = survey
         .dirs
         .iter()
@@ -108,7 +146,12 @@ fn summary(survey: &Survey) -> String {
         .collect();
     let dirs = dirs.join(", ");
     let Some(identity) = survey.identity() else {
-        return format!("data     {dirs}: new, or of nobody");
+        let what = match survey.refusals.is_empty() && survey.warnings.is_empty() {
+            _ if is_in_use => "in use: a broker is about to begin here",
+            true => "empty: a start makes a new broker here",
+            false => "of no broker",
+        };
+        return format!("data     {dirs}: {what}");
     };
     let writer = match survey.last_writer {
         LastWriter::Nobody => "somebody",
@@ -116,6 +159,7 @@ fn summary(survey: &Survey) -> String {
         LastWriter::Kafka => "Apache Kafka",
     };
     let end = match survey.is_clean {
+        _ if is_in_use => "in use: a broker is at work in it",
         true => "stopped in order",
         false if !survey.has_begun => "never started",
         false => "killed: its logs are recovered at the next start",

@@ -109,9 +109,12 @@ fn serve(settings: &Settings) -> Result<(), Failure> {
     }
     // A second signal changes nothing, and is told so.
     drop(signals);
-    broker.stop()?;
+    let in_order = broker.stop()?;
     drop(watch);
-    info!("stopped");
+    match in_order {
+        true => info!("stopped"),
+        false => warn!("stopped, not in order: the next start looks through the logs"),
+    }
     drop(last_lines);
     Ok(())
 }

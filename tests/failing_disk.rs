@@ -10,6 +10,8 @@ mod support;
 use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::DescribeLogDirsRequest;
 
+use rustix::process::Signal;
+
 use support::batch::TestBatch;
 use support::calls::{code, create_topic, fetch, produce, produce_ok, read_values};
 use support::client::Client;
@@ -145,4 +147,40 @@ fn come_back(disk: &Disk, options: &BrokerOptions, sound: &[i32], frail: &[i32])
         assert_eq!(kept, [&b"before"[..], b"during", b"without"]);
     }
     broker.stop();
+}
+
+/// Whoever reads the end of the log learns that the next start has to look through the logs, and why.
+#[test]
+fn a_stop_that_cannot_close_the_logs_says_so_last() {
+    let scratch = Scratch::new();
+    let disk = match Disk::mount(&scratch) {
+        Ok(disk) => disk,
+        Err(reason) => {
+            eprintln!("SKIPPED: no small disk that could fail: {reason}");
+            return;
+        }
+    };
+    let options = BrokerOptions::new(scratch.join("sound"))
+        .under(disk.wrapper())
+        .argument("--data")
+        .argument(disk.mounted().join("frail"));
+    for fails in [false, true] {
+        let mut broker = options.start();
+        let mut client = Client::connect(broker.address());
+        if fails {
+            disk.fail();
+            for partition in 0..PARTITIONS {
+                write(&mut client, "t", partition, "lost");
+            }
+        } else {
+            create_topic(&mut client, "t", PARTITIONS, &[]);
+        }
+        broker.signal(Signal::TERM);
+        assert!(broker.wait().success());
+        let log = broker.log();
+        let last = log.lines().last().expect("a log");
+        let words = "stopped, not in order: the next start looks through the logs";
+        assert!(last.contains("stopped"), "{log}");
+        assert_eq!(last.contains(words), fails, "{log}");
+    }
 }

@@ -67,6 +67,8 @@ impl Finding {
 pub struct Preflight {
     /// Directories it will write to.
     pub directories: Vec<PathBuf>,
+    /// Directories that a start goes on without, unless they are no directories: only looked at.
+    pub dispensable: Vec<PathBuf>,
     /// Whether the check may write there, and create what is missing.
     pub may_write: bool,
     /// Addresses it will listen on.
@@ -81,7 +83,15 @@ impl Preflight {
     /// Looks at everything and says what it found, one finding per subject.
     #[must_use]
     pub fn check(&self) -> Vec<Finding> {
-        let mut findings = vec![check_memlock(), check_io_uring(), self.check_descriptors()];
+        let memlock = check_memlock();
+        let io_uring = match memlock.verdict {
+            Verdict::Refused => {
+                let sentence = "cannot be tried before more memory may be locked";
+                Finding::new("io_uring", Verdict::Refused, sentence)
+            }
+            _ => check_io_uring(),
+        };
+        let mut findings = vec![memlock, io_uring, self.check_descriptors()];
         if !Path::new("/proc/self/fd").is_dir() {
             let sentence = "/proc is not mounted, and files are opened through it: mount it";
             findings.push(Finding::new("proc", Verdict::Refused, sentence));
@@ -89,6 +99,8 @@ impl Preflight {
         let may_write = self.may_write;
         let directories = self.directories.iter();
         findings.extend(directories.map(|path| check_directory(path, may_write)));
+        let dispensable = self.dispensable.iter();
+        findings.extend(dispensable.map(|path| check_dispensable(path)));
         findings.extend(self.addresses.iter().map(|address| check_address(*address)));
         findings
     }
@@ -203,6 +215,10 @@ fn check_directory(path: &Path, may_write: bool) -> Finding {
             let sentence = "the disk is full, and a start has to write some blocks: make space";
             Finding::new(subject, Verdict::Refused, sentence)
         }
+        Err(_) if path.is_file() => {
+            let sentence = "is a file, not a directory: choose a directory";
+            Finding::new(subject, Verdict::Refused, sentence)
+        }
         Err(error) => {
             let sentence = format!(
                 "cannot be created and written ({error}): make it writable for this user, or \
@@ -211,6 +227,16 @@ fn check_directory(path: &Path, may_write: bool) -> Finding {
             Finding::new(subject, Verdict::Refused, sentence)
         }
     }
+}
+
+fn check_dispensable(path: &Path) -> Finding {
+    let mut finding = check_directory(path, false);
+    if finding.verdict == Verdict::Refused && !path.is_file() {
+        finding.verdict = Verdict::Warning;
+        let sentence = "; until then a start leaves it out, and what lies there is offline";
+        finding.sentence.push_str(sentence);
+    }
+    finding
 }
 
 /// Says whether files could be created and opened for direct I/O, by asking only.
@@ -297,6 +323,7 @@ mod tests {
         drop(free);
         let preflight = Preflight {
             directories: vec![dir.path().join("not/yet")],
+            dispensable: Vec::new(),
             addresses: vec![address],
             may_write: true,
             descriptors: 0,
@@ -322,6 +349,7 @@ mod tests {
         std::fs::write(dir.path().join("file"), b"").unwrap();
         let mut preflight = Preflight {
             directories: vec![dir.path().join("file/below")],
+            dispensable: vec![dir.path().join("file"), dir.path().join("file/beside")],
             addresses: vec![taken.address(), ([192, 0, 2, 1], 1).into()],
             may_write: false,
             descriptors: u64::MAX,
@@ -356,6 +384,16 @@ mod tests {
                 "choose an address",
             ),
             ("descriptors".to_owned(), Verdict::Warning, "raise"),
+            (
+                dir.path().join("file").display().to_string(),
+                Verdict::Refused,
+                "is a file, not a directory",
+            ),
+            (
+                dir.path().join("file/beside").display().to_string(),
+                Verdict::Warning,
+                "a start leaves it out",
+            ),
         ] {
             let finding = of(&subject);
             assert_eq!(finding.verdict, verdict, "{finding:?}");

@@ -57,7 +57,7 @@ where
             let partition = create(&handle).await;
             // Nobody listens only when the benchmark was ended.
             let _unheard = told.send(work(handle.clone(), partition).await);
-            handle.stop().await.map_err(io::Error::other)
+            handle.stop().await.map(drop).map_err(io::Error::other)
         }
     };
     let executors = ExecutorOptions::new(1).expect("cores");

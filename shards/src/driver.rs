@@ -240,8 +240,8 @@ impl<W: World> Driver<W> {
                 })
             }
             CatalogueEffect::StopAll(responder, image) => self.spawn(|driver| async move {
-                driver.stop_all(&image).await;
-                responder.reply(Reply::Done);
+                let in_order = driver.stop_all(&image).await;
+                responder.reply(Reply::Stopped { in_order });
             }),
         }
     }
@@ -349,7 +349,8 @@ impl<W: World> Driver<W> {
     }
 
     /// Closes every shard, then writes what a clean stop leaves behind.
-    async fn stop_all(&self, image: &Image) {
+    /// Says whether the directories were left in order.
+    async fn stop_all(&self, image: &Image) -> bool {
         let close = || Request::Internal(InternalRequest(Internal::Close));
         let mut clean = true;
         let mut closed = Vec::new();
@@ -361,10 +362,20 @@ impl<W: World> Driver<W> {
                 _ => clean = false,
             }
         }
-        clean &= closed.iter().all(|partition| partition.report.is_some());
+        let open = closed.iter().filter(|partition| partition.report.is_none());
+        let open = open.count();
+        clean &= open == 0;
+        if !clean {
+            tracing::warn!(
+                logs = open,
+                "logs are offline, or could not be closed in order"
+            );
+        }
         if let Err(error) = self.leave_clean(image, &closed, clean).await {
             tracing::error!(%error, "the stop is not clean: the next start looks through the logs");
+            clean = false;
         }
+        clean
     }
 
     async fn leave_clean(

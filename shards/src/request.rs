@@ -48,7 +48,7 @@ pub enum Request {
     Control(ControllerRequest),
     /// Something for the group coordinator; for the designated shard only.
     Group(Box<GroupRequest>),
-    /// Flush, seal and close everything on this shard; answered with `Done` when that is on disk.
+    /// Flush, seal and close everything on this shard; answered with `Stopped` when that is on disk.
     /// The clean-shutdown marker is the business of [`crate::ShardHandle::stop`].
     Stop,
     /// Between shards only: nobody outside this package can make one.
@@ -82,6 +82,11 @@ pub enum Reply {
     Group(Box<GroupReply>),
     /// Between shards only.
     Internal(InternalReply),
-    /// `Publish`, `Cancel` and `Stop` have nothing to say.
+    /// The broker has stopped.
+    Stopped {
+        /// The directories say that they were left in order: the next start need not look through the logs.
+        in_order: bool,
+    },
+    /// `Publish` and `Cancel` have nothing to say.
     Done,
 }

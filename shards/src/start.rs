@@ -153,14 +153,13 @@ impl ShardHandle {
 
     /// Stops every shard: what was accepted is finished, logs are sealed, and the directory says
     /// that it was left in order. To be called once, on any shard; afterwards nothing is served.
+    /// Gives whether the directories were left in order; where not, the next start looks through the logs.
     ///
     /// # Errors
     /// When the designated shard has ended.
-    pub async fn stop(&self) -> Result<(), Lost> {
-        self.endpoint
-            .call(COORDINATOR_SHARD, Request::Stop)
-            .await
-            .map(|_| ())
+    pub async fn stop(&self) -> Result<bool, Lost> {
+        let reply = self.endpoint.call(COORDINATOR_SHARD, Request::Stop).await?;
+        Ok(matches!(reply, Reply::Stopped { in_order: true }))
     }
 }
 
@@ -329,7 +328,10 @@ async fn survey<W: World>(
             "taking over from Kafka"
         );
     }
-    for note in &found.notes {
+    if let Some(offline) = &found.offline {
+        tracing::error!("{offline}");
+    }
+    for note in found.warnings.iter().chain(&found.notes) {
         tracing::warn!("{note}");
     }
     let mut failed = Vec::new();

@@ -13,10 +13,11 @@ use chronik_protocol::{Str, Uuid};
 
 use crate::catalog::{Image, METADATA_TOPIC, MetadataVersion, PartitionInfo};
 use crate::identity::{DirectoryIdentity, IdentityError};
-use crate::log::checkpoint::CLEAN_SHUTDOWN_FILE;
+use crate::log::checkpoint::{CLEAN_SHUTDOWN_FILE, RECOVERY_POINT_FILE};
 use crate::log::directory::{PartitionDir, PartitionDirState};
 use crate::metadata_log::{LedEpoch, QuorumState, metadata_directory, read_metadata};
 
+mod absent;
 mod judge;
 mod logs;
 
@@ -24,6 +25,8 @@ pub use logs::LogsFound;
 
 /// Sentences of one kind that are listed; the rest is counted.
 const LISTED_MAX: usize = 3;
+/// What a start that came to nothing leaves, and what a new file system has.
+const OF_NOBODY: [&str; 2] = [".lock", "lost+found"];
 
 /// What a start would be told of the directories.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +89,10 @@ pub struct Survey {
     pub logs: LogsFound,
     /// Why a start refuses; empty when it would not.
     pub refusals: Vec<String>,
+    /// What is offline because a log directory is not there.
+    pub offline: Option<String>,
+    /// What a start goes on in spite of, and somebody has to know.
+    pub warnings: Vec<String>,
     /// What a start keeps without acting upon it, changes or removes.
     pub notes: Vec<String>,
 }
@@ -102,6 +109,7 @@ impl Survey {
             survey.dirs.push(dir);
         }
         survey.judge_identities(options);
+        survey.tell_of_strange_files();
         if !survey.refusals.is_empty() || survey.identity().is_none() {
             return survey;
         }
@@ -155,6 +163,11 @@ impl Survey {
     /// only too short to judge one.
     fn unreadable(&mut self, dir: &mut SurveyedDir, error: &io::Error) {
         dir.failure = Some(error.to_string());
+        // No disk that fails says so: somebody named the wrong thing.
+        if error.kind() == io::ErrorKind::NotADirectory {
+            let sentence = "it is a file, or below one, and not a directory: name a directory";
+            return self.refuse(&dir.path, sentence);
+        }
         if self.dirs.is_empty() || is_not_now(error) {
             let sentence = format!("it cannot be read now: {error}");
             self.refuse(&dir.path, sentence);
@@ -172,6 +185,19 @@ impl Survey {
             }
         }
         self.dirs = dirs;
+    }
+
+    fn tell_of_strange_files(&mut self) {
+        for dir in self.dirs.iter().filter(|dir| dir.identity.is_none()) {
+            let Some(name) = dir.strange_file() else {
+                continue;
+            };
+            self.warnings.push(format!(
+                "{}: it is no log directory and not empty either ({name}, for one): a start makes a new \
+                 log directory of it, and leaves what is there",
+                dir.path.display()
+            ));
+        }
     }
 
     async fn look_at_metadata<W: World>(&mut self, world: &W, options: SurveyOptions<'_>) {
@@ -194,6 +220,7 @@ impl Survey {
             Err(error) => return self.refuse(data, format!("quorum-state: {error}")),
         };
         judge::judge(self, data, &reading, quorum_state.as_ref());
+        self.offline = absent::offline(&self.dirs, image);
         if options.count_logs || self.last_writer == LastWriter::Kafka {
             logs::look(self, world, image).await;
         }
@@ -214,6 +241,28 @@ impl SurveyedDir {
 
     fn has_metadata(&self) -> bool {
         self.has(&PartitionDir::name(METADATA_TOPIC, 0))
+    }
+
+    /// A broker has been at work here; one that was only formatted holds no more than its identity and
+    /// what the metadata log begins with.
+    fn is_used(&self) -> bool {
+        let dirs = self.entries.iter().filter(|entry| entry.is_dir);
+        let mut parsed = dirs.filter_map(|entry| PartitionDir::parse(entry.name.to_str()?));
+        let is_any = parsed.any(|dir| dir.topic != METADATA_TOPIC);
+        is_any
+            || [CLEAN_SHUTDOWN_FILE, RECOVERY_POINT_FILE]
+                .map(|name| self.has(name))
+                .contains(&true)
+    }
+
+    /// The name of one that no broker and no file system puts into a new directory.
+    fn strange_file(&self) -> Option<&str> {
+        let names = self.entries.iter().filter_map(|entry| entry.name.to_str());
+        let mut strange = names.filter(|name| {
+            let is_ours = OF_NOBODY.contains(name) || name.ends_with(".tmp");
+            !is_ours && PartitionDir::parse(name).is_none()
+        });
+        strange.next()
     }
 
     /// Why it is not this broker's; nothing for one that is, or that is nobody's yet.
@@ -249,6 +298,16 @@ impl SurveyedDir {
     /// Why it does not go with the others.
     fn misplaced(&self, dirs: &[SurveyedDir]) -> Option<String> {
         let first = dirs.first()?;
+        let is_judged = first.identity.is_some() && !dirs.iter().any(SurveyedDir::has_metadata);
+        let identity = self.identity.as_ref();
+        // As if only formatted, it would begin a metadata log that knows nothing of what lies in it.
+        if let Some(identity) = identity.filter(|_| is_judged && self.is_used()) {
+            return Some(format!(
+                "it is a log directory of the cluster {}, node {} (directory id {}), without the metadata \
+                 log: name the directory that has it first",
+                identity.cluster_id, identity.node_id, identity.directory_id
+            ));
+        }
         if std::ptr::eq(first, self) {
             let with_metadata = dirs.iter().find(|dir| dir.has_metadata())?;
             return (!first.has_metadata()).then(|| {

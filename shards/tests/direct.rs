@@ -106,7 +106,7 @@ fn live(data: &Path, first: bool) -> io::Result<()> {
                     create(&handle).await;
                 }
                 assert_eq!(append(&handle).await, if first { [0, 0] } else { [1, 1] });
-                handle.stop().await.map_err(io::Error::other)
+                handle.stop().await.map(drop).map_err(io::Error::other)
             }
         },
     )?;

@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod absent;
 mod kafka;
 mod moves;
 mod picture;

@@ -82,15 +82,15 @@ pub(crate) fn told(dirs: &[&Path], settings: &[(&str, &str)], words: &[&str]) {
 }
 
 /// A directory that this broker made: `count` log directories, one topic, some records.
-struct Made {
-    scratch: Scratch,
-    dirs: Vec<PathBuf>,
+pub(crate) struct Made {
+    pub(crate) scratch: Scratch,
+    pub(crate) dirs: Vec<PathBuf>,
     topic: Uuid,
     copies: usize,
 }
 
 impl Made {
-    fn new(count: usize) -> Self {
+    pub(crate) fn new(count: usize) -> Self {
         let scratch = Scratch::new();
         let dirs: Vec<_> = (0..count)
             .map(|at| scratch.join(format!("made-{at}")))
@@ -117,7 +117,7 @@ impl Made {
     }
 
     /// A copy to spoil. With `of_kafka` nothing tells that this broker wrote it.
-    fn copy(&mut self, of_kafka: bool) -> Vec<PathBuf> {
+    pub(crate) fn copy(&mut self, of_kafka: bool) -> Vec<PathBuf> {
         self.copies += 1;
         let copies = (0..).zip(&self.dirs).map(|(at, dir)| {
             let copy = self.scratch.join(format!("copy-{}-{at}", self.copies));

@@ -375,7 +375,15 @@ impl<W: World, R> Shard<W, R> {
 
     pub(super) fn offline(&mut self, id: PartitionId, error: &LogError) {
         self.counters.logs_failed += 1;
-        tracing::error!(topic = %id.topic_id, partition = id.index, %error, "log offline");
+        match error {
+            // The start has said once, for all of them, which directory is not there.
+            LogError::Homeless(_) => {
+                tracing::debug!(topic = %id.topic_id, partition = id.index, %error, "log offline");
+            }
+            _ => {
+                tracing::error!(topic = %id.topic_id, partition = id.index, %error, "log offline");
+            }
+        }
         self.applying.failed.push(id);
         self.partitions.insert(id, Slot::Failed);
     }

@@ -114,6 +114,22 @@ fn a_directory_that_fails_takes_its_partitions_offline_and_no_others() {
 }
 
 #[test]
+fn a_stop_says_whether_the_directories_were_left_in_order() {
+    for breaks in [false, true] {
+        let mut cluster = start(Simulation::new(18), 2);
+        cluster.create("t", PARTITIONS).expect("created");
+        append_everywhere(&mut cluster, b"one");
+        if breaks {
+            cluster.simulation.faults().break_below(OTHER);
+        }
+        let handle = cluster.handles[0].clone();
+        let stop = async move { handle.stop().await };
+        let in_order = cluster.simulation.run(stop).expect("an answer");
+        assert_eq!(in_order, !breaks);
+    }
+}
+
+#[test]
 fn records_are_deleted_beside_a_directory_that_fails() {
     let mut cluster = start(Simulation::new(13), 2);
     cluster.create("t", PARTITIONS).expect("created");
