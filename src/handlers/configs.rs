@@ -1,7 +1,7 @@
 //! The settings of a resource as DescribeConfigs and CreateTopics tell them: value, where it comes
 //! from, and every place that could have given it. Pure; reads the image.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use chronik_protocol::Str;
 use chronik_protocol::configs::{self, ConfigDef, ConfigType, Scope};
@@ -106,8 +106,26 @@ fn broker_places(image: &Image, name: &str) -> Vec<Synonym> {
     places.skip_while(|place| *place.name != *name).collect()
 }
 
-/// All settings of a topic.
-pub(super) fn of_topic(image: &Image, topic: &Topic) -> Vec<Setting> {
+/// Which settings of a resource are asked for: looked at before one is put together.
+pub(super) struct Wanted<'a>(Option<HashSet<&'a str>>);
+
+impl<'a> Wanted<'a> {
+    /// All of them.
+    pub(super) const ALL: Wanted<'static> = Wanted(None);
+
+    /// Those with these names; no names ask for all.
+    pub(super) fn of(names: Option<&'a [Str]>) -> Self {
+        let names = names.filter(|names| !names.is_empty());
+        Self(names.map(|names| names.iter().map(Str::as_str).collect()))
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.0.as_ref().is_none_or(|names| names.contains(name))
+    }
+}
+
+/// Settings of a topic.
+pub(super) fn of_topic(image: &Image, topic: &Topic, wanted: &Wanted<'_>) -> Vec<Setting> {
     let layers = image.layers(&topic.configs);
     let setting = |definition: &'static ConfigDef| {
         let name = definition.name;
@@ -120,11 +138,14 @@ pub(super) fn of_topic(image: &Image, topic: &Topic) -> Vec<Setting> {
         let value = layers.effective(name).or_else(|| default_of(definition));
         Setting::of(definition, name, value, places.collect())
     };
-    configs::all(Scope::Topic).map(setting).collect()
+    let all = configs::all(Scope::Topic);
+    all.filter(|definition| wanted.has(definition.name))
+        .map(setting)
+        .collect()
 }
 
-/// All settings of this broker, and those that its listeners have of their own.
-pub(super) fn of_broker(image: &Image) -> Vec<Setting> {
+/// Settings of this broker, and those that its listeners have of their own.
+pub(super) fn of_broker(image: &Image, wanted: &Wanted<'_>) -> Vec<Setting> {
     let layers = &image.broker_configs;
     let setting = |definition: &'static ConfigDef, name: &str| {
         let value = layers.value(image.node_id, name);
@@ -142,14 +163,17 @@ pub(super) fn of_broker(image: &Image) -> Vec<Setting> {
     let of_listeners: BTreeSet<&Str> = given.iter().flat_map(|layer| layer.keys()).collect();
     let of_listeners = of_listeners
         .into_iter()
+        .filter(|name| wanted.has(name))
         .filter_map(|name| Some(setting(configs::of_listener(name)?.1, name)));
-    let all = configs::all(Scope::Broker).map(|definition| setting(definition, definition.name));
+    let all = configs::all(Scope::Broker).filter(|definition| wanted.has(definition.name));
+    let all = all.map(|definition| setting(definition, definition.name));
     all.chain(of_listeners).collect()
 }
 
 /// The settings made at run time for all brokers, as they were given.
-pub(super) fn of_all_brokers(image: &Image) -> Vec<Setting> {
+pub(super) fn of_all_brokers(image: &Image, wanted: &Wanted<'_>) -> Vec<Setting> {
     let made = image.broker_configs.dynamic_default.iter();
+    let made = made.filter(|(name, _)| wanted.has(name));
     made.filter_map(|(name, value)| {
         let of_listener = || configs::of_listener(name).map(|(_, definition)| definition);
         let definition = configs::broker(name).or_else(of_listener)?;
@@ -166,8 +190,8 @@ pub(super) fn of_all_brokers(image: &Image) -> Vec<Setting> {
     .collect()
 }
 
-/// All settings of a group; it need not exist.
-pub(super) fn of_group(image: &Image, group: &str) -> Vec<Setting> {
+/// Settings of a group; it need not exist.
+pub(super) fn of_group(image: &Image, group: &str, wanted: &Wanted<'_>) -> Vec<Setting> {
     let own = image.other_configs(RESOURCE_GROUP, group);
     let setting = |definition: &'static ConfigDef| {
         let own = own.and_then(|own| own.get(definition.name));
@@ -184,7 +208,10 @@ pub(super) fn of_group(image: &Image, group: &str) -> Vec<Setting> {
         let value = first.map(|value| Str::from(definition.shown_value(value)));
         Setting::of(definition, definition.name, value, places)
     };
-    configs::all(Scope::Group).map(setting).collect()
+    let all = configs::all(Scope::Group);
+    all.filter(|definition| wanted.has(definition.name))
+        .map(setting)
+        .collect()
 }
 
 impl Setting {

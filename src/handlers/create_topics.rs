@@ -136,7 +136,7 @@ fn replication_factor(topic: &Topic) -> i16 {
 }
 
 fn settings(image: &Image, topic: &Topic) -> Vec<CreatableTopicConfigs> {
-    let all = configs::of_topic(image, topic).into_iter();
+    let all = configs::of_topic(image, topic, &configs::Wanted::ALL).into_iter();
     all.map(|setting| CreatableTopicConfigs {
         name: setting.name,
         value: setting.value,

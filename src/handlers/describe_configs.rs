@@ -2,7 +2,6 @@
 //!
 //! Answered from the image (`ConfigHelper`).
 
-use std::collections::HashSet;
 use std::rc::Rc;
 
 use chronik_io::World;
@@ -17,7 +16,7 @@ use chronik_shards::catalog::{ApiError, Image, check_topic_name};
 use super::beside::beside;
 use super::call::Call;
 use super::configs::{
-    self, RESOURCE_BROKER, RESOURCE_CLIENT_METRICS, RESOURCE_GROUP, RESOURCE_TOPIC, Setting,
+    self, RESOURCE_BROKER, RESOURCE_CLIENT_METRICS, RESOURCE_GROUP, RESOURCE_TOPIC, Setting, Wanted,
 };
 use super::context::Context;
 use super::pieces::{Pieces, Repeated};
@@ -78,17 +77,10 @@ fn describe(
         resource_name: resource.resource_name.clone(),
         ..DescribeConfigsResult::default()
     };
-    match settings(image, resource) {
+    let wanted = Wanted::of(resource.configuration_keys.as_deref());
+    match settings(image, resource, &wanted) {
         Ok(settings) => {
-            let keys = resource.configuration_keys.as_deref();
-            let wanted: Option<HashSet<&str>> = keys
-                .filter(|keys| !keys.is_empty())
-                .map(|keys| keys.iter().map(Str::as_str).collect());
-            let is_wanted = |setting: &Setting| {
-                let name = setting.name.as_str();
-                wanted.as_ref().is_none_or(|keys| keys.contains(name))
-            };
-            let settings = settings.into_iter().filter(is_wanted);
+            let settings = settings.into_iter();
             let synonyms = request.include_synonyms;
             result.configs = settings.map(|setting| entry(setting, synonyms)).collect();
         }
@@ -100,17 +92,21 @@ fn describe(
     result
 }
 
-fn settings(image: &Image, resource: &DescribeConfigsResource) -> Result<Vec<Setting>, ApiError> {
+fn settings(
+    image: &Image,
+    resource: &DescribeConfigsResource,
+    wanted: &Wanted<'_>,
+) -> Result<Vec<Setting>, ApiError> {
     let name = &resource.resource_name;
     match resource.resource_type {
-        RESOURCE_TOPIC => topic(image, name),
-        RESOURCE_BROKER if name.is_empty() => Ok(configs::of_all_brokers(image)),
-        RESOURCE_BROKER => broker(image, name),
+        RESOURCE_TOPIC => topic(image, name, wanted),
+        RESOURCE_BROKER if name.is_empty() => Ok(configs::of_all_brokers(image, wanted)),
+        RESOURCE_BROKER => broker(image, name, wanted),
         RESOURCE_GROUP if name.is_empty() => Err(ApiError::new(
             ErrorCode::InvalidRequest,
             "Group name must not be empty",
         )),
-        RESOURCE_GROUP => Ok(configs::of_group(image, name)),
+        RESOURCE_GROUP => Ok(configs::of_group(image, name, wanted)),
         RESOURCE_CLIENT_METRICS if name.is_empty() => {
             let message = "Client metrics subscription name must not be empty";
             Err(ApiError::new(ErrorCode::InvalidRequest, message))
@@ -123,7 +119,7 @@ fn settings(image: &Image, resource: &DescribeConfigsResource) -> Result<Vec<Set
     }
 }
 
-fn topic(image: &Image, name: &str) -> Result<Vec<Setting>, ApiError> {
+fn topic(image: &Image, name: &str, wanted: &Wanted<'_>) -> Result<Vec<Setting>, ApiError> {
     if let Err(sentence) = check_topic_name(name) {
         return Err(ApiError::new(ErrorCode::InvalidTopicException, sentence));
     }
@@ -131,13 +127,13 @@ fn topic(image: &Image, name: &str) -> Result<Vec<Setting>, ApiError> {
         let message = "This server does not host this topic-partition.";
         ApiError::new(ErrorCode::UnknownTopicOrPartition, message)
     })?;
-    Ok(configs::of_topic(image, topic))
+    Ok(configs::of_topic(image, topic, wanted))
 }
 
-fn broker(image: &Image, name: &str) -> Result<Vec<Setting>, ApiError> {
+fn broker(image: &Image, name: &str, wanted: &Wanted<'_>) -> Result<Vec<Setting>, ApiError> {
     let invalid = |message: String| Err(ApiError::new(ErrorCode::InvalidRequest, message));
     match name.parse::<i32>() {
-        Ok(id) if id == image.node_id => Ok(configs::of_broker(image)),
+        Ok(id) if id == image.node_id => Ok(configs::of_broker(image, wanted)),
         Ok(_) => invalid(format!(
             "Unexpected broker id, expected {} or empty string, but received {name}",
             image.node_id

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use chronik_protocol::{Str, Uuid};
+use chronik_protocol::{ErrorCode, Str, Uuid};
 
 use super::super::caller::Refusal;
 use super::super::deadlines::GroupTimer;
@@ -17,6 +17,7 @@ use super::member::Member;
 use super::records;
 use super::regex::check_pattern;
 use crate::catalog::Image;
+use crate::limits::GROUP_TOPICS_MAX;
 
 /// Expressions of a group are resolved at most so often (`REGEX_BATCH_REFRESH_MIN_INTERVAL_MS`).
 const RESOLVE_INTERVAL_MS: i64 = 10_000;
@@ -73,6 +74,9 @@ pub(super) fn update(
     out: &mut Vec<GroupRecord>,
 ) -> Result<Update, Refusal> {
     let names_changed = draft.before.topic_names != draft.after.topic_names;
+    if names_changed {
+        check_names(group, draft)?;
+    }
     if *draft.before != draft.after {
         out.push(records::member(&group.id, &draft.after));
     }
@@ -97,6 +101,31 @@ pub(super) fn update(
         }
     }
     Ok(update)
+}
+
+/// Checks that the group does not come to name more topics than it may.
+///
+/// # Errors
+/// `INVALID_REQUEST`; Kafka has no such bound.
+fn check_names(group: &ConsumerGroup, draft: &Draft) -> Result<(), Refusal> {
+    let names = draft.after.topic_names.iter();
+    let new = names.filter(|name| !group.topics().contains_key(*name));
+    // What expressions match is not counted.
+    let resolved: usize = group
+        .resolved
+        .values()
+        .map(|found| found.topics.len())
+        .sum();
+    let count = group.topics().len().saturating_sub(resolved) + new.count();
+    if count <= GROUP_TOPICS_MAX {
+        return Ok(());
+    }
+    let message = format!(
+        "the members of group {} would name {count} topics, at most {GROUP_TOPICS_MAX} are taken: \
+         subscribe by an expression",
+        group.id
+    );
+    Err(Refusal::new(ErrorCode::InvalidRequest, message))
 }
 
 /// Names the group subscribes to once the draft holds, ascending.

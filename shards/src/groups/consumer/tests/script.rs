@@ -9,6 +9,7 @@ use super::super::assignor::Partitions;
 use super::super::group::GroupState;
 use super::super::testing::{add_topic, grow_topic, image_of, remove_topic};
 use super::rig::{Rig, assigned, heartbeat, joining, reported};
+use crate::limits::{GROUP_MEMBER_TOPICS_MAX, GROUP_TOPICS_MAX};
 
 const A: Uuid = Uuid(200);
 const B: Uuid = Uuid(201);
@@ -447,4 +448,29 @@ fn most_members_choose_the_assignor() {
         .map(|t| t.get(&B).map_or(0, BTreeSet::len))
         .collect();
     assert_eq!(b, [1, 1, 0], "range gives from each topic in turn");
+}
+
+/// Kafka has no such bound; here each change of a member looks at all names of its group.
+#[test]
+fn the_members_of_a_group_name_no_more_topics_than_one_slice_looks_at() {
+    let mut rig = rig();
+    let some = |from: usize, count: usize| -> Vec<String> {
+        (from..from + count)
+            .map(|number| format!("topic-{number}"))
+            .collect()
+    };
+    let mut join = |member: &str, names: &[String]| {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        code(&rig.beat(joining(member, &names)))
+    };
+    let all = GROUP_MEMBER_TOPICS_MAX;
+    assert_eq!(join("m1", &some(0, all)), ErrorCode::None);
+    assert_eq!(join("m2", &some(all, all)), ErrorCode::None);
+    assert_eq!(join("m3", &some(2 * all, 1)), ErrorCode::InvalidRequest);
+    assert_eq!(
+        join("m4", &some(all / 2, all)),
+        ErrorCode::None,
+        "known ones"
+    );
+    assert_eq!(2 * all, GROUP_TOPICS_MAX);
 }
