@@ -18,7 +18,7 @@ use crate::limits::REMOVAL_TRIES_MAX;
 use crate::log::LogError;
 use crate::log::cleaner::{Cancel, CleanError, Pace};
 use crate::log::copying::{Copy, Settled, discard, is_garbage};
-use crate::partition::{CloseReport, Partition};
+use crate::partition::{Bequest, CloseReport, Partition};
 use crate::placement::COORDINATOR_SHARD;
 use crate::request::{Reply, Request};
 use crate::terms::PartitionId;
@@ -27,6 +27,8 @@ use crate::terms::PartitionId;
 pub(crate) enum MoveStep<W: World> {
     /// Copies what is settled of a log that is served.
     Look(Box<Look>),
+    /// Waits until the catalogue has made every change that was asked for before.
+    AwaitTurn,
     /// Closes the log and copies the rest.
     Finish {
         copy: Box<Copy>,
@@ -59,6 +61,8 @@ pub(crate) struct Look {
 pub(crate) enum MoveDone {
     /// So many bytes were new.
     Looked(Box<Copy>, Result<u64, CleanError>),
+    /// Whether the catalogue takes changes now.
+    HasTurn(bool),
     /// Whether it was closed, and whether the copy is whole and durable.
     Finished(Result<CloseReport, LogError>, io::Result<()>),
     /// Whether the catalogue has said so. If not, nobody knows what the next start finds there.
@@ -75,6 +79,14 @@ impl<W: World> MoveStep<W> {
                 let mut look = *look;
                 let looked = look.perform(world).await;
                 MoveDone::Looked(Box::new(look.copy), looked)
+            }
+            Self::AwaitTurn => {
+                let request = Request::Control(ControllerRequest::AwaitTurn);
+                let reply = endpoint.call(COORDINATOR_SHARD, request).await;
+                MoveDone::HasTurn(matches!(
+                    reply,
+                    Ok(Reply::Control(ControllerReply::Turn(Ok(()))))
+                ))
             }
             Self::Finish {
                 mut copy,
@@ -145,7 +157,7 @@ pub(crate) struct Placing {
     /// The log stays where it was. Else the catalogue says that it is the copy's.
     pub(crate) goes_back: bool,
     /// Of the partition that was closed.
-    pub(crate) layout: u64,
+    bequest: Bequest,
     /// Only the opening is to be done.
     is_done: bool,
     garbage: Option<PathBuf>,
@@ -153,13 +165,13 @@ pub(crate) struct Placing {
 
 impl Placing {
     /// Nothing done yet.
-    pub(crate) fn new((from, future, live): (&Path, &Path, &Path), layout: u64) -> Placing {
+    pub(crate) fn new((from, future, live): (&Path, &Path, &Path), bequest: Bequest) -> Placing {
         Placing {
             from: from.to_owned(),
             future: future.to_owned(),
             live: live.to_owned(),
             goes_back: false,
-            layout,
+            bequest,
             is_done: false,
             garbage: None,
         }
@@ -215,9 +227,11 @@ impl Placing {
         Ok(())
     }
 
-    /// The log is open: what was renamed away goes.
-    pub(crate) fn clear<W: World>(self, world: &W) {
+    /// The log is open, or not wanted any more: what was renamed away goes. Gives what the partition that
+    /// was closed has left to the one that is open.
+    pub(crate) fn clear<W: World>(self, world: &W) -> Bequest {
         remove_beside(world, self.garbage);
+        self.bequest
     }
 }
 

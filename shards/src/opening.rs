@@ -32,8 +32,7 @@ pub(crate) async fn open<W: World>(world: &W, mut task: Box<OpenTask>) -> Opened
     match try_open(world, &task).await {
         Ok(mut partition) => {
             if let Some(placing) = task.placing {
-                partition.succeed(placing.layout);
-                placing.clear(world);
+                partition.succeed(placing.clear(world));
             }
             Ok(partition)
         }

@@ -53,6 +53,9 @@ pub enum ControllerRequest {
         /// The directory's id.
         directory: Uuid,
     },
+    /// Changes nothing; answered once every change that was asked for before is made. A log that moves
+    /// is closed only then, so as not to be closed behind a topic of thousands of partitions.
+    AwaitTurn,
 }
 
 /// The answer to a [`ControllerRequest`], each list in the order of the request. An answer to a
@@ -73,6 +76,8 @@ pub enum ControllerReply {
     UpdateFeatures(Result<(), ApiError>),
     /// Outcome.
     MovePartition(Result<(), ApiError>),
+    /// Whether changes are taken.
+    Turn(Result<(), ApiError>),
 }
 
 impl ControllerRequest {
@@ -128,6 +133,7 @@ impl ControllerRequest {
             ControllerRequest::MovePartition { .. } => {
                 ControllerReply::MovePartition(Err(error.clone()))
             }
+            ControllerRequest::AwaitTurn => ControllerReply::Turn(Err(error.clone())),
         }
     }
 }
@@ -160,9 +166,9 @@ impl ControllerReply {
                 results.iter_mut().for_each(|result| spoil(result, error));
             }
             ControllerReply::ProducerId(result) => spoil(result, error),
-            ControllerReply::UpdateFeatures(result) | ControllerReply::MovePartition(result) => {
-                spoil(result, error);
-            }
+            ControllerReply::UpdateFeatures(result)
+            | ControllerReply::MovePartition(result)
+            | ControllerReply::Turn(result) => spoil(result, error),
         }
         self
     }

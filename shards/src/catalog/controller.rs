@@ -121,6 +121,9 @@ pub(super) fn judge(
             partition,
             directory,
         } => move_partition(image, *partition, *directory),
+        ControllerRequest::AwaitTurn => {
+            decision(image, Vec::new(), true, ControllerReply::Turn(Ok(())))
+        }
         ControllerRequest::AllocateProducerId => {
             let error = ApiError::new(ErrorCode::UnknownServerError, "has another way");
             decision(image, Vec::new(), true, request.refused(&error))

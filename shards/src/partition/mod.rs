@@ -41,6 +41,7 @@ use chronik_protocol::{ErrorCode, Str};
 pub use cleaning::CleanSettings;
 pub use fetch::ReadPlan;
 pub use jobs::{Job, JobDone};
+pub(crate) use moving::Bequest;
 pub use read_job::{ReadDone, ReadJob};
 pub use retention::CheckTimes;
 pub use timestamps::{OffsetDone, OffsetJob, OffsetPlan};

@@ -10,6 +10,17 @@ use chronik_io::World;
 use super::{Closing, Now, Partition, PartitionOptions, RecoveryHint};
 use crate::log::cleaner::Cancel;
 use crate::log::copying::Settled;
+use crate::log::producer_state::ProducerStates;
+
+/// What a partition that is closed leaves to the one that is opened in its place.
+#[derive(Clone, Debug)]
+pub(crate) struct Bequest {
+    layout: u64,
+    /// Where the log ended when it was closed.
+    log_end: i64,
+    /// As of that end.
+    producers: ProducerStates,
+}
 
 impl<W: World> Partition<W> {
     /// Up to where its files do not change any more, compaction and retention aside.
@@ -66,14 +77,22 @@ impl<W: World> Partition<W> {
         }
     }
 
-    /// Grows whenever what was found by the names of files before is not to be believed.
-    pub(crate) fn layout(&self) -> u64 {
-        self.layout
+    /// What whoever is opened in its place is to know of it.
+    pub(crate) fn bequeath(&self) -> Bequest {
+        Bequest {
+            layout: self.layout,
+            log_end: self.log_end(),
+            producers: self.producers.clone(),
+        }
     }
 
     /// It was opened anew: what was found before in its files, or in others' of its name, is looked for
-    /// again.
-    pub(crate) fn succeed(&mut self, layout: u64) {
-        self.layout = layout.saturating_add(1);
+    /// again. Producers keep all their last batches, of which a snapshot file has but one each, unless the
+    /// log that was found is not the one that was closed.
+    pub(crate) fn succeed(&mut self, bequest: Bequest) {
+        self.layout = bequest.layout.saturating_add(1);
+        if bequest.log_end == self.log_end() {
+            self.producers = bequest.producers;
+        }
     }
 }

@@ -98,7 +98,7 @@ impl<W: World, R> Shard<W, R> {
                             partition: id,
                             batch,
                         };
-                        self.append_for_groups(part, write)
+                        self.append_or_hold(part, write)
                     }
                     None => refused_append(),
                 };
@@ -125,6 +125,22 @@ impl<W: World, R> Shard<W, R> {
     fn offsets_partition(&self, index: i32) -> Option<PartitionId> {
         let topic_id = self.image.topic(OFFSETS_TOPIC)?.id;
         Some(PartitionId { topic_id, index })
+    }
+
+    /// A batch for a log that is closed for a moment waits until it is open again.
+    fn append_or_hold(&mut self, part: AppendPart, write: u64) -> AppendOutcome {
+        match self.holds(part.partition) {
+            true => self.hold_for_groups(part, write),
+            false => self.append_for_groups(part, write),
+        }
+    }
+
+    /// A batch that was held goes to its log, or is refused if that is not there.
+    pub(super) fn append_held(&mut self, part: AppendPart, write: u64) {
+        let id = part.partition;
+        if let AppendOutcome::Done(result) = self.append_for_groups(part, write) {
+            self.group_appended(id, write, &result);
+        }
     }
 
     fn append_for_groups(&mut self, part: AppendPart, write: u64) -> AppendOutcome {

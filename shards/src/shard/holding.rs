@@ -1,23 +1,33 @@
 //! Requests that wait while a partition's log is closed for the last step of a move.
 //!
-//! State only. Appends that touch the partition wait, and those behind them that touch what these
-//! touch, so that each partition gets its batches in the order in which they came. Reads of it wait
+//! State only. Appends that touch the partition wait, the group coordinator's among them, and those behind
+//! them that touch what these touch, so that each partition gets its batches in the order in which they
+//! came. Reads of it wait
 //! once it is closed. Bounded; what finds no room is let through, and refused by what it finds.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use chronik_io::World;
+use chronik_protocol::ErrorCode;
 
 use super::{Shard, Slot};
 use crate::limits::{HELD_PER_SLICE, HELD_REQUESTS_MAX, UNDECIDED_APPEND_BYTES_MAX};
+use crate::partition::AppendOutcome;
 use crate::request::Request;
-use crate::terms::{LogDescription, LogScope, PartitionId, ReadRequest};
+use crate::terms::{AppendPart, AppendResult, LogDescription, LogScope, PartitionId, ReadRequest};
+
+/// What waits.
+enum Waiting<R> {
+    Request(Request, R),
+    /// A batch of the group coordinator, and the write that it is of.
+    Groups(AppendPart, u64),
+}
 
 /// See the module's text.
 pub(super) struct Held<R> {
     /// The partitions whose appends wait.
     shut: BTreeSet<PartitionId>,
-    requests: VecDeque<(Request, R)>,
+    waiting: VecDeque<Waiting<R>>,
     bytes: usize,
 }
 
@@ -25,16 +35,20 @@ impl<R> Default for Held<R> {
     fn default() -> Self {
         Held {
             shut: BTreeSet::new(),
-            requests: VecDeque::new(),
+            waiting: VecDeque::new(),
             bytes: 0,
         }
     }
 }
 
 impl<R> Held<R> {
-    /// Whether no request waits.
+    /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
-        self.requests.is_empty()
+        self.waiting.is_empty()
+    }
+
+    fn is_full(&self) -> bool {
+        self.waiting.len() >= HELD_REQUESTS_MAX
     }
 
     /// From now on appends to this partition wait.
@@ -42,22 +56,31 @@ impl<R> Held<R> {
         self.shut.insert(id);
     }
 
-    /// Takes some of the requests out, the oldest first. Once none waits nothing is shut.
-    pub(super) fn take_some(&mut self) -> Vec<(Request, R)> {
-        let count = self.requests.len().min(HELD_PER_SLICE);
-        let taken: Vec<_> = self.requests.drain(..count).collect();
-        for (request, _) in &taken {
-            self.bytes = self.bytes.saturating_sub(bytes_of(request));
+    /// Takes some of what waits out, the oldest first. Once nothing waits nothing is shut.
+    fn take_some(&mut self) -> Vec<Waiting<R>> {
+        let count = self.waiting.len().min(HELD_PER_SLICE);
+        let taken: Vec<_> = self.waiting.drain(..count).collect();
+        for waiting in &taken {
+            self.bytes = self.bytes.saturating_sub(waiting.bytes());
         }
-        if self.requests.is_empty() {
+        if self.waiting.is_empty() {
             self.shut.clear();
         }
         taken
     }
 
-    fn push(&mut self, request: Request, responder: R) {
-        self.bytes += bytes_of(&request);
-        self.requests.push_back((request, responder));
+    fn push(&mut self, waiting: Waiting<R>) {
+        self.bytes += waiting.bytes();
+        self.waiting.push_back(waiting);
+    }
+}
+
+impl<R> Waiting<R> {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Request(request, _) => bytes_of(request),
+            Self::Groups(part, _) => part.batch.bytes.len(),
+        }
     }
 }
 
@@ -84,7 +107,7 @@ impl<W: World, R> Shard<W, R> {
                 let mut ids = request.parts.iter().map(|part| part.partition);
                 let waits = ids.any(|id| held.shut.contains(&id));
                 let is_full = held.bytes >= UNDECIDED_APPEND_BYTES_MAX;
-                if waits && !is_full && held.requests.len() < HELD_REQUESTS_MAX {
+                if waits && !is_full && !held.is_full() {
                     held.shut
                         .extend(request.parts.iter().map(|part| part.partition));
                 }
@@ -100,10 +123,10 @@ impl<W: World, R> Shard<W, R> {
             Request::EpochEnds(queries) => queries.iter().any(|query| is_away(query.partition)),
             _ => false,
         };
-        if !waits || held.requests.len() >= HELD_REQUESTS_MAX {
+        if !waits || held.is_full() {
             return Some((request, responder));
         }
-        held.push(request, responder);
+        held.push(Waiting::Request(request, responder));
         None
     }
 
@@ -117,12 +140,40 @@ impl<W: World, R> Shard<W, R> {
             return Some((request, responder));
         };
         let waits = request.parts.iter().any(|part| part.partition == away);
-        if !waits || self.moves.held.requests.len() >= HELD_REQUESTS_MAX {
+        if !waits || self.moves.held.is_full() {
             return Some((request, responder));
         }
         request.wait = None;
-        self.moves.held.push(Request::Read(request), responder);
+        let waiting = Waiting::Request(Request::Read(request), responder);
+        self.moves.held.push(waiting);
         None
+    }
+
+    /// Whether appends to this partition wait.
+    pub(super) fn holds(&self, id: PartitionId) -> bool {
+        self.moves.held.shut.contains(&id)
+    }
+
+    /// As [`Shard::hold`], for a batch of the group coordinator that has to wait. One that finds no room is
+    /// refused: it would overtake those that wait.
+    pub(super) fn hold_for_groups(&mut self, part: AppendPart, write: u64) -> AppendOutcome {
+        let held = &mut self.moves.held;
+        if held.is_full() || held.bytes >= UNDECIDED_APPEND_BYTES_MAX {
+            return AppendOutcome::Done(AppendResult::failed(ErrorCode::RequestTimedOut, None));
+        }
+        held.push(Waiting::Groups(part, write));
+        AppendOutcome::Parked
+    }
+
+    /// Lets go of what was held, in order and some at a time; whether more is held.
+    pub(super) fn release_held(&mut self) -> bool {
+        for waiting in self.moves.held.take_some() {
+            match waiting {
+                Waiting::Request(request, responder) => self.serve(request, responder),
+                Waiting::Groups(part, write) => self.append_held(part, write),
+            }
+        }
+        !self.moves.held.is_empty()
     }
 
     /// Sizes of logs and of the copies that move them.

@@ -2,14 +2,16 @@
 //!
 //! State only. While the log is served its copy grows beside it. What is missing at last is copied with
 //! the log closed: requests for it are held meanwhile, in order, not refused. The offset checkpoints of the
-//! new directory have learned the log's numbers by then, so that only the catalogue is still to say where
-//! the log lies; after that the copy takes the log's place. Where something is too short for a step the
+//! new directory have learned the log's numbers by then, and the catalogue has made the changes that were asked
+//! for before, so that it is only to say where the log lies; after that the copy takes the log's place. Where something is too short for a step the
 //! copy is given up, the log is served on where it was, others have their turn, and the move is tried
 //! again by a deadline. Never in a hurry: a move gives way to clients until they outrun it.
 //!
 //! ```text
-//!  Preparing ─► Looking (again and again) ─► Noting ─► Looking ─► Settling ─► Finishing ─► Committing ─► Opening
-//!      └──────────────┴────── Discarding ◄─────┴──────────┴──────────┘            └─ Opening, where it was ◄┘
+//!  Preparing ─► Looking (again and again) ─► Noting ─► Looking ─► Queueing ─► Looking ─► Settling
+//!      └──────────────┴────── Discarding ◄─────┴──────────┴──────────┴───────────┴───────────┤
+//!                                                 Opening ◄─ Committing ◄─ Finishing ◄───────┘
+//!                                     Opening, where it was ◄─────┴────────────┘
 //! ```
 
 mod steps;
@@ -31,7 +33,7 @@ use crate::limits::{MOVE_PREPARING_MS_MAX, MOVES_MAX};
 use crate::log::cleaner::{Cancel, CleanError};
 use crate::log::copying::{Copy, Progress};
 use crate::log::directory::{PartitionDir, PartitionDirState};
-use crate::partition::PartitionOptions;
+use crate::partition::{Bequest, PartitionOptions};
 use crate::request::Reply;
 use crate::terms::PartitionId;
 
@@ -44,6 +46,8 @@ enum Phase {
     Looking,
     /// The checkpoints of the new directory learn the log's numbers.
     Noting,
+    /// The catalogue makes the changes that were asked for before.
+    Queueing,
     /// Appends are held; waits for the end of what is on its way.
     Settling,
     /// From here on the partition is closed.
@@ -78,6 +82,8 @@ struct Move {
     looks: u32,
     /// The checkpoints of the new directory have been told to have the log's numbers.
     is_noted: bool,
+    /// The catalogue has made the changes that would have been before this one.
+    has_turn: bool,
     /// What the partition was before it was closed.
     was: Option<Was>,
     /// It opens where it was.
@@ -90,9 +96,10 @@ struct Move {
 
 /// What is known of a partition that is closed.
 struct Was {
-    layout: u64,
     size_bytes: i64,
     log_end: i64,
+    /// For whoever is opened in its place.
+    bequest: Option<Bequest>,
     /// How it is opened again.
     options: Box<PartitionOptions>,
 }
@@ -236,7 +243,7 @@ impl<W: World, R> Shard<W, R> {
         current.cancel.cancel();
         match current.phase {
             Phase::Preparing => self.end_move(),
-            Phase::Noting | Phase::Settling => self.discard_copy(),
+            Phase::Noting | Phase::Queueing | Phase::Settling => self.discard_copy(),
             _ => {}
         }
     }
@@ -299,6 +306,7 @@ impl<W: World, R> Shard<W, R> {
                 cancel: Cancel::default(),
                 looks: 0,
                 is_noted: false,
+                has_turn: false,
                 was: None,
                 goes_back: false,
                 late: None,

@@ -21,7 +21,7 @@ fn group(cluster: &mut Cluster, request: GroupRequest) -> GroupReply {
     }
 }
 
-fn commit(cluster: &mut Cluster, name: &str, partition: PartitionId, offset: i64) -> ErrorCode {
+pub(crate) fn commit_request(name: &str, partition: PartitionId, offset: i64) -> GroupRequest {
     let request = OffsetCommitRequest {
         group_id: Str::from(name),
         // Simulated time flies while nothing happens: weeks pass during a start.
@@ -38,11 +38,19 @@ fn commit(cluster: &mut Cluster, name: &str, partition: PartitionId, offset: i64
         }],
         ..Default::default()
     };
-    let commit = GroupRequest::CommitOffsets {
+    GroupRequest::CommitOffsets {
         request,
         knows_epochs: true,
-    };
-    match group(cluster, commit) {
+    }
+}
+
+pub(crate) fn commit(
+    cluster: &mut Cluster,
+    name: &str,
+    partition: PartitionId,
+    offset: i64,
+) -> ErrorCode {
+    match group(cluster, commit_request(name, partition, offset)) {
         GroupReply::CommitOffsets(reply) => {
             let error = reply.topics[0].partitions[0].error_code;
             ErrorCode::try_from(error).expect("an error code")
@@ -52,7 +60,7 @@ fn commit(cluster: &mut Cluster, name: &str, partition: PartitionId, offset: i64
 }
 
 /// What a group has committed; asked again while groups are being read.
-fn committed(cluster: &mut Cluster, name: &str, index: i32) -> i64 {
+pub(crate) fn committed(cluster: &mut Cluster, name: &str, index: i32) -> i64 {
     loop {
         let wanted = OffsetFetchRequestGroup {
             group_id: Str::from(name),

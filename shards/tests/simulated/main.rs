@@ -11,6 +11,7 @@ mod incarnations;
 mod incarnations_model;
 mod moves;
 mod moves_images;
+mod moves_kept;
 mod moves_lost;
 mod moves_served;
 mod reading;

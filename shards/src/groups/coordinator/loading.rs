@@ -34,10 +34,15 @@ impl<R> Coordinator<R> {
         self.rest_if_there_is_work();
     }
 
-    /// A partition that was away for a moment is there again, as it was: what is loaded stays loaded.
+    /// A partition that was away for a moment is there again, as it was: what is loaded stays loaded, and
+    /// what is still to be appended comes first.
     pub(crate) fn reopened(&mut self, env: &mut Env<'_>, partition: i32, (start, end): (i64, i64)) {
-        let status = self.entries.get(&partition).map(|entry| entry.status);
-        if status != Some(Status::Active) {
+        let stays = |entry: &Entry| match entry.status {
+            Status::Active => true,
+            Status::Draining => entry.outstanding > 0,
+            _ => false,
+        };
+        if !self.entries.get(&partition).is_some_and(stays) {
             self.opened(env, partition, start, end);
         }
     }

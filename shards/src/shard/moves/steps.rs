@@ -87,6 +87,7 @@ impl<W: World, R> Shard<W, R> {
         }
         match done {
             MoveDone::Looked(copy, result) => self.looked(copy, result),
+            MoveDone::HasTurn(takes) => self.has_turn(takes),
             MoveDone::Finished(closed, copied) => self.finished(closed, copied),
             MoveDone::Committed(done) => self.committed(done),
             MoveDone::Discarded => self.end_move(),
@@ -112,17 +113,37 @@ impl<W: World, R> Shard<W, R> {
             }
             Ok(bytes) if bytes > rest_bytes_max(looks) => self.look(),
             Ok(_) if !current.is_noted => self.note_move(),
-            Ok(_) => {
-                self.move_is_at(Phase::Settling);
-                self.move_waits(MOVE_SETTLING_MS_MAX);
-                self.moves.held.shut(id);
-                if let Some(Slot::Online(partition)) = self.partitions.get_mut(&id) {
-                    partition.write_now();
-                }
-                self.collect_jobs(id);
-                self.move_goes_on(id);
-            }
+            Ok(_) if !current.has_turn => self.step(Phase::Queueing, MoveStep::AwaitTurn),
+            Ok(_) => self.settle(id),
         }
+    }
+
+    /// The catalogue has made the changes that would have been before this one, or takes none.
+    fn has_turn(&mut self, takes: bool) {
+        let Some(current) = &mut self.moves.current else {
+            return;
+        };
+        if current.phase != Phase::Queueing {
+            return;
+        }
+        if takes {
+            current.has_turn = true;
+            return self.look();
+        }
+        self.move_later(&"the catalogue takes no change");
+        self.discard_copy();
+    }
+
+    /// Holds the appends, and waits for the end of what is on its way.
+    fn settle(&mut self, id: PartitionId) {
+        self.move_is_at(Phase::Settling);
+        self.move_waits(MOVE_SETTLING_MS_MAX);
+        self.moves.held.shut(id);
+        if let Some(Slot::Online(partition)) = self.partitions.get_mut(&id) {
+            partition.write_now();
+        }
+        self.collect_jobs(id);
+        self.move_goes_on(id);
     }
 
     /// Has the checkpoints of the new directory learn the log's numbers.
@@ -161,7 +182,7 @@ impl<W: World, R> Shard<W, R> {
         let (id, target) = (current.id, Some(current.target));
         let goes = matches!(
             current.phase,
-            Phase::Looking | Phase::Settling | Phase::Finishing
+            Phase::Looking | Phase::Queueing | Phase::Settling | Phase::Finishing
         );
         let is_meant = goes && current.is_noted && starts.contains(&id);
         if !is_meant || durable.is_in(target) {
@@ -217,9 +238,9 @@ impl<W: World, R> Shard<W, R> {
         };
         let described = partition.describe();
         current.was = Some(Was {
-            layout: partition.layout(),
             size_bytes: described.size_bytes,
             log_end: partition.log_end(),
+            bequest: Some(partition.bequeath()),
             options: Box::new(partition.reopen_options()),
         });
         self.time_chore(id, None);
@@ -307,11 +328,14 @@ impl<W: World, R> Shard<W, R> {
         let Some(current) = &mut self.moves.current else {
             return;
         };
-        let Some(was) = &current.was else {
+        let Some(was) = &mut current.was else {
+            return;
+        };
+        let Some(bequest) = was.bequest.take() else {
             return;
         };
         let dirs = (&*current.from, &*current.future, &*current.live);
-        let mut placing = Placing::new(dirs, was.layout);
+        let mut placing = Placing::new(dirs, bequest);
         placing.goes_back = current.goes_back;
         self.effects.push(Effect::Open(Box::new(OpenTask {
             directory: placing.opens().to_owned(),
@@ -417,13 +441,9 @@ impl<W: World, R> Shard<W, R> {
         self.close_when_idle();
     }
 
-    /// Lets go of requests that were held, in order and some at a time.
+    /// Lets go of what was held, in order and some at a time.
     pub(super) fn release_some(&mut self) {
-        let released = self.moves.held.take_some();
-        for (request, responder) in released {
-            self.serve(request, responder);
-        }
-        if !self.moves.held.is_empty() {
+        if self.release_held() {
             self.effects
                 .push(Effect::Move(self.moves.serial, MoveStep::Rest));
         } else if self.moves.current.is_none() {
