@@ -69,6 +69,17 @@ impl ConfigError {
             reason,
         }
     }
+
+    /// With the place where the value comes from, if one of these layers has set it.
+    fn told_from(mut self, layers: &[Layer]) -> Self {
+        if let Self::Invalid { key, reason, .. } = &mut self {
+            let setter = layers.iter().rev().find(|layer| layer.sets(key));
+            if let Some(layer) = setter {
+                reason.push_str(&format!(" (from {})", layer.origin()));
+            }
+        }
+        self
+    }
 }
 
 impl fmt::Display for ConfigError {
@@ -138,6 +149,10 @@ impl Config {
     /// # Errors
     /// The first value that cannot be: its key, the value, and what would be accepted.
     pub fn from_layers(layers: &[Layer]) -> Result<Self, ConfigError> {
+        Self::merged(layers).map_err(|error| error.told_from(layers))
+    }
+
+    fn merged(layers: &[Layer]) -> Result<Self, ConfigError> {
         let merged = layers::merge(layers)?;
         let values = Values(&merged);
         let (listeners, mut warnings) = listeners::resolve(&listeners::ListenerKeys {
@@ -370,6 +385,37 @@ mod tests {
         assert_eq!(config.connections_idle_ms_max, Some(600_000));
         assert_eq!(config.fetch_sessions_max, 1000);
         assert!(config.warnings.is_empty());
+    }
+
+    #[test]
+    fn a_refused_value_is_told_with_its_source() {
+        let mut file = Layer::named("server.properties");
+        file.set("num.partitions", "many");
+        file.set("chronik.shards", "two");
+        let mut line = Layer::named("the command line");
+        line.set("chronik.shards", "1.5");
+        let said = |layers: &[Layer]| {
+            Config::from_layers(layers)
+                .expect_err("refused")
+                .to_string()
+        };
+        let of_line = said(&[file.clone(), line]);
+        for words in [
+            "chronik.shards=1.5",
+            "a whole number",
+            "(from the command line)",
+        ] {
+            assert!(of_line.contains(words), "{of_line}");
+        }
+        file.set("chronik.shards", "1");
+        let of_file = said(&[file]);
+        for words in [
+            "num.partitions=many",
+            "a whole number",
+            "(from server.properties)",
+        ] {
+            assert!(of_file.contains(words), "{of_file}");
+        }
     }
 
     #[test]

@@ -123,13 +123,41 @@ fn doctor(settings: &Settings) -> Result<(), Failure> {
     doctor::examine(&load(settings)?)
 }
 
+/// How much is logged, as `CHRONIK_TRACE` says: levels, of everything or of one target. A word that is no
+/// level would be the name of a target that nobody has, and silence the rest.
+fn log_filter(said: &str) -> Result<EnvFilter, Failure> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let is_level = |word: &str| LEVELS.contains(&word.trim().to_ascii_lowercase().as_str());
+    let is_target = |name: &str| {
+        let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+        !name.trim().is_empty() && name.trim().chars().all(is_of_name)
+    };
+    let said = if said.trim().is_empty() { "info" } else { said };
+    let mut directives = said.split(',');
+    let is_sound = directives.all(|directive| match directive.split_once('=') {
+        Some((target, level)) => is_target(target) && is_level(level),
+        None => is_level(directive),
+    });
+    let compact: Vec<&str> = said.split(',').map(str::trim).collect();
+    let filter = EnvFilter::try_new(compact.join(","))
+        .ok()
+        .filter(|_| is_sound);
+    filter.ok_or_else(|| {
+        Failure(format!(
+            "CHRONIK_TRACE={said} cannot be used; accepted: {}, or TARGET=LEVEL, separated by commas \
+             (info,chronik_shards=debug)",
+            LEVELS.join(", ")
+        ))
+    })
+}
+
 /// Logs to standard error; `CHRONIK_TRACE` says how much. Nobody who logs waits for that.
 fn begin_logging() -> Result<LastLines, Failure> {
+    let said = std::env::var_os("CHRONIK_TRACE").unwrap_or_default();
+    let filter = log_filter(&said.to_string_lossy())?;
     let started = log_queue::start();
     let (queue, last_lines) =
         started.map_err(|error| Failure(format!("the log cannot be written: {error}")))?;
-    let filter =
-        EnvFilter::try_from_env("CHRONIK_TRACE").unwrap_or_else(|_| EnvFilter::new("info"));
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(move || queue.clone())
@@ -141,4 +169,37 @@ fn begin_logging() -> Result<LastLines, Failure> {
         warn!("logging was set up before");
     }
     Ok(last_lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::log_filter;
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused_with_the_accepted_form() {
+        for fine in [
+            "",
+            "debug",
+            "INFO",
+            "chronik=debug,chronik_shards=trace",
+            "info, a::b=off",
+        ] {
+            assert!(log_filter(fine).is_ok(), "{fine}");
+        }
+        for bad in [
+            "lots",
+            "a=b=c",
+            "a=",
+            "=debug",
+            "debug,",
+            "chronik=much",
+            "[span]=debug",
+        ] {
+            let refused = log_filter(bad).expect_err(bad).to_string();
+            assert!(
+                refused.contains(bad) && refused.contains("TARGET=LEVEL"),
+                "{refused}"
+            );
+        }
+    }
 }

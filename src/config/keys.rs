@@ -11,17 +11,17 @@ use chronik_protocol::configs;
 
 use super::ConfigError;
 
-/// Keys that Chronik adds to Kafka's and that only mean something at start.
-const AT_START: [&str; 4] = [
-    "chronik.cluster.id",
-    "chronik.shards",
-    "chronik.shards.pinned",
-    "chronik.writebehind.bytes",
+/// Keys that Chronik adds to Kafka's and that only mean something at start: with their types and defaults.
+pub(super) const AT_START: [(&str, &str, &str); 4] = [
+    ("chronik.cluster.id", "string", "a new one"),
+    ("chronik.shards", "int", "as the cores and listeners say"),
+    ("chronik.shards.pinned", "boolean", "as the listeners say"),
+    ("chronik.writebehind.bytes", "int", "67108864"),
 ];
 
 /// Whether `key` is one of Chronik's that are read at start and by nobody else.
 pub(super) fn is_read_at_start(key: &str) -> bool {
-    AT_START.contains(&key)
+    AT_START.iter().any(|(name, ..)| *name == key)
 }
 
 /// Whether `key` is one of Chronik's own.
@@ -59,7 +59,7 @@ impl Values<'_> {
             .ok()
             .filter(|number| range.contains(number));
         number.ok_or_else(|| {
-            let accepted = format!("a number from {} to {}", range.start(), range.end());
+            let accepted = format!("a whole number from {} to {}", range.start(), range.end());
             ConfigError::invalid(key, text, accepted)
         })
     }

@@ -51,6 +51,19 @@ impl Layer {
         self.values.get(key).map(String::as_str)
     }
 
+    /// Where it comes from, for messages.
+    pub(super) fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// Whether it says anything of `key`, under whichever name.
+    pub(super) fn sets(&self, key: &str) -> bool {
+        let is_by_name = self.values.contains_key(key);
+        is_by_name
+            || (key == "log.dirs" && self.data.is_some())
+            || (key == "port" && self.port.is_some())
+    }
+
     /// Reads a file in Java's properties format.
     ///
     /// # Errors
@@ -118,13 +131,9 @@ pub(super) fn merge(layers: &[Layer]) -> Result<BTreeMap<String, String>, Config
             merged.insert("log.dirs".to_owned(), data.clone());
         }
         if let Some(port) = &layer.port {
-            let number = port.parse::<u16>().map_err(|_| {
-                ConfigError::invalid(
-                    "port",
-                    port,
-                    format!("a number from 1 to 65535 ({})", layer.origin),
-                )
-            })?;
+            let number = port
+                .parse::<u16>()
+                .map_err(|_| ConfigError::invalid("port", port, "a number from 1 to 65535"))?;
             let listeners = merged.get("listeners").map(String::as_str);
             merged.insert("listeners".to_owned(), with_port(listeners, number)?);
         }

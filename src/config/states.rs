@@ -40,7 +40,7 @@ pub(super) fn check(merged: &BTreeMap<String, String>) -> Result<Vec<String>, Co
             reason,
         };
         let checked = definition.validate(value);
-        checked.map_err(|error| invalid(error.reason))?;
+        checked.map_err(|error| invalid(for_people(definition.kind, error.reason)))?;
         match definition.state {
             _ if !definition.is_changed_by(value) => {}
             State::Refused(reason) => {
@@ -63,6 +63,18 @@ pub(super) fn check(merged: &BTreeMap<String, String>) -> Result<Vec<String>, Co
     let groups = meaningless.into_iter();
     warnings.extend(groups.map(|(reason, keys)| no_meaning(&keys.join(", "), reason)));
     Ok(warnings)
+}
+
+/// A reason of Kafka's, which administrators' tools are given as it is, for who wrote a file of settings.
+fn for_people(kind: ConfigType, reason: String) -> String {
+    let whole = |min: i64, max: i64| format!("accepted: a whole number from {min} to {max}");
+    match kind {
+        _ if !reason.starts_with("Not a number") => reason,
+        ConfigType::Short => whole(i16::MIN.into(), i16::MAX.into()),
+        ConfigType::Int => whole(i32::MIN.into(), i32::MAX.into()),
+        ConfigType::Long => whole(i64::MIN, i64::MAX),
+        _ => "accepted: a number".to_owned(),
+    }
 }
 
 /// The definition of a broker's setting, or of one of its listeners'.
@@ -123,6 +135,10 @@ pub(crate) fn tell_of_run_time(image: &Image) {
 /// becomes of it.
 pub(crate) fn table() -> String {
     let mut text = String::new();
+    for (name, kind, default) in keys::AT_START {
+        let state = "works, from a start on";
+        text.push_str(&format!("broker\t{name}\t{kind}\t{default}\t{state}\n"));
+    }
     for (scope, of) in [
         (Scope::Broker, "broker"),
         (Scope::Topic, "topic"),
@@ -229,6 +245,33 @@ mod tests {
     fn every_setting_has_another_value() {
         for definition in configs::all(Scope::Broker) {
             assert!(other_value(definition).is_some(), "{definition:?}");
+        }
+    }
+
+    #[test]
+    fn the_table_has_every_setting_of_chroniks_own() {
+        let table = table();
+        for name in [
+            "shards",
+            "shards.pinned",
+            "writebehind.bytes",
+            "cluster.id",
+            "durability",
+        ] {
+            let row = format!("broker\tchronik.{name}\t");
+            assert_eq!(table.matches(&row).count(), 1, "{row}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_is_told_in_words() {
+        for (value, accepted) in [("many", "a whole number"), ("99999999999", "2147483647")] {
+            let said = checked(&[("num.partitions", value)]).expect_err("refused");
+            assert!(said.contains(&format!("num.partitions={value}")), "{said}");
+            assert!(
+                said.contains(accepted) && !said.contains("type INT"),
+                "{said}"
+            );
         }
     }
 
