@@ -387,9 +387,9 @@ impl Router {
         GroupCall(self.send(COORDINATOR_SHARD, request).await)
     }
 
-    /// As `scatter`, some parts at a time: a request may name a quarter of a million, and the shard that
+    /// For what clients ask by name alone. As `scatter`, some parts at a time: a request may name a quarter of a million, and the shard that
     /// owns them looks at those of one internal request in one go.
-    async fn in_turns<W: World, P, R>(
+    async fn in_turns<W: World, P, R: PartOutcome>(
         &self,
         world: &W,
         parts: Vec<P>,
@@ -404,6 +404,7 @@ impl Router {
             let gather = self.scatter(some, &partition, &ask, take).await;
             results.extend(gather.collect().await?);
             if parts.len() == 0 {
+                results.iter_mut().for_each(tell_by_name);
                 return Ok(results);
             }
             world.pause().await;
@@ -443,6 +444,46 @@ impl Router {
         }
     }
 }
+
+/// What a shard tells of a part.
+pub(crate) trait PartOutcome {
+    /// What became of it.
+    fn error_mut(&mut self) -> &mut ErrorCode;
+}
+
+/// Changes what a shard tells for a client that asked by name and knows nothing of ids: the topic was
+/// deleted between its look-up and the shard's.
+pub(crate) fn tell_by_name(told: &mut impl PartOutcome) {
+    let error = told.error_mut();
+    if *error == ErrorCode::UnknownTopicId {
+        *error = ErrorCode::UnknownTopicOrPartition;
+    }
+}
+
+impl PartOutcome for ErrorCode {
+    fn error_mut(&mut self) -> &mut ErrorCode {
+        self
+    }
+}
+
+macro_rules! outcomes {
+    ($($result:ty),*) => {
+        $(impl PartOutcome for $result {
+            fn error_mut(&mut self) -> &mut ErrorCode {
+                &mut self.error
+            }
+        })*
+    };
+}
+
+outcomes!(
+    AppendResult,
+    ReadResult,
+    OffsetAnswer,
+    SegmentOffsets,
+    EpochAnswer,
+    DeleteRecordsResult
+);
 
 /// Groups parts by owner, keeping their order within each group.
 fn split<P>(parts: Vec<P>, owner: impl Fn(&P) -> usize) -> Vec<Group<P>> {

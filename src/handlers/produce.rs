@@ -26,6 +26,7 @@ use super::call::Call;
 use super::context::Context;
 use super::partitions;
 use super::slice::Slice;
+use crate::router::tell_by_name;
 use crate::server::service::{Admitted, Answer, Pace, Reply};
 use conversions::Conversions;
 use refusal::Refusal;
@@ -69,7 +70,10 @@ pub(super) async fn admit<W: World>(context: Rc<Context<W>>, call: Call, body: R
     // From here on the owners count the batches; a turn to make many ends.
     let charge = conversions.into_charge();
     let answer = async move {
-        let results = gather.collect().await.unwrap_or_default();
+        let mut results = gather.collect().await.unwrap_or_default();
+        if call.version < TOPIC_ID_VERSION {
+            results.iter_mut().for_each(tell_by_name);
+        }
         drop(charge);
         rest(&context.world, refusals.len()).await;
         let count = refusals.len();

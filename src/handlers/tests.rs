@@ -3,6 +3,7 @@
 mod apis;
 mod conversions;
 mod data;
+mod deletions;
 mod repetitions;
 mod waiting;
 

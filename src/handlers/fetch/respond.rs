@@ -10,6 +10,7 @@ use chronik_shards::ReadResult;
 use super::legacy;
 use crate::handlers::fetch_sessions::{FetchPart, Opened, Session, Told, TopicKey};
 use crate::handlers::partitions;
+use crate::router::tell_by_name;
 
 /// Everything a response is made of.
 pub(super) struct Outcome {
@@ -114,7 +115,11 @@ fn topic(key: &TopicKey) -> FetchableTopicResponse {
     }
 }
 
-fn partition(part: &FetchPart, result: ReadResult) -> PartitionData {
+fn partition(part: &FetchPart, mut result: ReadResult) -> PartitionData {
+    if let TopicKey::Name(_) = &part.topic {
+        tell_by_name(&mut result);
+    }
+    let error = result.error;
     let aborted = result.aborted.map(|aborted| {
         let transactions =
             aborted
@@ -126,11 +131,6 @@ fn partition(part: &FetchPart, result: ReadResult) -> PartitionData {
                 });
         transactions.collect()
     });
-    // Who asked by name knows nothing of ids: the topic was deleted meanwhile.
-    let error = match (&part.topic, result.error) {
-        (TopicKey::Name(_), ErrorCode::UnknownTopicId) => ErrorCode::UnknownTopicOrPartition,
-        (_, error) => error,
-    };
     // Where nothing was looked for Kafka has an empty list, and null where nothing was found.
     let unknown = matches!(
         error,
