@@ -158,7 +158,8 @@ fn an_offline_directory_is_refused_as_a_target_and_nothing_leaves_it() {
     broker.stop();
     let (second, away) = (scratch.join("second"), scratch.join("away"));
     fs::rename(&second, &away).expect("renamed");
-    fs::write(&second, b"no directory").expect("a file");
+    // It leads to itself: nothing can be opened there, as on a disk that is gone.
+    std::os::unix::fs::symlink(&second, &second).expect("a link");
     let broker = options(&scratch).start();
     let mut client = Client::connect(broker.address());
     let mut codes = |dir: &str, partitions: &[i32]| {
