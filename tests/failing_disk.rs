@@ -57,12 +57,8 @@ fn values(client: &mut Client, topic: &str, partition: i32) -> Vec<Vec<u8>> {
 #[test]
 fn a_failing_directory_takes_its_own_partitions_along_and_no_others() {
     let scratch = Scratch::new();
-    let disk = match Disk::mount(&scratch) {
-        Ok(disk) => disk,
-        Err(reason) => {
-            eprintln!("SKIPPED: no small disk that could fail: {reason}");
-            return;
-        }
+    let Some(disk) = Disk::or_skip(&scratch) else {
+        return;
     };
     let options = BrokerOptions::new(scratch.join("sound"))
         .under(disk.wrapper())
@@ -153,12 +149,8 @@ fn come_back(disk: &Disk, options: &BrokerOptions, sound: &[i32], frail: &[i32])
 #[test]
 fn a_stop_that_cannot_close_the_logs_says_so_last() {
     let scratch = Scratch::new();
-    let disk = match Disk::mount(&scratch) {
-        Ok(disk) => disk,
-        Err(reason) => {
-            eprintln!("SKIPPED: no small disk that could fail: {reason}");
-            return;
-        }
+    let Some(disk) = Disk::or_skip(&scratch) else {
+        return;
     };
     let options = BrokerOptions::new(scratch.join("sound"))
         .under(disk.wrapper())

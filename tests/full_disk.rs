@@ -111,12 +111,8 @@ fn delete_records(broker: &mut Broker, client: &mut Client, topic: &str, offset:
 #[test]
 fn a_full_disk_stops_writing_and_nothing_else() {
     let scratch = Scratch::new();
-    let disk = match Disk::mount(&scratch) {
-        Ok(disk) => disk,
-        Err(reason) => {
-            eprintln!("SKIPPED: no small disk to fill: {reason}");
-            return;
-        }
+    let Some(disk) = Disk::or_skip(&scratch) else {
+        return;
     };
     survive(&disk);
 }
@@ -266,12 +262,8 @@ const LATE: [&str; 6] = ["late-0", "late-1", "late-2", "late-3", "late-4", "late
 #[test]
 fn what_a_full_disk_refused_is_served_when_there_is_space() {
     let scratch = Scratch::new();
-    let disk = match Disk::mount(&scratch) {
-        Ok(disk) => disk,
-        Err(reason) => {
-            eprintln!("SKIPPED: no small disk to fill: {reason}");
-            return;
-        }
+    let Some(disk) = Disk::or_skip(&scratch) else {
+        return;
     };
     come_back(&disk);
 }

@@ -19,8 +19,15 @@ pub struct Disk {
 }
 
 impl Disk {
+    /// A disk for a test, which is skipped, aloud, where none can be mounted.
+    pub fn or_skip(scratch: &Scratch) -> Option<Self> {
+        let disk = Self::mount(scratch);
+        let say = |reason| eprintln!("SKIPPED: no small disk of its own: {reason}");
+        disk.map_err(say).ok()
+    }
+
     /// Makes and mounts the image, or says why that is impossible here.
-    pub fn mount(scratch: &Scratch) -> Result<Self, String> {
+    fn mount(scratch: &Scratch) -> Result<Self, String> {
         let (image, mounted) = (scratch.join("image"), scratch.join("disk"));
         let file = File::create(&image).and_then(|file| file.set_len(DISK_BYTES));
         file.and_then(|()| fs::create_dir(&mounted))
