@@ -1,4 +1,4 @@
-//! `chronik-io`: cores, files, sockets, channels, time. The only user of glommio and of `unsafe`.
+//! `chronik-io`: cores, files, sockets, channels, time, meters. The only user of glommio and of `unsafe`.
 //!
 //! Everything the broker does to storage and time goes through [`World`], to the network through
 //! [`net::Stream`], to other cores through [`mesh`]. Each has a real form (glommio, io_uring) and a
@@ -17,6 +17,7 @@ pub mod log_queue;
 pub mod mapping;
 mod memory;
 pub mod mesh;
+pub mod meters;
 pub mod net;
 mod open_names;
 pub mod preflight;

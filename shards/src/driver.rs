@@ -25,7 +25,7 @@ use crate::log_dirs::LogDirs;
 use crate::metadata_log::{
     SnapshotError, metadata_directory, remove_older_snapshots, write_snapshot,
 };
-use crate::metrics::Counters;
+use crate::meters::ShardMeters;
 use crate::opening::{open, remove};
 use crate::partition::{OffsetJob, Partition};
 use crate::patience::Patience;
@@ -320,8 +320,8 @@ impl<W: World> Driver<W> {
         });
     }
 
-    pub(crate) fn counters(&self) -> Counters {
-        self.inner.state.borrow().counters()
+    pub(crate) fn meters(&self) -> Arc<ShardMeters> {
+        self.inner.state.borrow().meters()
     }
 
     fn data(&self) -> std::path::PathBuf {

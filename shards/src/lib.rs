@@ -20,7 +20,7 @@ pub mod limits;
 pub mod log;
 mod log_dirs;
 mod metadata_log;
-pub mod metrics;
+pub mod meters;
 mod moving;
 mod opening;
 pub mod partition;

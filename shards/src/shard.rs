@@ -45,7 +45,7 @@ use crate::groups::{Coordinator, GroupSettings};
 use crate::internal::{Boot, Internal, InternalAnswer, InternalReply};
 use crate::limits::{CACHE_COLD_BYTES, CACHE_INDEX_BYTES, CACHE_TAIL_BYTES, TIMERS_PER_SLICE};
 use crate::log_dirs::LogDirs;
-use crate::metrics::Counters;
+use crate::meters::ShardMeters;
 use crate::partition::{CheckTimes, Job, Partition, PartitionEvent};
 use crate::placement::shard_of;
 use crate::request::{Reply, Request};
@@ -149,7 +149,7 @@ pub(crate) struct Shard<W: World, R> {
     /// On the designated shard only.
     groups: Option<Groups<R>>,
     stopping: Option<Stopping<R>>,
-    counters: Counters,
+    meters: Arc<ShardMeters>,
     effects: Vec<Effect<W, R>>,
     jobs: Vec<Job<W>>,
     events: Vec<PartitionEvent>,
@@ -215,7 +215,7 @@ impl<W: World, R> Shard<W, R> {
             control: None,
             groups: None,
             stopping: None,
-            counters: Counters::default(),
+            meters: Arc::default(),
             effects: Vec::new(),
             jobs: Vec::new(),
             events: Vec::new(),
@@ -263,9 +263,9 @@ impl<W: World, R> Shard<W, R> {
         &self.image
     }
 
-    /// What it has done so far.
-    pub(crate) fn counters(&self) -> Counters {
-        self.counters
+    /// Its meters, to be read from any thread.
+    pub(crate) fn meters(&self) -> Arc<ShardMeters> {
+        Arc::clone(&self.meters)
     }
 
     /// Takes the effects of what was put in, in order.

@@ -32,7 +32,7 @@ use crate::internal::{Boot, Internal, InternalAnswer, InternalReply, InternalReq
 use crate::log::LogError;
 use crate::log_dirs::LogDirs;
 use crate::metadata_log::{CatalogueError, Registration, open_catalogue};
-use crate::metrics::Counters;
+use crate::meters::ShardMeters;
 use crate::placement::{COORDINATOR_SHARD, shard_of};
 use crate::remembered_logs::RememberedLogs;
 use crate::request::{Reply, Request};
@@ -113,7 +113,7 @@ impl StartError {
 pub struct ShardHandle {
     endpoint: chronik_io::Endpoint<Request, Reply>,
     image: Rc<RefCell<Arc<Image>>>,
-    counters: Rc<dyn Fn() -> Counters>,
+    meters: Arc<ShardMeters>,
     settings_watch: SettingsWatch,
     dirs: Arc<LogDirs>,
 }
@@ -146,9 +146,9 @@ impl ShardHandle {
         &self.dirs
     }
 
-    /// What this shard has done since it started.
-    pub fn counters(&self) -> Counters {
-        (self.counters)()
+    /// The meters of this shard, to be read from any thread.
+    pub fn meters(&self) -> &Arc<ShardMeters> {
+        &self.meters
     }
 
     /// Stops every shard: what was accepted is finished, logs are sealed, and the directory says
@@ -216,12 +216,12 @@ pub async fn start<W: World>(
     }
     driver.wait_loaded().await.map_err(StartError::Abandoned)?;
     let dirs = driver.dirs();
-    let counters = Rc::new(move || driver.counters());
+    let meters = driver.meters();
     Ok(ShardHandle {
         dirs,
         endpoint,
         image,
-        counters,
+        meters,
         settings_watch,
     })
 }

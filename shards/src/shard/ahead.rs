@@ -90,7 +90,7 @@ impl<W: World, R> Shard<W, R> {
         }
         self.aheads.bytes += bytes;
         self.disk.reading += bytes;
-        self.counters.disk_reads += 1;
+        self.meters.disk_reads.add(1);
         self.aheads.by_partition.insert(
             id,
             Ahead {

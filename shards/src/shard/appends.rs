@@ -142,18 +142,18 @@ impl<W: World, R> Shard<W, R> {
     /// The outcome of an append to a partition that cannot be used now.
     fn absent(&mut self, id: PartitionId) -> AppendOutcome {
         self.wanted(id);
-        self.counters.appends_refused += 1;
+        self.meters.appends_refused.add(1);
         AppendOutcome::Done(AppendResult::failed(self.absence(id), None))
     }
 
     fn count_append(&mut self, outcome: &AppendOutcome, bytes: u64) {
         match outcome {
             AppendOutcome::Done(result) if result.error != ErrorCode::None => {
-                self.counters.appends_refused += 1;
+                self.meters.appends_refused.add(1);
             }
             _ => {
-                self.counters.batches_appended += 1;
-                self.counters.bytes_appended += bytes;
+                self.meters.batches_appended.add(1);
+                self.meters.bytes_appended.add(bytes);
                 self.appended(bytes);
             }
         }
@@ -220,7 +220,7 @@ impl<W: World, R> Shard<W, R> {
                     .unwrap_or_else(|| AppendResult::failed(ErrorCode::RequestTimedOut, None))
             })
             .collect();
-        self.counters.appends_timed_out += 1;
+        self.meters.appends_timed_out.add(1);
         self.reply(responder, Reply::Append(results));
     }
 

@@ -374,7 +374,7 @@ impl<W: World, R> Shard<W, R> {
     }
 
     pub(super) fn offline(&mut self, id: PartitionId, error: &LogError) {
-        self.counters.logs_failed += 1;
+        self.meters.logs_failed.add(1);
         match error {
             // The start has said once, for all of them, which directory is not there.
             LogError::Homeless(_) => {

@@ -337,9 +337,9 @@ impl<W: World, R> Shard<W, R> {
 
     fn begin_read(&mut self, read: usize, part: usize, job: ReadJob<W>) {
         self.disk.reading = self.disk.reading.saturating_add(charge(job.bytes_max()));
-        self.counters.disk_reads += 1;
-        let peak = &mut self.counters.disk_reading_bytes_peak;
-        *peak = (*peak).max(self.disk.reading as u64);
+        self.meters.disk_reads.add(1);
+        let reading = self.disk.reading as u64;
+        self.meters.disk_reading_bytes_peak.raise(reading);
         self.effects
             .push(Effect::Read(job, ReadFor::Request { read, part }));
     }

@@ -182,7 +182,7 @@ impl<W: World, R> Shard<W, R> {
         match partition.plan_read(&mut self.cache, &part, isolation, bytes, true) {
             ReadPlan::Ready(result) => Some(result),
             ReadPlan::Disk(job) => {
-                self.counters.disk_reads += 1;
+                self.meters.disk_reads.add(1);
                 self.effects.push(Effect::Read(job, ReadFor::Groups));
                 None
             }
@@ -203,7 +203,7 @@ impl<W: World, R> Shard<W, R> {
         let result = match plan {
             ReadPlan::Ready(result) => result,
             ReadPlan::Disk(job) => {
-                self.counters.disk_reads += 1;
+                self.meters.disk_reads.add(1);
                 return self.effects.push(Effect::Read(job, ReadFor::Groups));
             }
         };

@@ -17,7 +17,7 @@ impl<W: World, R> Shard<W, R> {
             return;
         };
         partition.take_jobs(&mut self.jobs);
-        self.counters.jobs += self.jobs.len() as u64;
+        self.meters.jobs.add(self.jobs.len() as u64);
         self.effects.extend(self.jobs.drain(..).map(Effect::Job));
         let lingers = partition.begins_to_linger();
         let (due_ns, chore_ns) = (partition.next_timer_ns(), partition.next_retention_ns());
@@ -96,7 +96,7 @@ impl<W: World, R> Shard<W, R> {
                 self.note(id, crate::internal::OffsetChange::Cleaned(offset));
             }
             PartitionEvent::Failed { error } => {
-                self.counters.logs_failed += 1;
+                self.meters.logs_failed.add(1);
                 tracing::error!(topic = %id.topic_id, partition = id.index, %error, "log offline");
                 self.wake_all_readers(id);
             }

@@ -46,7 +46,7 @@ impl<W: World, R> Shard<W, R> {
         let timer = self.timers.add(wait.deadline_ns, Timer::Parked(key));
         self.purgatory
             .park(Parked::Read(request), responder, timer, counted.into_iter());
-        self.counters.parked += 1;
+        self.meters.parked.add(1);
     }
 
     pub(super) fn park_await(&mut self, request: AwaitRequest, responder: R) {
@@ -81,7 +81,7 @@ impl<W: World, R> Shard<W, R> {
             timer,
             counted.into_iter(),
         );
-        self.counters.parked += 1;
+        self.meters.parked.add(1);
     }
 
     pub(super) fn available(&self, id: PartitionId, offset: i64, isolation: Isolation) -> usize {
@@ -142,9 +142,9 @@ impl<W: World, R> Shard<W, R> {
 
     pub(super) fn answer_results(&mut self, responder: R, results: Vec<Option<ReadResult>>) {
         let results: Vec<ReadResult> = results.into_iter().flatten().collect();
-        self.counters.reads += 1;
+        self.meters.reads.add(1);
         let bytes: usize = results.iter().map(|result| result.records.len()).sum();
-        self.counters.bytes_read += bytes as u64;
+        self.meters.bytes_read.add(bytes as u64);
         self.reply(responder, Reply::Read(results));
     }
 
@@ -206,7 +206,7 @@ impl<W: World, R> Shard<W, R> {
             return;
         };
         if wake == Wake::Deadline {
-            self.counters.parked_expired += 1;
+            self.meters.parked_expired.add(1);
         } else {
             self.timers.cancel(entry.timer);
         }

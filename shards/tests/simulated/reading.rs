@@ -89,7 +89,7 @@ fn many_cold_parts_are_read_in_turns_with_others_in_between() {
     let given = offsets(order.remove(0).1);
     let expected: Vec<_> = (0..count).map(|at| (ErrorCode::None, Some(at))).collect();
     assert_eq!(given, expected);
-    let peak = cluster.handles[0].counters().disk_reading_bytes_peak;
+    let peak = cluster.handles[0].meters().disk_reading_bytes_peak.get();
     assert!(peak > 1 << 20, "many were read at a time: {peak}");
     assert!(peak <= DISK_READ_BYTES_MAX as u64, "{peak}");
 }
@@ -113,7 +113,7 @@ fn reads_that_may_give_much_wait_for_each_other() {
         assert!(given.iter().all(|part| part.0 == ErrorCode::None));
         assert!(filled > 10, "{number}: {filled} parts");
     }
-    let peak = cluster.handles[0].counters().disk_reading_bytes_peak;
+    let peak = cluster.handles[0].meters().disk_reading_bytes_peak.get();
     assert!(
         peak <= DISK_READ_BYTES_MAX.max(READ_GIVEN_BYTES_MAX) as u64,
         "{peak}"
@@ -146,7 +146,7 @@ fn long_batches_are_given_one_after_the_other() {
         let expected = [(ErrorCode::None, Some(0)), (ErrorCode::None, Some(1))];
         assert_eq!(offsets(reply), expected, "{number}");
     }
-    let peak = cluster.handles[0].counters().disk_reading_bytes_peak;
+    let peak = cluster.handles[0].meters().disk_reading_bytes_peak.get();
     assert!(peak <= DISK_READ_BYTES_MAX as u64, "{peak}");
 }
 
@@ -225,14 +225,14 @@ fn what_nobody_wants_any_more_is_not_read() {
         send(&cluster, number, request, &order);
     }
     send(&cluster, 200, read(vec![part(other, 0, 1200)]), &order);
-    let before = cluster.handles[0].counters().disk_reads;
+    let before = cluster.handles[0].meters().disk_reads.get();
     readers.iter().for_each(Reader::leave);
     cluster.advance(600_000);
     assert_eq!(order.borrow().len(), 201, "all of them are answered");
     let wanted = order.take().into_iter().find(|(number, _)| *number == 200);
     let (_, wanted) = wanted.expect("answered");
     assert_eq!(offsets(wanted), [(ErrorCode::None, Some(0))]);
-    let reads = cluster.handles[0].counters().disk_reads - before;
+    let reads = cluster.handles[0].meters().disk_reads.get() - before;
     assert!(reads < 30, "{reads} reads, though one was wanted");
 }
 

@@ -385,7 +385,7 @@ fn who_reads_straight_on_finds_the_next_block_and_nothing_is_read_twice() {
     }
     // A fresh start has nothing in its cache.
     let mut cluster = Cluster::start(cluster.stop(), 1);
-    let disk_reads = |cluster: &Cluster| cluster.handles[0].counters().disk_reads;
+    let disk_reads = |cluster: &Cluster| cluster.handles[0].meters().disk_reads.get();
     let before = disk_reads(&cluster);
     let found = cluster.values(id, 0);
     assert_eq!(found.len() as i64, BATCHES);
