@@ -6,15 +6,16 @@
 
 use std::sync::Arc;
 
+use chronik_catalog::{ControllerReply, ControllerRequest, Image};
 use chronik_io::{Call, Lost, World};
 use chronik_protocol::{ErrorCode, Uuid};
-use chronik_shards::catalog::{ControllerReply, ControllerRequest, Image};
 use chronik_shards::groups::{GroupReply, GroupRequest};
-use chronik_shards::{
-    Acks, AppendPart, AppendRequest, AppendResult, AwaitRequest, COORDINATOR_SHARD,
-    DeleteRecordsPart, DeleteRecordsResult, EpochAnswer, EpochQuery, Isolation, LogDescription,
-    LogDirs, LogScope, OffsetAnswer, OffsetQuery, PartitionId, ReadPart, ReadRequest, ReadResult,
-    Reader, Reply, Request, SegmentOffsets, SegmentOffsetsQuery, ShardHandle, Wait,
+use chronik_shards::{COORDINATOR_SHARD, LogDirs, Reply, Request, ShardHandle};
+use chronik_terms::{
+    Acks, AppendPart, AppendRequest, AppendResult, AwaitRequest, DeleteRecordsPart,
+    DeleteRecordsResult, EpochAnswer, EpochQuery, Isolation, LogDescription, LogScope,
+    OffsetAnswer, OffsetQuery, PartitionId, ReadPart, ReadRequest, ReadResult, Reader,
+    SegmentOffsets, SegmentOffsetsQuery, Wait,
 };
 
 /// Parts that a shard is asked about at once, unless they belong together: a fraction of a millisecond

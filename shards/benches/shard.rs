@@ -12,11 +12,12 @@ use std::pin::Pin;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
+use chronik_catalog::{ControllerReply, ControllerRequest, NewTopic};
 use chronik_io::executor::{ExecutorOptions, ShardSeat, run};
 use chronik_protocol::record::{BatchBuilder, CheckedBatch, NewRecord};
 use chronik_protocol::{ErrorCode, Str};
-use chronik_shards::catalog::{ControllerReply, ControllerRequest, NewTopic};
 use chronik_shards::*;
+use chronik_terms::*;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 const TOPIC: &str = "orders";

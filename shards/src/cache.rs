@@ -15,7 +15,7 @@ use bytes::Bytes;
 use chronik_protocol::Records;
 use chronik_protocol::record::{BATCH_PREFIX_BYTES, BatchHeader};
 
-use crate::terms::PartitionId;
+use chronik_terms::PartitionId;
 use tail::Tail;
 
 /// Budgets of a shard's cache, bytes.

@@ -11,15 +11,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use chronik_catalog::Image;
 use chronik_io::{World, is_not_now};
 use chronik_protocol::{Str, Uuid};
+use chronik_terms::PartitionId;
 
-use crate::catalog::Image;
 use crate::found_dirs::FoundDirs;
 use crate::log::checkpoint::{CLEANER_FILE, LOG_START_FILE, OffsetCheckpoint, RECOVERY_POINT_FILE};
 use crate::log_dirs::LogDirs;
 use crate::partition::RecoveryHint;
-use crate::terms::PartitionId;
 
 /// Offsets of one kind.
 pub(crate) type Offsets = BTreeMap<PartitionId, i64>;

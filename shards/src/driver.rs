@@ -12,9 +12,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
+use chronik_catalog::Image;
 use chronik_io::{Endpoint, Responder, World};
 
-use crate::catalog::Image;
 use crate::checkpoint_files::{AlsoIn, Offsets};
 use crate::internal::{
     ClosedPartition, Durable, Internal, InternalAnswer, InternalReply, InternalRequest, Leftover,

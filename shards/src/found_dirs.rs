@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 
+use chronik_catalog::Image;
 use chronik_io::World;
 use chronik_protocol::Uuid;
 
-use crate::catalog::Image;
 use crate::log::checkpoint::{PARTITION_METADATA_FILE, parse_partition_metadata, read_small};
 use crate::log::directory::PartitionDir;
 use crate::log_dirs::{LogDirs, is_assigned};

@@ -5,13 +5,13 @@
 
 use chronik_protocol::record::{CheckedBatch, SearchProgress, TimestampSearch};
 use chronik_protocol::{ErrorCode, Str};
+use chronik_terms::{Isolation, OffsetQuery, OffsetTarget, PartitionId, ReadPart, ReadRequest};
 
 use crate::groups::{CommittedPartition, CommittedQuery, GroupCommitted, GroupReply, GroupRequest};
 use crate::limits::LAG_READS_MAX;
 use crate::placement::COORDINATOR_SHARD;
 use crate::request::{Reply, Request};
 use crate::start::ShardHandle;
-use crate::terms::{Isolation, OffsetQuery, OffsetTarget, PartitionId, ReadPart, ReadRequest};
 
 /// One group's lag.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,13 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use chronik_catalog::Image;
 use chronik_protocol::Uuid;
+use chronik_terms::PartitionId;
 
-use crate::catalog::Image;
 use crate::log_dirs::LogDirs;
 use crate::partition::{CloseReport, RecoveryHint};
 use crate::remembered_logs::{Remembered, RememberedLogs};
-use crate::terms::PartitionId;
 use crate::write_behind::LeftBehind;
 
 /// A request between shards; see [`crate::Request::Internal`].

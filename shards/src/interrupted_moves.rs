@@ -8,16 +8,16 @@
 use std::io;
 use std::path::PathBuf;
 
+use chronik_catalog::Image;
 use chronik_io::World;
 use chronik_protocol::Uuid;
+use chronik_terms::PartitionId;
 
-use crate::catalog::Image;
 use crate::checkpoint_files::{AlsoIn, CheckpointOffsets};
 use crate::found_dirs::FoundDirs;
 use crate::log::copying::{discard, futures, topic_of};
 use crate::log::directory::PartitionDir;
 use crate::log_dirs::LogDirs;
-use crate::terms::PartitionId;
 
 /// A copy that takes its place.
 struct Ended {

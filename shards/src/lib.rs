@@ -1,5 +1,5 @@
-//! `chronik-shards`: the state of the broker. Partitions and their logs, the catalogue, and the
-//! shards that own them.
+//! `chronik-shards`: the state of the broker. Partitions and their logs, and the shards that own them and
+//! run the catalogue (`chronik-catalog`).
 //!
 //! One [`start`] on each core gives a [`ShardHandle`]; everything else is a [`Request`] through the
 //! mesh of `chronik-io` to the shard that owns what is asked for, and its [`Reply`]. Inside: driver →
@@ -7,7 +7,6 @@
 
 mod backoff;
 pub mod cache;
-pub mod catalog;
 mod checkpoint_files;
 mod driver;
 mod found_dirs;
@@ -31,8 +30,6 @@ mod request;
 mod shard;
 mod start;
 mod survey;
-mod terms;
-pub mod topic_settings;
 mod unfold;
 mod write_behind;
 
@@ -45,4 +42,3 @@ pub use placement::{COORDINATOR_SHARD, shard_of};
 pub use request::{Reply, Request};
 pub use start::{ShardHandle, StartError, StartOptions, start};
 pub use survey::{LastWriter, LogsFound, Survey, SurveyOptions, SurveyedDir};
-pub use terms::*;

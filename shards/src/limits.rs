@@ -2,18 +2,6 @@
 //!
 //! Owns numbers only.
 
-/// Partitions one request may create (`ReplicationControlManager.MAX_PARTITIONS_PER_BATCH`).
-pub const PARTITIONS_PER_REQUEST_MAX: u64 = 10_000;
-
-/// Producer ids in one durable block (`ProducerIdsBlock.PRODUCER_ID_BLOCK_SIZE`).
-pub const PRODUCER_ID_BLOCK_LEN: i64 = 1000;
-
-/// Bytes of one batch of the metadata log (`KafkaRaftClient.MAX_BATCH_SIZE_BYTES`).
-pub const METADATA_BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
-
-/// Bytes of records put into one batch where a change need not be atomic (start, snapshots).
-pub const METADATA_BATCH_BYTES_TARGET: usize = 512 * 1024;
-
 /// Bytes of a segment of the metadata log: small, so that a snapshot lets old ones go.
 pub const METADATA_SEGMENT_BYTES: u32 = 16 * 1024 * 1024;
 
@@ -179,8 +167,8 @@ pub const SIDE_FILE_BYTES_MAX: usize = 256 << 20;
 const _: () = assert!(BATCH_BYTES_MAX + READ_REQUEST_BYTES_MAX < i32::MAX as usize);
 const _: () = assert!(READ_REQUEST_BYTES_MAX <= READ_GIVEN_BYTES_MAX);
 const _: () = assert!(DISK_READ_BYTES_MAX < READ_DISK_BYTES_MAX);
-const _: () = assert!(METADATA_BATCH_BYTES_TARGET < METADATA_BATCH_BYTES_MAX);
-const _: () = assert!(METADATA_BATCH_BYTES_MAX < METADATA_SEGMENT_BYTES as usize);
+const _: () =
+    assert!(chronik_catalog::limits::METADATA_BATCH_BYTES_MAX < METADATA_SEGMENT_BYTES as usize);
 const _: () = assert!(METADATA_SNAPSHOT_AFTER_BYTES < METADATA_SEGMENT_BYTES as u64);
 
 /// Callers of the group coordinator that may be unanswered, parked ones included; more are refused.

@@ -8,12 +8,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use chronik_catalog::Image;
 use chronik_protocol::Uuid;
+use chronik_terms::PartitionId;
 
-use crate::catalog::Image;
 use crate::log::checkpoint::OffsetCheckpoint;
 use crate::log::directory::PartitionDir;
-use crate::terms::PartitionId;
 
 /// Ids below this one stand for "not assigned", "lost" and the like (`DirectoryId`).
 const RESERVED_IDS: u128 = 100;

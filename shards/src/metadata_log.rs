@@ -12,6 +12,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use chronik_catalog::batches::{FramingError, atomic_batch, leader_change, some_batch};
+use chronik_catalog::limits::METADATA_BATCH_BYTES_MAX;
+use chronik_catalog::replay::{LEADER_UNCHANGED, ReplayError};
+use chronik_catalog::snapshot::{SnapshotId, registration_record};
+use chronik_catalog::versions::{
+    GROUP_VERSION, GROUP_VERSION_FEATURE, METADATA_VERSION_FEATURE, MetadataVersion, supported,
+    unknown_level,
+};
+use chronik_catalog::{BrokerRegistration, Endpoint, Image, METADATA_TOPIC};
 use chronik_io::World;
 use chronik_protocol::messages::{
     AbortTransactionRecord, FeatureLevelRecord, PartitionChangeRecord, RegisterControllerRecord,
@@ -19,29 +28,21 @@ use chronik_protocol::messages::{
 use chronik_protocol::record::CheckedBatch;
 use chronik_protocol::records_of::MetadataRecord;
 use chronik_protocol::{ErrorCode, Str, Uuid};
+use chronik_terms::topic_settings::{CleanupPolicy, Durability, TopicConfig};
+use chronik_terms::{
+    Acks, AppendPart, Isolation, METADATA_PARTITION, Now, ReadPart, ReadResult, Waiter,
+};
 
 use crate::cache::BatchCache;
-use crate::catalog::batches::{FramingError, atomic_batch, leader_change, some_batch};
-use crate::catalog::replay::{LEADER_UNCHANGED, ReplayError};
-use crate::catalog::snapshot::{SnapshotId, registration_record};
-use crate::catalog::versions::{
-    GROUP_VERSION, GROUP_VERSION_FEATURE, METADATA_VERSION_FEATURE, MetadataVersion, supported,
-    unknown_level,
-};
-use crate::catalog::{BrokerRegistration, Endpoint, Image, METADATA_TOPIC};
 use crate::found_dirs::FoundDirs;
 use crate::identity::DirectoryIdentity;
-use crate::limits::{METADATA_BATCH_BYTES_MAX, METADATA_READ_BYTES, METADATA_SEGMENT_BYTES};
+use crate::limits::{METADATA_READ_BYTES, METADATA_SEGMENT_BYTES};
 use crate::log::LogError;
 use crate::log_dirs::LogDirs;
 use crate::partition::{
     AppendOutcome, CheckTimes, Partition, PartitionEvent, PartitionOptions, ReadPlan, RecoveryHint,
     Shared,
 };
-use crate::terms::{
-    Acks, AppendPart, Isolation, METADATA_PARTITION, Now, ReadPart, ReadResult, Waiter,
-};
-use crate::topic_settings::{CleanupPolicy, Durability, TopicConfig};
 use crate::write_behind::WriteBehind;
 pub(crate) use quorum_state::{LedEpoch, QuorumState};
 use reading::bootstrap;

@@ -9,11 +9,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use chronik_catalog::{ControllerReply, ControllerRequest};
 use chronik_io::{Endpoint, World, is_not_now};
 use chronik_protocol::Uuid;
+use chronik_terms::PartitionId;
 
 use crate::backoff;
-use crate::catalog::{ControllerReply, ControllerRequest};
 use crate::limits::REMOVAL_TRIES_MAX;
 use crate::log::LogError;
 use crate::log::cleaner::{Cancel, CleanError, Pace};
@@ -21,7 +22,6 @@ use crate::log::copying::{Copy, Settled, discard, is_garbage};
 use crate::partition::{Bequest, CloseReport, Partition};
 use crate::placement::COORDINATOR_SHARD;
 use crate::request::{Reply, Request};
-use crate::terms::PartitionId;
 
 /// One step.
 pub(crate) enum MoveStep<W: World> {

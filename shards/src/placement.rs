@@ -3,8 +3,8 @@
 //! Pure, and the same on every shard that holds the same image. Nothing on disk knows: a restart
 //! with another number of shards moves no byte (design D9).
 
-use crate::catalog::Image;
-use crate::terms::{METADATA_PARTITION, PartitionId};
+use chronik_catalog::Image;
+use chronik_terms::{METADATA_PARTITION, PartitionId};
 
 /// The shard with the catalogue and the coordinators.
 pub const COORDINATOR_SHARD: usize = 0;

@@ -19,9 +19,9 @@ use bytes::{Buf, BufMut, Bytes};
 use chronik_io::{DirEntry, World};
 use chronik_protocol::Uuid;
 use chronik_protocol::record::crc32c;
+use chronik_terms::PartitionId;
 
 use crate::log::remembered::RememberedLog;
-use crate::terms::PartitionId;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"chronlgs");
 /// To be raised when a [`crate::log::remembered::RememberedLog`] changes in any way.

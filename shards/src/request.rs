@@ -2,20 +2,20 @@
 //!
 //! Everything a connection wants from the state of partitions or of the catalogue is one of these.
 //! Runs on no core by itself. Replies come in the order of the request's parts. The parts themselves are
-//! [`crate::terms`].
+//! [`chronik_terms`].
 
 use std::sync::Arc;
 
+use chronik_catalog::{ControllerReply, ControllerRequest, Image};
 use chronik_protocol::{ErrorCode, Uuid};
-
-use crate::catalog::{ControllerReply, ControllerRequest, Image};
-use crate::groups::{GroupReply, GroupRequest};
-use crate::internal::{InternalReply, InternalRequest};
-use crate::terms::{
+use chronik_terms::{
     AppendRequest, AppendResult, AwaitRequest, DeleteRecordsPart, DeleteRecordsResult, EpochAnswer,
     EpochQuery, LogDescription, LogScope, OffsetAnswer, OffsetQuery, ParkToken, PartitionId,
     ReadRequest, ReadResult, SegmentOffsets, SegmentOffsetsQuery, Wake,
 };
+
+use crate::groups::{GroupReply, GroupRequest};
+use crate::internal::{InternalReply, InternalRequest};
 
 /// One message to a shard.
 #[derive(Debug)]

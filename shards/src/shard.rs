@@ -34,12 +34,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
+use chronik_catalog::Image;
 use chronik_io::World;
 use chronik_protocol::ErrorCode;
+use chronik_terms::{EpochAnswer, EpochQuery, Now, PartitionId};
 use slab::Slab;
 
 use crate::cache::{BatchCache, CacheLimits};
-use crate::catalog::Image;
 use crate::checkpoint_files::{CheckpointOffsets, DeadNumbers};
 use crate::groups::{Coordinator, GroupSettings};
 use crate::internal::{Boot, Internal, InternalAnswer, InternalReply};
@@ -50,7 +51,6 @@ use crate::partition::{CheckTimes, Job, Partition, PartitionEvent};
 use crate::placement::shard_of;
 use crate::request::{Reply, Request};
 use crate::shard::purgatory::{Purgatory, Watch};
-use crate::terms::{EpochAnswer, EpochQuery, Now, PartitionId};
 use crate::write_behind::{Ring, WriteBehind};
 use ahead::Aheads;
 use appends::PendingAppend;
@@ -292,7 +292,7 @@ impl<W: World, R> Shard<W, R> {
             Request::Await(request) => self.park_await(request, responder),
             Request::Cancel(token) => {
                 if let Some(key) = self.purgatory.find(token) {
-                    self.end_parked(key, crate::terms::Wake::Cancelled);
+                    self.end_parked(key, chronik_terms::Wake::Cancelled);
                 }
                 self.reply(responder, Reply::Done);
             }
@@ -376,7 +376,7 @@ impl<W: World, R> Shard<W, R> {
             };
             match timer {
                 Timer::Append(key) => self.append_expired(key),
-                Timer::Parked(key) => self.end_parked(key, crate::terms::Wake::Deadline),
+                Timer::Parked(key) => self.end_parked(key, chronik_terms::Wake::Deadline),
                 Timer::Partition(id) => {
                     self.timed_partitions.remove(&id);
                     if let Some(Slot::Online(partition)) = self.partitions.get_mut(&id) {
@@ -419,7 +419,7 @@ impl<W: World, R> Shard<W, R> {
     /// The partition, if it can be used here; else Kafka's reason why not.
     fn online(&mut self, id: PartitionId) -> Result<&mut Partition<W>, ErrorCode> {
         let usable = matches!(self.partitions.get(&id), Some(Slot::Online(_)));
-        if !usable || id == crate::terms::METADATA_PARTITION {
+        if !usable || id == chronik_terms::METADATA_PARTITION {
             self.wanted(id);
             return Err(self.absence(id));
         }

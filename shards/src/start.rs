@@ -21,11 +21,12 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use chronik_catalog::{Endpoint, Image};
 use chronik_io::{DirEntry, Lost, World};
 use chronik_protocol::Str;
+use chronik_terms::PartitionId;
 
 use crate::cache::{BatchCache, CacheLimits};
-use crate::catalog::{Endpoint, Image};
 use crate::driver::{Driver, SettingsWatch};
 use crate::identity::{DirectoryIdentity, IdentityError};
 use crate::internal::{Boot, Internal, InternalAnswer, InternalReply, InternalRequest};
@@ -38,7 +39,6 @@ use crate::remembered_logs::RememberedLogs;
 use crate::request::{Reply, Request};
 use crate::shard::{Shard, ShardOptions};
 use crate::survey::{LastWriter, Survey, SurveyOptions};
-use crate::terms::PartitionId;
 use crate::write_behind::LeftBehind;
 use directories::{Look, open_dirs, sweep_all, tell_lost};
 

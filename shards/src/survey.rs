@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use chronik_catalog::versions::MetadataVersion;
+use chronik_catalog::{Image, METADATA_TOPIC, PartitionInfo};
 use chronik_io::{DirEntry, World, is_not_now};
 use chronik_protocol::{Str, Uuid};
 
-use crate::catalog::{Image, METADATA_TOPIC, MetadataVersion, PartitionInfo};
 use crate::identity::{DirectoryIdentity, IdentityError};
 use crate::log::checkpoint::{CLEAN_SHUTDOWN_FILE, RECOVERY_POINT_FILE};
 use crate::log::directory::{PartitionDir, PartitionDirState};

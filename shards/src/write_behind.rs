@@ -17,9 +17,9 @@ use std::path::{Path, PathBuf};
 
 use chronik_io::World;
 use chronik_protocol::record::BATCH_PREFIX_BYTES;
+use chronik_terms::PartitionId;
 
 use crate::limits::{WRITE_BEHIND_LINGER_MS_MAX, WRITE_BEHIND_RETRY_MS};
-use crate::terms::PartitionId;
 
 pub(crate) use left_behind::{LeftBehind, remove_all};
 pub(crate) use ring::{Ring, WrittenMark};

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use chronik_catalog::{ControllerReply, ControllerRequest, NewTopic};
 use chronik_io::executor::{ExecutorOptions, ShardSeat, run};
 use chronik_protocol::record::{BatchBuilder, NewRecord};
 use chronik_protocol::{ErrorCode, Str};
-use chronik_shards::catalog::{ControllerReply, ControllerRequest, NewTopic};
 use chronik_shards::*;
+use chronik_terms::*;
 
 /// Enough that one stack frame for each would not fit a thread's stack.
 const PARTITIONS: i32 = 1000;

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use chronik_catalog::{Image, OF_LISTENERS};
 use chronik_protocol::configs::{self, ConfigDef, ConfigType, Scope, State};
-use chronik_shards::catalog::{Image, OF_LISTENERS};
 use tracing::warn;
 
 use super::ConfigError;

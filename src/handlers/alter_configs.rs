@@ -4,6 +4,10 @@
 use std::collections::HashSet;
 use std::rc::Rc;
 
+use chronik_catalog::{
+    ApiError, ConfigChange, ConfigOp, ConfigOpKind, ConfigResource, ControllerReply,
+    ControllerRequest, Image,
+};
 use chronik_io::World;
 use chronik_protocol::configs::Scope;
 use chronik_protocol::messages::alter_configs_response::AlterConfigsResourceResponse as ReplaceResult;
@@ -14,10 +18,6 @@ use chronik_protocol::messages::{
     IncrementalAlterConfigsResponse,
 };
 use chronik_protocol::{ErrorCode, Str};
-use chronik_shards::catalog::{
-    ApiError, ConfigChange, ConfigOp, ConfigOpKind, ConfigResource, ControllerReply,
-    ControllerRequest, Image,
-};
 use tracing::warn;
 
 use crate::config::states;

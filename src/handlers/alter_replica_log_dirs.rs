@@ -4,14 +4,15 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use chronik_catalog::Image;
 use chronik_io::World;
 use chronik_protocol::messages::alter_replica_log_dirs_response::{
     AlterReplicaLogDirPartitionResult, AlterReplicaLogDirTopicResult,
 };
 use chronik_protocol::messages::{AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse};
 use chronik_protocol::{ErrorCode, Uuid};
-use chronik_shards::catalog::Image;
-use chronik_shards::{LogDirs, PartitionId};
+use chronik_shards::LogDirs;
+use chronik_terms::PartitionId;
 
 use super::context::Context;
 use super::partitions;

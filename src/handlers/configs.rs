@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use chronik_catalog::{Image, Topic, broker_setting_behind, is_dynamic_broker_config};
 use chronik_protocol::Str;
 use chronik_protocol::configs::{self, ConfigDef, ConfigType, Scope};
-use chronik_shards::catalog::{Image, Topic, broker_setting_behind, is_dynamic_broker_config};
-use chronik_shards::topic_settings::{ConfigSource, broker_synonyms};
+use chronik_terms::topic_settings::{ConfigSource, broker_synonyms};
 
 /// `ConfigResource.Type` of topics.
 pub(super) const RESOURCE_TOPIC: i8 = 2;

@@ -8,9 +8,9 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use chronik_catalog::Image;
 use chronik_io::World;
 use chronik_protocol::Str;
-use chronik_shards::catalog::Image;
 
 use super::fetch_sessions::SessionCache;
 use super::parked_fetches::Parked;

@@ -3,12 +3,12 @@
 use std::collections::HashSet;
 use std::rc::Rc;
 
+use chronik_catalog::{ApiError, ControllerReply, ControllerRequest, NewPartitions};
 use chronik_io::World;
 use chronik_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use chronik_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use chronik_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
 use chronik_protocol::{ErrorCode, Str};
-use chronik_shards::catalog::{ApiError, ControllerReply, ControllerRequest, NewPartitions};
 
 use super::beside::beside;
 use super::call::Call;

@@ -3,6 +3,9 @@
 use std::collections::HashSet;
 use std::rc::Rc;
 
+use chronik_catalog::{
+    ApiError, ControllerReply, ControllerRequest, CreatedTopic, Image, NewTopic, Topic,
+};
 use chronik_io::World;
 use chronik_protocol::configs::Scope;
 use chronik_protocol::messages::create_topics_request::CreatableTopic;
@@ -11,9 +14,6 @@ use chronik_protocol::messages::create_topics_response::{
 };
 use chronik_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 use chronik_protocol::{ErrorCode, Str};
-use chronik_shards::catalog::{
-    ApiError, ControllerReply, ControllerRequest, CreatedTopic, Image, NewTopic, Topic,
-};
 use tracing::warn;
 
 use crate::config::states;

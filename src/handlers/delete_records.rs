@@ -2,14 +2,14 @@
 
 use std::rc::Rc;
 
+use chronik_catalog::Image;
 use chronik_io::World;
 use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::delete_records_response::{
     DeleteRecordsPartitionResult, DeleteRecordsTopicResult,
 };
 use chronik_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
-use chronik_shards::catalog::Image;
-use chronik_shards::{DeleteRecordsPart, DeleteRecordsResult, PartitionId};
+use chronik_terms::{DeleteRecordsPart, DeleteRecordsResult, PartitionId};
 
 use super::beside::beside;
 use super::call::Call;

@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::rc::Rc;
 
+use chronik_catalog::{ApiError, ControllerReply, ControllerRequest, Image, TopicRef};
 use chronik_io::World;
 use chronik_protocol::messages::delete_topics_response::DeletableTopicResult;
 use chronik_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
 use chronik_protocol::{ErrorCode, Str, Uuid};
-use chronik_shards::catalog::{ApiError, ControllerReply, ControllerRequest, Image, TopicRef};
 
 use super::beside::beside;
 use super::call::Call;

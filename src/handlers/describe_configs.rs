@@ -4,6 +4,7 @@
 
 use std::rc::Rc;
 
+use chronik_catalog::{ApiError, Image, check_topic_name};
 use chronik_io::World;
 use chronik_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use chronik_protocol::messages::describe_configs_response::{
@@ -11,7 +12,6 @@ use chronik_protocol::messages::describe_configs_response::{
 };
 use chronik_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use chronik_protocol::{ErrorCode, Str};
-use chronik_shards::catalog::{ApiError, Image, check_topic_name};
 
 use super::beside::beside;
 use super::call::Call;

@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use chronik_catalog::Image;
 use chronik_io::World;
 use chronik_protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
 use chronik_protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse};
 use chronik_protocol::{ErrorCode, Str, Uuid};
-use chronik_shards::catalog::Image;
-use chronik_shards::{LogDescription, LogDir, LogDirs, LogScope, PartitionId};
+use chronik_shards::{LogDir, LogDirs};
+use chronik_terms::{LogDescription, LogScope, PartitionId};
 use tracing::warn;
 
 use super::beside::beside;

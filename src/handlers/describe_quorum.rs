@@ -3,13 +3,13 @@
 
 use std::rc::Rc;
 
+use chronik_catalog::{Image, METADATA_TOPIC};
 use chronik_io::World;
 use chronik_protocol::messages::describe_quorum_response::{
     Listener, Node, PartitionData, ReplicaState, TopicData,
 };
 use chronik_protocol::messages::{DescribeQuorumRequest, DescribeQuorumResponse};
 use chronik_protocol::{ErrorCode, Str};
-use chronik_shards::catalog::{Image, METADATA_TOPIC};
 
 use super::call::Call;
 use super::context::Context;

@@ -2,13 +2,13 @@
 
 use std::rc::Rc;
 
+use chronik_catalog::{Image, PartitionInfo, Topic, check_topic_name};
 use chronik_io::World;
 use chronik_protocol::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
 };
 use chronik_protocol::messages::{DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse};
 use chronik_protocol::{ErrorCode, Str};
-use chronik_shards::catalog::{Image, PartitionInfo, Topic, check_topic_name};
 
 use super::beside::beside;
 use super::call::Call;

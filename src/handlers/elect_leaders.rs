@@ -3,11 +3,11 @@
 
 use std::rc::Rc;
 
+use chronik_catalog::Topic;
 use chronik_io::World;
 use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
 use chronik_protocol::messages::{ElectLeadersRequest, ElectLeadersResponse};
-use chronik_shards::catalog::Topic;
 
 use super::context::Context;
 use super::partitions;

@@ -10,12 +10,12 @@ mod respond;
 
 use std::rc::Rc;
 
+use chronik_catalog::Image;
 use chronik_io::World;
 use chronik_protocol::messages::FetchResponse;
 use chronik_protocol::messages::fetch_request::FetchRequest;
 use chronik_protocol::{ErrorCode, Reader};
-use chronik_shards::catalog::Image;
-use chronik_shards::{Isolation, PartitionId, ReadPart};
+use chronik_terms::{Isolation, PartitionId, ReadPart};
 
 use super::beside::beside;
 use super::call::Call;

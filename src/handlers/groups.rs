@@ -19,9 +19,10 @@ mod sync_group;
 
 use std::rc::Rc;
 
+use chronik_catalog::versions::GROUP_VERSION_FEATURE;
+use chronik_catalog::{Image, Topic};
 use chronik_io::World;
 use chronik_protocol::{ApiKey, ErrorCode, Reader};
-use chronik_shards::catalog::{GROUP_VERSION_FEATURE, Image, Topic};
 use chronik_shards::groups::{Caller, GroupReply, GroupRequest};
 
 use super::call::Call;

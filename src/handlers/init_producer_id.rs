@@ -4,10 +4,10 @@
 
 use std::rc::Rc;
 
+use chronik_catalog::{ControllerReply, ControllerRequest};
 use chronik_io::World;
 use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse};
-use chronik_shards::catalog::{ControllerReply, ControllerRequest};
 
 use super::context::Context;
 

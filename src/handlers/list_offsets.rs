@@ -5,6 +5,7 @@ mod segments;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
+use chronik_catalog::Image;
 use chronik_io::World;
 use chronik_protocol::messages::list_offsets_request::ListOffsetsPartition;
 use chronik_protocol::messages::list_offsets_response::{
@@ -12,8 +13,7 @@ use chronik_protocol::messages::list_offsets_response::{
 };
 use chronik_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use chronik_protocol::{ErrorCode, Str};
-use chronik_shards::catalog::Image;
-use chronik_shards::{Isolation, OffsetAnswer, OffsetQuery, OffsetTarget};
+use chronik_terms::{Isolation, OffsetAnswer, OffsetQuery, OffsetTarget};
 
 use super::beside::beside;
 use super::call::Call;

@@ -6,6 +6,9 @@
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
+use chronik_catalog::{
+    ControllerReply, ControllerRequest, Image, NewTopic, PartitionInfo, Topic, check_topic_name,
+};
 use chronik_io::World;
 use chronik_protocol::messages::metadata_request::MetadataRequestTopic;
 use chronik_protocol::messages::metadata_response::{
@@ -13,9 +16,6 @@ use chronik_protocol::messages::metadata_response::{
 };
 use chronik_protocol::messages::{MetadataRequest, MetadataResponse};
 use chronik_protocol::{ErrorCode, Str, Uuid};
-use chronik_shards::catalog::{
-    ControllerReply, ControllerRequest, Image, NewTopic, PartitionInfo, Topic, check_topic_name,
-};
 use tracing::info;
 
 use super::beside::beside;
@@ -174,7 +174,7 @@ async fn create_missing<W: World>(context: &Context<W>, names: &[Str]) -> HashMa
     let topics: Vec<NewTopic> = names
         .iter()
         .filter(|name| image.topic(name).is_none() && check_topic_name(name).is_ok())
-        .filter(|name| !chronik_shards::catalog::is_internal_topic(name))
+        .filter(|name| !chronik_catalog::is_internal_topic(name))
         .map(|name| NewTopic::with_defaults(name.detached()))
         .collect();
     if topics.is_empty() {

@@ -2,14 +2,14 @@
 
 use std::rc::Rc;
 
+use chronik_catalog::Image;
 use chronik_io::World;
 use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::offset_for_leader_epoch_response::{
     EpochEndOffset, OffsetForLeaderTopicResult,
 };
 use chronik_protocol::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
-use chronik_shards::catalog::Image;
-use chronik_shards::{EpochAnswer, EpochQuery};
+use chronik_terms::{EpochAnswer, EpochQuery};
 
 use super::beside::beside;
 use super::call::Call;

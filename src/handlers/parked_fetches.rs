@@ -7,7 +7,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use chronik_shards::{ParkToken, Request};
+use chronik_shards::Request;
+use chronik_terms::ParkToken;
 
 use crate::router::Router;
 

@@ -1,8 +1,8 @@
 //! Finding the partition a client means.
 
+use chronik_catalog::{Image, PartitionInfo, Topic};
 use chronik_protocol::ErrorCode;
-use chronik_shards::PartitionId;
-use chronik_shards::catalog::{Image, PartitionInfo, Topic};
+use chronik_terms::PartitionId;
 
 /// The partition `index` of `topic`, if it exists.
 pub(super) fn of_topic(topic: &Topic, index: i32) -> Option<(PartitionId, &PartitionInfo)> {

@@ -14,12 +14,12 @@ mod rules;
 
 use std::rc::Rc;
 
+use chronik_catalog::{Image, Topic};
 use chronik_io::World;
 use chronik_protocol::messages::ProduceRequest;
 use chronik_protocol::messages::produce_request::TopicProduceData;
 use chronik_protocol::{ErrorCode, Reader};
-use chronik_shards::catalog::{Image, Topic};
-use chronik_shards::{Acks, AppendPart, PartitionId};
+use chronik_terms::{Acks, AppendPart, PartitionId};
 
 use super::beside::rest;
 use super::call::Call;

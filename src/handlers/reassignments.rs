@@ -4,6 +4,7 @@
 
 use std::rc::Rc;
 
+use chronik_catalog::{Image, check_replicas};
 use chronik_io::World;
 use chronik_protocol::messages::alter_partition_reassignments_request::ReassignableTopic;
 use chronik_protocol::messages::alter_partition_reassignments_response::{
@@ -14,7 +15,6 @@ use chronik_protocol::messages::{
     ListPartitionReassignmentsResponse,
 };
 use chronik_protocol::{ErrorCode, Str};
-use chronik_shards::catalog::{Image, check_replicas};
 
 use super::context::Context;
 use super::partitions;

@@ -2,14 +2,12 @@
 
 use std::rc::Rc;
 
+use chronik_catalog::{ApiError, ControllerReply, ControllerRequest, FeatureUpdate, UpgradeType};
 use chronik_io::World;
 use chronik_protocol::messages::update_features_request::FeatureUpdateKey;
 use chronik_protocol::messages::update_features_response::UpdatableFeatureResult;
 use chronik_protocol::messages::{UpdateFeaturesRequest, UpdateFeaturesResponse};
 use chronik_protocol::{ErrorCode, Str};
-use chronik_shards::catalog::{
-    ApiError, ControllerReply, ControllerRequest, FeatureUpdate, UpgradeType,
-};
 
 use super::call::Call;
 use super::context::Context;

@@ -8,9 +8,9 @@ use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::thread::Builder;
 
+use chronik_catalog::Image;
 use chronik_io::net::{Door, DoorLimits, ListenerLimits};
 use chronik_protocol::configs::address_limits;
-use chronik_shards::catalog::Image;
 use tracing::warn;
 
 use crate::config::Listener;

@@ -4,6 +4,7 @@
 //! Owns no rule that a lint of the compiler or of clippy can express; those are in `Cargo.toml`.
 
 mod arrows;
+mod modules;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,9 +18,25 @@ const FUNCTION_LINES_MAX: usize = 70;
 const ARROWS: &[(&str, &[&str])] = &[
     (
         "chronik",
-        &["chronik-shards", "chronik-io", "chronik-protocol"],
+        &[
+            "chronik-catalog",
+            "chronik-io",
+            "chronik-protocol",
+            "chronik-shards",
+            "chronik-terms",
+        ],
     ),
-    ("chronik-shards", &["chronik-io", "chronik-protocol"]),
+    ("chronik-terms", &["chronik-protocol"]),
+    ("chronik-catalog", &["chronik-protocol", "chronik-terms"]),
+    (
+        "chronik-shards",
+        &[
+            "chronik-catalog",
+            "chronik-io",
+            "chronik-protocol",
+            "chronik-terms",
+        ],
+    ),
     ("chronik-io", &[]),
     ("chronik-protocol", &[]),
     ("chronik-bench", &["chronik-protocol"]),

@@ -11,9 +11,9 @@ use std::collections::{HashMap, VecDeque};
 use bytes::{Bytes, BytesMut};
 use chronik_protocol::Records;
 use chronik_protocol::record::BATCH_PREFIX_BYTES;
+use chronik_terms::PartitionId;
 
 use super::ReadLimits;
-use crate::terms::PartitionId;
 
 /// What a cached batch costs besides its bytes: its entry, and its place in the queue.
 pub(super) const ENTRY_OVERHEAD_BYTES: usize = 128;

@@ -11,8 +11,10 @@ mod writes;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use chronik_catalog::Image;
 use chronik_protocol::record::CheckedBatch;
 use chronik_protocol::{ErrorCode, Uuid};
+use chronik_terms::Now;
 use slab::Slab;
 
 use super::caller::Token;
@@ -26,9 +28,7 @@ use super::request::{GroupReply, GroupRequest};
 use super::settings::GroupSettings;
 use super::step::{Step, TopicChanges};
 use super::sweep::{Reason, Sweep};
-use crate::catalog::Image;
 use crate::limits::GROUP_CALLERS_MAX;
-use crate::terms::Now;
 use crate::unfold::Unfolding;
 use gather::Gather;
 use writes::Write;

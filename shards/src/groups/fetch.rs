@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use chronik_catalog::Image;
 use chronik_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopics,
 };
@@ -13,7 +14,6 @@ use chronik_protocol::{ErrorCode, Str, Uuid};
 use super::group::Group;
 use super::offsets::{CommittedOffset, GroupOffsets};
 use super::partition::GroupPartition;
-use crate::catalog::Image;
 
 /// A group whose offsets cannot be told.
 pub(crate) fn fetch_refused(group: &Str, error: ErrorCode) -> OffsetFetchResponseGroup {

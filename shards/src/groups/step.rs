@@ -5,7 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use chronik_catalog::Image;
 use chronik_protocol::{Str, Uuid};
+use chronik_terms::Now;
 
 use super::caller::Token;
 use super::consumer::regex::Programs;
@@ -13,8 +15,6 @@ use super::deadlines::DeadlineWishes;
 use super::records::{GroupRecord, pack};
 use super::request::GroupReply;
 use super::settings::GroupSettings;
-use crate::catalog::Image;
-use crate::terms::Now;
 
 /// Topics that are gone, by name, with the ids they had.
 pub(crate) type DeletedTopics = BTreeMap<Str, BTreeSet<Uuid>>;

@@ -2,6 +2,7 @@
 //!
 //! A sweep goes over a partition's groups in slices, so that nobody waits for it.
 
+use chronik_catalog::Image;
 use chronik_protocol::Str;
 
 use super::offsets::{CommittedOffset, GroupOffsets};
@@ -9,7 +10,6 @@ use super::partition::GroupPartition;
 use super::records::GroupRecord;
 use super::settings::GroupSettings;
 use super::step::DeletedTopics;
-use crate::catalog::Image;
 use crate::limits::{GROUPS_PER_SLICE, OFFSETS_PER_SLICE};
 
 /// Why offsets go.

@@ -18,6 +18,7 @@ use std::path::Path;
 use chronik_io::append::AppendFile;
 use chronik_io::{File, World};
 use chronik_protocol::record::BatchHeader;
+use chronik_terms::topic_settings::TopicConfig;
 use tracing::{info, warn};
 
 use super::LogError;
@@ -35,7 +36,6 @@ use super::segment::{
 };
 use crate::limits::SIDE_FILE_BYTES_MAX;
 use crate::log::producer_state::ProducerStates;
-use crate::topic_settings::TopicConfig;
 
 pub(crate) use crate::log::segment::indexed;
 pub(crate) use reindex::{max_timestamp, rebuild_indexes};

@@ -13,13 +13,13 @@ use chronik_io::append::{
     AppendError, AppendFile, AppendOptions, JobResult, SyncJob, SyncMode, WriteJob, ZeroJob,
 };
 use chronik_io::{File, World};
+use chronik_protocol::record::BatchHeader;
 
 use super::directory::{FileKind, segment_path};
 use super::index::{IndexBuilder, IndexedBatch};
 use super::remembered::{LastBatch, RememberedActive, RememberedSegment};
-use chronik_protocol::record::BatchHeader;
 
-use crate::topic_settings::{Durability, TopicConfig};
+use chronik_terms::topic_settings::{Durability, TopicConfig};
 
 /// What the log needs to know of a batch besides its bytes; offsets are the assigned ones.
 #[derive(Clone, Copy, Debug)]

@@ -6,16 +6,16 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use chronik_catalog::Image;
+use chronik_catalog::batches::{FramingError, read_batch, read_control};
+use chronik_catalog::replay::Transactions;
+use chronik_catalog::versions::METADATA_VERSION_FEATURE;
 use chronik_io::{DirEntry, File, OpenMode, World};
 use chronik_protocol::Uuid;
 use chronik_protocol::record::CheckedBatch;
 use chronik_protocol::records_of::MetadataRecord;
 
 use super::{CatalogueError, metadata_directory, snapshots};
-use crate::catalog::Image;
-use crate::catalog::batches::{FramingError, read_batch, read_control};
-use crate::catalog::replay::Transactions;
-use crate::catalog::versions::METADATA_VERSION_FEATURE;
 use crate::log::directory::{FileKind, SegmentFile};
 use crate::log::scan::{LogScan, ScanEnd, ScanStep};
 

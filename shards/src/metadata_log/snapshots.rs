@@ -7,14 +7,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::{Bytes, BytesMut};
+use chronik_catalog::Image;
+use chronik_catalog::batches::{
+    FramingError, read_batch, read_control, snapshot_footer, snapshot_header, some_batch,
+};
+use chronik_catalog::replay::ReplayError;
+use chronik_catalog::snapshot::{Sections, SnapshotId};
+use chronik_catalog::versions::MetadataVersion;
 use chronik_io::World;
 use chronik_protocol::record::{CheckedBatch, ControlType};
 
-use crate::catalog::batches::{
-    FramingError, read_batch, read_control, snapshot_footer, snapshot_header, some_batch,
-};
-use crate::catalog::snapshot::{Sections, SnapshotId};
-use crate::catalog::{Image, MetadataVersion, ReplayError};
 use crate::limits::METADATA_SNAPSHOT_BYTES_MAX;
 
 /// What went wrong with a snapshot.
@@ -126,8 +128,7 @@ pub(crate) async fn write<W: World>(
     content.extend_from_slice(&header.bytes);
     let mut offset = header.header.next_offset();
     let version = MetadataVersion::of(&image.features);
-    let mut sections = Sections::new(image);
-    while let Some(records) = sections.next() {
+    for records in Sections::new(image) {
         let mut left = &records[..];
         while !left.is_empty() {
             let (batch, taken) = some_batch(version, left, (offset, id.epoch), now_ms)?;

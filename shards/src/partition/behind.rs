@@ -5,12 +5,12 @@
 
 use chronik_io::World;
 use chronik_protocol::record::BATCH_PREFIX_BYTES;
+use chronik_terms::Acks;
+use chronik_terms::topic_settings::Durability;
 
 use super::{Closing, Now, Partition};
 use crate::limits::WRITE_BEHIND_WRITE_BYTES;
 use crate::log::segment::BatchFacts;
-use crate::terms::Acks;
-use crate::topic_settings::Durability;
 use crate::write_behind::{Kept, WriteBehind, WrittenMark};
 
 /// See the module's text.

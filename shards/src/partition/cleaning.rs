@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use chronik_io::World;
+use chronik_terms::topic_settings::TopicConfig;
 use tracing::{error, info, warn};
 
 use super::{Now, Partition, PartitionEvent, Shared};
@@ -18,7 +19,6 @@ use crate::log::cleaner::{
     Source, Swap, SwapProgress, Transactions, remove_cleaned,
 };
 use crate::log::segment::SealedSegment;
-use crate::topic_settings::TopicConfig;
 
 /// What the broker's settings say of cleaning, this shard's share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

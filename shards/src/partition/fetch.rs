@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use chronik_io::World;
 use chronik_protocol::{ErrorCode, Records};
+use chronik_terms::{Isolation, ReadPart, ReadResult};
 use tracing::error;
 
 use super::read_job::{ReadFailure, Source, Start};
@@ -17,7 +18,6 @@ use super::{Closing, Partition, ReadDone, ReadJob};
 use crate::cache::{BatchCache, ReadLimits};
 use crate::log::directory::{FileKind, segment_path};
 use crate::log::epochs::{UNDEFINED_EPOCH, UNDEFINED_OFFSET};
-use crate::terms::{Isolation, ReadPart, ReadResult};
 
 /// Sealed segments of one partition whose files stay open between reads.
 const OPEN_FILES_MAX: usize = 2;

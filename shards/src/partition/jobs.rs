@@ -10,6 +10,8 @@ use std::sync::Arc;
 use chronik_io::{
     AppendError, AppendFile, AppendOptions, JobResult, SyncJob, World, WriteJob, ZeroJob,
 };
+use chronik_terms::PartitionId;
+use chronik_terms::topic_settings::{Durability, TopicConfig};
 use tracing::{error, info, warn};
 
 use super::cleaning::{CleanDone, CleanWork};
@@ -22,8 +24,6 @@ use crate::log::directory::{FileKind, segment_path};
 use crate::log::index::IndexBuilder;
 use crate::log::recovery::{max_timestamp, rebuild_indexes};
 use crate::log::segment::{ActiveSegment, SealedSegment, SegmentStart, append_options, jitter_ms};
-use crate::terms::PartitionId;
-use crate::topic_settings::{Durability, TopicConfig};
 
 /// Most zeroed bytes a new segment asks for on behalf of appends that wait.
 const FIRST_ROOM_BYTES_MAX: u64 = 8 << 20;

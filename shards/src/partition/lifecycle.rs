@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use chronik_io::{AppendError, File, World, is_not_now};
 use chronik_protocol::Uuid;
+use chronik_terms::topic_settings::Durability;
 use tracing::{error, info, warn};
 
 use super::behind::Behind;
@@ -31,7 +32,6 @@ use crate::log::remembered::RememberedLog;
 use crate::log::segment::{SealJob, SealedSegment, SideFileSync};
 use crate::log::{LogError, PartitionDir, PartitionDirState};
 use crate::patience::Patience;
-use crate::topic_settings::Durability;
 
 impl<W: World> Partition<W> {
     /// Opens the partition in `dir`, which is created, with its `partition.metadata`, if missing.

@@ -37,6 +37,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use chronik_io::World;
 use chronik_protocol::{ErrorCode, Str};
+use chronik_terms::topic_settings::{Durability, TopicConfig};
+use chronik_terms::{AppendResult, LogDescription, Now, PartitionId, Waiter};
 
 pub use cleaning::CleanSettings;
 pub use fetch::ReadPlan;
@@ -55,8 +57,6 @@ use crate::log::producer_state::ProducerStates;
 pub use crate::log::recovery::{RecoveryHint, RecoveryReport};
 use crate::log::segment::{ActiveSegment, SealedSegment, SealedSegments};
 use crate::remembered_logs::Remembered;
-use crate::terms::{AppendResult, LogDescription, Now, PartitionId, Waiter};
-use crate::topic_settings::{Durability, TopicConfig};
 use crate::write_behind::WriteBehind;
 
 /// What the partitions of a shard share, lent to one of them for a change.

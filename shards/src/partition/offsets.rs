@@ -4,10 +4,10 @@
 
 use chronik_io::World;
 use chronik_protocol::ErrorCode;
+use chronik_terms::{DeleteRecordsPart, DeleteRecordsResult, EpochAnswer, EpochQuery};
 
 use super::{Partition, PartitionEvent};
 use crate::log::epochs::{UNDEFINED_EPOCH, UNDEFINED_OFFSET};
-use crate::terms::{DeleteRecordsPart, DeleteRecordsResult, EpochAnswer, EpochQuery};
 
 /// "Up to the high watermark", in DeleteRecords.
 const HIGH_WATERMARK: i64 = -1;

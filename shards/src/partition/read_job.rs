@@ -13,6 +13,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use chronik_io::{File, OpenMode, World};
 use chronik_protocol::record::{BatchHeader, Scan, scan};
+use chronik_terms::topic_settings::TopicConfig;
+use chronik_terms::{Isolation, PartitionId};
 use tracing::error;
 
 use crate::cache::{ColdBlock, ReadLimits, slice_or_copy};
@@ -22,8 +24,6 @@ use crate::log::directory::{FileKind, segment_path};
 use crate::log::index::OffsetIndexView;
 use crate::log::recovery::rebuild_indexes;
 use crate::log::scan::{HELD_BYTES_MAX, LogScan};
-use crate::terms::{Isolation, PartitionId};
-use crate::topic_settings::TopicConfig;
 
 /// Bytes read at once even if less was asked for: the next fetch finds the rest in the cache.
 const READ_AHEAD_BYTES: usize = 1 << 20;

@@ -5,10 +5,10 @@
 
 use chronik_io::World;
 use chronik_protocol::ErrorCode;
+use chronik_terms::{SegmentOffsets, SegmentOffsetsQuery, SegmentsBefore};
 
 use super::{Closing, Partition};
 use crate::log::index::NO_TIMESTAMP;
-use crate::terms::{SegmentOffsets, SegmentOffsetsQuery, SegmentsBefore};
 
 /// An offset that can be answered, and its time where that is known, ms since the epoch.
 struct Start {

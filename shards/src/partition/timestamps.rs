@@ -12,6 +12,8 @@ use chronik_protocol::ErrorCode;
 use chronik_protocol::record::{
     BatchError, CheckedBatch, Compression, STEP_BYTES, SearchProgress, TimestampSearch,
 };
+use chronik_terms::topic_settings::TopicConfig;
+use chronik_terms::{Isolation, OffsetAnswer, OffsetQuery, OffsetTarget, PartitionId};
 use tracing::error;
 
 use super::{Closing, Partition};
@@ -24,8 +26,6 @@ use crate::log::index::{IndexBuilder, NO_TIMESTAMP, OffsetIndex, TimeIndex};
 use crate::log::recovery::rebuild_indexes;
 use crate::log::scan::{LogScan, ScanStep};
 use crate::log::segment::ActiveSegment;
-use crate::terms::{Isolation, OffsetAnswer, OffsetQuery, OffsetTarget, PartitionId};
-use crate::topic_settings::TopicConfig;
 
 /// Compressed bytes of a batch of which a first step is made on the shard.
 const COMPRESSED_BYTES_HERE_MAX: usize = 4 << 10;

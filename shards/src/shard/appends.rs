@@ -4,15 +4,15 @@
 
 use chronik_io::World;
 use chronik_protocol::{ErrorCode, Str};
+use chronik_terms::{
+    Acks, AppendPart, AppendRequest, AppendResult, METADATA_PARTITION, Now, PartitionId, Waiter,
+};
 
 use super::timers::{Timer, TimerKey};
 use super::{Shard, Slot};
 use crate::limits::{PENDING_APPENDS_MAX, UNDECIDED_APPEND_BYTES_MAX};
 use crate::partition::{AppendOutcome, PartitionEvent, Shared};
 use crate::request::Reply;
-use crate::terms::{
-    Acks, AppendPart, AppendRequest, AppendResult, METADATA_PARTITION, Now, PartitionId, Waiter,
-};
 
 /// An append whose parts are not all decided.
 pub(super) struct PendingAppend<R> {

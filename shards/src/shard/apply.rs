@@ -7,11 +7,12 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use chronik_catalog::{Image, Topic};
 use chronik_io::World;
 use chronik_protocol::{ErrorCode, Str};
+use chronik_terms::PartitionId;
 
 use super::{Effect, Shard, Sleeper, Slot};
-use crate::catalog::{Image, Topic};
 use crate::groups::TopicChanges;
 use crate::internal::{Boot, InternalAnswer, Leftover};
 use crate::limits::{FOLLOWING_PER_SLICE, PARTITION_TASKS_MAX};
@@ -20,7 +21,6 @@ use crate::moving::Placing;
 use crate::partition::{Partition, PartitionOptions, RecoveryHint};
 use crate::remembered_logs::Writer;
 use crate::request::Reply;
-use crate::terms::PartitionId;
 
 /// A partition to be opened; the driver clears its directory of another topic's log first.
 pub(crate) struct OpenTask {

@@ -5,10 +5,10 @@
 use std::io;
 
 use chronik_io::World;
+use chronik_terms::PartitionId;
 
 use super::timers::Timer;
 use super::{Effect, Ring, Shard, Slot};
-use crate::terms::PartitionId;
 
 impl<W: World, R> Shard<W, R> {
     /// Starts making the ring if an append has asked for it.

@@ -9,19 +9,19 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use chronik_catalog::Image;
 use chronik_io::World;
 use chronik_protocol::{ErrorCode, Uuid};
+use chronik_terms::{DeleteRecordsPart, DeleteRecordsResult, METADATA_PARTITION, PartitionId};
 
 use super::timers::{Timer, TimerKey};
 use super::{CatalogueEffect, Effect, Shard};
 use crate::backoff;
-use crate::catalog::Image;
 use crate::checkpoint_files::{AlsoIn, CheckpointOffsets, CheckpointsWritten, DeadNumbers};
 use crate::internal::{Durable, InternalAnswer, OffsetChange, OffsetNote};
 use crate::log_dirs::LogDirs;
 use crate::partition::PartitionEvent;
 use crate::request::Reply;
-use crate::terms::{DeleteRecordsPart, DeleteRecordsResult, METADATA_PARTITION, PartitionId};
 
 /// What one shard has to tell the designated one.
 pub(super) struct Notes<R> {

@@ -7,11 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use chronik_io::World;
+use chronik_terms::PartitionId;
 
 use super::timers::{Timer, TimerKey};
 use super::{Effect, Shard, Sleeper, Slot};
 use crate::limits::{CHORES_MAX, CHORES_PER_SLICE};
-use crate::terms::PartitionId;
 
 /// See the module's text.
 #[derive(Default)]

@@ -6,11 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chronik_io::World;
+use chronik_terms::PartitionId;
 
 use super::timers::{Timer, TimerKey};
 use super::{Shard, Slot};
 use crate::partition::CleanSettings;
-use crate::terms::PartitionId;
 
 /// `log.cleaner.dedupe.buffer.size`'s default.
 const DEDUPE_BYTES: usize = 128 << 20;

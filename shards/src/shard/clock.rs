@@ -8,11 +8,11 @@
 use std::collections::BTreeSet;
 
 use chronik_io::World;
+use chronik_terms::{Now, PartitionId};
 
 use super::timers::{Timer, TimerKey};
 use super::{GroupSettings, Image, Shard, Slot};
 use crate::limits::CHORES_PER_SLICE;
-use crate::terms::{Now, PartitionId};
 
 /// Between two looks at the clock.
 const LOOK_NS: u64 = 10 * 60 * 1_000_000_000;

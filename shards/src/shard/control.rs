@@ -7,25 +7,27 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use chronik_catalog::batches::atomic_batch;
+use chronik_catalog::snapshot::SnapshotId;
+use chronik_catalog::versions::MetadataVersion;
+use chronik_catalog::{
+    ApiError, Change, Controller, ControllerReply, ControllerRequest, Image, Judged, Judging,
+};
 use chronik_io::{World, is_not_now};
 use chronik_protocol::{ErrorCode, Uuid};
+use chronik_terms::{
+    Acks, AppendPart, AppendResult, DeleteRecordsPart, METADATA_PARTITION, PartitionId, Waiter,
+};
 
 use super::leftovers::Leftovers;
 use super::timers::Timer;
 use super::{CatalogueEffect, Effect, Shard, Slot};
 use crate::backoff;
-use crate::catalog::{
-    ApiError, Change, Controller, ControllerReply, ControllerRequest, Image, Judged, Judging,
-    MetadataVersion, SnapshotId, metadata_batch,
-};
 use crate::internal::Leftover;
 use crate::limits::{CONTROL_QUEUE_LEN_MAX, METADATA_SNAPSHOT_AFTER_BYTES};
 use crate::metadata_log::SnapshotError;
 use crate::partition::AppendOutcome;
 use crate::request::Reply;
-use crate::terms::{
-    Acks, AppendPart, AppendResult, DeleteRecordsPart, METADATA_PARTITION, PartitionId, Waiter,
-};
 
 enum Item<R> {
     Change(ControllerRequest, R),
@@ -211,7 +213,7 @@ impl<W: World, R> Shard<W, R> {
             return self.reply(responder, Reply::Control(decision.reply));
         };
         let version = MetadataVersion::of(&self.image.features);
-        match metadata_batch(version, &decision.records, now_ms) {
+        match atomic_batch(version, &decision.records, now_ms) {
             Ok(batch) => {
                 let change = Change {
                     next,

@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 
 use chronik_io::World;
+use chronik_terms::PartitionId;
 
 use super::timers::Timer;
 use super::{Shard, Slot};
@@ -16,7 +17,6 @@ use crate::backoff;
 use crate::internal::{Durable, OffsetChange};
 use crate::log::LogError;
 use crate::partition::Partition;
-use crate::terms::PartitionId;
 
 /// See the module's text.
 #[derive(Default)]

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 
 use chronik_io::World;
 use chronik_protocol::ErrorCode;
+use chronik_terms::{Isolation, ReadPart, ReadRequest, ReadResult, Reader};
 
 use super::ahead::AheadWaiter;
 use super::charge::charge;
@@ -23,7 +24,6 @@ use crate::limits::{
 use crate::log::scan::HELD_BYTES_MAX;
 use crate::partition::{ReadDone, ReadJob, ReadPlan};
 use crate::request::Reply;
-use crate::terms::{Isolation, ReadPart, ReadRequest, ReadResult, Reader};
 
 /// Reads that one slice lets in: each may be planned as far as a slice goes.
 const READS_LET_IN_PER_SLICE: usize = 4;

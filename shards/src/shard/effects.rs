@@ -6,10 +6,12 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use chronik_catalog::snapshot::SnapshotId;
+use chronik_catalog::{Image, Judged, Judging};
 use chronik_io::World;
+use chronik_terms::PartitionId;
 
 use super::apply::{OpenTask, Opened};
-use crate::catalog::{Image, Judged, Judging, SnapshotId};
 use crate::checkpoint_files::{AlsoIn, CheckpointOffsets, CheckpointsWritten};
 use crate::internal::{Durable, Leftover, OffsetNote};
 use crate::log::LogError;
@@ -19,7 +21,6 @@ use crate::partition::{Closed, Job, JobDone, OffsetDone, OffsetJob, Partition, R
 use crate::patience::Patience;
 use crate::remembered_logs::Writer;
 use crate::request::Reply;
-use crate::terms::PartitionId;
 use crate::unfold::{Unfolded, Unfolding};
 use crate::write_behind::Ring;
 

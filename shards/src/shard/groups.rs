@@ -8,6 +8,9 @@ use std::sync::Arc;
 
 use chronik_io::World;
 use chronik_protocol::ErrorCode;
+use chronik_terms::{
+    Acks, AppendPart, AppendResult, Isolation, PartitionId, ReadPart, ReadResult, Waiter,
+};
 
 use super::timers::{Timer, TimerKey};
 use super::{Effect, ReadFor, Shard, Sleeper, Slot};
@@ -17,9 +20,6 @@ use crate::groups::{
 use crate::limits::GROUP_LOAD_READ_BYTES;
 use crate::partition::{AppendOutcome, PartitionEvent, ReadDone, ReadPlan};
 use crate::request::Reply;
-use crate::terms::{
-    Acks, AppendPart, AppendResult, Isolation, PartitionId, ReadPart, ReadResult, Waiter,
-};
 use crate::unfold::Unfolded;
 
 /// The coordinator and the deadline that is set for it.

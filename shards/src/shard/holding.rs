@@ -9,12 +9,12 @@ use std::collections::{BTreeSet, VecDeque};
 
 use chronik_io::World;
 use chronik_protocol::ErrorCode;
+use chronik_terms::{AppendPart, AppendResult, LogDescription, LogScope, PartitionId, ReadRequest};
 
 use super::{Shard, Slot};
 use crate::limits::{HELD_PER_SLICE, HELD_REQUESTS_MAX, UNDECIDED_APPEND_BYTES_MAX};
 use crate::partition::AppendOutcome;
 use crate::request::Request;
-use crate::terms::{AppendPart, AppendResult, LogDescription, LogScope, PartitionId, ReadRequest};
 
 /// What waits.
 enum Waiting<R> {
@@ -191,7 +191,7 @@ impl<W: World, R> Shard<W, R> {
     }
 
     fn describe_log(&self, id: PartitionId, found: &mut Vec<LogDescription>) {
-        if id == crate::terms::METADATA_PARTITION {
+        if id == chronik_terms::METADATA_PARTITION {
             return;
         }
         let of_size = |size_bytes, online| LogDescription {

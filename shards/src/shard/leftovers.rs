@@ -5,12 +5,12 @@
 //! before its name may be a topic's again. No change is made while directories get their names of
 //! deleted ones, and one that holds another topic's id is left alone: a new log is never hit.
 
+use chronik_catalog::Image;
 use chronik_io::World;
 
 use super::timers::Timer;
 use super::{CatalogueEffect, Effect, Shard};
 use crate::backoff;
-use crate::catalog::Image;
 use crate::internal::Leftover;
 use crate::log::directory::PartitionDir;
 

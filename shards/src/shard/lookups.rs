@@ -6,13 +6,13 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use chronik_io::World;
+use chronik_terms::{OffsetAnswer, OffsetQuery, PartitionId, SegmentOffsets, SegmentOffsetsQuery};
 use slab::Slab;
 
 use super::{Effect, Shard, Slot};
 use crate::limits::LOOKUPS_MAX;
 use crate::partition::{OffsetDone, OffsetJob, OffsetPlan};
 use crate::request::Reply;
-use crate::terms::{OffsetAnswer, OffsetQuery, PartitionId, SegmentOffsets, SegmentOffsetsQuery};
 
 /// Questions some of whose answers are searched for.
 pub(super) struct PendingOffsets<R> {

@@ -22,20 +22,20 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use chronik_catalog::versions::MetadataVersion;
 use chronik_io::{World, is_not_now};
 use chronik_protocol::{ErrorCode, Uuid};
+use chronik_terms::PartitionId;
 
 use super::timers::{Timer, TimerKey, Timers};
 use super::{Shard, Slot};
 use crate::backoff;
-use crate::catalog::MetadataVersion;
 use crate::limits::{MOVE_PREPARING_MS_MAX, MOVES_MAX};
 use crate::log::cleaner::{Cancel, CleanError};
 use crate::log::copying::{Copy, Progress};
 use crate::log::directory::{PartitionDir, PartitionDirState};
 use crate::partition::{Bequest, PartitionOptions};
 use crate::request::Reply;
-use crate::terms::PartitionId;
 
 /// How far a move is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

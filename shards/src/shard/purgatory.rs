@@ -8,8 +8,9 @@ use std::mem;
 
 use slab::Slab;
 
+use chronik_terms::{AwaitRequest, Isolation, ParkToken, PartitionId, ReadRequest};
+
 use super::timers::TimerKey;
-use crate::terms::{AwaitRequest, Isolation, ParkToken, PartitionId, ReadRequest};
 
 /// What is parked.
 #[derive(Debug)]
@@ -234,8 +235,8 @@ impl<R> Purgatory<R> {
 mod tests {
     use super::*;
     use crate::shard::timers::{Timer, Timers};
-    use crate::terms::{ReadPart, Wait};
     use chronik_protocol::Uuid;
+    use chronik_terms::{ReadPart, Wait};
 
     fn partition(index: i32) -> PartitionId {
         PartitionId {

@@ -5,6 +5,9 @@
 
 use chronik_io::World;
 use chronik_protocol::ErrorCode;
+use chronik_terms::{
+    AwaitRequest, Isolation, PartitionId, ReadPart, ReadRequest, ReadResult, Wake,
+};
 
 use super::timers::Timer;
 use super::{Effect, Shard, Sleeper, Slot};
@@ -12,7 +15,6 @@ use crate::limits::{PARKED_REQUESTS_MAX, WOKEN_PER_SLICE};
 use crate::partition::{ReadJob, ReadPlan};
 use crate::request::Reply;
 use crate::shard::purgatory::Parked;
-use crate::terms::{AwaitRequest, Isolation, PartitionId, ReadPart, ReadRequest, ReadResult, Wake};
 
 /// How one part of a read is to be had.
 pub(super) enum PartPlan<W: World> {

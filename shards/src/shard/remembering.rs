@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use chronik_io::World;
+use chronik_terms::{METADATA_PARTITION, PartitionId};
 
 use super::{Effect, Shard, Sleeper, Slot};
 use crate::limits::{
@@ -15,7 +16,6 @@ use crate::limits::{
 };
 use crate::partition::Partition;
 use crate::remembered_logs::{ENTRY_BYTES, Writer};
-use crate::terms::{METADATA_PARTITION, PartitionId};
 
 /// See the module's text.
 pub(super) struct Remembering {

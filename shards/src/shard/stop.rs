@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use chronik_io::World;
+use chronik_terms::{METADATA_PARTITION, PartitionId, Wake};
 
 use super::{Effect, Shard, Slot};
 use crate::internal::{ClosedPartition, InternalAnswer};
@@ -14,7 +15,6 @@ use crate::limits::PARTITION_TASKS_MAX;
 use crate::log::LogError;
 use crate::partition::Closed;
 use crate::patience::Patience;
-use crate::terms::{METADATA_PARTITION, PartitionId, Wake};
 
 /// A stop under way. From its beginning on nothing new is accepted.
 pub(super) struct Stopping<R> {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::terms::PartitionId;
+use chronik_terms::PartitionId;
 
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

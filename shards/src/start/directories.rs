@@ -9,11 +9,11 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use chronik_catalog::{Image, METADATA_TOPIC};
 use chronik_io::{World, is_not_now};
 use chronik_protocol::Uuid;
 
 use super::{StartError, StartOptions, about};
-use crate::catalog::{Image, METADATA_TOPIC};
 use crate::checkpoint_files::{self, CheckpointOffsets, DeadNumbers, FoundFiles};
 use crate::found_dirs::FoundDirs;
 use crate::identity::{DirectoryIdentity, IdentityError};

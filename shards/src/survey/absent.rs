@@ -5,10 +5,10 @@
 
 use std::collections::BTreeSet;
 
+use chronik_catalog::Image;
 use chronik_protocol::Uuid;
 
 use super::{SurveyedDir, known_ids, listed};
-use crate::catalog::Image;
 use crate::log::directory::PartitionDir;
 use crate::log_dirs::is_assigned;
 

@@ -5,11 +5,12 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use chronik_catalog::versions::{KRAFT_VERSION_MAX, unknown_level};
+use chronik_catalog::{Image, RetainedKey};
 use chronik_protocol::Uuid;
 use chronik_protocol::records_of::MetadataRecord;
 
 use super::{LastWriter, Survey, known_ids, listed, partitions_of};
-use crate::catalog::{Image, KRAFT_VERSION_MAX, RetainedKey, unknown_level};
 use crate::log_dirs::is_assigned;
 use crate::metadata_log::{QuorumState, Reading};
 

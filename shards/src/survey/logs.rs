@@ -6,13 +6,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use chronik_catalog::{Image, METADATA_TOPIC};
 use chronik_io::{File, OpenMode, World};
 use chronik_protocol::Str;
 use chronik_protocol::record::Record;
 use chronik_protocol::records_of::{TransactionKey, TransactionValue, decode_key, decode_value};
 
 use super::{LastWriter, Survey, listed};
-use crate::catalog::{Image, METADATA_TOPIC};
 use crate::limits::SMALL_FILE_BYTES_MAX;
 use crate::log::directory::{FileKind, PartitionDir, PartitionDirState, SegmentFile};
 use crate::log::producer_state::ProducerStates;

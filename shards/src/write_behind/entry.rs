@@ -18,7 +18,7 @@ use bytes::Buf;
 use chronik_protocol::Uuid;
 use chronik_protocol::record::crc32c;
 
-use crate::terms::PartitionId;
+use chronik_terms::PartitionId;
 
 /// Bytes in front of the data.
 pub(super) const DATA_START: usize = 4096;

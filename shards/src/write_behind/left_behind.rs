@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use chronik_io::{DirEntry, World};
 use chronik_protocol::record::{Scan, scan};
+use chronik_terms::PartitionId;
 
 use super::entry::{
     DATA_BYTES_MAX, DATA_START, ENTRY_HEADER_BYTES, EntryHeader, FileHeader, TAIL_WORD, Tail,
     entry_bytes,
 };
 use super::{NAME_END, NAME_START};
-use crate::terms::PartitionId;
 
 /// Bytes of batches checked before other tasks get their turn.
 const SLICE_BYTES: usize = 256 << 10;

@@ -14,13 +14,13 @@ use std::rc::Rc;
 use chronik_io::Mapping;
 use chronik_protocol::Uuid;
 use chronik_protocol::record::BATCH_PREFIX_BYTES;
+use chronik_terms::PartitionId;
 
 use super::Kept;
 use super::entry::{
     BATCH_FRONT_BYTES, DATA_BYTES_MAX, DATA_START, ENTRY_HEADER_BYTES, ENTRY_WORD, EntryHeader,
     FileHeader, TAIL_WORD, Tail, UNIT_BYTES, entry_bytes,
 };
-use crate::terms::PartitionId;
 
 /// With this much free at the front, and twice of what is live, a lap ends early.
 const EARLY_LAP_BYTES: usize = 256 << 10;

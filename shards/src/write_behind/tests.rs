@@ -10,11 +10,11 @@ use chronik_io::Mapping;
 use chronik_io::simulated::Random;
 use chronik_protocol::Uuid;
 use chronik_protocol::record::{BatchBuilder, CheckedBatch, NewRecord};
+use chronik_terms::PartitionId;
 
 use super::Kept;
 use super::left_behind::Walk;
 use super::ring::{Ring, WrittenMark};
-use crate::terms::PartitionId;
 
 const BOOT: u128 = 7;
 

@@ -6,14 +6,15 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use chronik_catalog::{
+    ConfigResource, ControllerReply, ControllerRequest, NewPartitions, TopicRef,
+};
 use chronik_io::World;
 use chronik_io::simulated::Simulation;
 use chronik_protocol::{ErrorCode, Str};
-use chronik_shards::catalog::{
-    ConfigResource, ControllerReply, ControllerRequest, NewPartitions, TopicRef,
-};
-use chronik_shards::topic_settings::Durability;
 use chronik_shards::*;
+use chronik_terms::topic_settings::Durability;
+use chronik_terms::*;
 
 use crate::cluster::{Cluster, DATA, create};
 

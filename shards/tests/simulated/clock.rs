@@ -1,10 +1,11 @@
 //! The wall clock is corrected while logs wait to grow old.
 
+use chronik_catalog::ConfigResource;
 use chronik_io::World;
 use chronik_io::simulated::Simulation;
 use chronik_protocol::{ErrorCode, Str};
-use chronik_shards::catalog::ConfigResource;
 use chronik_shards::*;
+use chronik_terms::*;
 
 use crate::cluster::{Cluster, read};
 

@@ -6,15 +6,16 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use chronik_catalog::{
+    ApiError, ConfigChange, ConfigOp, ConfigOpKind, ConfigResource, ControllerReply,
+    ControllerRequest, Endpoint, NewTopic, TopicRef,
+};
 use chronik_io::simulated::Simulation;
 use chronik_io::{Mesh, MeshOptions, World};
 use chronik_protocol::record::{BatchBuilder, CheckedBatch, NewRecord};
 use chronik_protocol::{ErrorCode, Str};
-use chronik_shards::catalog::{
-    ApiError, ConfigChange, ConfigOp, ConfigOpKind, ConfigResource, ControllerReply,
-    ControllerRequest, Endpoint, NewTopic, TopicRef,
-};
 use chronik_shards::*;
+use chronik_terms::*;
 
 /// Where the data of the simulated broker lies.
 pub(crate) const DATA: &str = "/data";

@@ -6,6 +6,7 @@ use chronik_io::World;
 use chronik_io::simulated::{Fault, Operation, Simulation};
 use chronik_protocol::ErrorCode;
 use chronik_shards::*;
+use chronik_terms::*;
 
 use crate::cluster::{Cluster, options};
 

@@ -11,6 +11,7 @@ use chronik_protocol::messages::offset_fetch_request::{
 use chronik_protocol::{ErrorCode, Str};
 use chronik_shards::groups::{CommittedQuery, GroupReply, GroupRequest, OFFSETS_TOPIC};
 use chronik_shards::*;
+use chronik_terms::*;
 
 use crate::cluster::Cluster;
 

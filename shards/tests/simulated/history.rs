@@ -7,11 +7,12 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use chronik_catalog::ConfigResource;
 use chronik_io::World;
 use chronik_io::simulated::{Random, Simulation};
 use chronik_protocol::{ErrorCode, Str};
-use chronik_shards::catalog::ConfigResource;
 use chronik_shards::*;
+use chronik_terms::*;
 
 use crate::cluster::{Cluster, append_with};
 

@@ -11,6 +11,7 @@ use chronik_io::World;
 use chronik_io::simulated::{Random, Simulation};
 use chronik_protocol::{ErrorCode, Str, Uuid};
 use chronik_shards::*;
+use chronik_terms::*;
 
 use crate::cluster::{Cluster, options};
 use crate::incarnations_model::{Kind, Model, NAMES, SharedModel, batch_bytes};

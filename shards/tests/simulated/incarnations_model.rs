@@ -5,11 +5,12 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use chronik_catalog::{ControllerReply, ControllerRequest, NewTopic, TopicRef};
 use chronik_io::simulated::Random;
 use chronik_protocol::record::{BatchBuilder, CheckedBatch, NewRecord};
 use chronik_protocol::{ErrorCode, Str, Uuid};
-use chronik_shards::catalog::{ControllerReply, ControllerRequest, NewTopic, TopicRef};
 use chronik_shards::*;
+use chronik_terms::*;
 
 /// What moves the start of a topic's logs, or thins them out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

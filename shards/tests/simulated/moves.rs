@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use chronik_catalog::ConfigResource;
 use chronik_io::simulated::{Fault, Operation, Simulation};
 use chronik_io::{Mesh, MeshOptions, World};
 use chronik_protocol::{ErrorCode, Uuid};
-use chronik_shards::catalog::ConfigResource;
 use chronik_shards::*;
+use chronik_terms::*;
 
 use crate::cluster::{Cluster, DATA, append, options};
 

@@ -6,14 +6,15 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use chronik_io::World;
-use chronik_io::simulated::Simulation;
-use chronik_protocol::{ErrorCode, Str, Uuid};
-use chronik_shards::catalog::{
+use chronik_catalog::{
     ConfigChange, ConfigOp, ConfigOpKind, ConfigResource, ControllerRequest, NewPartitions,
     TopicRef,
 };
+use chronik_io::World;
+use chronik_io::simulated::Simulation;
+use chronik_protocol::{ErrorCode, Str, Uuid};
 use chronik_shards::*;
+use chronik_terms::*;
 
 use crate::cluster::{Cluster, DATA, append, create};
 use crate::moves::{OTHER, dir_id, start};

@@ -5,11 +5,12 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
+use chronik_catalog::ConfigResource;
 use chronik_io::World;
 use chronik_io::simulated::{Fault, Operation};
 use chronik_protocol::ErrorCode;
-use chronik_shards::catalog::ConfigResource;
 use chronik_shards::*;
+use chronik_terms::*;
 
 use crate::cluster::{Cluster, DATA, append};
 use crate::moves::{

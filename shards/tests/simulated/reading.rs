@@ -8,6 +8,7 @@ use chronik_io::simulated::Simulation;
 use chronik_protocol::{ErrorCode, Uuid};
 use chronik_shards::limits::{DISK_READ_BYTES_MAX, READ_GIVEN_BYTES_MAX};
 use chronik_shards::*;
+use chronik_terms::*;
 
 use crate::cluster::Cluster;
 

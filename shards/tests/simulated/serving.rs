@@ -7,6 +7,7 @@ use chronik_io::World;
 use chronik_io::simulated::Simulation;
 use chronik_protocol::{ErrorCode, Uuid};
 use chronik_shards::*;
+use chronik_terms::*;
 
 use crate::cluster::{Cluster, append, batch, read};
 

@@ -6,6 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use chronik_catalog::{
+    ConfigChange, ConfigOp, ConfigOpKind, ConfigResource, ControllerReply, ControllerRequest,
+};
 use chronik_io::World;
 use chronik_io::simulated::Simulation;
 use chronik_protocol::messages::OffsetCommitRequest;
@@ -17,11 +20,9 @@ use chronik_protocol::messages::offset_fetch_request::{
 };
 use chronik_protocol::record::{BatchBuilder, CheckedBatch, NewRecord};
 use chronik_protocol::{ErrorCode, Str};
-use chronik_shards::catalog::{
-    ConfigChange, ConfigOp, ConfigOpKind, ConfigResource, ControllerReply, ControllerRequest,
-};
 use chronik_shards::groups::{GroupReply, GroupRequest, OFFSETS_TOPIC};
 use chronik_shards::*;
+use chronik_terms::*;
 
 use crate::cluster::{Cluster, DATA, options};
 

@@ -1,10 +1,10 @@
 //! A cleaner that may move next to nothing rests for days: neither the removal of a topic nor a stop
 //! waits for it.
 
+use chronik_catalog::ConfigResource;
 use chronik_io::World;
 use chronik_io::simulated::Simulation;
 use chronik_protocol::Str;
-use chronik_shards::catalog::ConfigResource;
 
 use crate::cluster::{Cluster, options};
 

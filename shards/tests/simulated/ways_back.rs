@@ -1,11 +1,12 @@
 //! The way back from one refusal each: what was put off for a shortage is done when it has passed,
 //! without a restart, and hits nothing that came in between.
 
+use chronik_catalog::ConfigResource;
 use chronik_io::World;
 use chronik_io::simulated::{Fault, Operation, Simulation};
 use chronik_protocol::ErrorCode;
-use chronik_shards::catalog::ConfigResource;
 use chronik_shards::*;
+use chronik_terms::*;
 
 use crate::cluster::{Cluster, create, options};
 

@@ -11,7 +11,7 @@ use chronik_io::World;
 use chronik_protocol::record::Compression;
 use chronik_protocol::record::legacy::{Converted, DownConversion, MessageError, MessageFormat};
 use chronik_protocol::{ErrorCode, Records};
-use chronik_shards::{Isolation, ReadPart, ReadResult};
+use chronik_terms::{Isolation, ReadPart, ReadResult};
 use tracing::warn;
 
 use super::read::{self, Asking, Reading};

@@ -10,7 +10,8 @@ use std::rc::Rc;
 use chronik_io::{Lost, World};
 use chronik_protocol::messages::fetch_request::FetchRequest;
 use chronik_protocol::{ErrorCode, Records};
-use chronik_shards::{AwaitRequest, Isolation, ReadPart, ReadResult, Reader, Reply, Wait, Wake};
+use chronik_shards::Reply;
+use chronik_terms::{AwaitRequest, Isolation, ReadPart, ReadResult, Reader, Wait, Wake};
 use futures_util::future::select_all;
 
 use super::WAIT_MS_MAX;

@@ -5,7 +5,7 @@ use chronik_protocol::messages::FetchResponse;
 use chronik_protocol::messages::fetch_response::{
     AbortedTransaction, EpochEndOffset, FetchableTopicResponse, PartitionData,
 };
-use chronik_shards::ReadResult;
+use chronik_terms::ReadResult;
 
 use super::legacy;
 use crate::handlers::fetch_sessions::{FetchPart, Opened, Session, Told, TopicKey};

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use chronik_catalog::Image;
 use chronik_io::World;
 use chronik_protocol::messages::offset_delete_request::{
     OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
@@ -12,7 +13,6 @@ use chronik_protocol::messages::offset_delete_response::{
 };
 use chronik_protocol::messages::{OffsetDeleteRequest, OffsetDeleteResponse};
 use chronik_protocol::{ErrorCode, Str};
-use chronik_shards::catalog::Image;
 use chronik_shards::groups::{GroupReply, GroupRequest};
 
 use super::{GONE, ask, has_partition};

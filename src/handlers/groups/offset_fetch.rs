@@ -4,6 +4,7 @@
 
 use std::rc::Rc;
 
+use chronik_catalog::Image;
 use chronik_io::World;
 use chronik_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
@@ -14,7 +15,6 @@ use chronik_protocol::messages::offset_fetch_response::{
 };
 use chronik_protocol::messages::{OffsetFetchRequest, OffsetFetchResponse};
 use chronik_protocol::{ErrorCode, Str};
-use chronik_shards::catalog::Image;
 use chronik_shards::groups::{GroupReply, GroupRequest};
 
 use super::{GONE, ask};

@@ -9,7 +9,7 @@ use chronik_protocol::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
 };
 use chronik_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
-use chronik_shards::{SegmentOffsets, SegmentOffsetsQuery, SegmentsBefore};
+use chronik_terms::{SegmentOffsets, SegmentOffsetsQuery, SegmentsBefore};
 
 use super::Repeated;
 use crate::handlers::context::Context;

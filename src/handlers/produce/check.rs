@@ -10,7 +10,7 @@ use chronik_protocol::record::{
     MAGIC_V2, Progress, RecordLimits, RecordsSummary, RecordsValidator, STEP_BYTES, TimestampType,
 };
 use chronik_protocol::{ErrorCode, Records};
-use chronik_shards::topic_settings::{TimestampKind, TopicConfig};
+use chronik_terms::topic_settings::{TimestampKind, TopicConfig};
 
 use super::conversions::Conversions;
 use super::messages;

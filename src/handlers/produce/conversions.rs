@@ -7,7 +7,7 @@
 use chronik_io::World;
 use chronik_protocol::ErrorCode;
 use chronik_protocol::record::RecordLimits;
-use chronik_shards::topic_settings::TopicConfig;
+use chronik_terms::topic_settings::TopicConfig;
 
 use super::refusal::{Listing, Refusal};
 use super::rules;

@@ -9,7 +9,7 @@ use chronik_io::World;
 use chronik_protocol::ErrorCode;
 use chronik_protocol::record::legacy::{MessageError, MessageSetCheck, UpConversion, UpRules};
 use chronik_protocol::record::{CheckedBatch, RecordLimits};
-use chronik_shards::topic_settings::TimestampKind;
+use chronik_terms::topic_settings::TimestampKind;
 
 use super::conversions::Conversions;
 use super::refusal::{Listing, Refusal, refusal};

@@ -5,7 +5,7 @@ use chronik_protocol::messages::produce_response::{
     BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
 };
 use chronik_protocol::messages::{ProduceRequest, ProduceResponse};
-use chronik_shards::AppendResult;
+use chronik_terms::AppendResult;
 
 use super::refusal::Refusal;
 

@@ -2,9 +2,9 @@
 //!
 //! Runs on the connection's shard. Owns how settings become bounds and codecs; looks at no batch.
 
+use chronik_catalog::Topic;
 use chronik_protocol::record::{Compression, RecordLimits};
-use chronik_shards::catalog::Topic;
-use chronik_shards::topic_settings::{TimestampKind, TopicCompression, TopicConfig};
+use chronik_terms::topic_settings::{TimestampKind, TopicCompression, TopicConfig};
 
 /// What holds for the records of one partition of one request.
 pub(super) struct Rules<'a> {

@@ -21,7 +21,7 @@ use chronik_protocol::messages::produce_request::{PartitionProduceData, TopicPro
 use chronik_protocol::messages::*;
 use chronik_protocol::{ErrorCode, Records, Str, Uuid};
 
-use chronik_shards::{
+use chronik_terms::{
     DeleteRecordsPart, EpochQuery, Isolation, OffsetQuery, OffsetTarget, PartitionId,
     SegmentOffsetsQuery, SegmentsBefore,
 };

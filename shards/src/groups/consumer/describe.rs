@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use chronik_catalog::Image;
 use chronik_protocol::messages::consumer_group_describe_response::{
     Assignment, DescribedGroup, Member as DescribedMember, TopicPartitions,
 };
@@ -11,7 +12,6 @@ use super::assignor::Assignor;
 use super::group::ConsumerGroup;
 use super::member::Member;
 use super::target::preferred;
-use crate::catalog::Image;
 
 /// A group that is not there, or of another type.
 pub(crate) fn not_described(

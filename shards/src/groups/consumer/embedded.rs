@@ -5,12 +5,12 @@
 //! than those known here are read as the newest, for they only ever add at the end.
 
 use bytes::Bytes;
+use chronik_catalog::Image;
 use chronik_protocol::messages::consumer_protocol_assignment::TopicPartition;
 use chronik_protocol::messages::{ConsumerProtocolAssignment, ConsumerProtocolSubscription};
 use chronik_protocol::{Message, Reader, Writer};
 
 use super::assignor::Partitions;
-use crate::catalog::Image;
 
 /// Bytes that are no embedded message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

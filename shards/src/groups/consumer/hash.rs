@@ -8,7 +8,7 @@
 use chronik_protocol::Str;
 use twox_hash::XxHash3_64;
 
-use crate::catalog::{Image, Topic};
+use chronik_catalog::{Image, Topic};
 
 /// Begins a topic's hash; another number would mean another way of hashing.
 const TOPIC_HASH_VERSION: u8 = 0;

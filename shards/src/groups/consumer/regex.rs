@@ -13,11 +13,11 @@ mod syntax;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use chronik_catalog::Image;
 use chronik_protocol::{ErrorCode, Str};
 
 use self::program::{Program, STATES_MAX, Walk};
 use super::super::caller::Refusal;
-use crate::catalog::Image;
 
 /// Bytes of a pattern: what the record that keeps it has room for. Reading so many takes 1 ms at most.
 const PATTERN_BYTES_MAX: usize = 32_767;

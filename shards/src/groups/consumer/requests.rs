@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use chronik_catalog::Image;
 use chronik_protocol::messages::consumer_group_describe_response::DescribedGroup;
 use chronik_protocol::messages::leave_group_request::MemberIdentity;
 use chronik_protocol::messages::leave_group_response::MemberResponse;
@@ -35,7 +36,6 @@ use super::leave::{Goodbye, farewell, fence, say_goodbye};
 use super::member::{LEAVE_EPOCH, LEAVE_STATIC_EPOCH, Member, MemberState};
 use super::regex::{Advance, Resolution};
 use super::{convert, describe, resolve, target};
-use crate::catalog::Image;
 use crate::limits::GROUPS_PER_PARTITION_MAX;
 
 /// Pause between two slices of a resolution, ms: other work goes on meanwhile.

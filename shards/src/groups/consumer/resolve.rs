@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use chronik_catalog::Image;
 use chronik_protocol::Str;
 
 use super::super::records::GroupRecord;
@@ -11,7 +12,6 @@ use super::hash::metadata_hash;
 use super::records;
 use super::regex::Resolved;
 use super::subscription::topics_with;
-use crate::catalog::Image;
 
 /// Records of expressions that are still subscribed to.
 pub(super) fn resolved(

@@ -7,11 +7,11 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
+use chronik_catalog::{Image, RESOURCE_GROUP};
 use chronik_protocol::Str;
 
 use super::super::numbers::number;
 use super::assignor::Assignor;
-use crate::catalog::{Image, RESOURCE_GROUP};
 
 /// Shortest time a classic and a consumer group may be turned into each other
 /// (`group.consumer.migration.policy`).

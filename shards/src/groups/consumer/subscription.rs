@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use chronik_catalog::Image;
 use chronik_protocol::{ErrorCode, Str, Uuid};
 
 use super::super::caller::Refusal;
@@ -16,7 +17,6 @@ use super::hash::metadata_hash;
 use super::member::Member;
 use super::records;
 use super::regex::check_pattern;
-use crate::catalog::Image;
 use crate::limits::GROUP_TOPICS_MAX;
 
 /// Expressions of a group are resolved at most so often (`REGEX_BATCH_REFRESH_MIN_INTERVAL_MS`).

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use chronik_catalog::Image;
 use chronik_protocol::Str;
 
 use super::super::caller::Refusal;
@@ -17,7 +18,6 @@ use super::member::{Member, MemberState};
 use super::reconcile::Reconciliation;
 use super::records;
 use super::subscription::{Draft, subscribed_topics};
-use crate::catalog::Image;
 
 /// A target as one member sees it.
 pub(super) struct Target {

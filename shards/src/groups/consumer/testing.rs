@@ -8,7 +8,7 @@ use chronik_protocol::messages::{
 use chronik_protocol::records_of::MetadataRecord;
 use chronik_protocol::{Str, Uuid};
 
-use crate::catalog::{Image, RESOURCE_GROUP};
+use chronik_catalog::{Image, RESOURCE_GROUP};
 
 fn apply(image: &mut Image, record: &MetadataRecord) {
     image.apply(record).expect("a sound record");

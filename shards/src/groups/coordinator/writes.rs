@@ -1,6 +1,7 @@
 //! Appends to `__consumer_offsets`: what waits for them, and what becomes of a state whose append
 //! failed.
 
+use chronik_catalog::Image;
 use chronik_protocol::ErrorCode;
 use chronik_protocol::record::CheckedBatch;
 
@@ -9,7 +10,6 @@ use super::super::outcome::{Outcome, Then};
 use super::super::placement::OFFSETS_TOPIC;
 use super::super::records::pack;
 use super::{Coordinator, CoordinatorEffect, Env, Status};
-use crate::catalog::Image;
 
 /// The longest wait before a partition is read again after failed writes, ms.
 const RELOAD_DELAY_MS_MAX: u64 = 30_000;

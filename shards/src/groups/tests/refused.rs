@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use chronik_catalog::{Image, RESOURCE_TOPIC};
 use chronik_protocol::messages::leave_group_request::MemberIdentity;
 use chronik_protocol::messages::{ConfigRecord, ConsumerGroupHeartbeatRequest, LeaveGroupRequest};
 use chronik_protocol::records_of::MetadataRecord;
@@ -11,7 +12,6 @@ use super::rig::{Rig, TOPIC};
 use super::rules::{
     AT_ONCE, Joiner, code, commit, commit_result, joined, offset_of, stable, state_of, sync, synced,
 };
-use crate::catalog::{Image, RESOURCE_TOPIC};
 use crate::groups::group::Group;
 use crate::groups::{Caller, GroupReply, GroupRequest, OFFSETS_TOPIC, TopicChanges};
 

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use chronik_catalog::Image;
 use chronik_protocol::record::CheckedBatch;
 use chronik_protocol::{ErrorCode, Str};
+use chronik_terms::Now;
 
-use crate::catalog::Image;
 use crate::groups::consumer::testing::image_of;
 use crate::groups::load::{Load, Progress};
 use crate::groups::partition::GroupPartition;
@@ -16,7 +17,6 @@ use crate::groups::{
     Coordinator, CoordinatorEffect, Env, GroupReply, GroupRequest, GroupSettings, OFFSETS_TOPIC,
     TopicChanges,
 };
-use crate::terms::Now;
 use crate::unfold::Unfolding;
 
 /// Partitions of `__consumer_offsets`.

@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use chronik_io::{File, OpenMode, World};
+use chronik_terms::topic_settings::TopicConfig;
 use tracing::warn;
 
 use crate::log::LogError;
@@ -13,7 +14,6 @@ use crate::log::directory::{FileKind, segment_path};
 use crate::log::index::{IndexBuilder, NO_TIMESTAMP, TIME_ENTRY_BYTES, TimeIndex};
 use crate::log::scan::{LogScan, ScanEnd, ScanStep};
 use crate::log::segment::{SideFileSync, indexed, write_indexes};
-use crate::topic_settings::TopicConfig;
 
 /// The greatest timestamp of a sealed segment, −1 when it has none: the last entry of its time
 /// index. `None` when the file is missing or cannot be one.

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use chronik_io::World;
 use chronik_io::simulated::{SimulatedWorld, Simulation};
+use chronik_terms::Now;
+use chronik_terms::topic_settings::{CleanupPolicy, Durability, TopicConfig};
 
 use super::rig::{Rig, clean, small_config, timed_batch};
 use crate::partition::RecoveryHint;
-use crate::terms::Now;
-use crate::topic_settings::{CleanupPolicy, Durability, TopicConfig};
 
 const DIR: &str = "/data/orders-0";
 

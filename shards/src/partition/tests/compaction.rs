@@ -10,12 +10,12 @@ use chronik_io::World;
 use chronik_io::simulated::{Operation, Random, SimulatedWorld, Simulation};
 use chronik_protocol::ErrorCode;
 use chronik_protocol::record::{BatchBuilder, CheckedBatch, Compression, NewRecord, RecordLimits};
+use chronik_terms::topic_settings::{CleanupPolicy, Durability, TopicConfig};
+use chronik_terms::{Acks, OffsetTarget};
 
 use super::rig::{ID, Rig, small_config};
 use crate::log::directory::{FileKind, Leftover, SegmentFile};
 use crate::partition::{CleanSettings, RecoveryHint};
-use crate::terms::{Acks, OffsetTarget};
-use crate::topic_settings::{CleanupPolicy, Durability, TopicConfig};
 
 const DIR: &str = "/data/orders-0";
 

@@ -6,11 +6,11 @@ use chronik_io::World;
 use chronik_io::simulated::{SimulatedWorld, Simulation};
 use chronik_protocol::ErrorCode;
 use chronik_protocol::record::CheckedBatch;
+use chronik_terms::topic_settings::Durability;
 
 use super::rig::{Rig, batch, clean, produced_batch, small_config, timed_batch};
 use crate::log::LogError;
 use crate::partition::{Partition, RecoveryHint};
-use crate::topic_settings::Durability;
 
 const DIR: &str = "/data/orders-0";
 

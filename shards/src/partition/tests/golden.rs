@@ -6,13 +6,13 @@ use std::path::Path;
 use chronik_io::World;
 use chronik_io::simulated::{SimulatedWorld, Simulation};
 use chronik_protocol::ErrorCode;
+use chronik_terms::OffsetTarget;
+use chronik_terms::topic_settings::TopicConfig;
 
 use super::rig::{ID, Rig, clean};
 use crate::log::checkpoint::{parse_partition_metadata, partition_metadata_bytes};
 use crate::log::epochs::LeaderEpochs;
 use crate::partition::RecoveryHint;
-use crate::terms::OffsetTarget;
-use crate::topic_settings::TopicConfig;
 
 const DIR: &str = "/data/golden-0";
 const END: i64 = 190;

@@ -13,14 +13,14 @@ use chronik_io::World;
 use chronik_io::simulated::{Operation, Random, SimulatedWorld, Simulation};
 use chronik_protocol::ErrorCode;
 use chronik_protocol::record::CheckedBatch;
+use chronik_terms::Acks;
+use chronik_terms::topic_settings::{Durability, TopicConfig};
 use futures_util::FutureExt as _;
 
 use super::rig::{Rig, produced_batch, small_config};
 use crate::log::directory::{FileKind, Leftover, SegmentFile};
 use crate::partition::RecoveryHint;
 use crate::remembered_logs::{Remembered, Writer};
-use crate::terms::Acks;
-use crate::topic_settings::{Durability, TopicConfig};
 
 const DIR: &str = "/data/orders-0";
 

@@ -6,12 +6,12 @@ use chronik_io::simulated::{SimulatedWorld, Simulation};
 use chronik_io::{File, OpenMode, World};
 use chronik_protocol::ErrorCode;
 use chronik_protocol::record::{BatchHeader, CheckedBatch, Compression, RecordLimits};
+use chronik_terms::topic_settings::{CleanupPolicy, Durability, TopicConfig};
+use chronik_terms::{Isolation, OffsetTarget, ReadPart};
 
 use super::compaction::{clean_up, keyed};
 use super::rig::{ID, Rig, batch, clean, small_config, timed_batch};
 use crate::partition::{ReadPlan, RecoveryHint};
-use crate::terms::{Isolation, OffsetTarget, ReadPart};
-use crate::topic_settings::{CleanupPolicy, Durability, TopicConfig};
 
 const DIR: &str = "/data/orders-0";
 

@@ -5,11 +5,11 @@ use std::path::Path;
 use chronik_io::simulated::{SimulatedWorld, Simulation};
 use chronik_protocol::ErrorCode;
 use chronik_protocol::record::TimestampType;
+use chronik_terms::topic_settings::{CleanupPolicy, Durability, TimestampKind};
+use chronik_terms::{Acks, AppendPart, EpochQuery, Isolation, Now, OffsetTarget, ReadPart};
 
 use super::rig::{ID, Rig, batch, clean, produced_batch, small_config, timed_batch};
 use crate::partition::{ReadPlan, RecoveryHint};
-use crate::terms::{Acks, AppendPart, EpochQuery, Isolation, Now, OffsetTarget, ReadPart};
-use crate::topic_settings::{CleanupPolicy, Durability, TimestampKind};
 
 const DIR: &str = "/data/orders-0";
 
@@ -337,7 +337,7 @@ fn what_needs_no_acknowledgement_waits_for_its_place_and_not_for_the_disk() {
                 part,
                 Acks::None,
                 now,
-                crate::terms::Waiter::Groups(tag),
+                chronik_terms::Waiter::Groups(tag),
             )
         })
     };

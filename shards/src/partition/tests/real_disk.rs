@@ -9,11 +9,11 @@ use chronik_io::direct::DirectWorld;
 use chronik_io::executor::{ExecutorOptions, ShardSeat, run};
 use chronik_io::simulated::Random;
 use chronik_protocol::record::CheckedBatch;
+use chronik_terms::topic_settings::Durability;
+use chronik_terms::{Acks, OffsetTarget};
 
 use super::rig::{Rig, clean, produced_batch, small_config};
 use crate::partition::RecoveryHint;
-use crate::terms::{Acks, OffsetTarget};
-use crate::topic_settings::Durability;
 
 /// A directory of this test alone on a disk (`/tmp` may be memory without direct I/O).
 fn scratch(name: &str) -> PathBuf {

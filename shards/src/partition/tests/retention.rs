@@ -6,11 +6,11 @@ use std::time::Duration;
 use chronik_io::World;
 use chronik_io::simulated::{Fault, Operation, SimulatedWorld, Simulation};
 use chronik_protocol::ErrorCode;
+use chronik_terms::OffsetTarget;
+use chronik_terms::topic_settings::{CleanupPolicy, Durability, TopicConfig};
 
 use super::rig::{RETENTION_CHECK_MS, Rig, clean, small_config, timed_batch};
 use crate::partition::RecoveryHint;
-use crate::terms::OffsetTarget;
-use crate::topic_settings::{CleanupPolicy, Durability, TopicConfig};
 
 const DIR: &str = "/data/orders-0";
 const HOUR_MS: u64 = 3_600_000;

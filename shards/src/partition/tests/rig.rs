@@ -13,6 +13,11 @@ use bytes::Bytes;
 use chronik_io::World;
 use chronik_protocol::record::{BatchBuilder, CheckedBatch, NewRecord};
 use chronik_protocol::{ErrorCode, Str, Uuid};
+use chronik_terms::topic_settings::{Durability, TopicConfig};
+use chronik_terms::{
+    Acks, AppendPart, AppendResult, DeleteRecordsPart, DeleteRecordsResult, Isolation, Now,
+    OffsetAnswer, OffsetQuery, OffsetTarget, PartitionId, ReadPart, ReadResult, Waiter,
+};
 
 use crate::cache::{BatchCache, CacheLimits};
 use crate::limits::WRITE_BEHIND_LINGER_MS_MAX;
@@ -22,11 +27,6 @@ use crate::partition::{
     PartitionEvent, PartitionOptions, ReadPlan, RecoveryHint, RecoveryReport, Shared,
 };
 use crate::remembered_logs::Remembered;
-use crate::terms::{
-    Acks, AppendPart, AppendResult, DeleteRecordsPart, DeleteRecordsResult, Isolation, Now,
-    OffsetAnswer, OffsetQuery, OffsetTarget, PartitionId, ReadPart, ReadResult, Waiter,
-};
-use crate::topic_settings::{Durability, TopicConfig};
 
 use crate::write_behind::{self, LeftBehind, WriteBehind};
 

@@ -7,12 +7,12 @@ use chronik_io::World;
 use chronik_io::simulated::{SimulatedWorld, Simulation};
 use chronik_protocol::ErrorCode;
 use chronik_protocol::record::{BatchBuilder, CheckedBatch, EndTransactionMarker, NewRecord};
+use chronik_terms::topic_settings::TopicConfig;
+use chronik_terms::{Isolation, ReadPart, ReadResult};
 
 use super::compaction::{clean_up, config, keyed};
 use super::rig::{ID, Rig, clean};
 use crate::partition::{ReadPlan, RecoveryHint};
-use crate::terms::{Isolation, ReadPart, ReadResult};
-use crate::topic_settings::TopicConfig;
 
 const DIR: &str = "/data/orders-0";
 

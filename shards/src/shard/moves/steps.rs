@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use chronik_io::World;
+use chronik_terms::PartitionId;
 
 use super::super::apply::{OpenTask, Opened};
 use super::super::{Effect, Shard, Slot};
@@ -22,7 +23,6 @@ use crate::log::cleaner::CleanError;
 use crate::log::copying::Copy;
 use crate::moving::{Look, MoveDone, MoveStep, Placing};
 use crate::partition::{CloseReport, RecoveryHint};
-use crate::terms::PartitionId;
 
 impl<W: World, R> Shard<W, R> {
     /// Something of the partition was done: the move may have waited for it.

@@ -4,15 +4,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use chronik_catalog::Image;
 use chronik_protocol::messages::{
     ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, consumer_group_heartbeat_request,
 };
 use chronik_protocol::records_of::{GroupKey, RecordSet, encode_key};
 use chronik_protocol::{ErrorCode, Str, Uuid};
+use chronik_terms::Now;
 
 use super::super::assignor::Partitions;
 use super::super::group::ConsumerGroup;
-use crate::catalog::Image;
 use crate::groups::caller::Token;
 use crate::groups::consumer::regex::Programs;
 use crate::groups::deadlines::{DeadlineWishes, Deadlines};
@@ -23,7 +24,6 @@ use crate::groups::records::{GroupRecord, pack};
 use crate::groups::request::{Caller, GroupReply, GroupRequest};
 use crate::groups::settings::GroupSettings;
 use crate::groups::step::{Step, TopicChanges};
-use crate::terms::Now;
 
 pub(super) const GROUP: &str = "g";
 

@@ -10,7 +10,7 @@ use chronik_protocol::records_of::MetadataRecord;
 use chronik_protocol::{Str, Uuid};
 
 /// The feature that says which metadata records there are.
-pub(crate) const METADATA_VERSION_FEATURE: &str = "metadata.version";
+pub const METADATA_VERSION_FEATURE: &str = "metadata.version";
 /// `group.version`: consumer groups of the new protocol (KIP-848).
 pub const GROUP_VERSION_FEATURE: &str = "group.version";
 
@@ -32,17 +32,17 @@ const LEVELS: [(&str, i16); 5] = [
     ("eligible.leader.replicas.version", 1),
 ];
 /// The greatest `kraft.version`.
-pub(crate) const KRAFT_VERSION_MAX: i16 = 1;
+pub const KRAFT_VERSION_MAX: i16 = 1;
 /// The feature that says how the quorum keeps its voters; it stands in control records.
 pub(crate) const KRAFT_VERSION_FEATURE: &str = "kraft.version";
 /// The level of `group.version` at which consumer groups of the new protocol are on.
-pub(crate) const GROUP_VERSION: i16 = 1;
+pub const GROUP_VERSION: i16 = 1;
 /// Levels of `metadata.version` that brought records or fields, so that a log above one cannot go below
 /// it (`MetadataVersion#didMetadataChange`, Kafka 4.3.1).
 const CHANGED: [i16; 9] = [7, 8, 11, 13, 14, 15, 17, 23, 30];
 
 /// The features that are served: name, least and greatest level.
-pub(crate) fn supported() -> [(&'static str, i16, i16); 2] {
+pub fn supported() -> [(&'static str, i16, i16); 2] {
     let (least, greatest) = (MetadataVersion::OLDEST, MetadataVersion::NEWEST);
     [
         (GROUP_VERSION_FEATURE, 0, GROUP_VERSION),
@@ -58,27 +58,27 @@ pub(crate) fn known_level_max(name: &str) -> Option<i16> {
 
 /// A level of `metadata.version` that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct MetadataVersion(i16);
+pub struct MetadataVersion(i16);
 
 impl MetadataVersion {
     /// The oldest that is read, 3.3-IV3.
     pub(crate) const OLDEST: MetadataVersion = MetadataVersion(OLDEST);
     /// What a log begun here is written in, 4.3-IV0.
-    pub(crate) const NEWEST: MetadataVersion = MetadataVersion(OLDEST + NAMES.len() as i16 - 1);
+    pub const NEWEST: MetadataVersion = MetadataVersion(OLDEST + NAMES.len() as i16 - 1);
 
     /// What a log with these feature levels is written in; a log without a level is one that begins.
-    pub(crate) fn of(features: &BTreeMap<Str, i16>) -> MetadataVersion {
+    pub fn of(features: &BTreeMap<Str, i16>) -> MetadataVersion {
         let level = features.get(METADATA_VERSION_FEATURE);
         level.map_or(Self::NEWEST, |level| MetadataVersion(*level))
     }
 
     /// The feature's level.
-    pub(crate) fn level(self) -> i16 {
+    pub fn level(self) -> i16 {
         self.0
     }
 
     /// As Kafka calls it.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         let at = usize::try_from(self.0.saturating_sub(OLDEST)).ok();
         at.and_then(|at| NAMES.get(at))
             .copied()
@@ -93,12 +93,12 @@ impl MetadataVersion {
     }
 
     /// Whether controllers register (3.7-IV0).
-    pub(crate) fn has_controllers(self) -> bool {
+    pub fn has_controllers(self) -> bool {
         self.0 >= 15
     }
 
     /// Whether a partition's log directory stands in its record (3.7-IV2).
-    pub(crate) fn has_directories(self) -> bool {
+    pub fn has_directories(self) -> bool {
         self.0 >= 17
     }
 
@@ -162,7 +162,7 @@ impl MetadataVersion {
 }
 
 /// What is wrong with the levels of a log, in a sentence; `None` for nothing.
-pub(crate) fn unknown_level(features: &BTreeMap<Str, i16>) -> Option<String> {
+pub fn unknown_level(features: &BTreeMap<Str, i16>) -> Option<String> {
     let (least, greatest) = (MetadataVersion::OLDEST, MetadataVersion::NEWEST);
     for (name, level) in features {
         if &**name == METADATA_VERSION_FEATURE {

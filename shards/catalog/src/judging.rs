@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use chronik_protocol::ErrorCode;
 use chronik_protocol::record::CheckedBatch;
+use chronik_terms::PartitionId;
 
 use super::batches::atomic_batch;
 use super::change::{ApiError, ControllerReply, ControllerRequest};
@@ -17,11 +18,10 @@ use super::controller::{Decision, judge};
 use super::image::Image;
 use super::versions::MetadataVersion;
 use crate::limits::PARTITIONS_PER_REQUEST_MAX;
-use crate::terms::PartitionId;
 
 /// A change to be judged.
 #[derive(Debug)]
-pub(crate) struct Judging {
+pub struct Judging {
     image: Arc<Image>,
     request: ControllerRequest,
     now_ms: i64,
@@ -31,27 +31,29 @@ pub(crate) struct Judging {
 
 /// What is to become of it.
 #[derive(Debug)]
-pub(crate) struct Judged {
+pub struct Judged {
     /// The answer, to be held back until the records count.
-    pub(crate) reply: ControllerReply,
+    pub reply: ControllerReply,
     /// `None` when nothing changes.
-    pub(crate) change: Option<Change>,
+    pub change: Option<Change>,
     /// The request, where the change places logs: it may have to wait, and is judged again.
-    pub(crate) again: Option<ControllerRequest>,
+    pub again: Option<ControllerRequest>,
 }
 
 /// What is to be written, and what the catalogue is then.
 #[derive(Debug)]
-pub(crate) struct Change {
-    pub(crate) next: Image,
-    pub(crate) batch: CheckedBatch,
+pub struct Change {
+    /// The catalogue once the batch is committed.
+    pub next: Image,
+    /// The change's records, as one batch of the metadata log.
+    pub batch: CheckedBatch,
     /// The partition whose directory changes.
-    pub(crate) moves: Option<PartitionId>,
+    pub moves: Option<PartitionId>,
 }
 
 impl Judging {
     /// Of `request`, by `image`; the records get the time `now_ms`.
-    pub(crate) fn new(
+    pub fn new(
         image: Arc<Image>,
         request: ControllerRequest,
         now_ms: i64,
@@ -73,7 +75,7 @@ impl Judging {
     }
 
     /// Judges it, and frames its records.
-    pub(crate) fn judge(self) -> Judged {
+    pub fn judge(self) -> Judged {
         let Judging {
             image,
             request,

@@ -8,13 +8,13 @@ use chronik_protocol::{DecodeError, Message, Reader};
 
 /// What the metadata log says of its quorum.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Quorum {
+pub struct Quorum {
     /// `kraft.version`: 0 while the voters stand in the settings, 1 when they stand in the log.
-    pub(crate) version: i16,
+    pub version: i16,
     /// The voters, once they stand in the log.
-    pub(crate) voters: Option<VotersRecord>,
+    pub voters: Option<VotersRecord>,
     /// The last leader and the voters of its election.
-    pub(crate) leader: Option<(i32, Vec<i32>)>,
+    pub leader: Option<(i32, Vec<i32>)>,
 }
 
 impl Quorum {

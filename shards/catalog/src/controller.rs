@@ -6,6 +6,7 @@
 use chronik_protocol::messages::{PartitionChangeRecord, ProducerIdsRecord, RemoveTopicRecord};
 use chronik_protocol::records_of::MetadataRecord;
 use chronik_protocol::{ErrorCode, Str, Uuid};
+use chronik_terms::PartitionId;
 
 use super::alter_configs::plan_configs;
 use super::change::{
@@ -16,24 +17,23 @@ use super::features::plan_features;
 use super::image::Image;
 use super::replay::{LEADER_UNCHANGED, ReplayError};
 use crate::limits::PRODUCER_ID_BLOCK_LEN;
-use crate::terms::PartitionId;
 
 /// What the controller remembers beyond the image.
 #[derive(Debug, Default)]
-pub(crate) struct Controller {
+pub struct Controller {
     /// Ids of the last durable block that are still free.
     producer_ids: std::ops::Range<i64>,
 }
 
 /// What is to happen before a reply may be sent.
 #[derive(Debug)]
-pub(crate) struct Decision {
+pub struct Decision {
     /// The answer, to be held back until the records count.
-    pub(crate) reply: ControllerReply,
+    pub reply: ControllerReply,
     /// To be appended in one batch; empty when nothing changes.
-    pub(crate) records: Vec<MetadataRecord>,
+    pub records: Vec<MetadataRecord>,
     /// The image with the records applied, its offset not yet set; `None` when nothing changes.
-    pub(crate) next: Option<Image>,
+    pub next: Option<Image>,
 }
 
 impl Controller {
@@ -41,7 +41,7 @@ impl Controller {
     ///
     /// # Errors
     /// As [`judge`].
-    pub(crate) fn allocate_producer_id(&mut self, image: &Image) -> Result<Decision, ReplayError> {
+    pub fn allocate_producer_id(&mut self, image: &Image) -> Result<Decision, ReplayError> {
         let mut records = Vec::new();
         if self.producer_ids.is_empty() {
             let first = image.next_producer_id;
@@ -74,7 +74,7 @@ impl Controller {
 
     /// Forgets what a record that could not be made durable would have given: after a failed append
     /// nobody knows whether it will be found at the next start.
-    pub(crate) fn forget_producer_ids(&mut self) {
+    pub fn forget_producer_ids(&mut self) {
         self.producer_ids = 0..0;
     }
 }

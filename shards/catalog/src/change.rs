@@ -6,9 +6,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use chronik_protocol::{ErrorCode, Str, Uuid};
+use chronik_terms::PartitionId;
 
 use super::Topic;
-use crate::terms::PartitionId;
 
 /// A change of the catalogue.
 #[derive(Clone, Debug)]
@@ -99,7 +99,7 @@ impl ControllerRequest {
     }
 
     /// The same refusal for everything that is asked for.
-    pub(crate) fn refused(&self, error: &ApiError) -> ControllerReply {
+    pub fn refused(&self, error: &ApiError) -> ControllerReply {
         match self {
             ControllerRequest::CreateTopics { topics, .. } => {
                 let created = topics.iter().map(|topic| CreatedTopic {
@@ -140,7 +140,7 @@ impl ControllerRequest {
 
 impl ControllerReply {
     /// The same with failures for successes.
-    pub(crate) fn failed(mut self, error: &ApiError) -> ControllerReply {
+    pub fn failed(mut self, error: &ApiError) -> ControllerReply {
         fn spoil<T>(result: &mut Result<T, ApiError>, error: &ApiError) {
             if result.is_ok() {
                 *result = Err(error.clone());

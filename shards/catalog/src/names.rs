@@ -16,11 +16,17 @@ pub const RESOURCE_GROUP: i8 = 32;
 
 /// Identity of a record that is kept whole: what a later record of the same identity replaces.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum RetainedKey {
+pub enum RetainedKey {
+    /// The registration of a controller, by node id.
     Controller(i32),
+    /// How far a migration from ZooKeeper is.
     ZkMigration,
+    /// A delegation token, by its id.
     DelegationToken(Str),
+    /// A SCRAM credential, by user and mechanism.
     ScramCredential(Str, i8),
+    /// A quota, by its entity (types and names) and key.
     ClientQuota(Vec<(Str, Option<Str>)>, Str),
+    /// An access control entry, by its id.
     Access(Uuid),
 }

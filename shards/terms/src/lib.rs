@@ -1,8 +1,10 @@
-//! The words in which shards are asked and answer: a partition's name, the parts of requests, their
-//! results.
+//! `chronik-terms`: the words in which shards are asked and answer (a partition's name, the parts of
+//! requests, their results), and the settings of a topic.
 //!
-//! Plain `Send` values without behaviour, at the bottom of this room: every other module may speak them. No
-//! wire version appears here; handlers translate. Knows no catalogue, no coordinator and no file.
+//! Plain `Send` values, at the bottom of the shards' rooms: every other may speak them, on every core. No
+//! wire version appears here; handlers translate. Knows no catalogue, no coordinator, no file and no clock.
+
+pub mod topic_settings;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +22,7 @@ pub struct PartitionId {
 }
 
 /// The metadata log as a partition; Kafka reserves the id (`Uuid#METADATA_TOPIC_ID`).
-pub(crate) const METADATA_PARTITION: PartitionId = PartitionId {
+pub const METADATA_PARTITION: PartitionId = PartitionId {
     topic_id: Uuid::ONE,
     index: 0,
 };
@@ -120,7 +122,7 @@ pub enum Isolation {
     ReadCommitted,
 }
 
-/// Names a parked request for [`crate::Request::Cancel`]; chosen by the caller, unique in the process.
+/// Names a parked request for `Request::Cancel`; chosen by the caller, unique in the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ParkToken(pub u64);
 
@@ -165,7 +167,7 @@ pub struct Wait {
     pub min_bytes: usize,
     /// On the monotonic clock of `io`.
     pub deadline_ns: u64,
-    /// For [`crate::Request::Cancel`].
+    /// For `Request::Cancel`.
     pub token: ParkToken,
 }
 
@@ -239,7 +241,7 @@ pub enum Wake {
     Progress,
     /// The deadline was reached.
     Deadline,
-    /// [`crate::Request::Cancel`] was asked.
+    /// `Request::Cancel` was asked.
     Cancelled,
 }
 
@@ -265,7 +267,8 @@ pub enum OffsetTarget {
 
 impl OffsetTarget {
     /// Whether the log itself has to be searched.
-    pub(crate) fn is_searched(self) -> bool {
+    #[must_use]
+    pub fn is_searched(self) -> bool {
         matches!(self, Self::MaxTimestamp | Self::Timestamp(_))
     }
 }

@@ -15,16 +15,16 @@ use chronik_protocol::messages::{
 use chronik_protocol::record::{CheckedBatch, ControlRecord};
 use chronik_protocol::records_of::MetadataRecord;
 use chronik_protocol::{Str, Uuid};
+use chronik_terms::topic_settings::TopicConfig;
 
 use super::batches::FramingError;
 use super::image::{
     BrokerRegistration, Endpoint, Image, PartitionInfo, Stale, Topic, is_internal_topic,
 };
 use super::names::{RESOURCE_BROKER, RESOURCE_TOPIC, RetainedKey};
-use crate::topic_settings::TopicConfig;
 
 /// `PartitionChangeRecord`'s leader when it does not change.
-pub(crate) const LEADER_UNCHANGED: i32 = -2;
+pub const LEADER_UNCHANGED: i32 = -2;
 
 /// A record that contradicts the records before it: the log is not one that Kafka or we wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Image {
     /// # Errors
     /// When it names a topic, partition or broker that is not there, or a topic that is there
     /// already under another id.
-    pub(crate) fn apply(&mut self, record: &MetadataRecord) -> Result<(), ReplayError> {
+    pub fn apply(&mut self, record: &MetadataRecord) -> Result<(), ReplayError> {
         use MetadataRecord as R;
         match record {
             R::RegisterBroker(record) => self.register_broker(record),
@@ -79,7 +79,7 @@ impl Image {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub(crate) fn apply_control(
+    pub fn apply_control(
         &mut self,
         batch: &CheckedBatch,
         control: &ControlRecord,
@@ -368,13 +368,13 @@ fn assign(settings: &mut BTreeMap<Str, Str>, name: &Str, value: &Option<Str>) {
 /// Holds back the records of a metadata transaction until it ends (KIP-868). One that is open where
 /// the log ends was not finished by its controller, and does not count.
 #[derive(Debug, Default)]
-pub(crate) struct Transactions {
+pub struct Transactions {
     open: Option<Vec<MetadataRecord>>,
 }
 
 impl Transactions {
     /// Whether one has begun and not ended.
-    pub(crate) fn is_open(&self) -> bool {
+    pub fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
@@ -382,11 +382,7 @@ impl Transactions {
     ///
     /// # Errors
     /// As [`Image::apply`].
-    pub(crate) fn apply(
-        &mut self,
-        image: &mut Image,
-        record: MetadataRecord,
-    ) -> Result<(), ReplayError> {
+    pub fn apply(&mut self, image: &mut Image, record: MetadataRecord) -> Result<(), ReplayError> {
         match (&mut self.open, record) {
             (_, MetadataRecord::BeginTransaction(_)) => self.open = Some(Vec::new()),
             (_, MetadataRecord::AbortTransaction(_)) => self.open = None,

@@ -15,21 +15,21 @@ use super::versions::METADATA_VERSION_FEATURE;
 
 /// Which snapshot: it holds every record below `end_offset`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct SnapshotId {
+pub struct SnapshotId {
     /// Exclusive.
-    pub(crate) end_offset: i64,
+    pub end_offset: i64,
     /// Leader epoch of the last record in it.
-    pub(crate) epoch: i32,
+    pub epoch: i32,
 }
 
 impl SnapshotId {
     /// The name Kafka gives the file (`Snapshots#filenameFromSnapshotId`).
-    pub(crate) fn file_name(self) -> String {
+    pub fn file_name(self) -> String {
         format!("{:020}-{:010}.checkpoint", self.end_offset, self.epoch)
     }
 
     /// What a file's name says; `None` for other files.
-    pub(crate) fn parse(name: &str) -> Option<SnapshotId> {
+    pub fn parse(name: &str) -> Option<SnapshotId> {
         let (end_offset, epoch) = name.strip_suffix(".checkpoint")?.split_once('-')?;
         if end_offset.len() != 20 || epoch.len() != 10 {
             return None;
@@ -42,7 +42,7 @@ impl SnapshotId {
 }
 
 /// The records of an image, some at a time, in an order that replays.
-pub(crate) struct Sections<'a> {
+pub struct Sections<'a> {
     image: &'a Image,
     head: bool,
     topics: Box<dyn Iterator<Item = &'a std::sync::Arc<Topic>> + 'a>,
@@ -53,15 +53,19 @@ const TOPICS_PER_SECTION: usize = 64;
 
 impl<'a> Sections<'a> {
     /// Those of this image.
-    pub(crate) fn new(image: &'a Image) -> Self {
+    pub fn new(image: &'a Image) -> Self {
         Sections {
             image,
             head: true,
             topics: Box::new(image.topics()),
         }
     }
+}
 
-    pub(crate) fn next(&mut self) -> Option<Vec<MetadataRecord>> {
+impl Iterator for Sections<'_> {
+    type Item = Vec<MetadataRecord>;
+
+    fn next(&mut self) -> Option<Vec<MetadataRecord>> {
         if std::mem::take(&mut self.head) {
             return Some(head_records(self.image));
         }
@@ -118,7 +122,7 @@ fn head_records(image: &Image) -> Vec<MetadataRecord> {
 }
 
 /// The record that registers a broker as it is in the picture.
-pub(crate) fn registration_record(id: i32, broker: &BrokerRegistration) -> RegisterBrokerRecord {
+pub fn registration_record(id: i32, broker: &BrokerRegistration) -> RegisterBrokerRecord {
     let endpoints = broker
         .endpoints
         .iter()

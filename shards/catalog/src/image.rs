@@ -11,10 +11,10 @@ use std::sync::Arc;
 use chronik_protocol::configs;
 use chronik_protocol::records_of::MetadataRecord;
 use chronik_protocol::{Str, Uuid};
+use chronik_terms::topic_settings::{ConfigLayers, TopicConfig};
 
 use super::names::RetainedKey;
 use super::quorum::Quorum;
-use crate::topic_settings::{ConfigLayers, TopicConfig};
 
 /// Topics, settings, brokers and features at one offset of the metadata log.
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ pub struct Image {
     /// The broker's settings, apart from those of topics.
     pub broker_configs: Arc<BrokerConfigs>,
     /// What the log says of the metadata quorum.
-    pub(crate) quorum: Quorum,
+    pub quorum: Quorum,
     /// First producer id that no block handed out so far contains.
     pub next_producer_id: i64,
     pub(crate) topics: BTreeMap<Uuid, Arc<Topic>>,
@@ -46,7 +46,7 @@ pub struct Image {
     /// Settings of resources that are neither topic nor broker, by (resource type, name).
     pub(crate) other_configs: BTreeMap<(i8, Str), BTreeMap<Str, Str>>,
     /// Records nobody here acts on, kept whole so that a snapshot loses nothing.
-    pub(crate) retained: BTreeMap<RetainedKey, MetadataRecord>,
+    pub retained: BTreeMap<RetainedKey, MetadataRecord>,
     /// Topics whose effective settings are to be worked out before the image is shown.
     pub(crate) stale: Stale,
 }
@@ -154,13 +154,13 @@ pub struct Topic {
 
 /// How the topics of two images differ; each list by id.
 #[derive(Debug, Default)]
-pub(crate) struct TopicsDelta {
+pub struct TopicsDelta {
     /// Were not there.
-    pub(crate) created: Vec<Arc<Topic>>,
+    pub created: Vec<Arc<Topic>>,
     /// Were otherwise.
-    pub(crate) changed: Vec<Arc<Topic>>,
+    pub changed: Vec<Arc<Topic>>,
     /// Are not there any more.
-    pub(crate) gone: Vec<Arc<Topic>>,
+    pub gone: Vec<Arc<Topic>>,
 }
 
 /// A partition as the catalogue knows it.
@@ -265,7 +265,7 @@ impl Image {
 
     /// What of the topics is other than in `before`. Nearly every topic is the same allocation in both
     /// images: they are walked side by side, some 20 ns each.
-    pub(crate) fn topics_since(&self, before: &Image) -> TopicsDelta {
+    pub fn topics_since(&self, before: &Image) -> TopicsDelta {
         let mut delta = TopicsDelta::default();
         let mut olds = before.topics.iter().peekable();
         for (id, topic) in &self.topics {
@@ -323,7 +323,7 @@ impl Image {
     }
 
     /// Works out the effective settings of topics that changed; called before an image is shown.
-    pub(crate) fn settle(&mut self) {
+    pub fn settle(&mut self) {
         let stale = std::mem::replace(&mut self.stale, Stale::Only(BTreeSet::new()));
         let ids = match stale {
             Stale::Only(ids) => ids,

@@ -52,7 +52,7 @@ pub enum FramingError {
 ///
 /// # Errors
 /// See [`FramingError`]; [`FramingError::TooLarge`] above the batch size Kafka reads.
-pub(crate) fn atomic_batch(
+pub fn atomic_batch(
     version: MetadataVersion,
     records: &[MetadataRecord],
     now_ms: i64,
@@ -84,7 +84,7 @@ fn push(
 }
 
 /// Frames records that need not be atomic: the next batch, and how many records went into it.
-pub(crate) fn some_batch(
+pub fn some_batch(
     version: MetadataVersion,
     records: &[MetadataRecord],
     (base_offset, leader_epoch): (i64, i32),
@@ -103,7 +103,7 @@ pub(crate) fn some_batch(
 }
 
 /// The first batch of an epoch: who leads the quorum now (`LeaderChangeMessage` v0).
-pub(crate) fn leader_change(node_id: i32, now_ms: i64) -> Result<CheckedBatch, FramingError> {
+pub fn leader_change(node_id: i32, now_ms: i64) -> Result<CheckedBatch, FramingError> {
     let voter = || leader_change_message::Voter {
         voter_id: node_id,
         ..Default::default()
@@ -121,7 +121,7 @@ pub(crate) fn leader_change(node_id: i32, now_ms: i64) -> Result<CheckedBatch, F
 
 /// Begins a snapshot, with what is to be known of the quorum; `log_timestamp_ms` is the append time of
 /// the last record in it.
-pub(crate) fn snapshot_header(
+pub fn snapshot_header(
     quorum: &Quorum,
     leader_epoch: i32,
     log_timestamp_ms: i64,
@@ -148,7 +148,7 @@ pub(crate) fn snapshot_header(
 }
 
 /// Ends a snapshot: without it the file is not whole.
-pub(crate) fn snapshot_footer(
+pub fn snapshot_footer(
     base_offset: i64,
     leader_epoch: i32,
     now_ms: i64,
@@ -193,7 +193,7 @@ fn control(
 ///
 /// # Errors
 /// When one is no control record.
-pub(crate) fn read_control(batch: &CheckedBatch) -> Result<Vec<ControlRecord>, FramingError> {
+pub fn read_control(batch: &CheckedBatch) -> Result<Vec<ControlRecord>, FramingError> {
     if !batch.header.is_control() {
         return Ok(Vec::new());
     }
@@ -212,7 +212,7 @@ pub(crate) fn read_control(batch: &CheckedBatch) -> Result<Vec<ControlRecord>, F
 ///
 /// # Errors
 /// When a record cannot be read: then neither can the catalogue.
-pub(crate) fn read_batch(batch: &CheckedBatch) -> Result<Vec<(i64, MetadataRecord)>, FramingError> {
+pub fn read_batch(batch: &CheckedBatch) -> Result<Vec<(i64, MetadataRecord)>, FramingError> {
     if batch.header.is_control() {
         return Ok(Vec::new());
     }
