@@ -1,6 +1,7 @@
 //! Owns the proof with Apache Kafka's own command-line tools: topics, configurations, offsets,
 //! deletion, log directories, the versions table, the producer's load generator, the reader
-//! of log files after a clean stop, and (`admin`) elections, reassignments, the quorum, features, ACLs.
+//! of log files after a clean stop, (`admin`) elections, reassignments, the quorum, features, ACLs, and
+//! (`mirror`) MirrorMaker 2 between two brokers.
 //!
 //! Never skips silently: without Java the tools are named on standard error. The full matrix of
 //! the load generator is an ignored test, for its 40 runs of a million records take long.
@@ -9,6 +10,8 @@ mod support;
 
 #[path = "kafka_tools/admin.rs"]
 mod admin;
+#[path = "kafka_tools/mirror.rs"]
+mod mirror;
 
 use std::fs;
 use std::path::{Path, PathBuf};

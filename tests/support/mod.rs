@@ -41,7 +41,7 @@ pub use corpus::text_file;
 #[allow(unused_imports, reason = "not every test binary names every function")]
 pub use eventually::eventually;
 #[allow(unused_imports, reason = "not every test binary names every function")]
-pub use program::{Program, Report, say};
+pub use program::{Program, Report, Running, say};
 #[allow(unused_imports, reason = "not every test binary names every function")]
 pub use scratch::{Scratch, free_port};
 #[allow(unused_imports, reason = "not every test binary names every type")]

@@ -2,7 +2,7 @@
 //! output when they fail, and the loud skip when they are not installed.
 //!
 //! Never lets a test pass silently without the program: what is missing is written to standard
-//! error past the test harness, which would otherwise swallow it.
+//! error past the test harness, which would otherwise swallow it. Never leaves a process behind.
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -12,7 +12,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 /// The exit code by which `tests/clients/run` and `tests/clients/kafka` say: not installed.
 const MISSING: i32 = 77;
@@ -109,6 +109,27 @@ impl Program {
         Some(Report { status, out, err })
     }
 
+    /// Starts it, known to be installed, and returns at once.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start(mut self) -> Running {
+        let printed = tempfile::tempfile().expect("a file for what it prints");
+        let handle = || printed.try_clone().expect("a second handle");
+        self.command
+            .stdin(Stdio::null())
+            .stdout(handle())
+            .stderr(handle());
+        let child = self.command.spawn();
+        let child = child.unwrap_or_else(|error| panic!("{:?}: {error}", self.command));
+        let shown = format!("{:?}", self.command);
+        Running {
+            shown,
+            child,
+            printed,
+        }
+    }
+
     /// Runs it and returns what it printed. `None`, after a loud line, when it is not installed.
     ///
     /// # Panics
@@ -124,6 +145,47 @@ impl Program {
             report.err
         );
         Some(report)
+    }
+}
+
+/// A program at work: killed when it is dropped, and shown with what it printed if the test fails.
+#[derive(Debug)]
+pub struct Running {
+    shown: String,
+    child: Child,
+    /// Standard output and error, as they came.
+    printed: File,
+}
+
+impl Running {
+    /// Everything that it has printed.
+    pub fn printed(&mut self) -> String {
+        text(&mut self.printed)
+    }
+
+    /// Sends SIGTERM, waits for its end and returns how it ended and what it had printed.
+    ///
+    /// # Panics
+    /// When it does not end, or had ended already.
+    pub fn stop(mut self) -> (ExitStatus, String) {
+        let ended = self.child.try_wait().expect("a child can be waited for");
+        assert!(ended.is_none(), "{} had ended: {ended:?}", self.shown);
+        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("a child takes signals");
+        let status = wait(&mut self.child);
+        let status = status.unwrap_or_else(|| panic!("{} does not end", self.shown));
+        (status, self.printed())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // One that has ended has nothing to kill.
+        let _ended = self.child.kill();
+        let _waited = self.child.wait();
+        if std::thread::panicking() {
+            let printed = self.printed();
+            eprintln!("--- {} ---\n{printed}---", self.shown);
+        }
     }
 }
 
