@@ -16,7 +16,7 @@ mod mirror;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use support::{BrokerOptions, Program, Report, Scratch, Target, say};
+use support::{BrokerOptions, Program, Report, Scratch, Target, say, skip};
 
 /// Whether the tools are there; says so loudly when not.
 fn tools_are_missing() -> bool {
@@ -437,7 +437,7 @@ fn kafka_dump_log_finds_nothing_wrong_after_a_clean_stop() {
     }
     let tools = Tools::start();
     let Target::Own(broker) = &tools.target else {
-        say("SKIPPED kafka-dump-log: it needs the files of a broker started for the test");
+        skip("kafka-dump-log: it needs the files of a broker started for the test");
         return;
     };
     for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {

@@ -205,15 +205,11 @@ fn value(bytes: usize) -> Vec<u8> {
         "1763745823",
         "id=",
     ];
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = fastrand::Rng::with_seed(7);
     let mut value = Vec::with_capacity(bytes + 32);
     while value.len() < bytes {
-        // xorshift64: no quality needed, only variety without a dependency.
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        value.extend_from_slice(WORDS[(state % 8) as usize].as_bytes());
-        value.extend_from_slice(format!(" {:x} ", state >> 40).as_bytes());
+        value.extend_from_slice(WORDS[random.usize(..WORDS.len())].as_bytes());
+        value.extend_from_slice(format!(" {:x} ", random.u32(..1 << 24)).as_bytes());
     }
     value.truncate(bytes);
     value

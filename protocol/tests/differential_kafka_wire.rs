@@ -25,10 +25,11 @@ mod support;
 use bytes::Bytes;
 use chronik_protocol::codec::TAGS_MAX;
 use chronik_protocol::{Message, Writer, messages};
+use fastrand::Rng;
 use kafka_wire::KafkaMessage;
 use kafka_wire_core::{ApiVersion, DecodeLimits};
 use support::schema::{Message as Schema, Versions};
-use support::wire::{Maker, Random};
+use support::wire::Maker;
 
 /// Random values per message and version.
 const ROUNDS: u64 = 6;
@@ -237,7 +238,7 @@ fn both_refuse_the_same_damage() {
             .fold(u64::from(version.unsigned_abs()), |sum, byte| {
                 sum.wrapping_mul(31).wrapping_add(u64::from(byte))
             });
-        damage(&mut bytes, &mut Random(salt ^ seed));
+        damage(&mut bytes, &mut Rng::with_seed(salt ^ seed));
         let bytes = Bytes::from(bytes);
         let ours = support::transcode(pair.name, version, &bytes);
         let theirs = (pair.transcode)(version, &bytes);
@@ -289,11 +290,11 @@ fn the_differences_are_those_we_list() {
 }
 
 /// Changes one byte, or cuts the message off, or adds a byte.
-fn damage(bytes: &mut Vec<u8>, random: &mut Random) {
-    let place = random.below(bytes.len().max(1) as u64) as usize;
-    match (random.below(4), bytes.get_mut(place)) {
+fn damage(bytes: &mut Vec<u8>, random: &mut Rng) {
+    let place = random.usize(..bytes.len().max(1));
+    match (random.u8(..4), bytes.get_mut(place)) {
         (0, Some(_)) => bytes.truncate(place),
-        (1..=2, Some(byte)) => *byte = random.bits() as u8,
+        (1..=2, Some(byte)) => *byte = random.u8(..),
         _ => bytes.push(0),
     }
 }

@@ -10,10 +10,11 @@ use chronik_protocol::messages::{
     FetchRequest, MetadataRequest, ProduceRequest, SaslAuthenticateRequest,
 };
 use chronik_protocol::{DecodeError, Message, Reader};
+use fastrand::Rng;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use std::alloc::System;
 use std::sync::{Mutex, MutexGuard};
-use support::wire::{Maker, Random, uvarint};
+use support::wire::{Maker, uvarint};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -248,13 +249,13 @@ fn a_lying_records_length_does_not_copy() {
 #[test]
 fn random_bytes_and_damaged_messages_stay_inside_the_bounds() {
     let _turn = turn();
-    let mut random = Random(7);
+    let mut random = Rng::with_seed(7);
     for message in &support::schemas() {
         for version in message.versions.iter() {
-            let mut bytes = Maker::new(message, version, random.bits()).bytes();
+            let mut bytes = Maker::new(message, version, random.u64(..)).bytes();
             for _ in 0..3 {
-                if let Some(byte) = bytes.get_mut(random.below(4096) as usize) {
-                    *byte = random.bits() as u8;
+                if let Some(byte) = bytes.get_mut(random.usize(..4096)) {
+                    *byte = random.u8(..);
                 }
                 let frame = Bytes::copy_from_slice(&bytes);
                 let region = Region::new(ALLOCATOR);
@@ -268,7 +269,7 @@ fn random_bytes_and_damaged_messages_stay_inside_the_bounds() {
                     message.name
                 );
             }
-            let noise: Vec<u8> = (0..200).map(|_| random.bits() as u8).collect();
+            let noise: Vec<u8> = (0..200).map(|_| random.u8(..)).collect();
             let frame = Bytes::from(noise);
             let region = Region::new(ALLOCATOR);
             let _ = support::transcode(&message.name, version, &frame);

@@ -27,7 +27,7 @@ use requests::{Elements, Fill, Known, Path, arrays, frame};
 use schema::{Family, Message};
 use support::calls::create_topic;
 use support::client::Client;
-use support::{Broker, BrokerOptions, Scratch, groups};
+use support::{Broker, BrokerOptions, Scratch, groups, measured};
 
 /// Bytes of an answer for each byte of its request, beside [`ANSWER_BYTES_BASE`].
 const ANSWER_BYTES_PER_BYTE: usize = 64;
@@ -105,27 +105,7 @@ fn requests_by_key() -> Vec<(ApiKey, Message)> {
 impl Bench {
     /// Processor time of the broker so far.
     fn cpu(&self) -> Duration {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.broker.pid())).expect("it runs");
-        let ns = tasks.filter_map(|task| {
-            let text = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-            text.split_whitespace().next()?.parse::<u64>().ok()
-        });
-        Duration::from_nanos(ns.sum())
-    }
-
-    /// A figure of /proc/PID/status, bytes.
-    fn memory(&self, figure: &str) -> u64 {
-        let path = format!("/proc/{}/status", self.broker.pid());
-        let text = fs::read_to_string(path).expect("it runs");
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(figure))
-            .expect("known");
-        let kib = line
-            .split_whitespace()
-            .nth(1)
-            .and_then(|number| number.parse::<u64>().ok());
-        kib.expect("a number") << 10
+        measured::processor_time(self.broker.pid())
     }
 
     fn ask(&self, frame: &[u8]) -> Option<usize> {
@@ -205,12 +185,7 @@ fn work_and_answers_grow_as_requests_do() {
                 })
                 .to_vec();
             let bound = spent[0] * TIMES_CPU_MAX + CPU_BASE;
-            assert!(
-                spent[1] <= bound,
-                "{what}: {:?}, then {:?}",
-                spent[0],
-                spent[1]
-            );
+            measured::time_within(&what, spent[1], bound);
             tried += 1;
         }
         bench.lives(&format!("{key} version {version}"));
@@ -243,25 +218,17 @@ fn a_request_of_a_megabyte_takes_little_memory_beyond_its_answer() {
                 known: &bench.known,
             };
             let frame = frame(message, version, key.request_header_version(version), &fill);
-            let before = bench.memory("VmRSS");
-            fs::write(format!("/proc/{}/clear_refs", bench.broker.pid()), "5").expect("allowed");
+            let pid = bench.broker.pid();
+            let before = measured::memory(pid);
+            measured::forget_peak(pid);
             // What would have been too long had come as far as that.
             let answer = bench.ask(&frame).unwrap_or(AMPLIFIED_BYTES_MAX) as u64;
             assert!(
                 answer < AMPLIFIED_BYTES_MAX as u64 || AMPLIFYING.contains(&key),
                 "{what} closed the connection"
             );
-            let took = bench.memory("VmHWM").saturating_sub(before);
-            let bound = answer + MEMORY_BYTES_MAX;
-            eprintln!(
-                "{what}: {} KiB of memory, {} KiB of answer",
-                took >> 10,
-                answer >> 10
-            );
-            assert!(
-                took <= bound,
-                "{what}: {took} bytes of memory, {answer} of answer"
-            );
+            let took = measured::memory_peak(pid).saturating_sub(before);
+            measured::memory_within(&what, took, answer + MEMORY_BYTES_MAX);
             bench.lives(&what);
         }
     });

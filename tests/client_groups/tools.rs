@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::support::groups::{commit, committed, find_coordinator};
-use crate::support::{Program, Report, Target, say};
+use crate::support::{Program, Report, Target, skip};
 use crate::{CONSUMER, FRANZ_GO_CONSUMER, FRANZ_GO_RANGE, PARTITIONS, Stage};
 
 use chronik_protocol::ErrorCode;
@@ -201,7 +201,7 @@ fn kafka_dump_log_knows_every_record_of_groups() {
             stage.group.leave(name);
         }
         let Some(Target::Own(broker)) = stage.target.take() else {
-            say("SKIPPED kafka-dump-log: it needs the files of a broker started for the test");
+            skip("kafka-dump-log: it needs the files of a broker started for the test");
             return;
         };
         let data = broker.data().to_owned();

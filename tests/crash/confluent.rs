@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::Dice;
 use crate::support::calls::{create_topic, read_values};
 use crate::support::client::Client;
-use crate::support::{BrokerOptions, Scratch, free_port};
+use crate::support::{BrokerOptions, Scratch, free_port, skip};
 
 const KILLS: usize = 10;
 const PARTITIONS: i32 = 4;
@@ -31,7 +31,7 @@ fn python() -> Option<PathBuf> {
 #[test]
 fn kill_9_under_confluent_kafka_loses_and_repeats_nothing() {
     let Some(python) = python() else {
-        eprintln!("SKIPPED: confluent-kafka is missing: run tests/clients/install python");
+        skip("confluent-kafka is missing: run tests/clients/install python");
         return;
     };
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/crash/idempotent_producer.py");

@@ -38,9 +38,9 @@ const SERVING_MS_MAX: u64 = 120;
 /// Longest time a broker starts before it is killed, ms: a start takes about as long.
 const STARTING_MS_MAX: u64 = 60;
 
-/// xorshift64: choices that can be repeated.
+/// Choices that can be repeated.
 #[derive(Debug)]
-pub(crate) struct Dice(u64);
+pub(crate) struct Dice(fastrand::Rng);
 
 impl Dice {
     pub(crate) fn new() -> Self {
@@ -48,15 +48,12 @@ impl Dice {
         let seed = given.map(|seed| seed.parse().expect("CHRONIK_CRASH_SEED is a number"));
         let seed = seed.unwrap_or_else(|| u64::from(std::process::id()) * 0x9e37_79b9 + 1);
         eprintln!("CHRONIK_CRASH_SEED={seed}");
-        Self(seed.max(1))
+        Self(fastrand::Rng::with_seed(seed))
     }
 
     /// A number below `bound`.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % bound
+        self.0.u64(..bound)
     }
 }
 

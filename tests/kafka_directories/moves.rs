@@ -2,7 +2,6 @@
 //! compared on the way.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::{
@@ -195,20 +194,15 @@ fn rules(client: &mut Client) -> String {
         ..DescribeClientQuotasRequest::default()
     };
     // Kafka answers those who make them before it knows of them itself.
-    let mut tries = 0..100;
-    let (acls, quotas) = loop {
+    let (acls, quotas) = eventually("Kafka knows its ACLs and quotas", || {
         let acls = client.call(&acls, 3);
         let quotas = client.call(&quotas, 1);
         let has_quotas = quotas
             .entries
             .as_ref()
             .is_some_and(|quotas| !quotas.is_empty());
-        if !acls.resources.is_empty() && has_quotas {
-            break (acls.resources, quotas.entries);
-        }
-        assert!(tries.next().is_some(), "only {acls:?} and {quotas:?}");
-        std::thread::sleep(Duration::from_millis(50));
-    };
+        (!acls.resources.is_empty() && has_quotas).then_some((acls.resources, quotas.entries))
+    });
     let users = DescribeUserScramCredentialsRequest {
         users: None,
         ..DescribeUserScramCredentialsRequest::default()
@@ -341,14 +335,14 @@ fn begin_transaction(client: &mut Client, topic: &str) -> (i64, i16) {
         transaction_timeout_ms: 600_000,
         ..InitProducerIdRequest::default()
     };
-    let producer = loop {
+    let producer = eventually("a producer id", || {
         let producer = client.call(&request, 4);
         match code(producer.error_code) {
-            ErrorCode::None => break producer,
-            ErrorCode::CoordinatorLoadInProgress | ErrorCode::NotCoordinator => {}
+            ErrorCode::None => Some(producer),
+            ErrorCode::CoordinatorLoadInProgress | ErrorCode::NotCoordinator => None,
             error => panic!("no producer: {error:?}"),
         }
-    };
+    });
     let (id, epoch) = (producer.producer_id, producer.producer_epoch);
     let request = AddPartitionsToTxnRequest {
         v3_and_below_transactional_id: text("t-1"),
@@ -361,15 +355,15 @@ fn begin_transaction(client: &mut Client, topic: &str) -> (i64, i16) {
         }],
         ..AddPartitionsToTxnRequest::default()
     };
-    loop {
+    eventually("the partition is in the transaction", || {
         let added = client.call(&request, 3);
         let topics = &added.results_by_topic_v3_and_below;
         match code(topics[0].results_by_partition[0].partition_error_code) {
-            ErrorCode::None => break,
-            ErrorCode::ConcurrentTransactions => {}
+            ErrorCode::None => Some(()),
+            ErrorCode::ConcurrentTransactions => None,
             error => panic!("not added: {error:?}"),
         }
-    }
+    });
     let mut batch = TestBatch::of_values(["in a transaction"]).by_producer(id, epoch, 0);
     batch.attributes |= 0x10;
     let mut request = produce_request(topic, 0, -1, batch.encode());

@@ -18,6 +18,7 @@ use crate::support::calls::{
 };
 use crate::support::client::Client;
 use crate::support::consumer_groups::{accepted, beat, joining};
+use crate::support::eventually;
 use crate::support::groups::{commit, commit_as, leave, stable_group};
 
 /// The newest Produce version of Kafka 3.9 without the transactions of later ones.
@@ -142,14 +143,14 @@ impl Producer {
 
 /// A producer id; a Kafka that has just started first has to ask its controller for some.
 fn producer_id(client: &mut Client) -> i64 {
-    loop {
+    eventually("a producer id", || {
         let response = try_init_producer(client).expect("an answer");
         match code(response.error_code) {
-            ErrorCode::None => return response.producer_id,
-            ErrorCode::CoordinatorLoadInProgress => {}
+            ErrorCode::None => Some(response.producer_id),
+            ErrorCode::CoordinatorLoadInProgress => None,
             error => panic!("no producer id: {error:?}"),
         }
-    }
+    })
 }
 
 fn producer(client: &mut Client, topic: &'static str) -> Producer {

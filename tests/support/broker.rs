@@ -293,7 +293,7 @@ impl Broker {
         self.log.text()
     }
 
-    /// Waits until a line of output contains `words` and returns that line.
+    /// Waits for a line of output with `words` in it, behind the line that the last call found, and returns it.
     ///
     /// # Panics
     /// With the broker's output when no such line appears within a minute.
@@ -328,8 +328,36 @@ impl Drop for Broker {
 
 /// The last lines of a process's output, in the order they were read.
 #[derive(Debug, Default)]
+struct Lines {
+    kept: VecDeque<String>,
+    /// How many were read and are not kept any more.
+    gone: usize,
+    /// How many stand before the place where the next wait begins.
+    awaited: usize,
+}
+
+impl Lines {
+    fn push(&mut self, line: String) {
+        if self.kept.len() == LOG_LINES_MAX {
+            self.kept.pop_front();
+            self.gone += 1;
+        }
+        self.kept.push_back(line);
+    }
+
+    /// The number of the first line with `words` that was not waited for yet.
+    fn find(&self, words: &str) -> Option<usize> {
+        let skipped = self.awaited.saturating_sub(self.gone);
+        let mut rest = self.kept.iter().enumerate().skip(skipped);
+        rest.find(|(_, line)| line.contains(words))
+            .map(|(place, _)| place)
+    }
+}
+
+/// What a process prints, and a wake-up for each line.
+#[derive(Debug, Default)]
 struct Log {
-    lines: Mutex<VecDeque<String>>,
+    lines: Mutex<Lines>,
     grown: Condvar,
 }
 
@@ -342,10 +370,7 @@ impl Log {
             for line in BufReader::new(source).split(b'\n') {
                 let Ok(line) = line else { break };
                 let mut lines = log.lines.lock().expect("no reader panics with the lock");
-                if lines.len() == LOG_LINES_MAX {
-                    lines.pop_front();
-                }
-                lines.push_back(prefix.clone() + &String::from_utf8_lossy(&line));
+                lines.push(prefix.clone() + &String::from_utf8_lossy(&line));
                 log.grown.notify_all();
             }
         })
@@ -353,16 +378,17 @@ impl Log {
 
     fn text(&self) -> String {
         let lines = self.lines.lock().expect("no reader panics with the lock");
-        lines.iter().map(|line| format!("{line}\n")).collect()
+        lines.kept.iter().map(|line| format!("{line}\n")).collect()
     }
 
     fn wait_for(&self, words: &str, patience: Duration) -> Option<String> {
-        let find = |lines: &VecDeque<String>| lines.iter().find(|l| l.contains(words)).cloned();
         let lines = self.lines.lock().expect("no reader panics with the lock");
-        let (lines, _) = self
+        let (mut lines, _) = self
             .grown
-            .wait_timeout_while(lines, patience, |lines| find(lines).is_none())
+            .wait_timeout_while(lines, patience, |lines| lines.find(words).is_none())
             .expect("no reader panics with the lock");
-        find(&lines)
+        let place = lines.find(words)?;
+        lines.awaited = lines.gone + place + 1;
+        lines.kept.get(place).cloned()
     }
 }

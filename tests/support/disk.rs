@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use super::Scratch;
+use super::{Scratch, skip};
 
 /// Its size, bytes.
 pub const DISK_BYTES: u64 = 160 << 20;
@@ -22,7 +22,7 @@ impl Disk {
     /// A disk for a test, which is skipped, aloud, where none can be mounted.
     pub fn or_skip(scratch: &Scratch) -> Option<Self> {
         let disk = Self::mount(scratch);
-        let say = |reason| eprintln!("SKIPPED: no small disk of its own: {reason}");
+        let say = |reason| skip(format_args!("no small disk of its own: {reason}"));
         disk.map_err(say).ok()
     }
 

@@ -19,6 +19,7 @@ use chronik_protocol::messages::{
 
 use super::calls::{code, text};
 use super::client::Client;
+use super::eventually;
 
 /// OffsetCommit by topic name.
 pub const COMMIT_BY_NAME: i16 = 9;
@@ -39,14 +40,14 @@ pub fn find_coordinator(client: &mut Client, group: &str) {
         coordinator_keys: vec![text(group)],
         ..Default::default()
     };
-    loop {
+    eventually("a coordinator", || {
         let response = client.call(&request, 4);
         match code(response.coordinators[0].error_code) {
-            ErrorCode::None => return,
-            ErrorCode::CoordinatorNotAvailable => {}
+            ErrorCode::None => Some(()),
+            ErrorCode::CoordinatorNotAvailable => None,
             error => panic!("no coordinator for {group}: {error:?}"),
         }
-    }
+    });
 }
 
 /// A member to be: one protocol, `range`, and metadata of its own.

@@ -13,7 +13,8 @@
 //! Environment: `CHRONIK_TEST_BINARY` runs another executable than the one Cargo built for the
 //! test (a release build, say); `CHRONIK_TEST_BOOTSTRAP` names a broker that runs already, to see
 //! whether a client's test is right about Kafka itself; `CHRONIK_TEST_CLIENTS=required` makes a
-//! missing client a failure; `CHRONIK_TEST_KEEP` keeps the scratch directories.
+//! missing client a failure; `CHRONIK_TEST_SKIPPED` names a file for what is skipped; `CHRONIK_TEST_KEEP`
+//! keeps the scratch directories.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -29,6 +30,7 @@ mod corpus;
 pub mod disk;
 mod eventually;
 pub mod groups;
+pub mod measured;
 pub mod message;
 mod program;
 mod scratch;
@@ -41,7 +43,7 @@ pub use corpus::text_file;
 #[allow(unused_imports, reason = "not every test binary names every function")]
 pub use eventually::eventually;
 #[allow(unused_imports, reason = "not every test binary names every function")]
-pub use program::{Program, Report, Running, say};
+pub use program::{Program, Report, Running, say, skip};
 #[allow(unused_imports, reason = "not every test binary names every function")]
 pub use scratch::{Scratch, free_port};
 #[allow(unused_imports, reason = "not every test binary names every type")]

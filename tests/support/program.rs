@@ -4,7 +4,8 @@
 //! Never lets a test pass silently without the program: what is missing is written to standard
 //! error past the test harness, which would otherwise swallow it. Never leaves a process behind.
 
-use std::fs::File;
+use std::fmt::Display;
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -24,6 +25,18 @@ const PATIENCE: Duration = Duration::from_secs(600);
 pub fn say(line: &str) {
     // A closed standard error loses the line; there is no other place to complain.
     let _unheard = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Says on standard error, also from a test that passes, what is not tested and why. `make test` counts these
+/// lines at its end: they also go to the file that `CHRONIK_TEST_SKIPPED` names.
+pub fn skip(reason: impl Display) {
+    let line = format!("SKIPPED: {reason}");
+    say(&line);
+    if let Some(path) = std::env::var_os("CHRONIK_TEST_SKIPPED") {
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        let written = file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
+        written.expect("the file of what is skipped takes a line");
+    }
 }
 
 /// What a program printed, and whether it was content.
@@ -103,7 +116,7 @@ impl Program {
         if status.code() == Some(MISSING) {
             let required = std::env::var("CHRONIK_TEST_CLIENTS").is_ok_and(|v| v == "required");
             assert!(!required, "{} is required: {err}", self.name);
-            say(&format!("SKIPPED {}: {}", self.name, err.trim()));
+            skip(format_args!("{}: {}", self.name, err.trim()));
             return None;
         }
         Some(Report { status, out, err })

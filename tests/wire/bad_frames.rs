@@ -11,16 +11,10 @@ use crate::subject::Subject;
 use crate::support::calls::{code, produce_request};
 use crate::support::client::{frame, frame_of, framed};
 
-/// What `seed` makes of xorshift64: the same bytes in every run.
+/// The same bytes in every run.
 fn random_bytes(seed: u64, count: usize) -> Vec<u8> {
-    let mut state = seed;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    };
-    (0..count).map(|_| next()).collect()
+    let mut random = fastrand::Rng::with_seed(seed);
+    (0..count).map(|_| random.u8(..)).collect()
 }
 
 /// A request for `key` v`version` whose body is these bytes.

@@ -18,14 +18,14 @@ use crate::support::client::Client;
 use crate::support::groups::{
     COMMIT_BY_NAME, commit_request, committed, fetch_offsets, find_coordinator,
 };
-use crate::support::{Broker, BrokerOptions, Scratch, eventually};
+use crate::support::{Broker, BrokerOptions, Scratch, eventually, skip};
 
 /// What the log says when a round is over.
 const COMPACTED: &str = "log compacted";
 
 fn options(scratch: &Scratch) -> Option<BrokerOptions> {
     if std::env::var_os("CHRONIK_TEST_BOOTSTRAP").is_some() {
-        eprintln!("SKIPPED: the broker's settings matter");
+        skip("the broker's settings matter");
         return None;
     }
     let options = BrokerOptions::new(scratch.join("data"))

@@ -14,6 +14,7 @@ use crate::subject::Subject;
 use crate::support::batch::TestBatch;
 use crate::support::calls::{code, produce, text};
 use crate::support::client::Client;
+use crate::support::skip;
 
 pub(crate) const TOPIC: i8 = 2;
 pub(crate) const BROKER: i8 = 4;
@@ -393,7 +394,7 @@ fn the_brokers_configs_are_told_and_changed() {
         assert!(configs.contains_key(key), "{key}");
     }
     if subject.is_outside() {
-        eprintln!("SKIPPED: Kafka applies a change some time after its answer");
+        skip("Kafka applies a change some time after its answer");
         return;
     }
     let topic = subject.topic(1);

@@ -17,7 +17,7 @@ use crate::support::consumer_groups::{
     refusal, written,
 };
 use crate::support::groups::{JOIN, SYNC, commit_as, heartbeat, join_request};
-use crate::support::{BrokerOptions, Scratch, eventually};
+use crate::support::{BrokerOptions, Scratch, eventually, skip};
 
 /// A broker, a group nobody else uses without pauses between targets, and a topic.
 struct Scene {
@@ -528,7 +528,7 @@ fn name_and_kind(
 #[test]
 fn members_and_targets_survive_a_kill() {
     if std::env::var_os("CHRONIK_TEST_BOOTSTRAP").is_some() {
-        eprintln!("SKIPPED: another broker cannot be killed from here");
+        skip("another broker cannot be killed from here");
         return;
     }
     let scratch = Scratch::new();

@@ -8,6 +8,7 @@ use crate::subject::Subject;
 use crate::support::calls::{code, text};
 use crate::support::client::{Client, frame, framed};
 use crate::support::consumer_groups::{assigned, beat, joining};
+use crate::support::eventually;
 use crate::support::groups::find_coordinator;
 
 /// The longest string that a request can carry.
@@ -53,17 +54,16 @@ fn long_and_deep_expressions_are_taken_and_match() {
         let mut epoch = response.member_epoch;
         let mut found = assigned(&response);
         // It is resolved behind the answer.
-        for _ in 0..2_000 {
-            if found.as_ref().is_some_and(|found| !found.is_empty()) {
-                break;
+        let found = eventually("its partitions", || {
+            if found.as_ref().is_none_or(|found| found.is_empty()) {
+                let response = client.call(&beat(name, "m", epoch), 1);
+                assert_eq!(code(response.error_code), ErrorCode::None, "{name}");
+                epoch = response.member_epoch;
+                found = assigned(&response);
             }
-            std::thread::sleep(std::time::Duration::from_millis(5));
-            let response = client.call(&beat(name, "m", epoch), 1);
-            assert_eq!(code(response.error_code), ErrorCode::None, "{name}");
-            epoch = response.member_epoch;
-            found = assigned(&response);
-        }
-        assert_eq!(found.map(|found| found.len()), Some(1), "{name}");
+            found.take().filter(|found| !found.is_empty())
+        });
+        assert_eq!(found.len(), 1, "{name}");
     }
 }
 

@@ -10,7 +10,7 @@ use crate::support::calls::{
     produce_request, read_batches,
 };
 use crate::support::client::Client;
-use crate::support::{BrokerOptions, Scratch};
+use crate::support::{BrokerOptions, Scratch, skip};
 
 /// What one batch of a producer got.
 type Answer = (ErrorCode, i64);
@@ -252,7 +252,7 @@ fn five_in_flight_and_the_first_one_fails() {
 #[test]
 fn producers_are_remembered_across_restarts() {
     if std::env::var_os("CHRONIK_TEST_BOOTSTRAP").is_some() {
-        eprintln!("SKIPPED: another broker cannot be restarted from here");
+        skip("another broker cannot be restarted from here");
         return;
     }
     let scratch = Scratch::new();

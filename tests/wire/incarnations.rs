@@ -13,7 +13,7 @@ use crate::support::calls::{
 };
 use crate::support::client::Client;
 use crate::support::groups::{commit, committed, find_coordinator};
-use crate::support::{Broker, BrokerOptions, Scratch};
+use crate::support::{Broker, BrokerOptions, Scratch, skip};
 
 const LOG_STARTS: &str = "log-start-offset-checkpoint";
 const EARLIEST: i64 = -2;
@@ -21,7 +21,7 @@ const EARLIEST: i64 = -2;
 /// `None` where brokers cannot be killed and started from here.
 fn options(scratch: &Scratch) -> Option<BrokerOptions> {
     if std::env::var_os("CHRONIK_TEST_BOOTSTRAP").is_some() {
-        eprintln!("SKIPPED: another broker cannot be killed and started from here");
+        skip("another broker cannot be killed and started from here");
         return None;
     }
     Some(BrokerOptions::new(scratch.join("data")).set("chronik.shards", 2))

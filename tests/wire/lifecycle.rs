@@ -13,7 +13,7 @@ use crate::support::calls::{
     produce_request, read_values, text,
 };
 use crate::support::client::Client;
-use crate::support::{Broker, BrokerOptions, Scratch};
+use crate::support::{Broker, BrokerOptions, Scratch, skip};
 
 /// Expects `broker` to end by itself, with a failure and one line that says `why`.
 fn refused(mut broker: Broker, why: &[&str]) {
@@ -40,7 +40,7 @@ fn refused(mut broker: Broker, why: &[&str]) {
 fn is_outside() -> bool {
     let outside = std::env::var_os("CHRONIK_TEST_BOOTSTRAP").is_some();
     if outside {
-        eprintln!("SKIPPED: another broker cannot be started and stopped from here");
+        skip("another broker cannot be started and stopped from here");
     }
     outside
 }

@@ -11,13 +11,13 @@ use rustix::process::Signal;
 use crate::support::batch::TestBatch;
 use crate::support::calls::{create_topic, produce_ok, read_values};
 use crate::support::client::Client;
-use crate::support::{Broker, BrokerOptions, Scratch};
+use crate::support::{Broker, BrokerOptions, Scratch, skip};
 
 /// Says so where the tests talk to a broker that was started elsewhere.
 fn is_outside() -> bool {
     let outside = std::env::var_os("CHRONIK_TEST_BOOTSTRAP").is_some();
     if outside {
-        eprintln!("SKIPPED: another broker's standard error cannot be chosen from here");
+        skip("another broker's standard error cannot be chosen from here");
     }
     outside
 }

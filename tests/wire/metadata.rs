@@ -9,6 +9,7 @@ use chronik_protocol::{ErrorCode, Uuid};
 
 use crate::subject::{Subject, unused_name};
 use crate::support::calls::{code, create_topic, text};
+use crate::support::skip;
 use crate::topics::metadata;
 
 #[test]
@@ -46,7 +47,7 @@ fn metadata_makes_topics_when_it_may() {
 fn metadata_makes_no_topics_when_it_may_not() {
     let subject = Subject::start_with(&[("auto.create.topics.enable", "false")]);
     if subject.is_outside() {
-        eprintln!("SKIPPED: the setting of another broker is not known here");
+        skip("the setting of another broker is not known here");
         return;
     }
     let mut client = subject.connect();

@@ -15,7 +15,7 @@ use crate::support::calls::{
     latest, list_offset, produce_ok, read_values, text,
 };
 use crate::support::client::Client;
-use crate::support::{BrokerOptions, Scratch};
+use crate::support::{BrokerOptions, Scratch, skip};
 
 /// The partition leaders' own offsets (KIP-405 and later).
 const EARLIEST_LOCAL: i64 = -4;
@@ -247,7 +247,7 @@ fn deleted_records_are_gone_and_the_rest_stays() {
 #[test]
 fn offsets_epochs_and_deletions_survive_restarts() {
     if std::env::var_os("CHRONIK_TEST_BOOTSTRAP").is_some() {
-        eprintln!("SKIPPED: another broker cannot be restarted from here");
+        skip("another broker cannot be restarted from here");
         return;
     }
     let scratch = Scratch::new();

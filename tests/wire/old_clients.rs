@@ -19,7 +19,7 @@ use crate::support::calls::{
 };
 use crate::support::client::Client;
 use crate::support::message::TestMessage;
-use crate::support::{BrokerOptions, Scratch};
+use crate::support::{BrokerOptions, Scratch, skip};
 
 const ACKS_ALL: i16 = -1;
 const CODECS: [Compression; 4] = [
@@ -425,7 +425,7 @@ fn append(log: &Path, batch: &TestBatch) {
 #[test]
 fn batches_without_anything_to_show_are_passed_over() {
     if std::env::var_os("CHRONIK_TEST_BOOTSTRAP").is_some() {
-        eprintln!("SKIPPED: another broker's files are not touched");
+        skip("another broker's files are not touched");
         return;
     }
     let scratch = Scratch::new();

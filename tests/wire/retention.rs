@@ -10,7 +10,7 @@ use crate::support::calls::{
     EARLIEST, code, create_topic, fetch, latest, list_offset, produce_ok, read_values, text,
 };
 use crate::support::client::Client;
-use crate::support::{Broker, BrokerOptions, Scratch, eventually};
+use crate::support::{Broker, BrokerOptions, Scratch, eventually, skip};
 
 /// What the log says when something has gone.
 const DELETED: &str = "old segments deleted";
@@ -20,7 +20,7 @@ const TOPIC: i8 = 2;
 /// cannot be configured from here.
 fn start(scratch: &Scratch) -> Option<Broker> {
     if std::env::var_os("CHRONIK_TEST_BOOTSTRAP").is_some() {
-        eprintln!("SKIPPED: the broker's settings matter");
+        skip("the broker's settings matter");
         return None;
     }
     let options = BrokerOptions::new(scratch.join("data"))

@@ -11,7 +11,7 @@ use crate::subject::Subject;
 use crate::support::batch::TestBatch;
 use crate::support::calls::{create_topic, init_producer, produce};
 use crate::support::client::Client;
-use crate::support::{Broker, BrokerOptions, Scratch};
+use crate::support::{Broker, BrokerOptions, Scratch, eventually, skip};
 
 /// Where values come from.
 const FROM_BROKER: i8 = 2;
@@ -24,7 +24,7 @@ pub(crate) const NODE: &str = "1";
 pub(crate) fn is_outside() -> bool {
     let outside = std::env::var_os("CHRONIK_TEST_BOOTSTRAP").is_some();
     if outside {
-        eprintln!("SKIPPED: what becomes of a setting is this broker's own");
+        skip("what becomes of a setting is this broker's own");
     }
     outside
 }
@@ -185,9 +185,8 @@ fn assert_kept(
         assert_eq!(told[*name].value.as_deref(), Some(&**expected), "{name}");
         assert_eq!(told[*name].config_source, FROM_ALL_BROKERS, "{name}");
         if let Some(State::Meaningless(reason)) = configs::broker(name).map(|known| known.state) {
-            broker.wait_for_line(&format!(
-                "set at run time: no meaning here: {name} ({reason})"
-            ));
+            let words = format!("set at run time: no meaning here: {name} ({reason})");
+            eventually(&words, || broker.log().contains(&words).then_some(()));
         }
     }
     broker.stop();

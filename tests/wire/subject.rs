@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::support::calls::create_topic;
 use crate::support::client::Client;
-use crate::support::{Broker, BrokerOptions, Scratch};
+use crate::support::{Broker, BrokerOptions, Scratch, measured};
 
 /// A broker under test.
 #[derive(Debug)]
@@ -85,14 +85,7 @@ impl Subject {
 
     /// Resident memory of the process now, bytes; `None` for an outside broker.
     pub(crate) fn resident_bytes(&self) -> Option<u64> {
-        let pid = self.broker.as_ref()?.pid();
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
-        let status = status.expect("the process runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kibibytes = line
-            .and_then(|line| line.split_whitespace().next())
-            .expect("VmRSS");
-        Some(kibibytes.parse::<u64>().expect("a number") * 1024)
+        Some(measured::memory(self.broker.as_ref()?.pid()))
     }
 }
 

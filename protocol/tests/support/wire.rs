@@ -3,35 +3,15 @@
 //! Independent of the generated encoders, and canonical: what a correct encoder writes for
 //! the value the bytes stand for. So `encode(decode(bytes)) == bytes` must hold.
 
+use fastrand::Rng;
+
 use super::schema::{Field, Message, Struct, Type};
-
-/// A small seeded generator (SplitMix64), so that every failure can be repeated.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    /// The next 64 bits.
-    pub(crate) fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `end`.
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
-        self.bits() % end
-    }
-
-    fn one_in(&mut self, times: u64) -> bool {
-        self.below(times) == 0
-    }
-}
 
 /// Makes the bytes of one message.
 pub(crate) struct Maker<'a> {
     message: &'a Message,
     version: i16,
-    random: Random,
+    random: Rng,
     /// Whether to add tagged fields that no schema knows.
     pub(crate) unknown_tags: bool,
 }
@@ -42,7 +22,7 @@ impl<'a> Maker<'a> {
         Maker {
             message,
             version,
-            random: Random(seed),
+            random: Rng::with_seed(seed),
             unknown_tags: true,
         }
     }
@@ -81,16 +61,16 @@ impl<'a> Maker<'a> {
             .iter()
             .filter(|field| field.tagged(version))
         {
-            if self.random.one_in(2) {
+            if self.random.u8(..2) == 0 {
                 continue;
             }
             let mut value = Vec::new();
             self.tagged(field, &mut value, depth);
             tags.push((field.tag.expect("tagged").0, value));
         }
-        if self.unknown_tags && self.random.one_in(8) {
+        if self.unknown_tags && self.random.u8(..8) == 0 {
             for tag in [63, 64, 5_000_000] {
-                let length = self.random.below(200) as usize;
+                let length = self.random.usize(..200);
                 tags.push((tag, vec![7; length]));
             }
         }
@@ -108,7 +88,7 @@ impl<'a> Maker<'a> {
         let version = self.version;
         // A nullable field whose default is not null may be a null that is written.
         let null_default = field.default.as_deref() == Some("null");
-        if field.nullable.is_some() && !null_default && self.random.one_in(2) {
+        if field.nullable.is_some() && !null_default && self.random.u8(..2) == 0 {
             out.push(0);
             return;
         }
@@ -134,13 +114,16 @@ impl<'a> Maker<'a> {
                 }
                 self.tags(structure, out, depth + 1);
             }
-            ty => self.filled(ty, true, 1 + self.random.0 % 3, out, depth),
+            ty => {
+                let count = self.random.u64(1..=3);
+                self.filled(ty, true, count, out, depth)
+            }
         }
     }
 
     fn field(&mut self, field: &'a Field, compact: bool, out: &mut Vec<u8>, depth: u32) {
         let nullable = field.nullable_in(self.version);
-        if nullable && self.random.one_in(4) {
+        if nullable && self.random.u8(..4) == 0 {
             match (&field.ty, compact) {
                 (Type::Struct(_), _) => out.push(0xff),
                 (_, true) => out.push(0),
@@ -156,7 +139,7 @@ impl<'a> Maker<'a> {
     }
 
     fn value(&mut self, ty: &'a Type, compact: bool, out: &mut Vec<u8>, depth: u32) {
-        let bits = self.random.bits();
+        let bits = self.random.u64(..);
         match ty {
             Type::Bool => out.push((bits & 1) as u8),
             Type::Int8 => out.push(bits as u8),
@@ -166,7 +149,7 @@ impl<'a> Maker<'a> {
             Type::Float64 => out.extend((bits as i32 as f64 / 8.0).to_be_bytes()),
             Type::Uuid => {
                 out.extend(bits.to_be_bytes());
-                out.extend(self.random.bits().to_be_bytes());
+                out.extend(self.random.u64(..).to_be_bytes());
             }
             Type::Struct(name) => self.structure(self.message.structure(name), out, depth + 1),
             Type::Records => self.filled(
