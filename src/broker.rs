@@ -11,13 +11,13 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use chronik_catalog::Endpoint;
+use chronik_coordinators::groups::GroupRequest;
 use chronik_io::descriptors::ConnectionShare;
 use chronik_io::executor::allowed_cpus;
 use chronik_io::net::{Accepting, Door, Incoming, ListenLimits};
 use chronik_io::preflight::{DirectoryLock, Finding, Preflight, Verdict};
 use chronik_io::{DirectWorld, ExecutorOptions, Listener, ShardSeat, World};
 use chronik_protocol::Str;
-use chronik_shards::groups::GroupRequest;
 use chronik_shards::{COORDINATOR_SHARD, Reply, Request, ShardHandle, StartOptions};
 use tracing::{debug, error, info, warn};
 

@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use chronik_catalog::{ControllerReply, ControllerRequest, Image};
+use chronik_coordinators::groups::{GroupReply, GroupRequest};
 use chronik_io::{Call, Lost, World};
 use chronik_protocol::{ErrorCode, Uuid};
-use chronik_shards::groups::{GroupReply, GroupRequest};
 use chronik_shards::{COORDINATOR_SHARD, LogDirs, Reply, Request, ShardHandle};
 use chronik_terms::{
     Acks, AppendPart, AppendRequest, AppendResult, AwaitRequest, DeleteRecordsPart,

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use chronik_catalog::Image;
+use chronik_coordinators::unfold::Unfolding;
 use chronik_io::{Endpoint, Responder, World};
 
 use crate::checkpoint_files::{AlsoIn, Offsets};
@@ -32,7 +33,6 @@ use crate::patience::Patience;
 use crate::placement::COORDINATOR_SHARD;
 use crate::request::{Reply, Request};
 use crate::shard::{CatalogueEffect, Done, Effect, Shard};
-use crate::unfold::Unfolding;
 use crate::{remembered_logs, write_behind};
 
 type State<W> = Shard<W, Responder<Reply>>;

@@ -3,11 +3,13 @@
 //! Asks the coordinator and then the owners of the partitions, from any shard, like any other
 //! caller. For operators; owns no state.
 
+use chronik_coordinators::groups::{
+    CommittedPartition, CommittedQuery, GroupCommitted, GroupReply, GroupRequest,
+};
 use chronik_protocol::record::{CheckedBatch, SearchProgress, TimestampSearch};
 use chronik_protocol::{ErrorCode, Str};
 use chronik_terms::{Isolation, OffsetQuery, OffsetTarget, PartitionId, ReadPart, ReadRequest};
 
-use crate::groups::{CommittedPartition, CommittedQuery, GroupCommitted, GroupReply, GroupRequest};
 use crate::limits::LAG_READS_MAX;
 use crate::placement::COORDINATOR_SHARD;
 use crate::request::{Reply, Request};

@@ -1,5 +1,5 @@
 //! `chronik-shards`: the state of the broker. Partitions and their logs, and the shards that own them and
-//! run the catalogue (`chronik-catalog`).
+//! run the catalogue (`chronik-catalog`) and the coordinators (`chronik-coordinators`).
 //!
 //! One [`start`] on each core gives a [`ShardHandle`]; everything else is a [`Request`] through the
 //! mesh of `chronik-io` to the shard that owns what is asked for, and its [`Reply`]. Inside: driver →
@@ -11,7 +11,6 @@ mod checkpoint_files;
 mod driver;
 mod found_dirs;
 mod group_lag;
-pub mod groups;
 mod identity;
 mod internal;
 mod interrupted_moves;
@@ -30,7 +29,6 @@ mod request;
 mod shard;
 mod start;
 mod survey;
-mod unfold;
 mod write_behind;
 
 pub use group_lag::{GroupLag, PartitionLag, group_lag};

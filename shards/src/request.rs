@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use chronik_catalog::{ControllerReply, ControllerRequest, Image};
+use chronik_coordinators::groups::{GroupReply, GroupRequest};
 use chronik_protocol::{ErrorCode, Uuid};
 use chronik_terms::{
     AppendRequest, AppendResult, AwaitRequest, DeleteRecordsPart, DeleteRecordsResult, EpochAnswer,
@@ -14,7 +15,6 @@ use chronik_terms::{
     ReadRequest, ReadResult, SegmentOffsets, SegmentOffsetsQuery, Wake,
 };
 
-use crate::groups::{GroupReply, GroupRequest};
 use crate::internal::{InternalReply, InternalRequest};
 
 /// One message to a shard.

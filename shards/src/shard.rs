@@ -35,6 +35,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use chronik_catalog::Image;
+use chronik_coordinators::groups::{Coordinator, GroupSettings};
 use chronik_io::World;
 use chronik_protocol::ErrorCode;
 use chronik_terms::{EpochAnswer, EpochQuery, Now, PartitionId};
@@ -42,7 +43,6 @@ use slab::Slab;
 
 use crate::cache::{BatchCache, CacheLimits};
 use crate::checkpoint_files::{CheckpointOffsets, DeadNumbers};
-use crate::groups::{Coordinator, GroupSettings};
 use crate::internal::{Boot, Internal, InternalAnswer, InternalReply};
 use crate::limits::{CACHE_COLD_BYTES, CACHE_INDEX_BYTES, CACHE_TAIL_BYTES, TIMERS_PER_SLICE};
 use crate::log_dirs::LogDirs;

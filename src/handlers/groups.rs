@@ -21,9 +21,9 @@ use std::rc::Rc;
 
 use chronik_catalog::versions::GROUP_VERSION_FEATURE;
 use chronik_catalog::{Image, Topic};
+use chronik_coordinators::groups::{Caller, GroupReply, GroupRequest};
 use chronik_io::World;
 use chronik_protocol::{ApiKey, ErrorCode, Reader};
-use chronik_shards::groups::{Caller, GroupReply, GroupRequest};
 
 use super::call::Call;
 use super::context::Context;

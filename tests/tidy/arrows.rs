@@ -15,6 +15,7 @@ const FOLDERS: &[&str] = &[
     "shards/src",
     "shards/terms/src",
     "shards/catalog/src",
+    "shards/coordinators/src",
     "io/src",
     "protocol/src",
     "bench/src",

@@ -20,6 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "chronik",
         &[
             "chronik-catalog",
+            "chronik-coordinators",
             "chronik-io",
             "chronik-protocol",
             "chronik-shards",
@@ -29,9 +30,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("chronik-terms", &["chronik-protocol"]),
     ("chronik-catalog", &["chronik-protocol", "chronik-terms"]),
     (
+        "chronik-coordinators",
+        &["chronik-catalog", "chronik-protocol", "chronik-terms"],
+    ),
+    (
         "chronik-shards",
         &[
             "chronik-catalog",
+            "chronik-coordinators",
             "chronik-io",
             "chronik-protocol",
             "chronik-terms",

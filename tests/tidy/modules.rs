@@ -93,6 +93,14 @@ pub(crate) const MODULES: &[Modules] = &[
         ],
     ),
     (
+        "shards/coordinators/src",
+        &[
+            ("limits", &[]),
+            ("unfold", &["limits"]),
+            ("groups", &["limits", "unfold"]),
+        ],
+    ),
+    (
         "shards/src",
         &[
             ("backoff", &[]),
@@ -139,10 +147,8 @@ pub(crate) const MODULES: &[Modules] = &[
                 ],
             ),
             ("meters", &[]),
-            ("unfold", &["limits"]),
-            ("groups", &["limits", "unfold"]),
             ("placement", &[]),
-            ("request", &["internal", "groups"]),
+            ("request", &["internal"]),
             (
                 "moving",
                 &[
@@ -170,8 +176,6 @@ pub(crate) const MODULES: &[Modules] = &[
                     "internal",
                     "metadata_log",
                     "meters",
-                    "unfold",
-                    "groups",
                     "placement",
                     "request",
                     "moving",
@@ -191,7 +195,6 @@ pub(crate) const MODULES: &[Modules] = &[
                     "internal",
                     "metadata_log",
                     "meters",
-                    "unfold",
                     "placement",
                     "request",
                     "shard",
@@ -200,14 +203,7 @@ pub(crate) const MODULES: &[Modules] = &[
             ),
             (
                 "survey",
-                &[
-                    "limits",
-                    "log",
-                    "log_dirs",
-                    "identity",
-                    "metadata_log",
-                    "unfold",
-                ],
+                &["limits", "log", "log_dirs", "identity", "metadata_log"],
             ),
             (
                 "interrupted_moves",
@@ -238,10 +234,7 @@ pub(crate) const MODULES: &[Modules] = &[
                     "interrupted_moves",
                 ],
             ),
-            (
-                "group_lag",
-                &["limits", "groups", "placement", "request", "start"],
-            ),
+            ("group_lag", &["limits", "placement", "request", "start"]),
         ],
     ),
 ];

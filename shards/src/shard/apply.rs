@@ -8,12 +8,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use chronik_catalog::{Image, Topic};
+use chronik_coordinators::groups::TopicChanges;
 use chronik_io::World;
 use chronik_protocol::{ErrorCode, Str};
 use chronik_terms::PartitionId;
 
 use super::{Effect, Shard, Sleeper, Slot};
-use crate::groups::TopicChanges;
 use crate::internal::{Boot, InternalAnswer, Leftover};
 use crate::limits::{FOLLOWING_PER_SLICE, PARTITION_TASKS_MAX};
 use crate::log::LogError;

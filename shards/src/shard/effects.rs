@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use chronik_catalog::snapshot::SnapshotId;
 use chronik_catalog::{Image, Judged, Judging};
+use chronik_coordinators::unfold::{Unfolded, Unfolding};
 use chronik_io::World;
 use chronik_terms::PartitionId;
 
@@ -21,7 +22,6 @@ use crate::partition::{Closed, Job, JobDone, OffsetDone, OffsetJob, Partition, R
 use crate::patience::Patience;
 use crate::remembered_logs::Writer;
 use crate::request::Reply;
-use crate::unfold::{Unfolded, Unfolding};
 use crate::write_behind::Ring;
 
 /// What the driver has to do. It brings the result back as a [`Done`] where there is one.

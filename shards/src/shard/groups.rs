@@ -6,6 +6,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use chronik_coordinators::groups::{
+    Coordinator, CoordinatorEffect, Env, GroupRequest, GroupSettings, OFFSETS_TOPIC, TopicChanges,
+};
+use chronik_coordinators::unfold::Unfolded;
 use chronik_io::World;
 use chronik_protocol::ErrorCode;
 use chronik_terms::{
@@ -14,13 +18,9 @@ use chronik_terms::{
 
 use super::timers::{Timer, TimerKey};
 use super::{Effect, ReadFor, Shard, Sleeper, Slot};
-use crate::groups::{
-    Coordinator, CoordinatorEffect, Env, GroupRequest, GroupSettings, OFFSETS_TOPIC, TopicChanges,
-};
 use crate::limits::GROUP_LOAD_READ_BYTES;
 use crate::partition::{AppendOutcome, PartitionEvent, ReadDone, ReadPlan};
 use crate::request::Reply;
-use crate::unfold::Unfolded;
 
 /// The coordinator and the deadline that is set for it.
 pub(super) struct Groups<R> {

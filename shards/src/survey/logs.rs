@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use chronik_catalog::{Image, METADATA_TOPIC};
+use chronik_coordinators::unfold::Unfolding;
 use chronik_io::{File, OpenMode, World};
 use chronik_protocol::Str;
 use chronik_protocol::record::Record;
@@ -17,7 +18,6 @@ use crate::limits::SMALL_FILE_BYTES_MAX;
 use crate::log::directory::{FileKind, PartitionDir, PartitionDirState, SegmentFile};
 use crate::log::producer_state::ProducerStates;
 use crate::log::scan::{LogScan, ScanStep};
-use crate::unfold::Unfolding;
 
 const TRANSACTION_TOPIC: &str = "__transaction_state";
 /// Where a batch or message says which format it has, bytes from its beginning.

@@ -1,5 +1,6 @@
 //! Groups on whole shards: offsets through power cuts, and how far groups are behind.
 
+use chronik_coordinators::groups::{CommittedQuery, GroupReply, GroupRequest, OFFSETS_TOPIC};
 use chronik_io::simulated::Simulation;
 use chronik_protocol::messages::OffsetCommitRequest;
 use chronik_protocol::messages::offset_commit_request::{
@@ -9,7 +10,6 @@ use chronik_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopics,
 };
 use chronik_protocol::{ErrorCode, Str};
-use chronik_shards::groups::{CommittedQuery, GroupReply, GroupRequest, OFFSETS_TOPIC};
 use chronik_shards::*;
 use chronik_terms::*;
 

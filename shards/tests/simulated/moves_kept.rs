@@ -6,11 +6,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use chronik_catalog::{ControllerReply, ControllerRequest};
+use chronik_coordinators::groups::{GroupReply, OFFSETS_TOPIC};
 use chronik_io::World;
 use chronik_io::simulated::{Fault, Operation, Simulation};
 use chronik_protocol::ErrorCode;
 use chronik_protocol::record::{BatchBuilder, NewRecord};
-use chronik_shards::groups::{GroupReply, OFFSETS_TOPIC};
 use chronik_shards::*;
 use chronik_terms::*;
 

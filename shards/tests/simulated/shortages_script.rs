@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use chronik_catalog::{
     ConfigChange, ConfigOp, ConfigOpKind, ConfigResource, ControllerReply, ControllerRequest,
 };
+use chronik_coordinators::groups::{GroupReply, GroupRequest, OFFSETS_TOPIC};
 use chronik_io::World;
 use chronik_io::simulated::Simulation;
 use chronik_protocol::messages::OffsetCommitRequest;
@@ -20,7 +21,6 @@ use chronik_protocol::messages::offset_fetch_request::{
 };
 use chronik_protocol::record::{BatchBuilder, CheckedBatch, NewRecord};
 use chronik_protocol::{ErrorCode, Str};
-use chronik_shards::groups::{GroupReply, GroupRequest, OFFSETS_TOPIC};
 use chronik_shards::*;
 use chronik_terms::*;
 

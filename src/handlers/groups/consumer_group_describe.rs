@@ -2,11 +2,11 @@
 
 use std::rc::Rc;
 
+use chronik_coordinators::groups::{GroupReply, GroupRequest};
 use chronik_io::World;
 use chronik_protocol::messages::consumer_group_describe_response::DescribedGroup;
 use chronik_protocol::messages::{ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse};
 use chronik_protocol::{ErrorCode, Str};
-use chronik_shards::groups::{GroupReply, GroupRequest};
 
 use super::{GONE, GROUPS_AT_ONCE, ask, consumer_groups_are_on};
 use crate::handlers::call::Call;

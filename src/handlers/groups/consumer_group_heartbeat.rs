@@ -2,10 +2,10 @@
 
 use std::rc::Rc;
 
+use chronik_coordinators::groups::{GroupReply, GroupRequest};
 use chronik_io::World;
 use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
-use chronik_shards::groups::{GroupReply, GroupRequest};
 
 use super::{GONE, ask, caller, consumer_groups_are_on};
 use crate::handlers::call::Call;

@@ -2,11 +2,11 @@
 
 use std::rc::Rc;
 
+use chronik_coordinators::groups::{GroupReply, GroupRequest};
 use chronik_io::World;
 use chronik_protocol::Str;
 use chronik_protocol::messages::delete_groups_response::DeletableGroupResult;
 use chronik_protocol::messages::{DeleteGroupsRequest, DeleteGroupsResponse};
-use chronik_shards::groups::{GroupReply, GroupRequest};
 
 use super::{GONE, ask};
 use crate::handlers::context::Context;

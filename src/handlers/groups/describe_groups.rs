@@ -2,11 +2,11 @@
 
 use std::rc::Rc;
 
+use chronik_coordinators::groups::{GroupReply, GroupRequest};
 use chronik_io::World;
 use chronik_protocol::messages::describe_groups_response::DescribedGroup;
 use chronik_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse};
 use chronik_protocol::{ErrorCode, Str};
-use chronik_shards::groups::{GroupReply, GroupRequest};
 
 use super::{GONE, GROUPS_AT_ONCE, ask};
 use crate::handlers::call::Call;

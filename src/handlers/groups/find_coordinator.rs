@@ -5,11 +5,11 @@
 use std::rc::Rc;
 
 use chronik_catalog::{ControllerReply, ControllerRequest, NewTopic};
+use chronik_coordinators::groups::OFFSETS_TOPIC;
 use chronik_io::World;
 use chronik_protocol::messages::find_coordinator_response::Coordinator;
 use chronik_protocol::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
 use chronik_protocol::{ErrorCode, Str};
-use chronik_shards::groups::OFFSETS_TOPIC;
 use tracing::{error, info};
 
 use crate::handlers::call::Call;

@@ -2,9 +2,9 @@
 
 use std::rc::Rc;
 
+use chronik_coordinators::groups::{GroupReply, GroupRequest};
 use chronik_io::World;
 use chronik_protocol::messages::{HeartbeatRequest, HeartbeatResponse};
-use chronik_shards::groups::{GroupReply, GroupRequest};
 
 use super::{GONE, ask};
 use crate::handlers::context::Context;

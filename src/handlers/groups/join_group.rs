@@ -2,9 +2,9 @@
 
 use std::rc::Rc;
 
+use chronik_coordinators::groups::{GroupReply, GroupRequest};
 use chronik_io::World;
 use chronik_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
-use chronik_shards::groups::{GroupReply, GroupRequest};
 
 use super::{GONE, caller};
 use crate::handlers::call::Call;

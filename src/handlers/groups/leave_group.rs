@@ -2,11 +2,11 @@
 
 use std::rc::Rc;
 
+use chronik_coordinators::groups::{GroupReply, GroupRequest};
 use chronik_io::World;
 use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::leave_group_request::MemberIdentity;
 use chronik_protocol::messages::{LeaveGroupRequest, LeaveGroupResponse};
-use chronik_shards::groups::{GroupReply, GroupRequest};
 
 use super::{GONE, ask};
 use crate::handlers::call::Call;

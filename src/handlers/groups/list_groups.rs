@@ -2,10 +2,10 @@
 
 use std::rc::Rc;
 
+use chronik_coordinators::groups::{GroupPage, GroupReply, GroupRequest, NameFilter};
 use chronik_io::World;
 use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::{ListGroupsRequest, ListGroupsResponse};
-use chronik_shards::groups::{GroupPage, GroupReply, GroupRequest, NameFilter};
 
 use super::{GONE, ask};
 use crate::handlers::beside::beside;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use chronik_catalog::{Image, Topic};
+use chronik_coordinators::groups::{GroupReply, GroupRequest};
 use chronik_io::World;
 use chronik_protocol::messages::offset_commit_request::OffsetCommitRequestTopic;
 use chronik_protocol::messages::offset_commit_response::{
@@ -11,7 +12,6 @@ use chronik_protocol::messages::offset_commit_response::{
 };
 use chronik_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
 use chronik_protocol::{ErrorCode, Str, Uuid};
-use chronik_shards::groups::{GroupReply, GroupRequest};
 
 use super::{GONE, ask, has_partition};
 use crate::handlers::beside::beside;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use chronik_catalog::Image;
+use chronik_coordinators::groups::{GroupReply, GroupRequest};
 use chronik_io::World;
 use chronik_protocol::messages::offset_delete_request::{
     OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
@@ -13,7 +14,6 @@ use chronik_protocol::messages::offset_delete_response::{
 };
 use chronik_protocol::messages::{OffsetDeleteRequest, OffsetDeleteResponse};
 use chronik_protocol::{ErrorCode, Str};
-use chronik_shards::groups::{GroupReply, GroupRequest};
 
 use super::{GONE, ask, has_partition};
 use crate::handlers::beside::beside;

@@ -5,6 +5,7 @@
 use std::rc::Rc;
 
 use chronik_catalog::Image;
+use chronik_coordinators::groups::{GroupReply, GroupRequest};
 use chronik_io::World;
 use chronik_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
@@ -15,7 +16,6 @@ use chronik_protocol::messages::offset_fetch_response::{
 };
 use chronik_protocol::messages::{OffsetFetchRequest, OffsetFetchResponse};
 use chronik_protocol::{ErrorCode, Str};
-use chronik_shards::groups::{GroupReply, GroupRequest};
 
 use super::{GONE, ask};
 use crate::handlers::beside::beside;

@@ -11,7 +11,7 @@ use super::numbers::number;
 
 /// `group.*`, `offsets.*` and `offset.*` of the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct GroupSettings {
+pub struct GroupSettings {
     /// `group.min.session.timeout.ms`.
     pub(crate) min_session_timeout_ms: i32,
     /// `group.max.session.timeout.ms`.
@@ -35,7 +35,7 @@ pub(crate) struct GroupSettings {
 
 impl GroupSettings {
     /// From the broker's own settings (file, environment, command line).
-    pub(crate) fn of(set: &BTreeMap<Str, Str>) -> GroupSettings {
+    pub fn of(set: &BTreeMap<Str, Str>) -> GroupSettings {
         let int = |name: &str, fallback: i32| number(set, name).unwrap_or(fallback);
         let size = |name: &str, fallback: usize| number(set, name).unwrap_or(fallback);
         let long = |name: &str, fallback: i64| number(set, name).unwrap_or(fallback);

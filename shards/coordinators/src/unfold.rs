@@ -18,7 +18,7 @@ const PLAIN_BYTES_HERE_MAX: usize = 64 << 10;
 const COMPRESSED_BYTES_HERE_MAX: usize = 4 << 10;
 
 /// See the module's text.
-pub(crate) enum Unfolding {
+pub enum Unfolding {
     /// Not looked at.
     Stored(Bytes),
     /// Under way.
@@ -26,14 +26,16 @@ pub(crate) enum Unfolding {
 }
 
 /// What a step gave, and what there is to be gone on with.
-pub(crate) struct Unfolded {
-    pub(crate) unfolding: Unfolding,
-    pub(crate) some: Result<SomeRecords, BatchError>,
+pub struct Unfolded {
+    /// Comes back for the next step.
+    pub unfolding: Unfolding,
+    /// Records in order, or what is wrong with the batch; none at its end.
+    pub some: Result<SomeRecords, BatchError>,
 }
 
 impl Unfolding {
     /// Of the batch that these bytes are, with its header.
-    pub(crate) fn of(batch: Bytes) -> Unfolding {
+    pub fn of(batch: Bytes) -> Unfolding {
         Self::Stored(batch)
     }
 
@@ -52,7 +54,7 @@ impl Unfolding {
     }
 
     /// A step beside the shard.
-    pub(crate) fn step_beside(self) -> Unfolded {
+    pub fn step_beside(self) -> Unfolded {
         self.step(UNFOLDED_STEP_BYTES)
     }
 

@@ -5,7 +5,7 @@
 //! topic again gives. A request changes the state at once and yields records; its reply is parked
 //! until the records, and everything written before them, are committed. When an append fails, the
 //! state of that partition is dropped and read again. Never awaits, never reads a clock, never
-//! touches a file: see `coordinator` for what goes in and comes out, `shard/groups.rs` for who
+//! touches a file: see `coordinator` for what goes in and comes out, `shard/groups.rs` of `chronik-shards` for who
 //! performs it.
 
 mod admin;
@@ -39,6 +39,6 @@ pub use name_filter::NameFilter;
 pub use placement::{OFFSETS_TOPIC, partition_for};
 pub use request::*;
 
-pub(crate) use coordinator::{Coordinator, CoordinatorEffect, Env};
-pub(crate) use settings::GroupSettings;
-pub(crate) use step::TopicChanges;
+pub use coordinator::{Coordinator, CoordinatorEffect, Env};
+pub use settings::GroupSettings;
+pub use step::TopicChanges;

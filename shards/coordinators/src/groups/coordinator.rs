@@ -38,18 +38,24 @@ const REFUSED_TIMER_RETRY_NS: u64 = 10_000_000_000;
 
 /// What the shard has to do for the coordinator.
 #[derive(Debug)]
-pub(crate) enum CoordinatorEffect<R> {
+pub enum CoordinatorEffect<R> {
+    /// Answer who asked.
     Reply(R, GroupReply),
     /// Append to a partition of `__consumer_offsets`, as safe as the topic promises; the result
     /// goes to [`Coordinator::appended`] with `write`.
     Append {
+        /// Its number within the topic.
         partition: i32,
+        /// One batch of records.
         batch: CheckedBatch,
+        /// Names the append; grows.
         write: u64,
     },
     /// Read a partition from `offset`; the batches go to [`Coordinator::read`].
     Read {
+        /// Its number within the topic.
         partition: i32,
+        /// The first offset wanted.
         offset: i64,
     },
     /// Make a step of this beside the shard; what it gives goes to [`Coordinator::unfolded`] with the
@@ -58,6 +64,7 @@ pub(crate) enum CoordinatorEffect<R> {
     /// Say again whether a partition can be used, by [`Coordinator::opened`] or
     /// [`Coordinator::unusable`].
     Reopen {
+        /// Its number within the topic.
         partition: i32,
     },
     /// Let other work go on, then come back with [`Coordinator::rested`].
@@ -65,10 +72,13 @@ pub(crate) enum CoordinatorEffect<R> {
 }
 
 /// What goes in with everything.
-pub(crate) struct Env<'a> {
-    pub(crate) now: Now,
-    pub(crate) image: &'a Arc<Image>,
-    pub(crate) random: &'a mut dyn FnMut() -> u128,
+pub struct Env<'a> {
+    /// The clocks.
+    pub now: Now,
+    /// The catalogue of this moment.
+    pub image: &'a Arc<Image>,
+    /// Gives a random number, for ids of members.
+    pub random: &'a mut dyn FnMut() -> u128,
 }
 
 /// Whether a partition's groups are served.
@@ -111,7 +121,7 @@ impl Entry {
 }
 
 /// See the module's text.
-pub(crate) struct Coordinator<R> {
+pub struct Coordinator<R> {
     settings: GroupSettings,
     programs: Programs,
     /// The topic's id, and how many partitions it had when it was first seen: the number groups
@@ -136,12 +146,12 @@ pub(crate) struct Coordinator<R> {
 
 impl<R> Coordinator<R> {
     /// The broker's settings are these from now on; what waits keeps the deadline that it has.
-    pub(crate) fn configure(&mut self, settings: GroupSettings) {
+    pub fn configure(&mut self, settings: GroupSettings) {
         self.settings = settings;
     }
 
     /// A coordinator that knows no partition yet.
-    pub(crate) fn new(settings: GroupSettings) -> Self {
+    pub fn new(settings: GroupSettings) -> Self {
         Coordinator {
             settings,
             programs: Programs::default(),
@@ -163,17 +173,17 @@ impl<R> Coordinator<R> {
     }
 
     /// Takes what came out, in order.
-    pub(crate) fn take_effects(&mut self, out: &mut VecDeque<CoordinatorEffect<R>>) {
+    pub fn take_effects(&mut self, out: &mut VecDeque<CoordinatorEffect<R>>) {
         out.extend(self.effects.drain(..));
     }
 
     /// When [`Coordinator::on_timer`] has something to do, on the monotonic clock, ns.
-    pub(crate) fn next_timer_ns(&self) -> Option<u64> {
+    pub fn next_timer_ns(&self) -> Option<u64> {
         self.deadlines.next_ns()
     }
 
     /// A request; its reply comes out when what it changed is committed.
-    pub(crate) fn request(&mut self, env: &mut Env<'_>, request: GroupRequest, responder: R) {
+    pub fn request(&mut self, env: &mut Env<'_>, request: GroupRequest, responder: R) {
         if matches!(request, GroupRequest::Stop) {
             self.stop();
         }
@@ -270,7 +280,7 @@ impl<R> Coordinator<R> {
     }
 
     /// Does what is due.
-    pub(crate) fn on_timer(&mut self, env: &mut Env<'_>) {
+    pub fn on_timer(&mut self, env: &mut Env<'_>) {
         while let Some((partition, timer)) = self.deadlines.pop(env.now.mono_ns) {
             match timer {
                 GroupTimer::Reload => self.reopen(partition),
@@ -316,7 +326,7 @@ impl<R> Coordinator<R> {
     }
 
     /// A new image.
-    pub(crate) fn image_changed(&mut self, env: &mut Env<'_>, changes: &TopicChanges) {
+    pub fn image_changed(&mut self, env: &mut Env<'_>, changes: &TopicChanges) {
         let topic = env.image.topic(OFFSETS_TOPIC);
         match (self.topic, topic) {
             (Some((id, _)), Some(topic)) if topic.id == id => {}
@@ -374,7 +384,7 @@ impl<R> Coordinator<R> {
     }
 
     /// Goes on with work that is done in slices.
-    pub(crate) fn rested(&mut self, env: &mut Env<'_>) {
+    pub fn rested(&mut self, env: &mut Env<'_>) {
         self.resting = false;
         if self.load.is_some() && !self.reading {
             self.load_slice(env);
@@ -416,7 +426,7 @@ impl<R> Coordinator<R> {
     }
 
     /// Refuses everybody who is parked, now and from now on. Writes on their way are finished.
-    pub(crate) fn stop(&mut self) {
+    pub fn stop(&mut self) {
         self.stopped = true;
         let refusals: Vec<_> = self
             .entries

@@ -134,7 +134,7 @@ impl<R> Coordinator<R> {
     }
 
     /// The result of an append.
-    pub(crate) fn appended(
+    pub fn appended(
         &mut self,
         env: &mut Env<'_>,
         partition: i32,

@@ -14,7 +14,7 @@ use crate::unfold::Unfolded;
 
 impl<R> Coordinator<R> {
     /// A partition can be read and appended to.
-    pub(crate) fn opened(&mut self, env: &mut Env<'_>, partition: i32, start: i64, end: i64) {
+    pub fn opened(&mut self, env: &mut Env<'_>, partition: i32, start: i64, end: i64) {
         let since = self.next_write;
         let entries = self.entries.entry(partition);
         let entry = entries.or_insert_with(|| Entry::new(Status::Loading, since));
@@ -36,7 +36,7 @@ impl<R> Coordinator<R> {
 
     /// A partition that was away for a moment is there again, as it was: what is loaded stays loaded, and
     /// what is still to be appended comes first.
-    pub(crate) fn reopened(&mut self, env: &mut Env<'_>, partition: i32, (start, end): (i64, i64)) {
+    pub fn reopened(&mut self, env: &mut Env<'_>, partition: i32, (start, end): (i64, i64)) {
         let stays = |entry: &Entry| match entry.status {
             Status::Active => true,
             Status::Draining => entry.outstanding > 0,
@@ -48,7 +48,7 @@ impl<R> Coordinator<R> {
     }
 
     /// A partition cannot be used until it is opened again.
-    pub(crate) fn unusable(&mut self, partition: i32) {
+    pub fn unusable(&mut self, partition: i32) {
         let since = self.next_write;
         let entries = self.entries.entry(partition);
         let entry = entries.or_insert_with(|| Entry::new(Status::Failed, since));
@@ -81,7 +81,7 @@ impl<R> Coordinator<R> {
     }
 
     /// Batches of a partition that is being loaded, or `None` when they could not be read.
-    pub(crate) fn read(&mut self, env: &Env<'_>, partition: i32, batches: Option<Bytes>) {
+    pub fn read(&mut self, env: &Env<'_>, partition: i32, batches: Option<Bytes>) {
         let Some(load) = self
             .load
             .as_mut()
@@ -98,7 +98,7 @@ impl<R> Coordinator<R> {
     }
 
     /// A step of load `number` beside the shard, or `None` when there was no thread for it.
-    pub(crate) fn unfolded(&mut self, env: &Env<'_>, number: u64, unfolded: Option<Unfolded>) {
+    pub fn unfolded(&mut self, env: &Env<'_>, number: u64, unfolded: Option<Unfolded>) {
         let Some(load) = self.load.as_mut().filter(|load| load.number == number) else {
             return;
         };

@@ -41,7 +41,7 @@ impl GroupRequest {
     }
 
     /// Its refusal as a whole, before any group was looked at.
-    pub(crate) fn refused(&self, error: ErrorCode) -> GroupReply {
+    pub fn refused(&self, error: ErrorCode) -> GroupReply {
         match self {
             GroupRequest::Join { request, .. } => join_refused(request.member_id.clone(), error),
             GroupRequest::Sync(_) => sync_refused(error),

@@ -21,11 +21,11 @@ pub(crate) type DeletedTopics = BTreeMap<Str, BTreeSet<Uuid>>;
 
 /// What a new image says of topics, apart from how they are now.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct TopicChanges {
+pub struct TopicChanges {
     /// Topics that are not in it any more.
-    pub(crate) gone: DeletedTopics,
+    pub gone: DeletedTopics,
     /// Some of them are new.
-    pub(crate) created: bool,
+    pub created: bool,
 }
 
 /// What a step may use.
