@@ -16,7 +16,7 @@ use crate::support::batch::{TestBatch, TestRecord};
 use crate::support::calls::{code, create_topic, fetch, fetched_bytes, latest, produce_ok, text};
 use crate::support::client::Client;
 use crate::support::groups::{commit, committed, find_coordinator};
-use crate::support::{Broker, BrokerOptions, Program, Scratch, eventually, say};
+use crate::support::{Broker, BrokerOptions, Program, Scratch, eventually, skip};
 
 /// Its name in the first cluster, and in the second.
 const TOPIC: &str = "mirrored";
@@ -207,7 +207,7 @@ fn mirror_maker_carries_a_topic_and_a_group_and_outlives_a_kill() {
         return;
     }
     if std::env::var_os("CHRONIK_TEST_BOOTSTRAP").is_some() {
-        say("SKIPPED MirrorMaker 2: it needs two brokers started for the test");
+        skip("MirrorMaker 2 needs two brokers started for the test");
         return;
     }
     let scratch = Scratch::new();

@@ -92,6 +92,40 @@ const BANNED: &[(&str, &[&str], &str)] = &[
     ("unimplemented!(", &[], "finish it"),
 ];
 
+/// What tests of the whole broker may write in these files only: (text, files, what to do instead).
+const BANNED_IN_TESTS: &[(&str, &[&str], &str)] = &[
+    (
+        "\"VmRSS",
+        &["tests/support/measured.rs"],
+        "judge memory by support::measured",
+    ),
+    (
+        "\"VmHWM",
+        &["tests/support/measured.rs"],
+        "judge memory by support::measured",
+    ),
+    (
+        "schedstat",
+        &["tests/support/measured.rs"],
+        "judge processor time by support::measured",
+    ),
+    (
+        "xorshift",
+        &[],
+        "take fastrand, or the simulation's own Random",
+    ),
+    (
+        "eprintln!(\"SKIPPED",
+        &[],
+        "say it by support::skip, which is counted",
+    ),
+    (
+        "say(\"SKIPPED",
+        &[],
+        "say it by support::skip, which is counted",
+    ),
+];
+
 const NAMES: &[&str] = &["utils", "util", "helpers", "helper", "common", "misc"];
 
 fn root() -> PathBuf {
@@ -312,6 +346,25 @@ fn calls_stay_in_their_room() {
                         at + 1,
                         call.trim()
                     ));
+                }
+            }
+        }
+    }
+    report(failures);
+}
+
+#[test]
+fn tests_measure_choose_and_skip_in_one_way() {
+    let mut failures = Vec::new();
+    let tests = sources()
+        .into_iter()
+        .filter(|path| path.starts_with("tests") && !path.starts_with("tests/tidy"));
+    for path in tests {
+        for (at, line) in text_of(&path).lines().enumerate() {
+            for (words, files, instead) in BANNED_IN_TESTS {
+                if line.contains(words) && !files.iter().any(|file| path == Path::new(file)) {
+                    let place = format!("{}:{}", path.display(), at + 1);
+                    failures.push(format!("{place}: `{words}`: {instead}"));
                 }
             }
         }
