@@ -1,15 +1,16 @@
 //! Bytes that requests of one shard may hold between the socket and their answer.
 //!
-//! What waits holds only what it needs: see [`Grant::shrink_to`]. Lives on one shard. Never refuses: a connection that finds nothing left waits in line and its
-//! socket is not read meanwhile. Replies are only counted, because a reply that exists cannot wait;
-//! fetches ask [`ByteBudget::reply_bytes_max`] how much they may still add.
+//! What waits holds only what it needs: see [`Grant::shrink_to`]. Lives on one shard. Never refuses: a connection that
+//! finds nothing left waits in line and its socket is not read meanwhile. A share is kept for requests that are coming
+//! and are soon whole: the parts of those that never will be cannot use it up. Replies are only counted, because a
+//! reply that exists cannot wait; fetches ask [`ByteBudget::reply_bytes_max`] how much they may still add.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::Poll;
 
+use super::line::{Line, Place, Wish};
 use super::signal::Signal;
 
 /// However little is left, one fetch may always ask for this much, bytes: a reader never starves.
@@ -18,6 +19,8 @@ const FETCH_BYTES_MIN: usize = 64 << 10;
 const FETCH_SHARE: usize = 4;
 /// Requests that wait may keep so many times the limit of those that are being taken.
 const PARKED_SHARE: usize = 2;
+/// This share is kept for requests that are given the whole of what they need when the rest is used up.
+const WHOLE_SHARE: usize = 4;
 
 /// The budget of a shard.
 #[derive(Debug)]
@@ -26,10 +29,9 @@ pub(crate) struct ByteBudget {
     requests: Cell<usize>,
     replies: Cell<usize>,
     parked: Cell<usize>,
-    /// Somebody has been given more than is left.
-    overdrawn: Cell<bool>,
-    next_ticket: Cell<u64>,
-    waiting: RefCell<VecDeque<(u64, Waker)>>,
+    /// Given to requests that got the whole of what they need.
+    wholes: Cell<usize>,
+    line: RefCell<Line>,
     /// Notified when a reply has been taken.
     reply_taken: Signal,
     /// A large answer waits until others have been taken.
@@ -46,48 +48,68 @@ impl ByteBudget {
             requests: Cell::new(0),
             replies: Cell::new(0),
             parked: Cell::new(0),
-            overdrawn: Cell::new(false),
-            next_ticket: Cell::new(0),
-            waiting: RefCell::default(),
+            wholes: Cell::new(0),
+            line: RefCell::default(),
             reply_taken: Signal::default(),
             answers_wait: Cell::new(false),
             pressed: Signal::default(),
         })
     }
 
-    /// Takes `bytes` as soon as anything at all is left, first come first served. One grant may
-    /// overdraw: the request that is larger than the budget, and the frame that could not come whole
-    /// because parts of others use everything up, each of them waiting for the rest.
-    pub(crate) async fn take(self: &Rc<Self>, bytes: usize) -> Grant {
-        let is_free = || self.requests.get() < self.limit || !self.overdrawn.get();
-        if self.requests.get() >= self.limit || !self.waiting.borrow().is_empty() {
-            let ticket = self.next_ticket.get();
-            self.next_ticket.set(ticket + 1);
-            let place = Place {
-                budget: self,
-                ticket,
-            };
-            self.pressed.notify();
-            poll_fn(|context| {
-                let mut waiting = self.waiting.borrow_mut();
-                let first = waiting.front().is_none_or(|(front, _)| *front == ticket);
-                if first && is_free() {
-                    return Poll::Ready(());
-                }
-                match waiting.iter_mut().find(|(other, _)| *other == ticket) {
-                    Some((_, waker)) => waker.clone_from(context.waker()),
-                    None => waiting.push_back((ticket, context.waker().clone())),
-                }
-                Poll::Pending
-            })
-            .await;
-            drop(place);
+    /// Takes `bytes` if nobody waits and anything at all is left.
+    pub(crate) fn take_now(self: &Rc<Self>, bytes: usize) -> Option<Grant> {
+        let is_free = self.line.borrow().is_empty() && self.requests.get() < self.parts_max();
+        is_free.then(|| self.charge_request(bytes))
+    }
+
+    /// Takes what is wished as soon as anything at all is left, in the order of the line. When nothing is,
+    /// the first in line may be given the whole of what it needs, so that parts of requests, each of them
+    /// waiting for the rest, cannot lock each other out: those that are coming share a part of the
+    /// limit in this way, and one of any size may always.
+    pub(crate) async fn take(self: &Rc<Self>, wish: Wish) -> Grant {
+        if let Some(grant) = self.take_now(wish.bytes) {
+            return grant;
         }
-        let mut grant = self.charge_request(bytes);
-        let is_beyond = self.requests.get() >= self.limit;
-        grant.overdraws = is_beyond && !self.overdrawn.replace(true);
-        self.wake_first();
+        let place = self.line.borrow_mut().place(&wish);
+        let waits = Waits {
+            budget: self,
+            place,
+        };
+        self.pressed.notify();
+        let grant = poll_fn(|context| {
+            let mut line = self.line.borrow_mut();
+            if line.is_first(place)
+                && let Some(grant) = self.admit(&wish)
+            {
+                return Poll::Ready(grant);
+            }
+            line.stand(place, wish.bytes, context.waker());
+            Poll::Pending
+        })
+        .await;
+        drop(waits);
         grant
+    }
+
+    /// Bytes that may be given in parts.
+    fn parts_max(&self) -> usize {
+        self.limit - self.limit / WHOLE_SHARE
+    }
+
+    /// What the first in line gets.
+    fn admit(self: &Rc<Self>, wish: &Wish) -> Option<Grant> {
+        if self.requests.get() < self.parts_max() {
+            return Some(self.charge_request(wish.bytes));
+        }
+        let wholes = self.wholes.get();
+        let share = self.limit / WHOLE_SHARE;
+        let fits = wish.is_to_come && wholes.saturating_add(wish.whole) <= share;
+        (wholes == 0 || fits).then(|| {
+            let mut grant = self.charge_request(wish.whole);
+            grant.whole = wish.whole.max(1);
+            self.wholes.set(wholes + grant.whole);
+            grant
+        })
     }
 
     /// Takes `bytes` at once, whatever is left, for a request that has been let in and grew: who
@@ -96,7 +118,7 @@ impl ByteBudget {
         let mut grant = Grant {
             budget: Rc::clone(self),
             bytes: 0,
-            overdraws: false,
+            whole: 0,
         };
         grant.add(bytes);
         grant
@@ -145,7 +167,17 @@ impl ByteBudget {
 
     /// Whether somebody waits for bytes of requests.
     pub(crate) fn is_pressed(&self) -> bool {
-        !self.waiting.borrow().is_empty()
+        !self.line.borrow().is_empty()
+    }
+
+    /// How many wait for bytes of requests, and for how many together.
+    pub(crate) fn demand(&self) -> (usize, usize) {
+        self.line.borrow().demand()
+    }
+
+    /// Whether so little is held that more may be given than is known to come.
+    pub(crate) fn is_roomy(&self) -> bool {
+        self.requests.get() < self.limit / 2 && !self.is_pressed()
     }
 
     /// Whether an answer waits until others have been taken.
@@ -173,15 +205,9 @@ impl ByteBudget {
     }
 
     fn wake_first(&self) {
-        if self.requests.get() < self.limit || !self.overdrawn.get() {
-            let first = self
-                .waiting
-                .borrow()
-                .front()
-                .map(|(_, waker)| waker.clone());
-            if let Some(waker) = first {
-                waker.wake();
-            }
+        let first = self.line.borrow().first();
+        if let Some(waker) = first {
+            waker.wake();
         }
     }
 }
@@ -196,17 +222,14 @@ impl Drop for AnswerWait<'_> {
 }
 
 /// A place in the line; given up when the wait ends or is dropped.
-struct Place<'a> {
+struct Waits<'a> {
     budget: &'a ByteBudget,
-    ticket: u64,
+    place: Place,
 }
 
-impl Drop for Place<'_> {
+impl Drop for Waits<'_> {
     fn drop(&mut self) {
-        self.budget
-            .waiting
-            .borrow_mut()
-            .retain(|(ticket, _)| *ticket != self.ticket);
+        self.budget.line.borrow_mut().leave(self.place);
         self.budget.wake_first();
     }
 }
@@ -216,8 +239,8 @@ impl Drop for Place<'_> {
 pub(crate) struct Grant {
     budget: Rc<ByteBudget>,
     bytes: usize,
-    /// It is the one that may be beyond what is left.
-    overdraws: bool,
+    /// Of these, those that it was given because it needs no more; at least one byte.
+    whole: usize,
 }
 
 impl Grant {
@@ -237,32 +260,26 @@ impl Grant {
         let freed = self.bytes.saturating_sub(bytes);
         if freed > 0 {
             self.bytes -= freed;
-            self.settle_overdraft();
+            self.settle_whole();
             self.budget.give_back(freed);
         }
     }
 
-    /// Whether it may go on to take more than is left.
-    pub(crate) fn overdraws(&self) -> bool {
-        self.overdraws
-    }
-
-    fn settle_overdraft(&mut self) {
-        if std::mem::take(&mut self.overdraws) {
-            self.budget.overdrawn.set(false);
-        }
+    fn settle_whole(&mut self) {
+        let whole = std::mem::take(&mut self.whole);
+        self.budget.wholes.set(self.budget.wholes.get() - whole);
     }
 
     /// Joins another grant of the same budget to this one.
     pub(crate) fn absorb(&mut self, mut other: Self) {
-        self.overdraws |= std::mem::take(&mut other.overdraws);
+        self.whole += std::mem::take(&mut other.whole);
         self.bytes = self.bytes.saturating_add(std::mem::take(&mut other.bytes));
     }
 }
 
 impl Drop for Grant {
     fn drop(&mut self) {
-        self.settle_overdraft();
+        self.settle_whole();
         self.budget.give_back(self.bytes);
     }
 }
@@ -306,19 +323,33 @@ mod tests {
 
     use super::*;
 
+    /// A request that has come whole.
+    fn request(bytes: usize) -> Wish {
+        Wish {
+            bytes,
+            whole: bytes,
+            is_to_come: false,
+            since_ns: 0,
+        }
+    }
+
     #[test]
     fn the_first_in_line_goes_first_and_one_may_overshoot() {
         let budget = ByteBudget::new(100);
         let first = budget
-            .take(150)
+            .take(request(150))
             .now_or_never()
             .expect("an empty budget grants anything");
-        let mut second = Box::pin(budget.take(10));
-        let mut third = Box::pin(budget.take(10));
+        let beyond = budget
+            .take(request(500))
+            .now_or_never()
+            .expect("one of any size may be beyond");
+        let mut second = Box::pin(budget.take(request(10)));
+        let mut third = Box::pin(budget.take(request(10)));
         assert!(second.as_mut().now_or_never().is_none());
         assert!(third.as_mut().now_or_never().is_none());
-        assert!(budget.is_pressed());
-        drop(first);
+        assert_eq!(budget.demand(), (2, 20));
+        drop((first, beyond));
         assert!(
             third.as_mut().now_or_never().is_none(),
             "not before the second"
@@ -330,16 +361,21 @@ mod tests {
             (10, 10, 20)
         );
         drop((second, third));
-        assert_eq!(budget.requests.get(), 0);
+        assert_eq!((budget.requests.get(), budget.wholes.get()), (0, 0));
         assert!(!budget.is_pressed());
     }
 
     #[test]
     fn whoever_leaves_the_line_does_not_block_it() {
         let budget = ByteBudget::new(1);
-        let held = budget.take(1).now_or_never().expect("granted");
-        let mut gone = Box::pin(budget.take(1));
-        let mut next = Box::pin(budget.take(1));
+        let held: Vec<Grant> = (0..2)
+            .map(|_| {
+                let grant = budget.take(request(1)).now_or_never();
+                grant.expect("granted, and one beyond")
+            })
+            .collect();
+        let mut gone = Box::pin(budget.take(request(1)));
+        let mut next = Box::pin(budget.take(request(1)));
         assert!(gone.as_mut().now_or_never().is_none());
         assert!(next.as_mut().now_or_never().is_none());
         drop(gone);
@@ -369,22 +405,30 @@ mod tests {
     #[test]
     fn parts_of_frames_do_not_lock_each_other_out() {
         let budget = ByteBudget::new(100);
-        let mut parts: Vec<Grant> = (0..5)
-            .map(|_| budget.take(20).now_or_never().expect("room"))
+        let part = |whole| Wish {
+            bytes: 20,
+            whole,
+            is_to_come: true,
+            since_ns: 0,
+        };
+        let parts: Vec<Grant> = (0..4)
+            .map(|_| budget.take_now(20).expect("room"))
             .collect();
-        assert_eq!(budget.requests.get(), 100, "all of it, in parts");
-        let overdraws: Vec<bool> = parts.iter().map(Grant::overdraws).collect();
-        assert_eq!(
-            overdraws.iter().filter(|one| **one).count(),
-            1,
-            "one may go on"
-        );
-        // When that one is done, the next in line may.
-        let mut next = Box::pin(budget.take(20));
-        assert!(next.as_mut().now_or_never().is_none());
-        parts.retain(|grant| !grant.overdraws());
-        let next = next.now_or_never().expect("the other has ended");
-        assert!(next.overdraws());
+        assert!(budget.take_now(20).is_none(), "the rest is for others");
+        let mut long = Box::pin(budget.take(part(1000)));
+        let first = long.as_mut().now_or_never().expect("one of any size");
+        assert_eq!(first.bytes(), 1000, "it never asks again");
+        let mut short = Box::pin(budget.take(part(15)));
+        let mut shorter = Box::pin(budget.take(part(10)));
+        assert!(short.as_mut().now_or_never().is_none());
+        assert!(shorter.as_mut().now_or_never().is_none());
+        drop(first);
+        let shorter = shorter.now_or_never().expect("it is whole sooner");
+        let short = short.now_or_never().expect("beside the other");
+        assert_eq!((shorter.bytes(), short.bytes()), (10, 15));
+        assert!(budget.take(part(1)).now_or_never().is_none());
+        drop((parts, short, shorter));
+        assert_eq!((budget.requests.get(), budget.wholes.get()), (0, 0));
     }
 
     #[test]

@@ -7,14 +7,16 @@
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use chronik_io::{Stream, World};
 use futures_util::FutureExt;
 use tracing::{debug, error, warn};
 
+use super::arrival::{Arrival, Progress};
 use super::budget::{ByteBudget, Grant};
 use super::connections::Connections;
 use super::frames::FrameBuffer;
+use super::line::Wish;
 use super::link::{End, Link, panic_text};
 use super::service::{Admitted, Answer, Pace, Reply, Service};
 
@@ -71,6 +73,7 @@ async fn read_requests<W: World, H: Service, S: Stream>(
     let mut reader = Reader {
         frames: FrameBuffer::new(server.frame_bytes_max),
         unfinished: None,
+        waits_since_ns: None,
         turn_bytes: 0,
         server: &server,
         link: &link,
@@ -96,6 +99,8 @@ struct Reader<'a, W, H> {
     frames: FrameBuffer,
     /// Held for a frame that is too large to be free and has not come whole.
     unfinished: Option<Grant>,
+    /// Since when that frame, or its beginning, has waited for room.
+    waits_since_ns: Option<u64>,
     /// Bytes of requests and answers since the others had their turn.
     turn_bytes: usize,
     server: &'a Rc<Server<W, H>>,
@@ -109,7 +114,8 @@ impl<W: World, H: Service> Reader<'_, W, H> {
 
     /// Admits one request and queues its answer. `None` ends the reader.
     async fn take(&mut self, session: &mut H::Session, frame: Bytes) -> Option<()> {
-        self.link.unfinished_since_ns.set(None);
+        self.waits_since_ns = None;
+        self.arrival(false);
         self.turn_bytes += frame.len();
         if self.turn_bytes > TURN_BYTES_MAX {
             self.turn_bytes = 0;
@@ -119,17 +125,10 @@ impl<W: World, H: Service> Reader<'_, W, H> {
         if H::is_fetch(&frame) {
             self.link.no_fetch().await?;
         }
+        self.link.arrival.set(None);
         let grant = match self.unfinished.take() {
             Some(grant) => grant,
-            None => {
-                let bytes = frame.len() + REQUEST_BYTES_EXTRA;
-                let budget = &self.server.budget;
-                if self.link.request_bytes() + bytes <= BYTES_FREE + REQUEST_BYTES_EXTRA {
-                    budget.charge_request(bytes)
-                } else {
-                    self.link.reading(budget.take(bytes)).await?
-                }
-            }
+            None => self.grant(frame.len() + REQUEST_BYTES_EXTRA).await?,
         };
         let admit = AssertUnwindSafe(self.server.service.admit(session, frame)).catch_unwind();
         let admitted = admit.await.unwrap_or_else(|panic| {
@@ -146,26 +145,96 @@ impl<W: World, H: Service> Reader<'_, W, H> {
         Some(())
     }
 
+    /// The bytes of a request that has come whole.
+    async fn grant(&self, bytes: usize) -> Option<Grant> {
+        let budget = &self.server.budget;
+        if self.link.request_bytes() + bytes <= BYTES_FREE + REQUEST_BYTES_EXTRA {
+            return Some(budget.charge_request(bytes));
+        }
+        let wish = Wish {
+            bytes,
+            whole: bytes,
+            is_to_come: false,
+            since_ns: self.server.world.monotonic_ns(),
+        };
+        self.link.reading(budget.take(wish)).await
+    }
+
     /// Reads once from the socket. `None` ends the reader.
     async fn read_more(&mut self, stream: &impl Stream) -> Option<()> {
-        let wanted = self.frames.wanted_capacity();
+        let budget = &self.server.budget;
         let charged = self.unfinished.as_ref().map_or(0, Grant::bytes);
-        if wanted > BYTES_FREE && wanted > charged {
-            let budget = &self.server.budget;
-            // Who overdraws goes on to do so until its frame is whole.
-            let overdraws = self.unfinished.as_ref().is_some_and(Grant::overdraws);
-            let more = match overdraws {
-                true => budget.charge_request(wanted - charged),
-                false => self.link.reading(budget.take(wanted - charged)).await?,
-            };
-            match &mut self.unfinished {
-                Some(grant) => grant.absorb(more),
-                None => self.unfinished = Some(more),
-            }
+        let wanted = self.frames.wanted_capacity(budget.is_roomy());
+        if wanted <= BYTES_FREE.max(charged) {
+            self.frames.let_grow(charged);
+            return self.receive(stream, FrameBuffer::for_read).await;
         }
+        if self.unfinished.is_none() {
+            self.may_come().await?;
+        }
+        let more = match budget.take_now(wanted - charged) {
+            Some(grant) => grant,
+            None => {
+                // Who has nothing to be read keeps no place in line, and nothing of the budget.
+                self.receive(stream, FrameBuffer::for_taste).await?;
+                self.stand_in_line(wanted - charged).await?
+            }
+        };
+        match &mut self.unfinished {
+            Some(grant) => grant.absorb(more),
+            None => self.unfinished = Some(more),
+        }
+        let held = self.arrival(true);
+        self.frames.let_grow(held);
+        if self.frames.swallow() {
+            return Some(()); // It may be whole now.
+        }
+        self.receive(stream, FrameBuffer::for_read).await
+    }
+
+    /// Notes what the long request that is coming holds, and whether more of it is expected. Patience with
+    /// its client begins anew.
+    fn arrival(&self, is_expected: bool) -> usize {
+        let held = self.unfinished.as_ref().map_or(0, Grant::bytes);
+        let world = &self.server.world;
+        let progress = is_expected.then(|| Progress::anew(world.monotonic_ns()));
+        self.link.arrival.set(Some(Arrival { held, progress }));
+        held
+    }
+
+    /// Waits until the long request that is coming could be taken: it would otherwise hold its bytes as
+    /// long as an earlier one of its connection waits for others, or is not taken by its client.
+    async fn may_come(&self) -> Option<()> {
+        self.link.room(self.frames.coming_bytes()).await?;
+        match H::is_fetch(self.frames.begun()) {
+            true => self.link.no_fetch().await,
+            false => Some(()),
+        }
+    }
+
+    /// Waits for `bytes` with those who have something to be read.
+    async fn stand_in_line(&mut self, bytes: usize) -> Option<Grant> {
+        let charged = self.unfinished.as_ref().map_or(0, Grant::bytes);
+        let now_ns = self.server.world.monotonic_ns();
+        let wish = Wish {
+            bytes,
+            whole: bytes.max(self.frames.coming_bytes().saturating_sub(charged)),
+            is_to_come: true,
+            since_ns: *self.waits_since_ns.get_or_insert(now_ns),
+        };
+        self.arrival(false);
+        self.link.reading(self.server.budget.take(wish)).await
+    }
+
+    /// Appends what comes to a buffer of the frames. `None` ends the reader.
+    async fn receive(
+        &mut self,
+        stream: &impl Stream,
+        into: impl FnOnce(&mut FrameBuffer) -> &mut BytesMut,
+    ) -> Option<()> {
         let read = self
             .link
-            .reading(stream.read_into(self.frames.for_read()))
+            .reading(stream.read_into(into(&mut self.frames)))
             .await?;
         let bytes = match read {
             Ok(0) => {
@@ -179,12 +248,9 @@ impl<W: World, H: Service> Reader<'_, W, H> {
                 return None;
             }
         };
-        let now_ns = self.server.world.monotonic_ns();
-        self.link.active_ns.set(now_ns);
         self.frames.note_read(bytes);
-        if self.frames.unfinished_bytes() > 0 && self.link.unfinished_since_ns.get().is_none() {
-            self.link.unfinished_since_ns.set(Some(now_ns));
-        }
+        self.link
+            .has_sent(bytes, self.server.world.monotonic_ns());
         Some(())
     }
 }

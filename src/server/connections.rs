@@ -11,12 +11,13 @@ use std::rc::{Rc, Weak};
 use chronik_io::World;
 use futures_util::future::{Either, select};
 
+use super::arrival::{self, Holder};
 use super::budget::ByteBudget;
 use super::link::{End, Link};
 use super::signal::Signal;
 
-/// How long a frame may stay incomplete while others wait for the bytes it holds, ns.
-const UNFINISHED_NS_MAX: u64 = 10_000_000_000;
+/// How long an answer may not be taken while others wait for theirs, ns.
+const UNTAKEN_NS_MAX: u64 = 10_000_000_000;
 /// How fast a client takes its answers at least while others wait for theirs, bytes per second. One that
 /// takes a little now and then would otherwise keep them waiting as long as it likes.
 const TAKEN_BYTES_PER_SECOND_MIN: u64 = 1 << 20;
@@ -112,16 +113,13 @@ impl Connections {
         loop {
             let now_ns = world.monotonic_ns();
             let idle_due = idle_ns_max.and_then(|idle_ns_max| self.close_idle(now_ns, idle_ns_max));
-            let mut stall_due = None;
-            if budget.is_pressed() {
-                stall_due = self.close_unfinished(now_ns);
-            }
-            if budget.answers_wait() {
-                stall_due = self.close_untaken(now_ns);
-            }
+            let part_due = budget
+                .is_pressed()
+                .then(|| self.close_stalled(now_ns, budget.demand()));
+            let answer_due = budget.answers_wait().then(|| self.close_untaken(now_ns));
             let (changed, pressed) = (pin!(self.changed.wait()), pin!(budget.pressed.wait()));
             let wake = select(changed, pressed);
-            match [idle_due, stall_due].into_iter().flatten().min() {
+            match [idle_due, part_due, answer_due].into_iter().flatten().min() {
                 Some(due_ns) => {
                     select(wake, world.sleep_until(due_ns)).await;
                 }
@@ -151,28 +149,34 @@ impl Connections {
     }
 
     /// Ends connections that take their answers too slowly; when to look again.
-    fn close_untaken(&self, now_ns: u64) -> Option<u64> {
+    fn close_untaken(&self, now_ns: u64) -> u64 {
         for link in self.snapshot() {
             let quiet_ns = now_ns.saturating_sub(link.active_ns.get());
             let behind_ns = link.behind_ns(now_ns, TAKEN_BYTES_PER_SECOND_MIN);
-            if link.sending.get() && quiet_ns.max(behind_ns) >= UNFINISHED_NS_MAX {
+            if link.sending.get() && quiet_ns.max(behind_ns) >= UNTAKEN_NS_MAX {
                 let reason = "an answer was not taken for 10 s, or at less than 1 MiB a second, while \
                               others waited for theirs";
                 link.finish(End::Fault(reason.to_owned()));
             }
         }
-        Some(now_ns.saturating_add(UNFINISHED_NS_MAX / LOOKS_PER_IDLE_TIME))
+        now_ns.saturating_add(UNTAKEN_NS_MAX / LOOKS_PER_IDLE_TIME)
     }
 
-    /// Ends connections whose frame has been incomplete for too long; when to look again.
-    fn close_unfinished(&self, now_ns: u64) -> Option<u64> {
-        for link in self.snapshot() {
-            let since = link.unfinished_since_ns.get();
-            if since.is_some_and(|since| since.saturating_add(UNFINISHED_NS_MAX) <= now_ns) {
-                let reason = "a request did not come whole within 10 s while others waited";
-                link.finish(End::Fault(reason.to_owned()));
-            }
+    /// Ends connections that hold room and send nothing, or take nothing: as many as those who wait
+    /// need; when to look again.
+    fn close_stalled(&self, now_ns: u64, demand: (usize, usize)) -> u64 {
+        let links = self.snapshot();
+        let holding = links.iter().filter_map(|link| Some((link, link.holding()?)));
+        let (links, holders): (Vec<&Rc<Link>>, Vec<Holder>) = holding.unzip();
+        let found = arrival::look(&holders, demand, now_ns);
+        for at in found.closed {
+            let reason = "nothing came of a request, or was taken of an answer, or less than 64 KiB a second, \
+                          while others waited for the room that is held";
+            links[at].finish(End::Fault(reason.to_owned()));
         }
-        Some(now_ns.saturating_add(UNFINISHED_NS_MAX / LOOKS_PER_IDLE_TIME))
+        for at in found.suspects {
+            links[at].is_suspect.set(true);
+        }
+        now_ns.saturating_add(found.again_ns)
     }
 }

@@ -56,6 +56,10 @@ pub(crate) struct FrameBuffer {
     longest: usize,
     /// The frame that was cut out last, whose memory `bytes` may share.
     last: usize,
+    /// Capacity that `bytes` may grow to beyond what is always allowed.
+    room: usize,
+    /// What came behind `bytes` while there was no room for more.
+    taste: BytesMut,
 }
 
 impl FrameBuffer {
@@ -67,6 +71,8 @@ impl FrameBuffer {
             read_bytes: READ_BYTES_MIN,
             longest: 0,
             last: 0,
+            room: 0,
+            taste: BytesMut::new(),
         }
     }
 
@@ -116,32 +122,52 @@ impl FrameBuffer {
     }
 
     /// Bytes held for a frame that has not come whole.
+    #[cfg(test)]
     pub(crate) fn unfinished_bytes(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Capacity the next read needs, bytes; above what is held already, it grows the buffer.
-    pub(crate) fn wanted_capacity(&self) -> usize {
-        let have = self.bytes.len();
-        let whole = match self.frame_length() {
+    /// Bytes of the frame that is coming, if its length is known.
+    pub(crate) fn coming_bytes(&self) -> usize {
+        match self.frame_length() {
             Ok(Some(length)) => PREFIX_BYTES + length,
             Ok(None) | Err(_) => 0,
-        };
+        }
+    }
+
+    /// What has come of that frame, without its prefix.
+    pub(crate) fn begun(&self) -> &[u8] {
+        self.bytes.get(PREFIX_BYTES..).unwrap_or_default()
+    }
+
+    /// Capacity the next read needs, bytes; above what is held already, it grows the buffer. Who `is_trusted`
+    /// may have as much at once as it has sent before.
+    pub(crate) fn wanted_capacity(&self, is_trusted: bool) -> usize {
+        let have = self.bytes.len();
+        let whole = self.coming_bytes();
         if whole <= READ_BYTES_MAX {
             return have
                 .max(whole)
                 .saturating_add(self.read_bytes)
                 .min(READ_BYTES_MAX.max(whole));
         }
+        let longest = if is_trusted { self.longest } else { 0 };
         let trusted = READ_BYTES_MAX
             .max(have.saturating_mul(GROWTH))
-            .max(self.longest.min(TRUSTED_BYTES_MAX) + PREFIX_BYTES);
+            .max(longest.min(TRUSTED_BYTES_MAX) + PREFIX_BYTES);
         whole.min(trusted)
+    }
+
+    /// The buffer may have a capacity of `bytes` until it is told otherwise.
+    pub(crate) fn let_grow(&mut self, bytes: usize) {
+        self.room = bytes;
     }
 
     /// The buffer to read into, with room for at least one byte.
     pub(crate) fn for_read(&mut self) -> &mut BytesMut {
-        let wanted = self.wanted_capacity().max(self.bytes.len() + 1);
+        let most = self.room.max(READ_BYTES_MAX);
+        let wanted = self.wanted_capacity(true).min(most);
+        let wanted = wanted.max(self.bytes.len() + 1);
         let missing = wanted - self.bytes.len();
         // A frame that was cut out still holds the front of the allocation, so `reserve` may
         // have to move the tail; a half-full tail is used up first.
@@ -151,6 +177,22 @@ impl FrameBuffer {
             self.bytes.reserve(missing);
         }
         &mut self.bytes
+    }
+
+    /// A little room that is not the frame's: to learn that something has come.
+    pub(crate) fn for_taste(&mut self) -> &mut BytesMut {
+        self.taste.reserve(READ_BYTES_MIN);
+        &mut self.taste
+    }
+
+    /// Moves what was tasted to the frame it belongs to; whether there was anything.
+    pub(crate) fn swallow(&mut self) -> bool {
+        let taste = std::mem::take(&mut self.taste);
+        if !taste.is_empty() {
+            self.for_read();
+            self.bytes.extend_from_slice(&taste);
+        }
+        !taste.is_empty()
     }
 
     /// Whether the unfinished frame needs more room than is left.
@@ -249,8 +291,26 @@ mod tests {
     }
 
     #[test]
+    fn nothing_grows_beyond_what_it_was_let_to() {
+        let mut buffer = FrameBuffer::new(1 << 30);
+        let body = vec![3_u8; 1 << 20];
+        let framed = framed(&body);
+        let (begin, behind) = framed.split_at(READ_BYTES_MAX);
+        buffer.for_read().extend_from_slice(begin);
+        assert!(buffer.for_read().capacity() <= 2 * READ_BYTES_MAX);
+        buffer.for_taste().extend_from_slice(&behind[..100]);
+        assert_eq!(buffer.unfinished_bytes(), READ_BYTES_MAX);
+        buffer.let_grow(framed.len());
+        assert!(buffer.swallow() && !buffer.swallow());
+        assert!(buffer.for_read().capacity() > 2 * READ_BYTES_MAX);
+        buffer.for_read().extend_from_slice(&behind[100..]);
+        assert_eq!(buffer.next_frame(), Ok(Some(Bytes::from(body))));
+    }
+
+    #[test]
     fn room_grows_with_what_has_come() {
         let mut buffer = FrameBuffer::new(1 << 30);
+        buffer.let_grow(usize::MAX);
         let body = vec![3_u8; 10 << 20];
         for chunk in framed(&body).chunks(10_000) {
             let before = buffer.unfinished_bytes();

@@ -15,6 +15,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
+use super::arrival::{Arrival, Holder, Progress};
 use super::budget::{ByteBudget, Grant, ParkedCharge, ReplyCharge};
 use super::service::{Admitted, Answer, Pace, Reply};
 use super::signal::Signal;
@@ -109,8 +110,12 @@ pub(crate) struct Link {
     pub(crate) sending: Cell<bool>,
     /// What the client has taken of what is being sent.
     taken: Cell<Taken>,
-    /// Since when a frame is incomplete; `None` between frames.
-    pub(crate) unfinished_since_ns: Cell<Option<u64>>,
+    /// The long request that is coming, or has not been taken; `None` between requests.
+    pub(crate) arrival: Cell<Option<Arrival>>,
+    /// How the client takes what is being sent.
+    taking: Cell<Progress>,
+    /// It was behind at the last look at those who hold room, and nothing has moved since.
+    pub(crate) is_suspect: Cell<bool>,
 }
 
 impl Link {
@@ -132,7 +137,9 @@ impl Link {
             active_ns: Cell::new(now_ns),
             sending: Cell::new(false),
             taken: Cell::default(),
-            unfinished_since_ns: Cell::new(None),
+            arrival: Cell::new(None),
+            taking: Cell::default(),
+            is_suspect: Cell::new(false),
         })
     }
 
@@ -162,6 +169,8 @@ impl Link {
     /// A send begins.
     pub(crate) fn begin_send(&self, now_ns: u64) {
         self.active_ns.set(now_ns);
+        self.taking.set(Progress::anew(now_ns));
+        self.is_suspect.set(false);
         self.taken.set(Taken {
             since_ns: now_ns,
             bytes: 0,
@@ -172,10 +181,38 @@ impl Link {
     /// The client has taken `bytes` more of it.
     pub(crate) fn has_taken(&self, bytes: usize, now_ns: u64) {
         self.active_ns.set(now_ns);
+        self.taking.set(self.taking.get().more(bytes, now_ns));
+        self.is_suspect.set(false);
         let mut taken = self.taken.get();
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         taken.bytes = taken.bytes.saturating_add(bytes);
         self.taken.set(taken);
+    }
+
+    /// `bytes` of a request have come.
+    pub(crate) fn has_sent(&self, bytes: usize, now_ns: u64) {
+        self.active_ns.set(now_ns);
+        self.is_suspect.set(false);
+        if let Some(mut arrival) = self.arrival.get() {
+            arrival.progress = arrival.progress.map(|progress| progress.more(bytes, now_ns));
+            self.arrival.set(Some(arrival));
+        }
+    }
+
+    /// What the client holds of the budget by what it does not send, or by an answer that it does not
+    /// take: as long as it likes, unless others need it. `None` where that is nothing.
+    pub(crate) fn holding(&self) -> Option<Holder> {
+        let arrival = self.arrival.get();
+        let coming = arrival.map_or(0, |arrival| arrival.held);
+        let held = coming.saturating_add(self.request_bytes.get());
+        let sends = arrival.and_then(|arrival| arrival.progress);
+        let takes = self.sending.get().then(|| self.taking.get());
+        let progress = sends.into_iter().chain(takes).min()?;
+        (held > 0).then(|| Holder {
+            held,
+            progress,
+            is_suspect: self.is_suspect.get(),
+        })
     }
 
     /// How long the send under way has lasted beyond what its bytes account for at

@@ -1,5 +1,6 @@
 //! Connections on the simulated network: order, bounds, and what one client can do to others.
 
+mod stalling;
 mod waiting;
 
 use std::cell::{Cell, RefCell};

@@ -1,0 +1,176 @@
+//! How what a client sends comes and what it is sent goes, and who must give back what it holds when others wait.
+//!
+//! Lives on one shard. Knows no clock: times are the world's monotonic ones, ns. Time that
+//! a client waits for the broker is never its own.
+
+/// How fast the bytes of a long request come at least while others wait for room, bytes per second: half a
+/// megabit. What comes faster saves nothing up.
+const BYTES_PER_SECOND_MIN: u64 = 64 << 10;
+/// How long a client may be behind that while a few wait, ns: longer than two lost packets.
+const PATIENCE_NS_MAX: u64 = 1_000_000_000;
+/// The same while very many wait, ns: longer than the way there and back across the world. The patience with each
+/// is shorter then, for their lots come one after the other.
+const PATIENCE_NS_MIN: u64 = 250_000_000;
+
+/// How far a client is with what it sends or takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Progress {
+    /// The time until which it would have taken at [`BYTES_PER_SECOND_MIN`].
+    until_ns: u64,
+}
+
+impl Progress {
+    /// Patience begins anew.
+    pub(crate) fn anew(now_ns: u64) -> Self {
+        Self { until_ns: now_ns }
+    }
+
+    /// `bytes` more.
+    pub(crate) fn more(self, bytes: usize, now_ns: u64) -> Self {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let worth_ns = bytes.saturating_mul(1_000_000_000 / BYTES_PER_SECOND_MIN);
+        Self {
+            until_ns: self.until_ns.saturating_add(worth_ns).min(now_ns),
+        }
+    }
+}
+
+/// A long request that is coming.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrival {
+    /// Bytes of the budget that it holds.
+    pub(crate) held: usize,
+    /// How it comes; `None` while it waits for the broker, or is there.
+    pub(crate) progress: Option<Progress>,
+}
+
+/// A client that holds room, and could do so for ever.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Holder {
+    /// Bytes of the budget.
+    pub(crate) held: usize,
+    /// Of what it sends or does not take.
+    pub(crate) progress: Progress,
+    /// Found to be behind at the last look, and nothing has moved since.
+    pub(crate) is_suspect: bool,
+}
+
+/// What a look at all that is held has found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Look {
+    /// Who is closed, by its place in what was looked at.
+    pub(crate) closed: Vec<usize>,
+    /// Who will be unless something of it comes until the next look, in the same way.
+    pub(crate) suspects: Vec<usize>,
+    /// When to look again at the latest, ns from now.
+    pub(crate) again_ns: u64,
+}
+
+/// How long somebody may be behind when so many hold room and so many wait for it, ns: by the square of the
+/// share that holds, because those who wait come in one lot after the other.
+fn patience_ns(holders: usize, waiting: usize) -> u64 {
+    let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    let (holders, all) = (count(holders), count(holders.saturating_add(waiting)));
+    let share = |of_ns: u64| of_ns.saturating_mul(holders) / all.max(1);
+    share(share(PATIENCE_NS_MAX)).clamp(PATIENCE_NS_MIN, PATIENCE_NS_MAX)
+}
+
+/// Looks at those that hold room while `waiting` others want `bytes` together: closes those that are behind
+/// the most, as many as are needed. Nobody is closed at first sight: a shard that was held up itself has
+/// not yet taken what has come.
+pub(crate) fn look(holders: &[Holder], (waiting, bytes): (usize, usize), now_ns: u64) -> Look {
+    let mut holders: Vec<(usize, &Holder)> = holders.iter().enumerate().collect();
+    holders.sort_by_key(|(_, holder)| holder.progress.until_ns);
+    let patience_ns = patience_ns(holders.len(), waiting);
+    let mut found = Look {
+        again_ns: patience_ns / 4,
+        ..Look::default()
+    };
+    let mut freed = 0;
+    for (at, holder) in holders {
+        let behind_ns = now_ns.saturating_sub(holder.progress.until_ns);
+        if behind_ns < patience_ns || freed >= bytes {
+            let due_ns = patience_ns.saturating_sub(behind_ns);
+            found.again_ns = found.again_ns.min(due_ns);
+            break;
+        }
+        if holder.is_suspect {
+            freed += holder.held;
+            found.closed.push(at);
+        } else {
+            found.suspects.push(at);
+        }
+    }
+    found.again_ns = found.again_ns.max(PATIENCE_NS_MIN / 25);
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND_NS: u64 = 1_000_000_000;
+
+    fn holder(held: usize, since_ns: u64, is_suspect: bool) -> Holder {
+        Holder {
+            held,
+            progress: Progress::anew(since_ns),
+            is_suspect,
+        }
+    }
+
+    #[test]
+    fn who_is_behind_the_most_goes_first_and_no_more_than_are_needed() {
+        let holders = [
+            holder(100, 3 * SECOND_NS, true),
+            holder(100, SECOND_NS, true),
+            holder(100, 2 * SECOND_NS, true),
+            holder(100, SECOND_NS / 2, false),
+        ];
+        let now_ns = 5 * SECOND_NS;
+        let found = look(&holders, (1, 150), now_ns);
+        assert_eq!(found.closed, [1, 2]);
+        assert_eq!(found.suspects, [3], "seen for the first time");
+        assert!(look(&holders, (1, 1), SECOND_NS / 2).closed.is_empty());
+    }
+
+    #[test]
+    fn silence_and_dribble_are_behind_and_a_slow_line_is_not() {
+        for (bytes, each_ns, is_behind) in [
+            (0, SECOND_NS / 10, true),
+            (1, SECOND_NS / 10, true),
+            (12_500, SECOND_NS / 10, false),
+            (60_000, SECOND_NS * 9 / 10, true),
+            (60_000, SECOND_NS / 5, false),
+        ] {
+            // However much came at once before.
+            let mut progress = Progress::anew(0).more(50 << 20, 0);
+            let mut now_ns = 0;
+            let mut was_behind = false;
+            while now_ns < 10 * SECOND_NS {
+                now_ns += each_ns;
+                let holder = Holder {
+                    held: 1,
+                    progress,
+                    is_suspect: true,
+                };
+                was_behind |= !look(&[holder], (1, 1), now_ns).closed.is_empty();
+                progress = progress.more(bytes, now_ns);
+            }
+            assert_eq!(was_behind, is_behind, "{bytes} bytes each {each_ns} ns");
+        }
+    }
+
+    #[test]
+    fn patience_is_shared_among_those_who_wait() {
+        let holders = [holder(10, 0, true); 4];
+        assert!(patience_ns(100, 1) > PATIENCE_NS_MAX * 9 / 10);
+        assert_eq!(patience_ns(1, 100_000), PATIENCE_NS_MIN);
+        for waiting in [1, 4, 16, 100_000] {
+            let patience_ns = patience_ns(holders.len(), waiting);
+            let found = |now_ns| look(&holders, (waiting, 1000), now_ns).closed.len();
+            assert_eq!(found(patience_ns - 1), 0);
+            assert_eq!(found(patience_ns), 4);
+        }
+    }
+}

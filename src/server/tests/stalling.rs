@@ -1,0 +1,178 @@
+//! Requests that never come whole: whatever number of them has sent whatever part, a client that sends its
+//! request is answered soon, and no client is closed for the time that it stood in line.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use chronik_io::{Stream, World};
+
+use super::{Bench, Client, ECHO_LATER, ECHO_NOW, FETCH, FETCH_PARKED, FRAME_BYTES_MAX, echo};
+
+/// A few dozen of the longest frames.
+const BUDGET_BYTES: usize = 32 << 20;
+/// Longest that somebody waits who sends what it has to say, simulated: well under what a client notices.
+const WAIT_NS_MAX: u64 = 1_500_000_000;
+
+impl Client {
+    /// Sends pieces of `piece_bytes` with a rest of `each_ms` between them, until all are sent or the
+    /// connection has ended.
+    fn send_slowly(&self, world: &impl World, bytes: Vec<u8>, piece_bytes: usize, each_ms: u64) {
+        let (stream, bytes) = (Rc::clone(&self.stream), Bytes::from(bytes));
+        let aside = world.clone();
+        world.spawn(async move {
+            for at in (0..bytes.len()).step_by(piece_bytes) {
+                let piece = bytes.slice(at..bytes.len().min(at + piece_bytes));
+                if stream.write_all(vec![piece]).await.is_err() {
+                    return;
+                }
+                aside.sleep_for(Duration::from_millis(each_ms)).await;
+            }
+        });
+    }
+
+    /// Waits for an answer of `bytes`; whether it came.
+    async fn answered(&self, bytes: usize) -> bool {
+        let mut answer = BytesMut::new();
+        while answer.len() < bytes {
+            match self.stream.read_into(&mut answer).await {
+                Ok(0) | Err(_) => return false,
+                Ok(_) => {}
+            }
+        }
+        true
+    }
+}
+
+/// A request that stalls at one of many points, or goes on by a byte now and then.
+fn stall(bench: &Bench, client: &Client, random: u64) {
+    let world = bench.simulation.world();
+    let length = FRAME_BYTES_MAX - usize::try_from(random >> 32).unwrap_or(0) % (64 << 10);
+    let frame = echo(&vec![ECHO_NOW; length]).to_vec();
+    let sent = [12, 64 << 10, 256 << 10, 768 << 10, frame.len() - 1][random as usize % 5];
+    let is_dribbling = random & 32 != 0;
+    let mut first = frame;
+    // One in two has sent a long one before, which it is trusted for.
+    if random & 64 != 0 {
+        let whole = echo(&vec![super::SILENT; FRAME_BYTES_MAX]).to_vec();
+        first.splice(0..0, whole);
+    }
+    let rest = first.split_off(first.len() - (length + 4 - sent));
+    let (stream, aside) = (Rc::clone(&client.stream), world.clone());
+    let dribbler = Client {
+        stream: Rc::clone(&client.stream),
+        buffer: BytesMut::new(),
+    };
+    world.spawn(async move {
+        if stream.write_all(vec![Bytes::from(first)]).await.is_ok() && is_dribbling {
+            dribbler.send_slowly(&aside, rest, 1, 100);
+        }
+    });
+}
+
+/// Sends frames of `bytes` one after the other on a new connection; counts those that were answered in
+/// time and ends with the first that was not.
+async fn honest(world: impl World, client: Client, bytes: usize, times: usize) -> usize {
+    for done in 0..times {
+        let began_ns = world.monotonic_ns();
+        let frame = echo(&vec![ECHO_LATER; bytes]).to_vec();
+        client.send_slowly(&world, frame, 1 << 20, 0);
+        if !client.answered(bytes + 4).await || world.monotonic_ns() - began_ns > WAIT_NS_MAX {
+            return done;
+        }
+    }
+    times
+}
+
+#[test]
+fn who_sends_its_request_is_answered_soon_among_any_number_that_never_do() {
+    for (seed, stallers) in [(0, 30), (1, 60), (2, 120), (3, 180), (4, 240)] {
+        let mut bench = Bench::new(seed, BUDGET_BYTES, 3_600_000);
+        let hoard: Vec<Client> = (0..stallers).map(|_| bench.connect()).collect();
+        for client in &hoard {
+            stall(&bench, client, bench.simulation.world().random_u64());
+        }
+        // Some come at once, others when all has been quiet for long.
+        for begin_ms in [1, 100, 700, 5_000] {
+            bench.simulation.advance(Duration::from_millis(begin_ms));
+            let clients: Vec<Client> = (0..3).map(|_| bench.connect()).collect();
+            let world = bench.simulation.world();
+            bench.simulation.run(async move {
+                let sizes = [100 << 10, 500 << 10, 900 << 10];
+                let each = clients.into_iter().zip(sizes);
+                let all = each.map(|(client, bytes)| honest(world.clone(), client, bytes, 4));
+                let answered = futures_util::future::join_all(all).await;
+                assert_eq!(answered, [4, 4, 4], "{stallers} stall, {begin_ms} ms later");
+            });
+        }
+        bench.simulation.run(async move {
+            for client in &hoard {
+                client.stream.shutdown().await.expect("always");
+            }
+        });
+        bench.simulation.advance(Duration::from_secs(1));
+        assert_eq!(bench.server.budget.requests_held(), 0);
+    }
+}
+
+#[test]
+fn who_stands_in_line_is_not_closed_for_it_and_a_slow_link_is_not_a_stall() {
+    for seed in 0..5 {
+        let mut bench = Bench::new(seed, 2 << 20, 3_600_000);
+        let world = bench.simulation.world();
+        // More than fits at a time, each at 1 Mbit/s: the last have to wait for half a minute.
+        let clients: Vec<Client> = (0..8).map(|_| bench.connect()).collect();
+        let done = Rc::new(Cell::new(0));
+        for client in clients {
+            let frame = echo(&vec![ECHO_LATER; FRAME_BYTES_MAX]).to_vec();
+            client.send_slowly(&world, frame, 12_500, 100);
+            let done = Rc::clone(&done);
+            world.spawn(async move {
+                if client.answered(FRAME_BYTES_MAX + 4).await {
+                    done.set(done.get() + 1);
+                }
+            });
+        }
+        bench.simulation.advance(Duration::from_secs(90));
+        assert_eq!(done.get(), 8, "seed {seed}");
+    }
+}
+
+#[test]
+fn nobody_is_closed_for_a_stall_that_keeps_nobody_waiting() {
+    let mut bench = Bench::new(1, BUDGET_BYTES, 3_600_000);
+    let client = bench.connect();
+    let world = bench.simulation.world();
+    bench.simulation.run(async move {
+        let mut frame = echo(&vec![ECHO_NOW; FRAME_BYTES_MAX]).to_vec();
+        let rest = frame.split_off(FRAME_BYTES_MAX / 2);
+        client.send_slowly(&world, frame, 1 << 20, 0);
+        world.sleep_for(Duration::from_secs(60)).await;
+        client.send_slowly(&world, rest, 1 << 20, 0);
+        assert!(client.answered(FRAME_BYTES_MAX + 4).await);
+    });
+}
+
+#[test]
+fn what_comes_behind_a_request_that_waits_holds_nothing() {
+    for kind in [FETCH, FETCH_PARKED] {
+        let mut bench = Bench::new(2, 2 << 20, 3_600_000);
+        let clients: Vec<Client> = (0..10).map(|_| bench.connect()).collect();
+        let world = bench.simulation.world();
+        for client in &clients {
+            let behind = echo(&vec![kind; FRAME_BYTES_MAX]).to_vec();
+            let both = [&echo(&[FETCH_PARKED; 16])[..], &behind].concat();
+            client.send_slowly(&world, both, 1 << 20, 0);
+        }
+        bench.simulation.advance(Duration::from_secs(1));
+        let held = bench.server.budget.requests_held();
+        let expected = if kind == FETCH { 0 } else { held };
+        assert_eq!(held, expected, "a fetch waits for the one before it");
+        let honest_client = bench.connect();
+        bench.simulation.run(async move {
+            assert_eq!(honest(world, honest_client, FRAME_BYTES_MAX, 3).await, 3);
+        });
+        drop(clients);
+    }
+}
