@@ -411,9 +411,7 @@ mod tests {
             is_to_come: true,
             since_ns: 0,
         };
-        let parts: Vec<Grant> = (0..4)
-            .map(|_| budget.take_now(20).expect("room"))
-            .collect();
+        let parts: Vec<Grant> = (0..4).map(|_| budget.take_now(20).expect("room")).collect();
         assert!(budget.take_now(20).is_none(), "the rest is for others");
         let mut long = Box::pin(budget.take(part(1000)));
         let first = long.as_mut().now_or_never().expect("one of any size");

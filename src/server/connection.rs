@@ -249,8 +249,7 @@ impl<W: World, H: Service> Reader<'_, W, H> {
             }
         };
         self.frames.note_read(bytes);
-        self.link
-            .has_sent(bytes, self.server.world.monotonic_ns());
+        self.link.has_sent(bytes, self.server.world.monotonic_ns());
         Some(())
     }
 }

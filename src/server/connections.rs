@@ -166,7 +166,9 @@ impl Connections {
     /// need; when to look again.
     fn close_stalled(&self, now_ns: u64, demand: (usize, usize)) -> u64 {
         let links = self.snapshot();
-        let holding = links.iter().filter_map(|link| Some((link, link.holding()?)));
+        let holding = links
+            .iter()
+            .filter_map(|link| Some((link, link.holding()?)));
         let (links, holders): (Vec<&Rc<Link>>, Vec<Holder>) = holding.unzip();
         let found = arrival::look(&holders, demand, now_ns);
         for at in found.closed {

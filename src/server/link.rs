@@ -194,7 +194,9 @@ impl Link {
         self.active_ns.set(now_ns);
         self.is_suspect.set(false);
         if let Some(mut arrival) = self.arrival.get() {
-            arrival.progress = arrival.progress.map(|progress| progress.more(bytes, now_ns));
+            arrival.progress = arrival
+                .progress
+                .map(|progress| progress.more(bytes, now_ns));
             self.arrival.set(Some(arrival));
         }
     }

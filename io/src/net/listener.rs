@@ -11,6 +11,9 @@ use super::stream::DirectStream;
 use crate::descriptors::ConnectionShare;
 use crate::direct::DirectWorld;
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
@@ -29,6 +32,13 @@ const EXHAUSTED_WAIT: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 100_000_000,
 };
+
+/// The same where nothing can be waited for, not even the stop.
+const UNWATCHED_WAIT: Duration = Duration::from_millis(100);
+
+/// Waits for descriptors: `poll(2)`, but for tests.
+type Watch =
+    for<'a, 'b> fn(&'a mut [PollFd<'b>], Option<&'a Timespec>) -> rustix::io::Result<usize>;
 
 /// Connections that are disconnected at once are told of in one line in this time.
 const REFUSALS_TOLD_EACH: Duration = Duration::from_secs(10);
@@ -72,6 +82,17 @@ impl Listener {
         shards: usize,
         limits: ListenLimits,
     ) -> io::Result<(Accepting, Vec<Incoming>)> {
+        self.start_with(shards, limits, |watched, timeout| {
+            rustix::event::poll(watched, timeout)
+        })
+    }
+
+    fn start_with(
+        self,
+        shards: usize,
+        limits: ListenLimits,
+        poll: Watch,
+    ) -> io::Result<(Accepting, Vec<Incoming>)> {
         assert!(shards > 0);
         let queues: Vec<Arc<Queue>> = (0..shards).map(|_| Arc::default()).collect();
         let counts = Counts {
@@ -87,6 +108,7 @@ impl Listener {
             counts: Arc::new(Mutex::new(counts)),
             queues: queues.clone(),
             told: Told::default(),
+            poll,
         };
         let name = format!("accept-{}", acceptor.listener.address.port());
         let thread = Builder::new().name(name).spawn(move || acceptor.run())?;
@@ -191,6 +213,7 @@ struct Acceptor {
     counts: Arc<Mutex<Counts>>,
     queues: Vec<Arc<Queue>>,
     told: Told,
+    poll: Watch,
 }
 
 /// What was said of connections that were not taken.
@@ -200,6 +223,8 @@ struct Told {
     exhausted: bool,
     /// There was no descriptor for one, and there was none for any since.
     short: bool,
+    /// Nothing could be waited for, and nothing has been since.
+    unwatched: Cell<bool>,
     /// When one was last told of.
     last: Option<Instant>,
     /// When it was last told that connections wait.
@@ -327,13 +352,27 @@ impl Acceptor {
     }
 
     fn sleep(&self, watched: &mut [PollFd<'_>], timeout: Option<&Timespec>) -> bool {
-        match rustix::event::poll(watched, timeout) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => watched[0].revents().is_empty(),
+        match (self.poll)(watched, timeout) {
+            Ok(_) | Err(Errno::INTR) => {
+                self.told.unwatched.set(false);
+                watched[0].revents().is_empty()
+            }
             Err(error) => {
-                tracing::error!(%error, "accepting ends: the socket cannot be waited for");
-                false
+                if !self.told.unwatched.replace(true) {
+                    tracing::error!(%error, "connections cannot be waited for at the moment; trying again");
+                }
+                self.rest_unwatched()
             }
         }
+    }
+
+    /// Rests although nothing can be waited for, which is so while the kernel has no memory; false when told
+    /// to stop. Who then finds no connection in the backlog comes here again.
+    fn rest_unwatched(&self) -> bool {
+        std::thread::sleep(UNWATCHED_WAIT);
+        let mut nothing = [0];
+        let told = rustix::net::recv(&self.stopped, &mut nothing, RecvFlags::DONTWAIT);
+        matches!(told, Err(Errno::AGAIN | Errno::INTR))
     }
 
     fn take(&mut self, socket: TcpStream, peer: SocketAddr, place: DoorPlace) -> io::Result<()> {
@@ -367,11 +406,82 @@ impl Acceptor {
     }
 }
 
-/// Errors of `accept(2)` that last until somebody gives something back: retrying at once would spin.
+/// Errors of `accept(2)` that last until somebody gives something back: retrying at once would spin. What is
+/// not known counts as such; the others took the connection that they speak of out of the backlog.
 fn is_exhausted(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let number = error.raw_os_error().unwrap_or(0);
-    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
-        .iter()
-        .any(|errno| errno.raw_os_error() == number)
+    const PASSED: [Errno; 14] = [
+        Errno::AGAIN,
+        Errno::INTR,
+        Errno::CONNABORTED,
+        Errno::CONNRESET,
+        Errno::PERM,
+        Errno::PROTO,
+        Errno::NOPROTOOPT,
+        Errno::TIMEDOUT,
+        Errno::NETDOWN,
+        Errno::NETUNREACH,
+        Errno::HOSTDOWN,
+        Errno::HOSTUNREACH,
+        Errno::NONET,
+        Errno::OPNOTSUPP,
+    ];
+    !Errno::from_io_error(error).is_some_and(|errno| PASSED.contains(&errno))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// How many times waiting still fails.
+    static FAILURES: AtomicUsize = AtomicUsize::new(0);
+
+    fn failing_poll(
+        watched: &mut [PollFd<'_>],
+        timeout: Option<&Timespec>,
+    ) -> rustix::io::Result<usize> {
+        let one_less = |left: usize| left.checked_sub(1);
+        let failed = FAILURES.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less);
+        match failed {
+            Ok(left) if left % 2 == 0 => Err(Errno::NOMEM),
+            Ok(_) => Err(Errno::INVAL),
+            Err(_) => rustix::event::poll(watched, timeout),
+        }
+    }
+
+    #[test]
+    fn an_error_of_waiting_ends_no_acceptor_and_keeps_none_from_ending() {
+        FAILURES.store(4, Ordering::SeqCst);
+        let listener = Listener::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+        let address = listener.address();
+        let started = listener.start_with(1, ListenLimits::default(), failing_poll);
+        let (accepting, mut incoming) = started.expect("a thread");
+        let _client = TcpStream::connect(address).expect("the kernel takes it");
+        let mut context = std::task::Context::from_waker(Waker::noop());
+        while pin!(incoming[0].next()).poll(&mut context).is_pending() {
+            std::thread::yield_now();
+        }
+        FAILURES.store(usize::MAX, Ordering::SeqCst);
+        // The wait under way has to end first, for the next one to fail.
+        let _other = TcpStream::connect(address).expect("the kernel takes it");
+        while FAILURES.load(Ordering::SeqCst) == usize::MAX {
+            std::thread::yield_now();
+        }
+        accepting.stop();
+    }
+
+    #[test]
+    fn what_is_not_known_of_accepting_is_no_reason_to_spin() {
+        for (errno, rests) in [
+            (Errno::MFILE, true),
+            (Errno::NOMEM, true),
+            (Errno::BADF, true),
+            (Errno::INVAL, true),
+            (Errno::CONNABORTED, false),
+            (Errno::AGAIN, false),
+        ] {
+            assert_eq!(is_exhausted(&errno.into()), rests, "{errno}");
+        }
+    }
 }
