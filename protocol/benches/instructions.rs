@@ -1,9 +1,9 @@
 //! Instructions of the hot path, counted by valgrind: the same on a busy machine as on a quiet one,
 //! so that a change of a few percent shows.
 //!
-//! `cargo bench -p chronik-protocol --bench instructions`. Runs itself twice under callgrind for
-//! each subject, with different numbers of rounds; what a round costs is the difference. Says so and
-//! ends well where valgrind is missing.
+//! `cargo bench -p chronik-protocol --bench instructions`. Runs itself twice under callgrind for each subject,
+//! with different numbers of rounds; the difference is the cost of a round. Without valgrind it prints so and
+//! succeeds.
 
 mod subjects;
 
@@ -17,7 +17,7 @@ use subjects::SHAPES;
 
 const ROUNDS: u64 = 200;
 
-/// Work, by the name that is printed.
+/// Measured work, by its printed name.
 enum Subject {
     Decode(Bytes),
     Check(Bytes),
@@ -54,7 +54,7 @@ fn all() -> Vec<(String, Subject)> {
     all
 }
 
-/// What callgrind says this program spends on `rounds` rounds of a subject.
+/// Callgrind's count of instructions for `rounds` rounds of a subject.
 fn instructions(name: &str, rounds: u64) -> Result<u64, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let output = Command::new("valgrind")

@@ -1,5 +1,5 @@
-//! Micro-benchmarks of what every request costs before and after the log: decoding a produce
-//! request, checking its batch, encoding a fetch reply.
+//! Micro-benchmarks of a request's cost before and after the log: decoding a produce request, checking its
+//! batch, encoding a fetch reply.
 //!
 //! `cargo bench -p chronik-protocol --bench wire`. `instructions.rs` counts the same work.
 

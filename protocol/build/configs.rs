@@ -47,8 +47,7 @@ fn camel(words: &str) -> String {
     words.split('-').map(capital).collect()
 }
 
-/// `works`, `restart`, `none REASON` or `refused REASON`, where a row of the scope `reason` has the
-/// sentence.
+/// Reads `works`, `restart`, `none REASON` or `refused REASON`; the sentences are the rows of scope `reason`.
 fn state_of(text: &str, reasons: &[(&str, &str)]) -> String {
     let (state, reason) = text.split_once(' ').unwrap_or((text, ""));
     let sentence = reasons.iter().find(|(name, _)| *name == reason);

@@ -150,7 +150,7 @@ fn argument(ty: &Type, compact: &str) -> String {
     }
 }
 
-/// Where the value stands, for error messages.
+/// The value's place, for error messages.
 pub(crate) fn label(structure: &Struct, field: &Field) -> String {
     format!("{}.{}", structure.name, field.name)
 }

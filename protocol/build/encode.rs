@@ -1,7 +1,7 @@
 //! Writes the encoders.
 //!
-//! An encoder refuses a value its version cannot carry, unless the schema lets it be
-//! dropped, so that nothing is lost on the way to an old client without a word.
+//! An encoder refuses a value its version cannot carry, unless the schema lets the field be dropped: nothing is
+//! lost silently on the way to an old client.
 
 use crate::decode::{label, method};
 use crate::names::{condition, differs, flexible, overlap, snake, truth};
@@ -107,7 +107,7 @@ fn write(structure: &Struct, field: &Field, known: Versions, compact: &str) -> S
     }
 }
 
-/// Whether it is a sentence for people, which may be shortened.
+/// True when the field is a sentence for people, which may be shortened.
 fn is_sentence(field: &Field) -> bool {
     field.name.ends_with("ErrorMessage")
 }

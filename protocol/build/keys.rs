@@ -1,10 +1,9 @@
-//! Writes the tables: API keys, error codes, the record enumerations and the list of
-//! messages that tests walk.
+//! Writes the tables: API keys, error codes, the record enumerations and the list of messages that tests visit.
 
 use crate::names::{api_name, camel};
 use crate::schema::{Family, Message, Versions};
 
-/// The API key or record type, which every message handled here has.
+/// The API key or record type; every message handled here has one.
 fn number_of(message: &Message) -> i16 {
     let number = message.number;
     number.unwrap_or_else(|| panic!("{} has no number", message.name))
@@ -106,7 +105,7 @@ fn key_facts(out: &mut String, keys: &[&Message]) {
         }
     }
     out.push_str("_ => None, } }\n");
-    out.push_str("/// Whether a broker listener of Kafka 4.3 answers it.\n");
+    out.push_str("/// True when a broker listener of Kafka 4.3 answers it.\n");
     out.push_str("pub const fn on_broker_listener(self) -> bool { matches!(self, ");
     let names: Vec<String> = keys
         .iter()
@@ -150,7 +149,7 @@ pub(crate) fn error_codes(out: &mut String, csv: &str) {
     for (_, name, _) in &rows {
         line!(out, "ErrorCode::{} => {name:?},", camel(name));
     }
-    out.push_str("} }\n/// Whether a client may send the same request again.\n");
+    out.push_str("} }\n/// True when a client may send the same request again.\n");
     out.push_str("pub const fn is_retriable(self) -> bool { matches!(self, ");
     let names: Vec<String> = rows
         .iter()

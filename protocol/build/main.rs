@@ -1,7 +1,7 @@
 //! Turns the schemas of `schema/` into Rust at build time.
 //!
-//! Reads `schema/*.txt`, `error_codes.csv` and `configs.tsv`, writes `messages.rs`, `keys.rs`,
-//! `records.rs`, `errors.rs` and `configs.rs` to `OUT_DIR`. Never touches the network or anything outside those places.
+//! Reads `schema/*.txt`, `error_codes.csv` and `configs.tsv`, writes `messages.rs`, `keys.rs`, `records.rs`,
+//! `errors.rs` and `configs.rs` to `OUT_DIR`. Never touches the network or other directories.
 
 /// Appends a formatted line to a `String`.
 macro_rules! line {

@@ -40,7 +40,7 @@ pub(crate) fn api_name(message: &str) -> &str {
         .unwrap_or(message)
 }
 
-/// The Rust type of a value that is there.
+/// The Rust type of a value that is not null.
 pub(crate) fn rust_type(ty: &Type) -> String {
     match ty {
         Type::Bool => "bool".into(),
@@ -68,7 +68,7 @@ pub(crate) fn field_type(field: &Field) -> String {
     }
 }
 
-/// Whether the field's default is null. Records are null unless told otherwise, as in Kafka.
+/// True when the field's default is null. Records are null without a default, as in Kafka.
 pub(crate) fn null_default(field: &Field) -> bool {
     let records = field.ty == Type::Records && field.default.is_none();
     field.nullable.is_some() && (records || field.default.as_deref() == Some("null"))
@@ -96,7 +96,7 @@ pub(crate) fn default_value(field: &Field) -> String {
     }
 }
 
-/// Whether the field's default is what `Default` gives its Rust type.
+/// True when the field's default is its Rust type's `Default`.
 pub(crate) fn plain_default(field: &Field) -> bool {
     match field.nullable {
         Some(_) => null_default(field),
@@ -107,7 +107,7 @@ pub(crate) fn plain_default(field: &Field) -> bool {
     }
 }
 
-/// A condition that `place` (a reference's text, such as `self.name`) differs from the default.
+/// The condition that `place` (such as `self.name`) differs from the default.
 pub(crate) fn differs(field: &Field, place: &str) -> String {
     if null_default(field) {
         return format!("{place}.is_some()");
@@ -128,8 +128,7 @@ pub(crate) fn differs(field: &Field, place: &str) -> String {
     }
 }
 
-/// A condition on `version` that is true in `wanted`, given that `version` lies in `known`.
-/// `None` when it always holds.
+/// The condition that `version` lies in `wanted`, given that it lies in `known`. `None` when it always holds.
 pub(crate) fn condition(wanted: Versions, known: Versions) -> Option<String> {
     let from_start = wanted.first <= known.first;
     let to_end = wanted.last >= known.last;
@@ -145,7 +144,7 @@ pub(crate) fn condition(wanted: Versions, known: Versions) -> Option<String> {
     }
 }
 
-/// The condition as an expression, `true` or `false` included.
+/// The condition as an expression, `true` and `false` included.
 pub(crate) fn truth(wanted: Option<Versions>, known: Versions) -> String {
     match wanted {
         None => "false".into(),

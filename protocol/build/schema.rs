@@ -1,12 +1,11 @@
 //! Reads the message schemas of `schema/*.txt` into a small model.
 //!
-//! Owns the notation (explained in `schema/README.md`) and its checks; it writes no Rust.
-//! The tests include this file too, to build wire bytes from the schema without the
-//! generated code.
+//! Owns the notation (explained in `schema/README.md`) and its checks; writes no Rust. The tests include this
+//! file too, to build wire bytes from the schema without the generated code.
 
 use std::fmt;
 
-/// An inclusive range of message versions; `None` in its place means "no version".
+/// An inclusive range of message versions; `None` stands for no version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Versions {
     /// First version.
@@ -16,7 +15,7 @@ pub(crate) struct Versions {
 }
 
 impl Versions {
-    /// Whether `version` lies inside.
+    /// True when `version` lies inside.
     pub(crate) fn contains(self, version: i16) -> bool {
         self.first <= version && version <= self.last
     }
@@ -51,7 +50,7 @@ impl fmt::Display for Versions {
     }
 }
 
-/// What a message is for.
+/// The role of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Family {
     /// Sent by a client, a broker or a controller.
@@ -68,7 +67,7 @@ pub(crate) enum Family {
     RecordKey,
     /// The value of a coordinator's record.
     RecordValue,
-    /// A request whose key exists but whose body is not spoken any more.
+    /// A request with a key whose body is not spoken any more.
     Retired,
 }
 
@@ -77,7 +76,7 @@ pub(crate) enum Family {
 pub(crate) struct Message {
     /// Kafka's name, for example `ProduceRequest`.
     pub(crate) name: String,
-    /// What it is for.
+    /// The message's role.
     pub(crate) family: Family,
     /// API key of requests and responses, record type of records.
     pub(crate) number: Option<i16>,
@@ -89,14 +88,14 @@ pub(crate) struct Message {
     pub(crate) flexible_from: Option<i16>,
     /// A version Kafka has not promised yet.
     pub(crate) unstable: Option<i16>,
-    /// Listeners that answer it: `broker`, `controller`.
+    /// Listeners that serve the message: `broker`, `controller`.
     pub(crate) listeners: Vec<String>,
     /// The message itself first, then the structures it uses.
     pub(crate) structs: Vec<Struct>,
 }
 
 impl Message {
-    /// Whether `version` has compact lengths and tagged fields.
+    /// True when `version` has compact lengths and tagged fields.
     pub(crate) fn is_flexible(&self, version: i16) -> bool {
         self.flexible_from.is_some_and(|from| version >= from)
     }
@@ -188,26 +187,26 @@ pub(crate) struct Field {
 }
 
 impl Field {
-    /// Whether the field is written in its place (not among the tagged ones) in `version`.
+    /// True when the field is written in its place (not among the tagged ones) in `version`.
     pub(crate) fn in_place(&self, version: i16) -> bool {
         self.versions.contains(version) && !self.tagged(version)
     }
 
-    /// Whether it is a tagged field in `version`.
+    /// True when the field is tagged in `version`.
     pub(crate) fn tagged(&self, version: i16) -> bool {
         self.tag
             .as_ref()
             .is_some_and(|(_, versions)| versions.contains(version))
     }
 
-    /// Whether it may be null in `version`.
+    /// True when the field may be null in `version`.
     pub(crate) fn nullable_in(&self, version: i16) -> bool {
         self.nullable
             .is_some_and(|versions| versions.contains(version))
     }
 }
 
-/// Reads one schema file. Panics with file, line and reason when it is wrong: it is ours.
+/// Reads one schema file. Panics with file, line and reason when it is malformed: the files are ours.
 pub(crate) fn parse(file: &str, text: &str) -> Vec<Message> {
     let mut messages: Vec<Message> = Vec::new();
     // The open structures: (indentation, index into the message's structures).
@@ -244,7 +243,7 @@ pub(crate) fn parse(file: &str, text: &str) -> Vec<Message> {
             .1;
         let field = parse_field(&words, message.structs[parent].versions, &place);
         if let Some(name) = struct_name(&field.ty) {
-            // Fields may follow, deeper; if none do, the name refers to another structure.
+            // Fields may follow, deeper; without any, the name refers to another structure.
             let versions = field.versions;
             let name = name.to_owned();
             message.structs.push(Struct {
@@ -271,7 +270,7 @@ pub(crate) fn struct_name(ty: &Type) -> Option<&str> {
     }
 }
 
-/// Drops the empty placeholders that only referred to a structure defined elsewhere.
+/// Drops the empty placeholders that refer to a structure defined elsewhere.
 fn settle(message: &mut Message) {
     let top = message.structs.remove(0);
     message.structs.retain(|s| !s.fields.is_empty());

@@ -145,7 +145,7 @@ fn defaults(out: &mut String, message: &Message, structure: &Struct) {
     out.push_str("} } }\n");
 }
 
-/// The fewest bytes the structure can take in `version`.
+/// The fewest bytes the structure takes in `version`.
 pub(crate) fn least(message: &Message, structure: &Struct, version: i16) -> usize {
     let flexible = message.is_flexible(version);
     let fields = structure
@@ -166,7 +166,7 @@ fn least_field(message: &Message, field: &Field, version: i16) -> usize {
     }
 }
 
-/// The fewest bytes one value of the type can take.
+/// The fewest bytes a value of the type takes.
 pub(crate) fn least_type(message: &Message, ty: &Type, version: i16, flexible: bool) -> usize {
     match ty {
         Type::Bool | Type::Int8 => 1,

@@ -1,9 +1,9 @@
 //! Every configuration Kafka 4 knows for topics, brokers and groups, and a few of our own.
 //!
-//! Owns names, types, defaults and valid values (Kafka's `ConfigDef`), from
-//! `schema/configs.tsv`. Sentences of refusal are Kafka's, for tools and people compare them.
-//! Each says what becomes of it here: it works, it works after a restart, it has no meaning here, or a
-//! broker that is given it does not start. Pure; whoever reads a configuration gives it its effect.
+//! Owns names, types, defaults and valid values (Kafka's `ConfigDef`), from `schema/configs.tsv`, and how far
+//! each is supported: it works, it works after a restart, it has no meaning here, or a broker that is given it
+//! does not start. Sentences of refusal are Kafka's, which tools and people compare. Pure: it gives no
+//! configuration its effect.
 
 mod broker_rules;
 mod text;
@@ -17,7 +17,7 @@ pub use broker_rules::{address_limits, check_broker};
 pub enum Scope {
     /// A topic.
     Topic,
-    /// A broker, or all of them.
+    /// One broker, or all of them.
     Broker,
     /// A group.
     Group,
@@ -60,11 +60,11 @@ pub enum Valid {
         /// A value outside that is allowed too.
         or: Option<i64>,
     },
-    /// These texts only.
+    /// One of these texts.
     OneOf(&'static [&'static str]),
-    /// These texts only, in any case.
+    /// One of these texts, in any case.
     OneOfAnyCase(&'static [&'static str]),
-    /// Anything but nothing.
+    /// Any text but the empty one.
     NonEmpty,
     /// `*`, or pairs of numbers such as `0:1`.
     ThrottledReplicas,
@@ -87,17 +87,17 @@ pub enum Update {
     RunTime,
 }
 
-/// What becomes of a configuration here.
+/// How far this broker supports a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It does what it does in Kafka, when it does it there.
+    /// Has its effect in Kafka at the time it has it in Kafka.
     Works,
-    /// It works from the next start on: a change at run time is refused, which Kafka would take.
+    /// Has its effect from the next start on: a change at run time, which Kafka would take, is refused.
     Restart,
-    /// It is kept and shown, and for this reason does nothing.
+    /// Is kept and shown without effect, for this reason.
     Meaningless(&'static str),
-    /// It would protect somebody and cannot yet, for this reason: a broker that is given another
-    /// value than the default does not start.
+    /// Would protect the cluster and is not implemented, for this reason: a broker that is given another value than
+    /// the default does not start.
     Refused(&'static str),
 }
 
@@ -106,17 +106,17 @@ pub enum State {
 pub struct ConfigDef {
     /// Kafka's name, for example `retention.ms`; units are part of it.
     pub name: &'static str,
-    /// What it belongs to.
+    /// What the configuration belongs to.
     pub scope: Scope,
-    /// The type of its value.
+    /// The type of the value.
     pub kind: ConfigType,
-    /// The value when nobody gives one, as text; `None` is null.
+    /// The value when none is given, as text; `None` is null.
     pub default: Option<&'static str>,
-    /// Which values it may have.
+    /// The values allowed.
     pub valid: Valid,
-    /// When Kafka lets it change.
+    /// When Kafka lets the value change.
     pub update: Update,
-    /// What becomes of it here.
+    /// How far this broker supports it.
     pub state: State,
 }
 
@@ -135,7 +135,7 @@ pub enum Value {
     List(Vec<String>),
 }
 
-/// Why a text is no value of a configuration.
+/// Why a text is not a value of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     /// The configuration.
@@ -153,7 +153,7 @@ impl fmt::Display for ConfigError {
             value,
             reason,
         } = self;
-        // What is wrong with a list as a whole names it itself.
+        // The reason for a whole list names the configuration itself.
         if reason.starts_with("Configuration '") {
             return f.write_str(reason);
         }
@@ -181,8 +181,8 @@ pub fn group(name: &str) -> Option<&'static ConfigDef> {
     find(Scope::Group, name)
 }
 
-/// The listener and the broker's configuration that a name such as
-/// `listener.name.internal.max.connections` means (`DynamicBrokerConfig#ListenerConfigRegex`).
+/// The listener and the broker configuration in a name such as
+/// `listener.name.internal.max.connections` (`DynamicBrokerConfig#ListenerConfigRegex`).
 pub fn of_listener(name: &str) -> Option<(&str, &'static ConfigDef)> {
     let (listener, setting) = name.strip_prefix("listener.name.")?.split_once('.')?;
     Some((listener, broker(setting)?))
@@ -211,14 +211,14 @@ fn table(scope: Scope) -> &'static [ConfigDef] {
 }
 
 impl ConfigDef {
-    /// Whether a broker's value may be given at run time.
+    /// True when a broker's value may change at run time, in Kafka and here.
     pub fn is_dynamic(&self) -> bool {
         let is_kept = matches!(self.state, State::Works | State::Meaningless(_));
         is_kept && matches!(self.update, Update::PerBroker | Update::Cluster)
     }
 
-    /// A value as it is shown: parsed and written again (`ConfigDef.convertToString`). A text that is
-    /// no value stays as it is.
+    /// The value as it is shown: parsed and written again (`ConfigDef.convertToString`). A text that is not a
+    /// value stays as given.
     pub fn shown_value(&self, value: &str) -> String {
         match self.validate(value) {
             Ok(parsed) => text::of(&parsed),
@@ -226,7 +226,7 @@ impl ConfigDef {
         }
     }
 
-    /// Whether a text is another value than the default.
+    /// True when the text stands for another value than the default.
     pub fn is_changed_by(&self, value: &str) -> bool {
         match self.default {
             Some(default) => self.shown_value(value) != self.shown_value(default),
@@ -234,12 +234,11 @@ impl ConfigDef {
         }
     }
 
-    /// Reads and checks a value. Space around it does not count, and what a list repeats counts once,
-    /// as in Kafka.
+    /// Reads and checks a value. As in Kafka, space around the value does not count, and a repeated list entry
+    /// counts once.
     ///
     /// # Errors
-    /// [`ConfigError`] with Kafka's sentence. One text is refused that Kafka takes: a decimal
-    /// that is no number.
+    /// [`ConfigError`] with Kafka's sentence. Stricter than Kafka in one point: a decimal that is NaN is refused.
     pub fn validate(&self, value: &str) -> Result<Value, ConfigError> {
         let value = value.trim();
         let parsed = self.parse(value)?;
@@ -256,7 +255,7 @@ impl ConfigDef {
         Ok(parsed)
     }
 
-    /// A value as Kafka's refusals show it: the entry of a list that is wrong, or else all of them.
+    /// A value as Kafka's refusals show it: of a list the first bad entry, else the whole.
     fn refused_value(&self, value: &str, parsed: &Value) -> String {
         match parsed {
             Value::List(entries) => {
@@ -402,7 +401,7 @@ fn is_offset_reset(text: &str) -> bool {
     }
 }
 
-/// Whether the text is an ISO 8601 duration of days and smaller units, not negative
+/// True when the text is an ISO 8601 duration of days and smaller units, not negative
 /// (`java.time.Duration#parse`).
 fn is_duration(text: &str) -> bool {
     let text = text.to_ascii_uppercase();
@@ -419,11 +418,11 @@ fn is_duration(text: &str) -> bool {
     let Some(smaller) = units(time.unwrap_or_default(), "HMS") else {
         return false;
     };
-    // A "T" promises at least one unit behind it.
+    // A "T" promises at least one unit after it.
     days + smaller > 0 && (time.is_none() || smaller > 0)
 }
 
-/// How many amounts with units the text has, in the order of `letters`, each once at most.
+/// The number of amounts with units in the text, in the order of `letters`, each once at most.
 fn units(text: &str, letters: &str) -> Option<usize> {
     let mut rest = text;
     let mut count = 0;

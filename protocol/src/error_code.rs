@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A number that is no error code of ours.
+/// A number that is not one of our error codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownErrorCode(pub i16);
 
@@ -20,7 +20,7 @@ impl ErrorCode {
         self as i16
     }
 
-    /// Whether this is [`ErrorCode::None`].
+    /// True when this is [`ErrorCode::None`].
     pub const fn is_none(self) -> bool {
         matches!(self, ErrorCode::None)
     }

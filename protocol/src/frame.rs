@@ -1,6 +1,6 @@
 //! What stands around a message on a connection: the 4-byte length and the headers.
 //!
-//! Owns no socket and no limit on frames: the listener cuts and bounds them.
+//! Owns neither socket nor frame limit: the listener cuts and bounds frames.
 
 use crate::codec::{DecodeError, EncodeError, Message, Reader, Writer};
 use crate::keys::{ApiKey, Request};
@@ -17,17 +17,17 @@ pub const REQUEST_BYTES_MIN: usize = 8;
 /// What every request says of itself before its body (request header 0, 1 or 2).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestHeader {
-    /// The API key as sent; it may be one we do not know.
+    /// The API key as sent, known or not.
     pub api_key: i16,
-    /// The version of the body as sent; it may be one we do not serve.
+    /// The version of the body as sent, served or not.
     pub api_version: i16,
     /// Comes back in the response.
     pub correlation_id: i32,
-    /// What the client calls itself; a slice of the frame.
+    /// The client id; a slice of the frame.
     pub client_id: Option<Str>,
 }
 
-/// Reads the length in front of a frame: how many bytes follow. `None` while fewer than
+/// Reads the length in front of a frame: the number of bytes that follow. `None` while fewer than
 /// [`LENGTH_BYTES`] are there.
 ///
 /// # Errors
@@ -49,8 +49,8 @@ pub fn decode_length(start: &[u8], frame_bytes_max: usize) -> Result<Option<usiz
 
 /// Reads the header of a request; the reader then stands at the body.
 ///
-/// For an API key we do not know, or a version beyond the codec's, the header is read as far
-/// as all versions agree: client id included, tags not. The body is then meaningless.
+/// For an API key we do not know, or a version beyond the codec's, the header is read as far as all versions
+/// agree: client id included, tags not. The body is then meaningless.
 ///
 /// # Errors
 /// [`DecodeError::Truncated`], [`DecodeError::InvalidUtf8`], [`DecodeError::InvalidLength`]

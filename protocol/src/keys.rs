@@ -1,19 +1,19 @@
-//! [`ApiKey`], the number in front of every request, and what follows from it.
+//! [`ApiKey`], the number in front of every request, and the header versions that follow from it.
 
 use crate::codec::Message;
 use crate::messages;
 use std::fmt;
 use std::ops::RangeInclusive;
 
-/// A message a client sends, and the one it gets back.
+/// A message a client sends, paired with its response.
 pub trait Request: Message {
     /// Its API key.
     const KEY: ApiKey;
-    /// The answer, which has the same versions.
+    /// The response, which has the same versions.
     type Response: Message;
 }
 
-/// A number that is no API key of ours.
+/// A number that is not one of our API keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownApiKey(pub i16);
 
@@ -31,7 +31,7 @@ impl ApiKey {
         self as i16
     }
 
-    /// Whether `api_version` has compact lengths and tagged fields (KIP-482).
+    /// True when `api_version` has compact lengths and tagged fields (KIP-482).
     pub fn is_flexible(self, api_version: i16) -> bool {
         self.flexible_from().is_some_and(|from| api_version >= from)
     }

@@ -1,10 +1,10 @@
 //! Kafka's wire protocol and record formats, without any input or output.
 //!
-//! Owns the message schemas and the codecs generated from them ([`messages`]), the bounded
-//! reader and writer under them ([`codec`]), frames and headers ([`frame`]), the table of
-//! versions the broker speaks ([`versions`]), error codes, configurations ([`configs`]), the records of Kafka's
-//! internal logs ([`records_of`]), and record batches ([`record`]). Runs on any core. Never opens a file or a socket, never asks the
-//! time, and never allocates what a length prefix claims.
+//! Owns the message schemas and the codecs generated from them ([`messages`]), the bounded reader and
+//! writer under them ([`codec`]), frames and headers ([`frame`]), the table of versions the broker speaks
+//! ([`versions`]), error codes, configurations ([`configs`]), the records of Kafka's internal logs
+//! ([`records_of`]), and record batches ([`record`]). Runs on any core. Never opens a file or a socket, never
+//! asks the time, and never allocates what a length prefix claims.
 
 pub mod codec;
 pub mod configs;

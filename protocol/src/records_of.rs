@@ -1,18 +1,18 @@
 //! The records Kafka keeps in its own logs: `__cluster_metadata`, `__consumer_offsets`,
 //! `__transaction_state`, `__share_group_state`.
 //!
-//! Owns their framing; what they mean belongs to the catalogue and the coordinators.
+//! Owns the framing; the meaning belongs to the catalogue and the coordinators.
 
 use crate::codec::{DecodeError, EncodeError, Message, Reader, Writer};
 use crate::messages;
 use bytes::Bytes;
 use std::ops::RangeInclusive;
 
-/// The bodies that one kind of record can have, told apart by a number.
+/// The bodies of one kind of record, told apart by a type number.
 pub trait RecordSet: Sized {
-    /// What the records are called in errors.
+    /// The kind's name in errors.
     const NAME: &'static str;
-    /// The number of this body's type.
+    /// The type number of this body.
     fn record_type(&self) -> i16;
     /// The versions of a type; `None` for an unknown one.
     fn versions(record_type: i16) -> Option<RangeInclusive<i16>>;
@@ -35,8 +35,8 @@ impl MetadataRecord {
     /// Reads a record's value: frame version, type and version as unsigned varints, body.
     ///
     /// # Errors
-    /// [`DecodeError::UnknownRecordType`], [`DecodeError::OutOfRange`] for another frame
-    /// version or a number that is none, [`DecodeError::TrailingBytes`] and those of the body.
+    /// [`DecodeError::UnknownRecordType`], [`DecodeError::OutOfRange`] for another frame version or a varint
+    /// beyond 16 bits, [`DecodeError::TrailingBytes`] and those of the body.
     pub fn decode(value: Bytes) -> Result<(MetadataRecord, i16), DecodeError> {
         let mut r = Reader::new(value);
         let frame = r.at("MetadataRecord.FrameVersion").get_uvarint()?;
@@ -101,7 +101,7 @@ pub fn encode_key<K: RecordSet>(key: &K) -> Result<Bytes, EncodeError> {
     Ok(w.into_bytes())
 }
 
-/// Reads a coordinator record's value, whose type its key told: version, then the value.
+/// Reads a coordinator record's value, of the type its key names: version, then the value.
 ///
 /// # Errors
 /// [`DecodeError::UnsupportedVersion`], [`DecodeError::TrailingBytes`], and those of the body.

@@ -1,13 +1,13 @@
-//! [`Records`]: record batches as they lie in memory, in one piece or several.
+//! [`Records`]: record batches in memory, in one piece or several.
 //!
-//! Owns no knowledge of what a batch is; never copies.
+//! Knows nothing of a batch's format; copies only in [`Records::into_bytes`].
 
 use bytes::Bytes;
 
 /// The `records` field of Produce, Fetch and their kin: parts that follow one another.
 ///
-/// Decoding gives one slice of the frame; a Fetch response may string many cached batches
-/// together. Equality is that of the bytes, however they are cut.
+/// Decoding gives one slice of the frame; a Fetch response may string many cached batches together. Equality is
+/// that of the bytes, wherever they are cut.
 #[derive(Clone, Debug, Default)]
 pub struct Records {
     parts: Parts,
@@ -32,7 +32,7 @@ impl Records {
         self.parts().iter().map(Bytes::len).sum()
     }
 
-    /// Whether there are no bytes.
+    /// True when there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.parts().iter().all(Bytes::is_empty)
     }

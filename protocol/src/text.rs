@@ -1,6 +1,6 @@
 //! [`Str`]: a string that is a checked slice of a frame.
 //!
-//! Owns the promise that its bytes are UTF-8; never copies unless asked.
+//! Owns the promise that its bytes are UTF-8; copies only when asked ([`Str::detached`]).
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -25,7 +25,7 @@ impl Str {
     /// Checks that the bytes are UTF-8 and keeps them as they are.
     ///
     /// # Errors
-    /// When they are not.
+    /// When the bytes are not UTF-8.
     pub fn from_utf8(bytes: Bytes) -> Result<Str, Utf8Error> {
         ByteString::try_from(bytes).map(Str)
     }
@@ -35,7 +35,7 @@ impl Str {
         &self.0
     }
 
-    /// A copy that does not keep the frame alive.
+    /// A copy that does not keep the frame in memory.
     #[must_use]
     pub fn detached(&self) -> Str {
         Str::from(self.as_str())

@@ -7,7 +7,7 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Uuid(pub u128);
 
-/// A text that is no [`Uuid`].
+/// A text that is not a [`Uuid`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidUuid;
 
@@ -27,8 +27,7 @@ impl Uuid {
     pub const ZERO: Uuid = Uuid(0);
     /// The id of the metadata log's topic; also, for directories, "unassigned".
     pub const ONE: Uuid = Uuid(1);
-    /// Ids below this are reserved: 0 and 1 name what is above, and `DirectoryId` keeps all
-    /// of the first hundred.
+    /// Ids below this are reserved: 0 and 1 are the two above, and `DirectoryId` keeps all of the first hundred.
     pub const FIRST_FREE: Uuid = Uuid(100);
 
     /// An id from 128 random bits, with the version and variant bits of RFC 4122 (version 4)
@@ -51,7 +50,7 @@ impl Uuid {
             .unwrap_or(Uuid(flipped))
     }
 
-    /// Whether this is [`Uuid::ZERO`].
+    /// True when this is [`Uuid::ZERO`].
     pub fn is_zero(self) -> bool {
         self == Uuid::ZERO
     }

@@ -1,11 +1,11 @@
 //! The one table of API versions this broker speaks.
 //!
-//! ApiVersions answers from it, the dispatcher refuses by it, and a test proves that every
-//! row decodes, is handled and encodes. Nothing is listed before it is served.
+//! ApiVersions answers from it, dispatch refuses by it, and a test proves that every row decodes, is handled
+//! and encodes. Never lists an API that is not served.
 
 use crate::keys::ApiKey;
 
-/// One row: what is advertised and served.
+/// One row: an API and the versions advertised and served.
 ///
 /// The least versions are those of Kafka 3.9, the last one that serves clients from before 0.11; the
 /// greatest are Kafka 4's.
@@ -24,7 +24,7 @@ impl ApiRange {
         ApiRange { key, min, max }
     }
 
-    /// Whether requests of this version are answered with more than an error.
+    /// True when `version` is served: any other is answered with an error.
     pub fn serves(&self, version: i16) -> bool {
         (self.min..=self.max).contains(&version)
     }

@@ -15,8 +15,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use support::schema::Versions;
 use support::wire::Maker;
 
-/// Messages the other codecs read wrongly, and why. Kafka's own bytes
-/// (`tests/golden/messages.txt`) decide for us in each.
+/// Messages the other codecs read wrongly, and why. Kafka's own bytes (`tests/golden/messages.txt`) prove ours in
+/// each.
 const EXPLAINED: [(&str, &str); 2] = [
     (
         "LeaderChangeMessage",
@@ -38,7 +38,7 @@ macro_rules! codec {
             use $codec::messages;
             use $codec::protocol::{Decodable, Encodable, Message};
 
-            /// The versions the other codec has of a message; `None` for those it lacks.
+            /// The versions of a message in the other codec; `None` without any.
             pub(super) fn versions(name: &str) -> Option<(i16, i16)> {
                 let range = match name {
                     $(stringify!($name) => <messages::$name as Message>::VERSIONS,)*
@@ -143,7 +143,7 @@ codecs! {
         WriteShareGroupStateRequest WriteShareGroupStateResponse
 }
 
-/// Compares every version both sides have; returns how many that were.
+/// Compares every version both sides have; returns their number.
 fn compare(
     versions: fn(&str) -> Option<(i16, i16)>,
     transcode: fn(&str, i16, Bytes) -> Result<Bytes, String>,

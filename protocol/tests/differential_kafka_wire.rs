@@ -1,7 +1,7 @@
-//! Our codec against a third one, `kafka-wire` 0.1.0, generated from the schemas of a Kafka newer
-//! than 4.3 and proven against bytes that Kafka wrote; those are not in its package, so here the
-//! codec itself is the oracle. It covers every request and response of ours up to its last version,
-//! the headers and the control records, but not the records of the internal logs.
+//! Our codec against a third one, `kafka-wire` 0.1.0, generated from the schemas of a Kafka newer than 4.3 and
+//! proven against bytes that Kafka wrote. Its package lacks those bytes, so the codec itself is the oracle. It
+//! covers every request and response of ours up to its last version, the headers and the control records, but
+//! not the records of the internal logs.
 //!
 //! Three questions, in every version that both sides have:
 //!
@@ -16,7 +16,7 @@
 //!   StreamsGroupDescribe 1, StreamsGroupHeartbeat 1, TxnOffsetCommit 6.
 //! * They refuse two things that Kafka's classes read, and we read too: [`tolerated`].
 //! * We allow one structure [`TAGS_MAX`] tagged fields; they allow 4096, Kafka any number. No
-//!   schema defines ten, and each one costs memory before anybody is authenticated.
+//!   schema defines ten, and each one costs memory before authentication.
 //!
 //! `the_differences_are_those_we_list` holds both sides to the last two.
 
@@ -52,7 +52,7 @@ const NOT_COMPARED: [(&str, &str); 2] = [
 /// One message as both sides have it.
 struct Pair {
     name: &'static str,
-    /// The versions the other codec has.
+    /// The versions in the other codec.
     versions: Versions,
     transcode: fn(i16, &Bytes) -> Result<Bytes, String>,
     /// The bytes of our default value, then of theirs.
@@ -177,7 +177,7 @@ pairs! {
     WriteShareGroupStateResponse WriteTxnMarkersRequest WriteTxnMarkersResponse
 }
 
-/// Asks `question` of every message version both sides have, several times; `None` is agreement.
+/// Asks `question` of every message version both sides have, `rounds` times; `None` is agreement.
 fn compare(rounds: u64, question: impl Fn(&Pair, &Schema, i16, u64) -> Option<String>) {
     let schemas = support::schemas();
     let mut compared = 0;
@@ -231,7 +231,7 @@ fn both_have_the_same_defaults() {
 fn both_refuse_the_same_damage() {
     compare(DAMAGED_ROUNDS, |pair, schema, version, seed| {
         let mut bytes = Maker::new(schema, version, seed).bytes();
-        // The place depends on the message too, not to damage all of them alike.
+        // Includes the message's name, so that messages are not all damaged at one place.
         let salt = pair
             .name
             .bytes()
@@ -252,7 +252,7 @@ fn both_refuse_the_same_damage() {
     });
 }
 
-/// Whether they refuse what we rightly read. Kafka's classes read both of these, too:
+/// True when they refuse what we rightly read. Kafka's classes read both of these, too:
 ///
 /// * a boolean that is neither 0 nor 1: every byte but 0 is true;
 /// * tags that do not ascend: KIP-482 asks writers for the order, Kafka's readers do not check.
@@ -289,7 +289,7 @@ fn the_differences_are_those_we_list() {
     assert_eq!(theirs.as_deref(), Ok(&bytes[..]));
 }
 
-/// Changes one byte, or cuts the message off, or adds a byte.
+/// Changes one byte, cuts the message off, or adds a byte.
 fn damage(bytes: &mut Vec<u8>, random: &mut Rng) {
     let place = random.usize(..bytes.len().max(1));
     match (random.u8(..4), bytes.get_mut(place)) {

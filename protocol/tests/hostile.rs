@@ -1,4 +1,4 @@
-//! Bytes made to hurt: no panic, and no more memory than a small multiple of what was sent.
+//! Malicious bytes: no panic, and no more memory than a small multiple of the bytes sent.
 //!
 //! A counting allocator watches, so these tests have a process of their own and take turns.
 
@@ -25,14 +25,14 @@ fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// What decoding (not the frame itself) may allocate: the promise of `Reader`, and a little for
-/// the bookkeeping of the frame's shared bytes.
+/// Bytes that decoding (not the frame itself) may allocate: the promise of `Reader`, and a little for the frame's
+/// reference count.
 fn allowed(frame_bytes: usize) -> usize {
     frame_bytes * HEAP_BYTES_PER_BYTE + HEAP_BYTES_BASE + 4096
 }
 
-/// Decodes and says what it allocated in all: the least of three times, for the threads of the test
-/// harness allocate now and then.
+/// Decodes; returns the bytes allocated: the least of three runs, since the test harness's threads allocate now
+/// and then.
 fn decode<M: Message>(version: i16, bytes: &[u8]) -> (Result<M, DecodeError>, usize) {
     let once = || {
         let bytes = Bytes::copy_from_slice(bytes);
@@ -261,7 +261,7 @@ fn random_bytes_and_damaged_messages_stay_inside_the_bounds() {
                 let region = Region::new(ALLOCATOR);
                 let result = support::transcode(&message.name, version, &frame);
                 let allocated = region.change().bytes_allocated;
-                // Writing it again and the error's text allocate too, a few times the size.
+                // Writing the value again and the error's text allocate too, a few times the size.
                 let most = allowed(bytes.len()) + 8 * bytes.len() + 4096;
                 assert!(
                     allocated <= most,

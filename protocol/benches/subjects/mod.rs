@@ -1,5 +1,5 @@
-//! Owns what the micro-benchmarks of this package work on: the requests and replies of the loads
-//! that are compared with Kafka, and the work that is timed or counted.
+//! Inputs and work of this package's micro-benchmarks: the requests and replies of the loads that are compared
+//! with Kafka.
 
 use bytes::Bytes;
 use chronik_protocol::codec::Reader;
@@ -53,7 +53,7 @@ pub(crate) fn produce_frame(batch: &Bytes) -> Bytes {
     Bytes::from(parts.concat()).slice(LENGTH_BYTES..)
 }
 
-/// A fetch reply with so many stored batches in each partition.
+/// A fetch reply with `batches` stored batches in each partition.
 pub(crate) fn fetch_response(partitions: i32, batches: usize, stored: &Bytes) -> FetchResponse {
     let partition = |partition_index| fetch_response::PartitionData {
         partition_index,
@@ -70,7 +70,7 @@ pub(crate) fn fetch_response(partitions: i32, batches: usize, stored: &Bytes) ->
     }
 }
 
-/// What is done with a frame that arrives.
+/// The decoding of an arriving frame.
 pub(crate) fn decode(frame: &Bytes) -> (RequestHeader, ProduceRequest) {
     let mut reader = Reader::new(frame.clone());
     let header = decode_request_header(&mut reader).expect("a header");
@@ -78,14 +78,14 @@ pub(crate) fn decode(frame: &Bytes) -> (RequestHeader, ProduceRequest) {
     (header, request)
 }
 
-/// What is done with a batch before it is appended: length, CRC, every record.
+/// The checks of a batch before its append: length, CRC, every record.
 pub(crate) fn check(batch: &Bytes) -> RecordsSummary {
     let batch = CheckedBatch::parse(batch.clone()).expect("a batch");
     let limits = RecordLimits::default();
     batch.validate_records(&limits).expect("good records")
 }
 
-/// What is done with a reply before it is sent.
+/// The encoding of a reply before it is sent.
 pub(crate) fn encode(response: &FetchResponse) -> Vec<Bytes> {
     let header_version = ApiKey::Fetch.response_header_version(FETCH_VERSION);
     encode_response(1, header_version, response, FETCH_VERSION).expect("encodes")

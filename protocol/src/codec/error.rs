@@ -1,9 +1,9 @@
-//! What can be wrong with bytes from outside, and with a value that should become bytes.
+//! Decode and encode errors: bytes from outside that are no message, values that have no bytes.
 
 use std::error::Error;
 use std::fmt;
 
-/// Why a frame is not the message it claims to be. The peer's fault, never ours.
+/// Why a frame is not the message it claims to be: the peer's fault.
 ///
 /// `field` is the `Structure.Field` the reader stood at, with Kafka's names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,8 +148,7 @@ impl fmt::Display for DecodeError {
 
 impl Error for DecodeError {}
 
-/// Why a value cannot be written in a version. Our own fault, but one a client's choice of
-/// version can uncover, hence an error and not an assertion.
+/// Why a value cannot be written in a version. An error and not an assertion: the client chooses the version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EncodeError {
     /// A field is not at its default and the version does not have it.

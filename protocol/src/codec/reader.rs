@@ -1,7 +1,7 @@
 //! The bounded reader: from a frame's bytes to values, slices kept.
 //!
-//! Owns the three bounds on what a frame can make us allocate: the bytes it really has, the
-//! elements of one message, and the heap bytes per byte received.
+//! Owns the three bounds on what a frame makes us allocate: the bytes it really has, the elements of one
+//! message, and the heap bytes per byte received.
 
 use super::{DecodeError, Structure, UnknownTaggedFields};
 use crate::{Records, Str, Uuid};

@@ -1,6 +1,6 @@
 //! Tagged fields (KIP-482), read and written.
 //!
-//! Owns their limits: how many, no tag twice, each value exactly as long as it says.
+//! Owns their limits: the number of fields, each tag once, each value exactly as long as its size says.
 
 use super::{DecodeError, EncodeError, Reader, UnknownTaggedFields, Writer};
 use bytes::Bytes;
@@ -14,12 +14,12 @@ pub struct TagReader {
     left: u32,
     /// Tags below 64 that have been seen.
     seen: u64,
-    /// Where the reader's bytes end outside the open field.
+    /// The reader's end outside the open field.
     outer_end: usize,
 }
 
 impl Reader {
-    /// Reads how many tagged fields follow.
+    /// Reads the number of tagged fields that follow.
     ///
     /// # Errors
     /// [`DecodeError::TooManyTags`], [`DecodeError::Truncated`].

@@ -13,15 +13,15 @@ use std::ops::RangeInclusive;
 /// one more element in the socket's gather list.
 pub const PART_BYTES_MIN: usize = 4096;
 
-/// Bytes of a sentence beside an error code at most. It quotes what a client sent, which has up to 32,767
-/// bytes by itself: with the words around it no string could carry it.
+/// Bytes of a sentence beside an error code at most. The sentence quotes client text of up to 32,767 bytes: with
+/// the words around it, it would not fit a string.
 pub const SENTENCE_BYTES_MAX: usize = 2048;
 
 /// Writes values in order.
 #[derive(Debug, Default)]
 pub struct Writer {
     small: Vec<u8>,
-    /// Large parts and the places in `small` before which they stand.
+    /// Large parts, each with its place in `small`.
     large: Vec<(usize, Bytes)>,
     large_bytes: usize,
 }
@@ -55,7 +55,7 @@ impl Writer {
         self.small.len() + self.large_bytes
     }
 
-    /// Whether nothing has been written.
+    /// True when nothing has been written.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -222,8 +222,8 @@ impl Writer {
         }
     }
 
-    /// A sentence for people: of one longer than [`SENTENCE_BYTES_MAX`] the middle is left out, where a long
-    /// name or value stands that it quotes.
+    /// A sentence for people. Of one longer than [`SENTENCE_BYTES_MAX`] the middle is left out, where the quoted
+    /// name or value stands.
     ///
     /// # Errors
     /// As [`Writer::put_str`].
@@ -395,9 +395,8 @@ impl Writer {
         (size_at, self.len())
     }
 
-    /// Puts the size of all that was written since into the placeholder, which widens when
-    /// one byte is too few. (Sizes are rarely over 127: moving the tail then costs less than
-    /// measuring every value before writing it.)
+    /// Puts the size of all bytes written since into the placeholder, which widens when one byte is too few.
+    /// (Sizes are rarely over 127: moving the tail then costs less than measuring every value before writing it.)
     pub(super) fn fill_size(&mut self, size_at: usize, len_before: usize) {
         let mut size = Writer::new();
         size.put_uvarlong((self.len() - len_before) as u64);
@@ -444,7 +443,7 @@ impl Writer {
     }
 }
 
-/// The sentence without its middle, when it is too long.
+/// `sentence` without its middle; `None` when it is short enough.
 fn shortened(sentence: &str) -> Option<Str> {
     const GAP: &str = " … ";
     const HALF: usize = (SENTENCE_BYTES_MAX - GAP.len()) / 2;

@@ -1,13 +1,13 @@
-//! What Kafka refuses of a broker's settings beyond the range of each: settings that need others, and
-//! texts with a form of their own (`KafkaConfig`, `AbstractKafkaConfig`, `GroupCoordinatorConfig`).
+//! Kafka's rules for a broker's settings beyond the range of each: settings that need others, and texts with a
+//! form of their own (`KafkaConfig`, `AbstractKafkaConfig`, `GroupCoordinatorConfig`).
 //!
-//! Held at a start and again when a setting is changed at run time. Pure.
+//! Applied at start and again when a setting changes at run time. Pure.
 
-/// What one cleaner needs of `log.cleaner.dedupe.buffer.size`, bytes.
+/// Bytes of `log.cleaner.dedupe.buffer.size` that one cleaner thread needs.
 const DEDUPE_BYTES_PER_CLEANER: i64 = 1 << 20;
-/// A setting, and the least value that it must have where it is given.
+/// Settings with the least value each must have where it is given.
 const LEAST: [(&str, i64); 2] = [("log.roll.ms", 1), ("log.roll.jitter.ms", 0)];
-/// What says how long records are kept, the strongest first.
+/// The settings of retention time, the strongest first.
 const RETENTION: [&str; 3] = [
     "log.retention.ms",
     "log.retention.minutes",
@@ -17,7 +17,7 @@ const RETENTION: [&str; 3] = [
 /// The setting at fault, and Kafka's sentence.
 type Refusal = (&'static str, String);
 
-/// Checks a broker's settings together; `value` knows those that are given, by name.
+/// Checks a broker's settings together; `value` looks up a given one by name.
 ///
 /// # Errors
 /// The setting at fault and Kafka's sentence.
@@ -86,11 +86,11 @@ fn check_connections<'a>(
     Ok(())
 }
 
-/// The entries of `max.connections.per.ip.overrides`: hosts or addresses, and how many connections
-/// each may have; below none is none. A host is not looked up here.
+/// The entries of `max.connections.per.ip.overrides`: hosts or addresses, each with its greatest number of
+/// connections; a negative number allows none. A host is not looked up here.
 ///
 /// # Errors
-/// What is wrong with the first entry that is none.
+/// A sentence that names the first malformed entry.
 pub fn address_limits(text: &str) -> Result<Vec<(&str, usize)>, String> {
     let entries = text.split(',').map(str::trim);
     let limits = entries.filter(|entry| !entry.is_empty()).map(|entry| {

@@ -1,4 +1,4 @@
-//! Values are read, refused and shown as Kafka does it; the table is whole.
+//! Values are read, refused and shown as in Kafka; the table is complete.
 
 use super::*;
 
@@ -151,7 +151,7 @@ fn what_is_shown_was_parsed() {
     assert_eq!(of_listener("listener.name.a.no.such"), None);
 }
 
-/// What is refused at a start or has no meaning says why, and what protects is not dynamic.
+/// A setting that is refused at start or has no meaning says why; one that protects is not dynamic.
 #[test]
 fn every_setting_has_its_state() {
     for definition in all(Scope::Broker) {

@@ -2,8 +2,8 @@
 
 use super::Value;
 
-/// A decimal as `Double.parseDouble` reads it, without hexadecimal digits and without NaN, with which
-/// nobody can reckon.
+/// A decimal as `Double.parseDouble` reads it, without hexadecimal digits and without NaN, which no arithmetic
+/// survives.
 pub(super) fn decimal(text: &str) -> Option<f64> {
     let text = text.strip_suffix(['d', 'D', 'f', 'F']).unwrap_or(text);
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
@@ -20,7 +20,7 @@ pub(super) fn decimal(text: &str) -> Option<f64> {
     text.parse().ok()
 }
 
-/// As `ConfigDef.convertToString` writes it.
+/// The value as `ConfigDef.convertToString` writes it.
 pub(super) fn of(value: &Value) -> String {
     match value {
         Value::Boolean(flag) => flag.to_string(),
@@ -31,7 +31,7 @@ pub(super) fn of(value: &Value) -> String {
     }
 }
 
-/// As `Double.toString` writes it: with an exponent from ten millions on and below a thousandth.
+/// The number as `Double.toString` writes it: with an exponent from 10⁷ on and below 10⁻³.
 pub(super) fn of_decimal(decimal: f64) -> String {
     if decimal.is_infinite() {
         let sign = if decimal < 0.0 { "-" } else { "" };
@@ -52,7 +52,7 @@ pub(super) fn of_decimal(decimal: f64) -> String {
 mod tests {
     use super::*;
 
-    /// What Kafka 4.3.1 was given and what it showed for log.cleaner.io.max.bytes.per.second.
+    /// Kafka 4.3.1's input and output for log.cleaner.io.max.bytes.per.second.
     #[test]
     fn decimals_are_read_and_written_as_java_does() {
         for (given, shown) in [

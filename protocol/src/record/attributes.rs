@@ -1,7 +1,7 @@
 //! The 16 attribute bits of a batch header.
 //!
-//! Owns their meaning (`DefaultRecordBatch`): bits 0–2 codec, 3 timestamp type, 4 transactional,
-//! 5 control, 6 delete horizon. Never drops a bit it does not know.
+//! Owns their meaning (`DefaultRecordBatch`): bits 0–2 codec, 3 timestamp type, 4 transactional, 5 control, 6
+//! delete horizon. Never drops an unknown bit.
 
 use super::{BatchError, Compression};
 
@@ -17,13 +17,13 @@ pub enum TimestampType {
     /// The producer set each record's timestamp.
     #[default]
     CreateTime,
-    /// The broker: every record has the batch's maximum timestamp.
+    /// The broker set one for all: every record has the batch's maximum timestamp.
     LogAppendTime,
 }
 
-/// A batch's attributes, with a codec that is known to exist.
+/// A batch's attributes; the codec is a known one.
 ///
-/// Bits 7–15 have no meaning yet; Kafka ignores them, and so they are kept as they came.
+/// Bits 7–15 have no meaning yet. Kafka ignores them, so they stay as they came.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attributes {
     bits: i16,
@@ -47,7 +47,7 @@ impl Attributes {
         self.bits
     }
 
-    /// How the records are compressed.
+    /// The codec of the records.
     pub fn compression(self) -> Compression {
         self.compression
     }
@@ -61,17 +61,17 @@ impl Attributes {
         }
     }
 
-    /// Whether the batch is part of a transaction.
+    /// True when the batch is part of a transaction.
     pub fn is_transactional(self) -> bool {
         self.bits & TRANSACTIONAL != 0
     }
 
-    /// Whether the batch holds control records, which consumers do not see.
+    /// True when the batch holds control records, which consumers do not see.
     pub fn is_control(self) -> bool {
         self.bits & CONTROL != 0
     }
 
-    /// Whether the base timestamp field holds the delete horizon that the log cleaner set.
+    /// True when the base timestamp field holds the delete horizon that the log cleaner set.
     pub fn has_delete_horizon(self) -> bool {
         self.bits & DELETE_HORIZON != 0
     }
@@ -106,7 +106,7 @@ impl Attributes {
         self.with_bit(CONTROL, control)
     }
 
-    /// The same attributes, saying whether the base timestamp is a delete horizon.
+    /// The same attributes, with the base timestamp as delete horizon or not.
     #[must_use]
     pub fn with_delete_horizon(self, delete_horizon: bool) -> Self {
         self.with_bit(DELETE_HORIZON, delete_horizon)

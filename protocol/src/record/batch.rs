@@ -1,19 +1,19 @@
-//! A record batch that was checked once and stays so.
+//! A record batch, checked once and kept intact.
 //!
-//! Owns the way from bytes to `CheckedBatch` and the few rewrites a broker makes. Never decodes a
-//! record: see `RecordsValidator` and `RecordIter`.
+//! Owns the way from bytes to `CheckedBatch` and the few rewrites a broker makes. Never decodes a record itself:
+//! see `RecordsValidator` and `RecordIter`.
 
 use bytes::{Bytes, BytesMut};
 
 use super::header::{BASE_OFFSET, CRC, CRC_START, LEADER_EPOCH, LENGTH};
 use super::{
-    BATCH_HEADER_BYTES, BATCH_PREFIX_BYTES, BatchError, BatchHeader, Compression, Progress,
-    RecordIter, RecordLimits, RecordsSummary, RecordsValidator, TimestampType,
+    BATCH_HEADER_BYTES, BATCH_PREFIX_BYTES, BatchError, BatchHeader, Compression, RecordIter,
+    RecordLimits, RecordsSummary, RecordsValidator, TimestampType, ValidationProgress,
 };
 
 /// One batch of magic 2 whose length, CRC, codec, offsets and record count agree.
 ///
-/// The records themselves have not been looked at.
+/// The records themselves are unread.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckedBatch {
     /// The header, read from `bytes`.
@@ -37,7 +37,7 @@ impl CheckedBatch {
         }
     }
 
-    /// Checks the batch at the front of `bytes` and gives back what follows it.
+    /// Checks the batch at the front of `bytes`; returns it and the bytes after it.
     ///
     /// # Errors
     /// As [`CheckedBatch::parse`], except that bytes may follow.
@@ -57,8 +57,8 @@ impl CheckedBatch {
 
     /// The first 16 bytes as the log stores them: `base_offset`, the length, `leader_epoch`.
     ///
-    /// The CRC covers none of them, so that assigning offsets leaves the rest untouched. Write these
-    /// bytes, then [`CheckedBatch::body`].
+    /// The CRC covers none of them, so assigning offsets leaves the rest untouched. Write these bytes, then
+    /// [`CheckedBatch::body`].
     pub fn prefix(&self, base_offset: i64, leader_epoch: i32) -> [u8; BATCH_PREFIX_BYTES] {
         let mut prefix = [0; BATCH_PREFIX_BYTES];
         prefix[BASE_OFFSET].copy_from_slice(&base_offset.to_be_bytes());
@@ -67,7 +67,7 @@ impl CheckedBatch {
         prefix
     }
 
-    /// Everything after the first 16 bytes: what is stored as it was received.
+    /// Everything after the first 16 bytes, stored as received.
     pub fn body(&self) -> Bytes {
         self.bytes.slice(BATCH_PREFIX_BYTES..)
     }
@@ -93,16 +93,15 @@ impl CheckedBatch {
     }
 
     /// A copy whose records all have the time of the append, `now_ms` since the epoch
-    /// (`message.timestamp.type=LogAppendTime`). The record's own timestamps stay but no longer count.
+    /// (`message.timestamp.type=LogAppendTime`). The records' own timestamps stay but no longer count.
     #[must_use]
     pub fn with_log_append_time(&self, now_ms: i64) -> Self {
         self.with_timestamps(TimestampType::LogAppendTime, now_ms)
     }
 
-    /// A copy whose header says `max_timestamp_ms`, and that the records' own timestamps count.
+    /// A copy with `max_timestamp_ms` (ms since the epoch) in its header and the timestamp type CreateTime.
     ///
-    /// For a producer whose header does not tell the true maximum ([`RecordsSummary`]): the time
-    /// index must not be led astray.
+    /// For a producer whose header has a wrong maximum ([`RecordsSummary`]), which would mislead the time index.
     #[must_use]
     pub fn with_max_timestamp(&self, max_timestamp_ms: i64) -> Self {
         self.with_timestamps(TimestampType::CreateTime, max_timestamp_ms)
@@ -139,7 +138,7 @@ impl CheckedBatch {
         Ok(Self::assemble(header, &records))
     }
 
-    /// Puts a batch together whose header is right but for its CRC.
+    /// Assembles a batch; every header field is final but the CRC.
     pub(super) fn assemble(mut header: BatchHeader, records: &[u8]) -> Self {
         let mut bytes = BytesMut::with_capacity(header.size_bytes());
         bytes.extend_from_slice(&header.to_bytes());
@@ -153,15 +152,14 @@ impl CheckedBatch {
         }
     }
 
-    /// Validates every record in one go. A shard that must not be blocked steps through a
-    /// [`RecordsValidator`] instead.
+    /// Validates every record in one go. A shard that must not be blocked steps a [`RecordsValidator`] instead.
     ///
     /// # Errors
     /// As [`RecordsValidator::step`].
     pub fn validate_records(&self, limits: &RecordLimits) -> Result<RecordsSummary, BatchError> {
         let mut validator = RecordsValidator::new(self, *limits)?;
         loop {
-            if let Progress::Done(summary) = validator.step(usize::MAX)? {
+            if let ValidationProgress::Done(summary) = validator.step(usize::MAX)? {
                 return Ok(summary);
             }
         }
@@ -169,11 +167,11 @@ impl CheckedBatch {
 
     /// The records, decompressed (at most `limits.decompressed_bytes_max` bytes) but not yet decoded.
     ///
-    /// Holds for stored batches, too: compaction may have removed records, so offsets need only
-    /// ascend. Of `limits`, only the decompressed size counts here.
+    /// Reads stored batches, too: compaction may have removed records, so offsets need only ascend. Of `limits`,
+    /// only the decompressed size counts here.
     ///
     /// # Errors
-    /// [`BatchError::Compression`]; what is wrong with a record, the iterator says.
+    /// [`BatchError::Compression`]; a faulty record is the iterator's error.
     pub fn records(&self, limits: &RecordLimits) -> Result<RecordIter, BatchError> {
         let plain = self
             .header
@@ -183,7 +181,7 @@ impl CheckedBatch {
     }
 }
 
-/// CRC-32C (Castagnoli) of `bytes`: what batches carry, and Kafka's producer snapshots too.
+/// CRC-32C (Castagnoli) of `bytes`: the checksum of batches and of Kafka's producer snapshots.
 pub fn crc32c(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes)
 }
@@ -197,23 +195,23 @@ pub(super) fn batch_length(records_bytes: usize) -> Result<i32, BatchError> {
         .ok_or(BatchError::TooLarge)
 }
 
-/// What a header cannot show by itself. `bytes` is the whole batch, at least 61 bytes.
+/// Checks what needs more than the header. `bytes` is the whole batch, at least 61 bytes.
 pub(super) fn check(header: &BatchHeader, bytes: &[u8]) -> Result<(), BatchError> {
     check_crc(header, crc32c::crc32c(&bytes[CRC_START..]))?;
     check_counts(header)
 }
 
-/// The check of a batch too long to be held, which is read in pieces.
+/// The check of a batch too long to be held, read in pieces.
 #[derive(Clone, Debug)]
 pub struct BatchCheck {
     header: BatchHeader,
     crc: u32,
-    /// Bytes that came, from the batch's first one on.
+    /// Bytes seen, from the batch's first one on.
     seen: usize,
 }
 
 impl BatchCheck {
-    /// Begins with the header of the batch.
+    /// Starts with the batch's header.
     pub fn new(header: BatchHeader) -> Self {
         Self {
             header,
@@ -222,8 +220,7 @@ impl BatchCheck {
         }
     }
 
-    /// Takes the next piece in; the first one begins with the batch. What lies behind its end does
-    /// not count.
+    /// Takes the next piece; the first one begins with the batch. Bytes past the batch's end do not count.
     pub fn push(&mut self, piece: &[u8]) {
         let left = self.header.size_bytes().saturating_sub(self.seen);
         let piece = piece.get(..left.min(piece.len())).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! Making batches: for the broker's own logs, for clients and for tests.
 //!
-//! Owns the encoding of records. Never used on the way from a producer to the log, where batches
-//! stay as they came.
+//! Owns the encoding of new records. Never used between a producer and the log, where batches stay as they
+//! came.
 
 use super::batch::batch_length;
 use super::{
@@ -107,7 +107,7 @@ impl BatchBuilder {
         self.header.record_count
     }
 
-    /// Whether there is no record yet.
+    /// True when there is no record yet.
     pub fn is_empty(&self) -> bool {
         self.header.record_count == 0
     }
@@ -121,8 +121,7 @@ impl BatchBuilder {
     ///
     /// # Errors
     /// [`BatchError::TooLarge`] when a length, the number of records, the offset or the distance of
-    /// the timestamp from the first record's would pass what the format can hold. The batch is then
-    /// as it was.
+    /// the timestamp from the first record's would pass what the format can hold. The batch is then unchanged.
     pub fn push(&mut self, record: &NewRecord<'_>) -> Result<(), BatchError> {
         let offset_delta = self.header.record_count;
         let base = match offset_delta {
@@ -198,8 +197,8 @@ impl BatchBuilder {
 /// Appends a record to those of a batch.
 ///
 /// # Errors
-/// [`BatchError::TooLarge`] when a length or the batch would pass what the format can hold; `out` is
-/// then as it was.
+/// [`BatchError::TooLarge`] when a length or the batch would pass what the format can hold; `out` is then
+/// unchanged.
 pub(super) fn put_record(
     out: &mut Vec<u8>,
     record: &NewRecord<'_>,
@@ -219,7 +218,7 @@ pub(super) fn put_record(
     varint::put_i32(out, offset_delta);
     put_nullable(out, record.key);
     put_nullable(out, record.value);
-    // `record_length` has seen that the count and every length fit.
+    // `record_length` has checked the count and every length.
     varint::put_i32(out, record.headers.len() as i32);
     for (key, value) in record.headers {
         put_nullable(out, Some(key));
@@ -228,7 +227,7 @@ pub(super) fn put_record(
     Ok(())
 }
 
-/// What the record's length field says, if all of it fits the format.
+/// The record's length field; `None` when a part does not fit the format.
 fn record_length(record: &NewRecord<'_>, timestamp_delta: i64, offset_delta: i32) -> Option<i32> {
     let mut length = 1_usize
         .checked_add(varint::len_i64(timestamp_delta))?
@@ -255,7 +254,7 @@ fn put_nullable(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
     match bytes {
         None => varint::put_i32(out, -1),
         Some(bytes) => {
-            // `nullable_length` has seen that it fits.
+            // `nullable_length` has checked it.
             varint::put_i32(out, bytes.len() as i32);
             out.extend_from_slice(bytes);
         }

@@ -1,13 +1,13 @@
-//! Control records: what brokers and controllers write between the clients' batches.
+//! Control records: the ones brokers and controllers write between the clients' batches.
 //!
-//! Owns the key (`ControlRecordType`) and the end-of-transaction marker's value. The values of the
-//! other types are messages of their own, given as they are. Never decodes those.
+//! Owns the key (`ControlRecordType`) and the end-of-transaction marker's value. Never decodes the other types'
+//! values, which are messages of their own.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{BatchError, Record, RecordFault};
 
-/// What a control record announces: the second half of its key.
+/// The type of a control record: the second half of its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControlType {
     /// A transaction was aborted.
@@ -24,7 +24,7 @@ pub enum ControlType {
     KRaftVersion,
     /// The voters of the metadata quorum: `VotersRecord`.
     KRaftVoters,
-    /// A type of the future. Kafka passes over these, too.
+    /// A type of a later Kafka, passed over as Kafka does.
     Unknown(i16),
 }
 
@@ -69,9 +69,9 @@ impl ControlType {
 /// A record of a control batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlRecord {
-    /// What the record announces.
+    /// The type in the record's key.
     pub control_type: ControlType,
-    /// The announcement itself: a message of the type's own schema, its version in front.
+    /// A message of the type's own schema, its version in front.
     pub value: Bytes,
 }
 
@@ -102,7 +102,7 @@ impl ControlRecord {
         })
     }
 
-    /// The marker, if the record ends a transaction and its value holds one.
+    /// The transaction marker, if the record is one and its value is sound.
     pub fn end_transaction(&self) -> Option<EndTransactionMarker> {
         let commit = match self.control_type {
             ControlType::Abort => false,
@@ -118,11 +118,11 @@ impl ControlRecord {
     }
 }
 
-/// What a transaction coordinator writes to every partition of a transaction that ends
+/// The record a transaction coordinator writes to every partition of a transaction that ends
 /// (`EndTransactionMarker`, `EndTxnMarker` version 0).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndTransactionMarker {
-    /// Whether the transaction was committed; otherwise it was aborted.
+    /// True for a commit, false for an abort.
     pub commit: bool,
     /// Epoch of the coordinator, by which a partition fences an older one.
     pub coordinator_epoch: i32,

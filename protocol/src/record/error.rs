@@ -1,7 +1,6 @@
-//! Everything that can be wrong with a record batch, said precisely enough for a log line.
+//! The errors of record batches, precise enough for a log line.
 //!
-//! Owns the error types of the record module. Never carries client bytes, so that printing an error
-//! is always cheap and safe.
+//! Never carries client bytes, so that an error is cheap and safe to print.
 
 use std::error::Error;
 use std::fmt;
@@ -10,7 +9,7 @@ use super::Compression;
 
 /// Why bytes are not an acceptable record batch.
 ///
-/// Offsets, lengths and counts are the values found on the wire or on disk, unchanged.
+/// Offsets, lengths and counts are those on the wire or on disk, unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BatchError {
     /// Fewer bytes than the header, or than the header's length field promises.
@@ -25,7 +24,7 @@ pub enum BatchError {
         /// How many bytes follow it.
         count: usize,
     },
-    /// Magic 0 or 1: a message set of Kafka before 0.11, which is recognised but not served.
+    /// Magic 0 or 1: a message set of Kafka before 0.11, which `legacy` reads.
     LegacyMagic {
         /// The format's magic number, 0 or 1.
         magic: i8,
@@ -86,7 +85,7 @@ pub enum BatchError {
     Record {
         /// Position of the record in its batch, from 0.
         index: i32,
-        /// What is wrong with it.
+        /// The record's fault.
         fault: RecordFault,
     },
     /// The batch ended inside a record, or before the record count of its header was reached.
@@ -108,16 +107,15 @@ pub enum BatchError {
 /// The records of one batch that break a rule of their topic, in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RefusedRecords {
-    /// The first of them: position in the batch, from 0, and what is wrong. At most
-    /// `RecordLimits::refused_listed_max`.
+    /// The first of them: position in the batch, from 0, and fault. At most `RecordLimits::refused_listed_max`.
     pub listed: Vec<(i32, RecordFault)>,
-    /// How many there are.
+    /// The number of them, listed or not.
     pub count: i32,
-    /// Whether the time of one of them, listed or not, is to blame.
+    /// True when the timestamp of one of them, listed or not, is at fault.
     pub by_timestamp: bool,
 }
 
-/// What is wrong with one record.
+/// Why one record is faulty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordFault {
     /// A variable-length integer is longer than its type allows or overflows it.
@@ -134,25 +132,25 @@ pub enum RecordFault {
     HeaderKeyLength(i32),
     /// The record's offset is not the one that follows its predecessor's.
     OffsetDelta {
-        /// The delta that would have been right; the smallest one where gaps are allowed.
+        /// The delta expected; the smallest allowed where gaps are.
         expected: i32,
         /// The delta found.
         found: i32,
     },
     /// The timestamp is outside what the topic accepts (milliseconds since the epoch).
     TimestampOutOfRange(i64),
-    /// The batch says that its times are those of an append, which only the broker knows.
+    /// The batch's timestamps are of type LogAppendTime, which only a broker may set.
     TimestampType,
-    /// A record without a key in a topic that is compacted.
+    /// A record without a key in a compacted topic.
     NullKey,
-    /// A control record whose key or value is not one.
+    /// A control record with a malformed key or value.
     Control,
 }
 
 /// Why a compressed block could not be turned into its records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CompressionError {
-    /// The output would pass the caller's limit; nothing above it was produced.
+    /// The output would pass the caller's limit; no more than the limit was produced.
     LimitExceeded {
         /// The codec at work.
         codec: Compression,
@@ -278,7 +276,7 @@ impl Error for BatchError {}
 impl Error for CompressionError {}
 
 impl RefusedRecords {
-    /// Counts one more; keeps it where fewer than `listed_max` are kept.
+    /// Counts one more record; lists it while fewer than `listed_max` are listed.
     pub(super) fn add(&mut self, index: i32, fault: RecordFault, listed_max: usize) {
         if self.listed.len() < listed_max {
             self.listed.push((index, fault));
@@ -291,7 +289,7 @@ impl RefusedRecords {
         );
     }
 
-    /// Nothing, or the error.
+    /// `Ok` without a refused record.
     pub(super) fn into_result(self) -> Result<(), BatchError> {
         match self.count {
             0 => Ok(()),

@@ -7,14 +7,14 @@ use std::ops::Range;
 
 use super::{Attributes, BatchError, Compression, TimestampType};
 
-/// Bytes of a batch header: everything before the first record.
+/// Bytes of a batch header, up to the first record.
 pub const BATCH_HEADER_BYTES: usize = 61;
-/// Bytes in front of what the length field counts: base offset and the length itself.
+/// Bytes in front of those the length field counts: base offset and the length itself.
 pub const LOG_OVERHEAD_BYTES: usize = 12;
-/// Bytes the broker rewrites on append and the CRC does not cover but for the magic and the CRC
-/// itself: base offset, length, partition leader epoch.
+/// Bytes in front of the magic: base offset, length, partition leader epoch. The broker rewrites them on append;
+/// the CRC does not cover them.
 pub const BATCH_PREFIX_BYTES: usize = 16;
-/// The only record format that is written and served.
+/// The record format stored and served.
 pub const MAGIC_V2: i8 = 2;
 /// The producer id of a batch whose producer is not idempotent.
 pub const NO_PRODUCER_ID: i64 = -1;
@@ -32,7 +32,7 @@ pub(super) const LENGTH: Range<usize> = 8..12;
 pub(super) const LEADER_EPOCH: Range<usize> = 12..16;
 pub(super) const MAGIC: usize = 16;
 pub(super) const CRC: Range<usize> = 17..21;
-/// First byte that the CRC covers.
+/// The first byte the CRC covers.
 pub(super) const CRC_START: usize = 21;
 
 /// A batch header, every field as it is on the wire.
@@ -66,7 +66,7 @@ pub struct BatchHeader {
     pub record_count: i32,
 }
 
-/// A cursor over the 61 bytes: each take is a fixed number of bytes, so none can fail.
+/// A cursor over the 61 bytes: each take has a fixed size, so none can fail.
 struct Fields<'a>(&'a [u8; BATCH_HEADER_BYTES], usize);
 
 impl Fields<'_> {
@@ -79,7 +79,7 @@ impl Fields<'_> {
 }
 
 impl BatchHeader {
-    /// Reads the header at the front of `bytes`. Looks at 61 bytes; the records may be missing.
+    /// Reads the header at the front of `bytes`. Reads 61 bytes; the records may be missing.
     ///
     /// # Errors
     /// [`BatchError::Truncated`] below 61 bytes (17 suffice to refuse another magic),
@@ -127,7 +127,7 @@ impl BatchHeader {
         })
     }
 
-    /// The header's 61 bytes, the CRC as it stands in the field.
+    /// The header's 61 bytes, with the CRC in `crc`.
     pub fn to_bytes(&self) -> [u8; BATCH_HEADER_BYTES] {
         let mut bytes = [0; BATCH_HEADER_BYTES];
         let mut at = 0;
@@ -157,8 +157,8 @@ impl BatchHeader {
         LOG_OVERHEAD_BYTES + usize::try_from(self.batch_length).unwrap_or(0)
     }
 
-    /// Offset of the last record the batch was written with. Saturates at the 64-bit range, which
-    /// only a header that is not part of a `CheckedBatch` can reach.
+    /// Offset of the last record the batch was written with. Saturates at the 64-bit range, which only a header
+    /// outside a `CheckedBatch` can reach.
     pub fn last_offset(&self) -> i64 {
         self.base_offset
             .saturating_add(i64::from(self.last_offset_delta))
@@ -169,22 +169,22 @@ impl BatchHeader {
         self.last_offset().saturating_add(1)
     }
 
-    /// Whether an idempotent producer wrote the batch.
+    /// True when an idempotent producer wrote the batch.
     pub fn has_producer(&self) -> bool {
         self.producer_id > NO_PRODUCER_ID
     }
 
-    /// Whether the batch is part of a transaction.
+    /// True when the batch is part of a transaction.
     pub fn is_transactional(&self) -> bool {
         self.attributes.is_transactional()
     }
 
-    /// Whether the batch holds control records.
+    /// True when the batch holds control records.
     pub fn is_control(&self) -> bool {
         self.attributes.is_control()
     }
 
-    /// How the records are compressed.
+    /// The codec of the records.
     pub fn compression(&self) -> Compression {
         self.attributes.compression()
     }
@@ -194,8 +194,8 @@ impl BatchHeader {
         self.attributes.timestamp_type()
     }
 
-    /// When the log cleaner may drop the batch's tombstones and markers (ms since the epoch), if it
-    /// has decided (KIP-534).
+    /// The time from which the log cleaner may drop the batch's tombstones and markers (ms since the epoch), if it
+    /// is set (KIP-534).
     pub fn delete_horizon_ms(&self) -> Option<i64> {
         self.attributes
             .has_delete_horizon()
@@ -215,7 +215,7 @@ impl BatchHeader {
 /// (`DefaultRecordBatch.incrementSequence`).
 pub fn increment_sequence(sequence: i32, increment: i32) -> i32 {
     sequence.checked_add(increment).unwrap_or_else(|| {
-        // Past the end by `increment − (MAX − sequence)`, and 0 is the first place past the end.
+        // Past the end by `increment − (MAX − sequence)`, and the first place past the end is 0.
         increment
             .wrapping_sub(i32::MAX.wrapping_sub(sequence))
             .wrapping_sub(1)

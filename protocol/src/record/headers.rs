@@ -1,23 +1,23 @@
 //! The headers of batches that follow one another, in parts that may be cut anywhere.
 //!
-//! Goes from header to header; never looks at a record, copies no more than a header.
+//! Goes from header to header; never reads a record, copies no more than a header.
 
 use bytes::Bytes;
 
 use super::{BATCH_HEADER_BYTES, BatchHeader};
 use crate::Records;
 
-/// See [`Records::batch_headers`].
+/// The iterator of [`Records::batch_headers`].
 pub struct BatchHeaders<'a> {
     parts: std::slice::Iter<'a, Bytes>,
     rest: &'a [u8],
-    /// Bytes of the batch whose header was given last.
+    /// Bytes to pass over: the rest of the batch whose header was given last.
     skip: usize,
 }
 
 impl Records {
-    /// The headers of the batches, which are not checked otherwise. Ends before what is no batch of
-    /// magic 2, or no whole header.
+    /// The headers of consecutive batches, unchecked but for the header itself. Ends before bytes that are no batch
+    /// of magic 2, and before an incomplete header.
     pub fn batch_headers(&self) -> BatchHeaders<'_> {
         BatchHeaders {
             parts: self.parts().iter(),
@@ -28,7 +28,7 @@ impl Records {
 }
 
 impl BatchHeaders<'_> {
-    /// Makes sure that there are bytes at hand; false at the end.
+    /// Moves on to a part with bytes left; false at the end.
     fn fill(&mut self) -> bool {
         while self.rest.is_empty() {
             let Some(part) = self.parts.next() else {
@@ -39,7 +39,7 @@ impl BatchHeaders<'_> {
         true
     }
 
-    /// Cuts off at most so many bytes of those at hand.
+    /// Cuts off at most `count` bytes of the current part.
     fn cut(&mut self, count: usize) -> &[u8] {
         let (taken, rest) = self.rest.split_at(count.min(self.rest.len()));
         self.rest = rest;

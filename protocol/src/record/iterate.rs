@@ -1,7 +1,7 @@
 //! The records of one batch, decoded one by one as slices of it.
 //!
-//! Owns record decoding for everybody who needs keys, values or headers. Never copies a key or a
-//! value, and never allocates for what a record claims.
+//! Owns the decoding of keys, values and headers. Never copies a key or a value, and never allocates for a
+//! length a record claims.
 
 use bytes::{Buf, Bytes};
 
@@ -14,8 +14,7 @@ use super::{BatchError, BatchHeader, RecordFault, TimestampType};
 pub struct Record {
     /// The record's offset in its partition.
     pub offset: i64,
-    /// Milliseconds since the epoch, −1 without: the producer's, or the append's where the batch has
-    /// that timestamp type.
+    /// Milliseconds since the epoch, −1 without: the producer's, or the append's where the batch has LogAppendTime.
     pub timestamp: i64,
     /// The key, if it is not null.
     pub key: Option<Bytes>,
@@ -25,10 +24,10 @@ pub struct Record {
     pub headers: Headers,
 }
 
-/// A record's headers: a list, not a map, for a key may come more than once.
+/// A record's headers: a list, not a map, since a key may repeat.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Headers {
-    /// Well-formed, as [`RecordIter`] found; decoded again when walked.
+    /// Well-formed, as [`RecordIter`] checked; decoded again on iteration.
     encoded: Bytes,
     count: usize,
 }
@@ -36,29 +35,29 @@ pub struct Headers {
 /// One header of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// The key: UTF-8 from any sound producer, though nothing enforces it.
+    /// The key. UTF-8 from any sound producer, though nothing enforces it.
     pub key: Bytes,
     /// The value, if it is not null.
     pub value: Option<Bytes>,
 }
 
 impl Headers {
-    /// How many headers there are.
+    /// The number of headers.
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether there are none.
+    /// True when there are none.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// How many there are, and their bytes as they stand in the record.
+    /// The number of headers, and their bytes in the record.
     pub(super) fn encoded(&self) -> (usize, &[u8]) {
         (self.count, &self.encoded)
     }
 
-    /// The same, every null written as −1.
+    /// The same headers, every null written as −1.
     pub(super) fn canonical(&self) -> Headers {
         let mut encoded = Vec::with_capacity(self.encoded.len());
         for header in self.iter() {
@@ -91,9 +90,9 @@ pub struct RecordIter {
     append_time: Option<i64>,
     declared: i32,
     found: i32,
-    /// The smallest offset delta that the next record may have.
+    /// The smallest offset delta the next record may have.
     offset_delta_min: i32,
-    /// Whether records have the offsets that follow from their order, whatever they say.
+    /// True when offsets follow from the order of the records, not from their deltas.
     numbers: bool,
     failed: bool,
 }
@@ -119,7 +118,7 @@ impl RecordIter {
         }
     }
 
-    /// As `new`, but each record has the offset that follows its predecessor's.
+    /// As `new`, but each record's offset is its predecessor's plus one.
     pub(super) fn numbering(header: &BatchHeader, plain: Bytes) -> Self {
         Self {
             numbers: true,
@@ -138,7 +137,7 @@ impl RecordIter {
         self.decode_fields(record)
     }
 
-    /// The record whose bytes after the length are `bytes`; the next in order.
+    /// The next record, whose bytes after the length are `bytes`.
     pub(super) fn decode_next(&mut self, bytes: Bytes) -> Result<Record, BatchError> {
         let index = self.found;
         let record = self.decode_fields(Fields(bytes));
@@ -146,14 +145,14 @@ impl RecordIter {
         record.map_err(|fault| BatchError::Record { index, fault })
     }
 
-    /// Leaves out the next record, of which nothing is known but that it is there.
+    /// Skips the next record unread.
     pub(super) fn pass_over(&mut self) {
         self.found = self.found.saturating_add(1);
         self.offset_delta_min = self.offset_delta_min.saturating_add(1);
     }
 
     fn decode_fields(&mut self, mut record: Fields) -> Result<Record, RecordFault> {
-        // No attribute of a record has a meaning yet.
+        // Record attributes have no meaning yet.
         record
             .0
             .try_get_u8()
@@ -175,7 +174,7 @@ impl RecordIter {
             });
         }
         self.offset_delta_min = offset_delta.saturating_add(1);
-        // `CheckedBatch` has seen that the last offset is in range.
+        // `CheckedBatch` has checked that the last offset is in range.
         let offset = self.base_offset.saturating_add(i64::from(offset_delta));
         Ok(Record {
             offset,
@@ -186,7 +185,7 @@ impl RecordIter {
         })
     }
 
-    /// Wraps where base and delta pass the 64-bit range, as for every reader in Java.
+    /// Wraps where base and delta pass the 64-bit range, as in Java.
     fn timestamp(&self, delta: i64) -> i64 {
         self.append_time
             .unwrap_or_else(|| self.base_timestamp.wrapping_add(delta))
@@ -269,7 +268,7 @@ impl Fields {
         Ok(Header { key, value })
     }
 
-    /// Everything that is left of the record: headers, each of which takes two bytes or more.
+    /// The rest of the record: headers of two bytes or more each.
     fn headers(&mut self) -> Result<Headers, RecordFault> {
         let declared = self.i32()?;
         let count = match usize::try_from(declared) {

@@ -1,7 +1,7 @@
 //! Record batches: the one thing that is stored, replicated and fetched as it was received.
 //!
-//! Owns the format of magic 2 (Kafka 0.11 and later): headers, CRC, records, codecs, control
-//! records, recovery scanning; and in `legacy` the way to and from the formats before it. Knows messages neither of the protocol nor of the coordinators, does
+//! Owns the format of magic 2 (Kafka 0.11 and later): headers, CRC, records, codecs, control records, recovery
+//! scanning; and in `legacy` the conversion from and to the formats before it. Never interprets a record, does
 //! no I/O, and allocates no more than its input's bytes justify or its caller's limits allow.
 
 mod attributes;
@@ -15,6 +15,7 @@ mod header;
 mod headers;
 mod iterate;
 pub mod legacy;
+mod parser;
 mod renumber;
 mod retain;
 mod scan;
@@ -22,7 +23,7 @@ mod search;
 mod stream;
 mod validate;
 mod varint;
-mod walk;
+
 mod whole;
 
 pub use attributes::{Attributes, TimestampType};
@@ -41,4 +42,6 @@ pub use iterate::{Header, Headers, Record, RecordIter};
 pub use scan::{Scan, scan};
 pub use search::{SearchProgress, TimestampSearch};
 pub use stream::{RecordStream, SomeRecords};
-pub use validate::{Progress, RecordLimits, RecordsSummary, RecordsValidator, STEP_BYTES};
+pub use validate::{
+    RecordLimits, RecordsSummary, RecordsValidator, STEP_BYTES, ValidationProgress,
+};

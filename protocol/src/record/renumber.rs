@@ -1,21 +1,20 @@
-//! A producer's batch written anew as it should have been: offsets that follow each other, nulls of
-//! length −1.
+//! Rewrites a producer's odd batch: consecutive offsets, nulls of length −1.
 //!
-//! Owns that one rewrite. Kafka stores such records as they came (`LogValidator` looks at offset
-//! deltas behind a codec only, `Utils#readBytes` takes any negative length for null); here consumers
-//! are given what they can read. Never decides whether a batch is taken.
+//! Kafka stores such records as they came (`LogValidator` checks offset deltas of compressed batches only,
+//! `Utils#readBytes` takes any negative length for null); here consumers get records they can read. Never
+//! decides whether a batch is accepted.
 
 use super::batch::batch_length;
 use super::retain::put_record;
 use super::{BatchError, CheckedBatch, Compression, RecordIter, RecordLimits, TimestampType};
 
 impl CheckedBatch {
-    /// The same records, numbered from the base offset on, under the codec `compression` with `level`
-    /// as for [`Compression::compress`]; their own timestamps count. For a batch whose summary says
-    /// that it is odd. At most `limits.decompressed_bytes_max` bytes are decompressed.
-    ///
+    /// The same records, numbered from the base offset on, under the codec `compression` with `level` as for
+    /// The same records, numbered from the base offset on, under the codec `compression` with `level` as for
+    /// [`Compression::compress`]; their own timestamps count. For a batch whose `RecordsSummary::odd` is true. At
+    /// most `limits.decompressed_bytes_max` bytes are decompressed.
     /// # Errors
-    /// [`BatchError::Compression`], [`BatchError::TooLarge`]; what is wrong with a record.
+    /// [`BatchError::Compression`], [`BatchError::TooLarge`], and the faults of a record.
     pub fn renumbered(
         &self,
         compression: Compression,

@@ -1,8 +1,7 @@
-//! A stored batch with fewer records: what compaction leaves of it.
+//! A stored batch with fewer records, as compaction leaves it.
 //!
-//! Owns the encoding of what stays. Offsets, producer and sequence stay as they were written, so
-//! that a follower and a producer's state are none the wiser (`MemoryRecords#filterTo`). Never
-//! decides what stays.
+//! Owns the encoding of the records retained. Offsets, producer and sequence stay as written, so that followers
+//! and producer state see the same batch (`MemoryRecords#filterTo`). Never decides which records stay.
 
 use super::batch::batch_length;
 use super::varint;
@@ -11,7 +10,7 @@ use super::{
 };
 
 impl CheckedBatch {
-    /// The batch without any record: it still says which offsets and which producer it was.
+    /// The batch without any record: offsets and producer remain.
     #[must_use]
     pub fn without_records(&self) -> Self {
         let mut header = self.header;
@@ -25,10 +24,9 @@ impl CheckedBatch {
         Self::assemble(header, &[])
     }
 
-    /// The batch with only these of its records, in order, under the codec it has.
+    /// The batch with only `records`, in order, under its own codec.
     ///
-    /// With `delete_horizon_ms` the header says from when on tombstones and markers in it may go
-    /// (KIP-534).
+    /// With `delete_horizon_ms` the header carries the time from which tombstones and markers may go (KIP-534).
     ///
     /// # Errors
     /// [`BatchError::TooLarge`] when the batch would pass its format;
@@ -70,7 +68,7 @@ impl CheckedBatch {
     }
 }
 
-/// Encodes a decoded record again. The time's distance wraps, as it does for those who read it.
+/// Encodes a decoded record again. The timestamp delta wraps, as it does for readers.
 pub(super) fn put_record(
     out: &mut Vec<u8>,
     record: &Record,
@@ -118,7 +116,7 @@ pub(super) fn put_nullable(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
     match bytes {
         None => varint::put_i32(out, -1),
         Some(bytes) => {
-            // `nullable_length` has seen that it fits.
+            // `nullable_length` has checked it.
             varint::put_i32(out, bytes.len() as i32);
             out.extend_from_slice(bytes);
         }

@@ -1,30 +1,29 @@
-//! Finding where a log's valid batches end.
+//! Finds the end of a log's valid batches.
 //!
-//! Owns the judgement over bytes read back from disk after a crash. Never repairs: the log decides
-//! what to cut.
+//! Owns the judgement of bytes read back from disk after a crash. Never repairs: the log decides where to cut.
 
 use super::batch::check;
 use super::header::MAGIC;
 use super::{BATCH_HEADER_BYTES, BatchError, BatchHeader};
 
-/// What the front of a buffer is.
+/// A verdict on the front of a buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scan {
     /// A whole valid batch, [`BatchHeader::size_bytes`] long. Scan again behind it.
     Complete(BatchHeader),
-    /// Perhaps a batch, but the buffer ends first. It takes this many bytes from its own first byte
-    /// on; where the file has fewer, the batch was torn.
+    /// A batch, perhaps, but the buffer ends first. The batch takes this many bytes from its first one on; in a file
+    /// with fewer it is torn.
     NeedMore(usize),
-    /// Zeros, as far as a batch's first 17 bytes go: space that was zeroed ahead of the writes.
+    /// Zeros, as far as a batch's first 17 bytes go: space zeroed ahead of the writes.
     End,
-    /// No batch that could have been written here, or one whose bytes have changed since.
+    /// Not a batch that could have been written here, or one whose bytes have changed since.
     Corrupt(BatchError),
 }
 
 /// Judges the front of `bytes`, which begins where a batch should.
 ///
-/// A length field from a torn write can claim up to 2 GiB. Compare [`Scan::NeedMore`] with what the
-/// file has before reading on.
+/// A length field from a torn write can claim up to 2 GiB. Compare [`Scan::NeedMore`] with the file's length
+/// before reading on.
 pub fn scan(bytes: &[u8]) -> Scan {
     // Base offset 0, length 0, magic 0: no batch of any format has that.
     match bytes.get(..=MAGIC) {

@@ -1,37 +1,37 @@
-//! The first record of a batch from a time on, found without holding its records.
+//! The first record of a batch at or after a timestamp, found without holding the records.
 //!
 //! Owns the search by timestamp (ListOffsets). Runs in steps like validation, and holds one piece of
-//! decompressed data, whatever a batch unfolds to: besides that, what its codec needs. Never decodes
-//! a key or a value.
+//! decompressed data besides its codec's state, whatever the batch decompresses to. Never decodes a key or a
+//! value.
 
 use super::compression::HeaderChecksum;
-use super::validate::Source;
-use super::walk::Walk;
+use super::parser::RecordParser;
+use super::validate::PlainPieces;
 use super::{BatchError, CheckedBatch, TimestampType};
 
-/// Bytes a batch may unfold to: as many as a segment may have, for Kafka has no bound of its own.
+/// Decompressed bytes a batch may have: a segment's limit, since Kafka has none of its own.
 const PLAIN_BYTES_MAX: usize = i32::MAX as usize;
 
-/// What a step of a search came to.
+/// The result of one step of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SearchProgress {
-    /// There is more to look at.
+    /// Records remain.
     More,
-    /// The first such record: its timestamp, ms since the epoch, and its offset.
+    /// The first matching record.
     Found {
         /// Milliseconds since the epoch.
         timestamp_ms: i64,
-        /// In its partition.
+        /// Offset in the partition.
         offset: i64,
     },
-    /// No record is such.
+    /// No record matches.
     Nothing,
 }
 
 /// A search through the records of one batch, resumable.
 pub struct TimestampSearch {
-    source: Source,
-    walk: Walk,
+    source: PlainPieces,
+    parser: RecordParser,
     base_offset: i64,
     base_timestamp: i64,
     /// The timestamp of every record, where the broker set it.
@@ -41,8 +41,8 @@ pub struct TimestampSearch {
 }
 
 impl TimestampSearch {
-    /// For the first record of a stored batch whose timestamp is at least `wanted_ms` and whose offset
-    /// is at least `offset_min`.
+    /// Searches a stored batch for the first record with a timestamp of at least `wanted_ms` (since the epoch) and
+    /// an offset of at least `offset_min`.
     ///
     /// # Errors
     /// [`BatchError::Compression`].
@@ -50,8 +50,8 @@ impl TimestampSearch {
         let header = &batch.header;
         let limits = (PLAIN_BYTES_MAX, HeaderChecksum::Checked);
         Ok(Self {
-            source: Source::of(batch, limits)?,
-            walk: Walk::new(header.record_count, PLAIN_BYTES_MAX),
+            source: PlainPieces::of(batch, limits)?,
+            parser: RecordParser::new(header.record_count, PLAIN_BYTES_MAX),
             base_offset: header.base_offset,
             base_timestamp: header.base_timestamp,
             append_time: match header.timestamp_type() {
@@ -63,11 +63,11 @@ impl TimestampSearch {
         })
     }
 
-    /// Looks at about `bytes_budget` more bytes of records, counted once decompressed; at least one
-    /// piece, as [`RecordsValidator::step`](super::RecordsValidator::step).
+    /// Reads about `bytes_budget` more bytes of records, counted decompressed; at least one piece, as
+    /// [`RecordsValidator::step`](super::RecordsValidator::step).
     ///
     /// # Errors
-    /// [`BatchError::Compression`], [`BatchError::Record`]. The search is of no use after an error.
+    /// [`BatchError::Compression`], [`BatchError::Record`]. Drop the search after an error.
     pub fn step(&mut self, bytes_budget: usize) -> Result<SearchProgress, BatchError> {
         let mut seen = 0_usize;
         loop {
@@ -77,7 +77,7 @@ impl TimestampSearch {
             }
             seen = seen.saturating_add(piece.len());
             let mut found = None;
-            let walked = self.walk.push(&piece, |_, facts| {
+            let parsed = self.parser.push(&piece, |_, facts| {
                 let delta = facts.timestamp_delta;
                 let created_ms = self.base_timestamp.saturating_add(delta);
                 let timestamp_ms = self.append_time.unwrap_or(created_ms);
@@ -92,11 +92,11 @@ impl TimestampSearch {
                 }
                 Ok(())
             });
-            // What is wrong behind the record does not matter.
+            // A fault after the record found does not matter.
             if let Some(found) = found {
                 return Ok(found);
             }
-            walked?;
+            parsed?;
             if seen >= bytes_budget {
                 return Ok(SearchProgress::More);
             }

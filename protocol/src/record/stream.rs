@@ -1,8 +1,7 @@
-//! The records of one batch, a few at a time, as they come out of its codec.
+//! The records of one batch, a few at a time, as they leave its codec.
 //!
-//! Owns the cutting of whole records out of pieces. Holds what is not cut yet: a record under way, of
-//! bounded length, and one piece; besides that, what the codec needs. So neither memory nor one step
-//! depends on what a batch unfolds to.
+//! Owns the cutting of whole records out of pieces. Holds an incomplete record of bounded length and one piece,
+//! besides the codec's state: neither memory nor the length of a step depends on the batch's decompressed size.
 
 use bytes::Bytes;
 
@@ -13,19 +12,19 @@ use super::{
     BatchError, BatchHeader, CheckedBatch, CompressionError, Record, RecordFault, RecordIter,
 };
 
-/// Bytes a batch may unfold to: as many as a segment may have, for Kafka has no bound of its own.
+/// Decompressed bytes a batch may have: a segment's limit, since Kafka has none of its own.
 const PLAIN_BYTES_MAX: usize = i32::MAX as usize;
-/// What a record counts at least in a step, bytes: what it takes as a value.
+/// Bytes a record counts at least in a step: its size as a Rust value.
 const RECORD_COST_BYTES: usize = 128;
 
 /// Some of a batch's records.
 #[derive(Debug, Default)]
 pub struct SomeRecords {
-    /// The next ones in order.
+    /// The next records in order.
     pub records: Vec<Record>,
-    /// There are no more.
+    /// True when no record follows.
     pub is_last: bool,
-    /// Records that were longer than the reader takes, and passed over.
+    /// Records skipped because they were longer than the reader takes.
     pub passed_over: u32,
 }
 
@@ -36,15 +35,15 @@ pub struct RecordStream {
     records: RecordIter,
     found: i32,
     record_bytes_max: usize,
-    /// Longer records are passed over; otherwise they are refused.
+    /// True when longer records are skipped, false when they are refused.
     passes_over: bool,
-    /// Bytes still to come of one that is passed over.
+    /// Bytes still to skip of the current record.
     skip_bytes: usize,
     passed_over: u32,
 }
 
 impl RecordStream {
-    /// Over a stored batch. Records longer than `record_bytes_max` are passed over without being held.
+    /// Reads a stored batch. Records longer than `record_bytes_max` are skipped without being held.
     ///
     /// # Errors
     /// [`BatchError::Compression`].
@@ -56,7 +55,7 @@ impl RecordStream {
         })
     }
 
-    /// Of a batch that unfolds to so many bytes at most, and none of its records to more than so many.
+    /// Reads a batch of bounded decompressed size and record length, both in bytes.
     pub(super) fn bounded(
         batch: &CheckedBatch,
         (bytes_max, record_bytes_max): (usize, usize),
@@ -80,17 +79,17 @@ impl RecordStream {
         &self.header
     }
 
-    /// Bytes of memory that hold what was decompressed and not cut yet.
+    /// Bytes of memory that hold decompressed data not cut yet.
     pub fn held_bytes(&self) -> usize {
         self.feed.held_bytes()
     }
 
-    /// Gives the next records, of about `bytes_budget` bytes once decompressed; at least one piece of
-    /// the codec is read, so that there may be none of a record that is longer.
+    /// Returns the next records, about `bytes_budget` decompressed bytes of them. At least one piece of the codec is
+    /// read: the result is empty when that piece completes no record.
     ///
     /// # Errors
-    /// [`BatchError::Compression`], [`BatchError::Record`], and what [`RecordIter`] says of the number
-    /// of records. The stream is of no use after an error.
+    /// [`BatchError::Compression`], [`BatchError::Record`], and [`RecordIter`]'s errors about the number of records.
+    /// Drop the stream after an error.
     pub fn step(&mut self, bytes_budget: usize) -> Result<SomeRecords, BatchError> {
         let mut some = SomeRecords::default();
         let mut spent = 0_usize;
@@ -113,7 +112,7 @@ impl RecordStream {
         Ok(some)
     }
 
-    /// The next record that is wholly at hand, and how many bytes it has.
+    /// The next complete record in the buffer, and its bytes.
     pub(super) fn next_record(&mut self) -> Result<Option<(Record, usize)>, BatchError> {
         self.skip_bytes -= self.feed.take(self.skip_bytes).len();
         if self.skip_bytes > 0 || self.found == self.header.record_count {
@@ -159,16 +158,16 @@ impl RecordStream {
         Ok(Some((record, whole)))
     }
 
-    /// Gets one more piece from the codec; its length, 0 at the end.
+    /// Fetches one more piece from the codec; returns its length, 0 at the end.
     pub(super) fn grow(&mut self) -> Result<usize, CompressionError> {
-        // Behind the last record nothing is kept, however much would come.
+        // After the last record nothing is kept, however much would come.
         match self.found == self.header.record_count && self.feed.held_bytes() > 0 {
             true => Ok(0),
             false => self.feed.grow(),
         }
     }
 
-    /// Says whether the records may end here.
+    /// Checks that the records may end here.
     pub(super) fn finish(&self) -> Result<(), BatchError> {
         let (declared, found) = (self.header.record_count, self.found);
         if found != declared || self.skip_bytes > 0 {
@@ -242,7 +241,7 @@ mod tests {
         }
         assert_eq!(found, 64);
         assert!(held < 3 << 20, "{held}");
-        // Where a bound is a rule, a longer record is refused by its length, before it is unfolded.
+        // Where the length is a rule, a longer record is refused by its length, before it is decompressed.
         let mut stream = RecordStream::bounded(&bomb, (1 << 30, 1 << 20)).expect("a stream");
         let refused = stream.step(64 << 10).expect_err("too long");
         assert!(matches!(

@@ -1,13 +1,13 @@
-//! What a broker checks before it takes a producer's records (`LogValidator`, magic 2).
+//! The checks of a producer's records before the append (`LogValidator`, magic 2).
 //!
-//! Owns the rules and the limits. Runs in steps, so that the core that calls it is never held for
-//! longer than it asked; never allocates per record, and holds one piece of decompressed data.
+//! Owns the rules and the limits. Runs in steps of bounded length, on the core that calls it; allocates only
+//! for records refused one by one, and holds one piece of decompressed data.
 
 use bytes::Bytes;
 
 use super::compression::{Decompressor, HeaderChecksum};
 use super::facts::RecordFacts;
-use super::walk::Walk;
+use super::parser::RecordParser;
 use super::{
     BatchError, BatchHeader, CheckedBatch, Compression, NO_TIMESTAMP, RecordFault, RefusedRecords,
     TimestampType,
@@ -18,31 +18,31 @@ use super::{
 /// (measured on text-like data, optimised build).
 pub const STEP_BYTES: usize = 16 * 1024;
 
-/// What a topic and the broker accept of a producer's batch.
+/// The limits a topic and the broker set to a producer's batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordLimits {
-    /// Bytes that the records may have once decompressed, or as they are where they were not
-    /// compressed. More is refused as soon as it is reached.
+    /// Bytes of the records once decompressed, or as sent without a codec. A batch with more is refused as soon as
+    /// the limit is reached.
     pub decompressed_bytes_max: usize,
-    /// Whether every record needs a key: the topic is compacted.
+    /// True when every record needs a key: the topic is compacted.
     pub keys_required: bool,
-    /// Whether control batches are taken: from the broker's own coordinators, never from clients.
+    /// True when control batches are accepted: from the broker's coordinators, never from clients.
     pub control_allowed: bool,
-    /// Whether the time of the append replaces the timestamps
+    /// True when the append time replaces the timestamps
     /// (`message.timestamp.type=LogAppendTime`).
     pub timestamps_replaced: bool,
-    /// How many records that break a rule of the topic are told one by one.
+    /// The number of rule-breaking records listed one by one.
     pub refused_listed_max: usize,
-    /// Earliest accepted timestamp, ms since the epoch (now less `message.timestamp.before.max.ms`).
-    /// Neither bound counts for a record without timestamp or where the append time replaces it.
+    /// Earliest accepted timestamp, ms since the epoch (now less `message.timestamp.before.max.ms`). Neither bound
+    /// counts for a record without timestamp or where the append time replaces it.
     pub timestamp_ms_min: i64,
     /// Latest accepted timestamp, ms since the epoch (now plus `message.timestamp.after.max.ms`).
     pub timestamp_ms_max: i64,
 }
 
 impl RecordLimits {
-    /// The default of `decompressed_bytes_max`: 128 MiB, above any batch that the Java client's
-    /// `max.request.size`, which counts uncompressed bytes, lets through by far.
+    /// The default of `decompressed_bytes_max`: 128 MiB, far above the batches that the Java client's
+    /// `max.request.size`, which counts uncompressed bytes, lets through.
     pub const DECOMPRESSED_BYTES_MAX: usize = 128 * 1024 * 1024;
     /// The default of `refused_listed_max`: 1.5 MiB of memory at most.
     pub const REFUSED_LISTED_MAX: usize = 64 * 1024;
@@ -65,51 +65,51 @@ impl Default for RecordLimits {
 /// What validation learnt of a batch's records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordsSummary {
-    /// Records, as many as the header declares.
+    /// The number of records, as declared in the header.
     pub record_count: i32,
     /// Bytes of the records once decompressed.
     pub decompressed_bytes: usize,
-    /// Whether the records are written as no producer should: offsets that do not follow each other,
-    /// nulls of other lengths than −1. See [`CheckedBatch::renumbered`].
+    /// True when offsets do not follow each other or a null has another length than −1, which no producer should
+    /// send. See [`CheckedBatch::renumbered`].
     pub odd: bool,
-    /// Largest timestamp of a record, ms since the epoch; −1 where no record has one. The header may
-    /// say another: see [`CheckedBatch::with_max_timestamp`].
+    /// Largest timestamp of a record, ms since the epoch; −1 without any. The header may differ: see
+    /// [`CheckedBatch::with_max_timestamp`].
     pub max_timestamp_ms: i64,
     /// Offset, less the base offset, of the first record that has the largest timestamp.
     pub max_timestamp_offset_delta: i32,
 }
 
-/// What one step came to.
+/// The result of one step of validation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// There is more to check.
+pub enum ValidationProgress {
+    /// Records remain.
     More,
-    /// Every record was checked and found right.
+    /// Every record is sound.
     Done(RecordsSummary),
 }
 
 /// The deep check of one batch, resumable.
 pub struct RecordsValidator {
-    source: Source,
-    walk: Walk,
+    source: PlainPieces,
+    parser: RecordParser,
     rules: Rules,
 }
 
-/// The records of a batch as they are once decompressed, piece by piece.
-pub(super) enum Source {
+/// A batch's records, decompressed piece by piece.
+pub(super) enum PlainPieces {
     Plain(Bytes),
     Compressed(Box<Decompressor>),
 }
 
-impl Source {
-    /// Of a batch whose records may come to so many bytes.
+impl PlainPieces {
+    /// Opens a batch; its records may have `bytes_max` decompressed bytes.
     pub(super) fn of(
         batch: &CheckedBatch,
         (bytes_max, checksum): (usize, HeaderChecksum),
     ) -> Result<Self, BatchError> {
         let records = batch.compressed_records();
         Ok(match batch.header.compression() {
-            // Not smaller than it looks, but the limit is the limit.
+            // Uncompressed records have their size, but the limit holds for them as well.
             codec @ Compression::None => {
                 Self::Plain(codec.decompress_bounded(&records, bytes_max)?)
             }
@@ -151,7 +151,7 @@ impl std::ops::Deref for Piece<'_> {
 struct Rules {
     limits: RecordLimits,
     base_timestamp: i64,
-    /// What the header says of all times, where it claims that they are those of an append.
+    /// The header's maximum timestamp, where its type is LogAppendTime.
     append_time: Option<i64>,
     is_compressed: bool,
     summary: RecordsSummary,
@@ -159,7 +159,7 @@ struct Rules {
 }
 
 impl RecordsValidator {
-    /// Checks what the header shows and gets ready for the records.
+    /// Checks the header and opens the records.
     ///
     /// # Errors
     /// [`BatchError::ControlNotAllowed`]; [`BatchError::InvalidCount`] unless the record count is
@@ -169,7 +169,7 @@ impl RecordsValidator {
         let header = &batch.header;
         check_header(header, &limits)?;
         let bounds = (limits.decompressed_bytes_max, HeaderChecksum::Checked);
-        let source = Source::of(batch, bounds)?;
+        let source = PlainPieces::of(batch, bounds)?;
         let summary = RecordsSummary {
             record_count: header.record_count,
             decompressed_bytes: 0,
@@ -179,7 +179,7 @@ impl RecordsValidator {
         };
         Ok(Self {
             source,
-            walk: Walk::new(header.record_count, limits.decompressed_bytes_max),
+            parser: RecordParser::new(header.record_count, limits.decompressed_bytes_max),
             rules: Rules {
                 limits,
                 base_timestamp: header.base_timestamp,
@@ -192,34 +192,33 @@ impl RecordsValidator {
         })
     }
 
-    /// Checks about `bytes_budget` more bytes of records, counted once decompressed: at least one
-    /// piece, and at most one piece too many. A piece is 16 KiB of gzip or zstd, a block of snappy
-    /// or LZ4 (32 or 64 KiB from most clients, but as large as the client made it).
+    /// Checks about `bytes_budget` more bytes of records, counted decompressed: at least one piece, and at most one
+    /// piece too many. A piece is 16 KiB of gzip or zstd, a block of snappy or LZ4 (32 or 64 KiB from most clients,
+    /// but as large as the client made it).
     ///
     /// # Errors
     /// [`BatchError::Compression`], [`BatchError::Record`], [`BatchError::RecordsMissing`],
-    /// [`BatchError::BytesAfterRecords`]; [`BatchError::Refused`] at the end. The validator is of no
-    /// use after an error.
-    pub fn step(&mut self, bytes_budget: usize) -> Result<Progress, BatchError> {
+    /// [`BatchError::BytesAfterRecords`]; [`BatchError::Refused`] at the end. Drop the validator after an error.
+    pub fn step(&mut self, bytes_budget: usize) -> Result<ValidationProgress, BatchError> {
         let Self {
             source,
-            walk,
+            parser,
             rules,
         } = self;
         let mut checked = 0_usize;
         loop {
             let piece = source.next(bytes_budget)?;
             if piece.is_empty() {
-                walk.finish()?;
+                parser.finish()?;
                 std::mem::take(&mut rules.refused).into_result()?;
-                return Ok(Progress::Done(rules.summary));
+                return Ok(ValidationProgress::Done(rules.summary));
             }
             checked = checked.saturating_add(piece.len());
             // Bounded by the records' bytes or by the limit.
             rules.summary.decompressed_bytes += piece.len();
-            walk.push(&piece, |index, facts| rules.check(index, facts))?;
+            parser.push(&piece, |index, facts| rules.check(index, facts))?;
             if checked >= bytes_budget {
-                return Ok(Progress::More);
+                return Ok(ValidationProgress::More);
             }
         }
     }

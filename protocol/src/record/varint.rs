@@ -1,4 +1,4 @@
-//! Zigzag variable-length integers, as records use them.
+//! Zigzag variable-length integers in records.
 //!
 //! Owns reading them from a slice, whole or in pieces, and writing them. Never accepts an encoding
 //! that overflows its type.
@@ -12,7 +12,7 @@ const VARLONG_BYTES_MAX: u32 = 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Overflow;
 
-/// An unsigned variable-length integer under way: its bytes may come from several chunks.
+/// An incomplete variable-length integer: its bytes may come from several chunks.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct PartialVarint {
     value: u64,
@@ -20,12 +20,12 @@ pub(super) struct PartialVarint {
 }
 
 impl PartialVarint {
-    /// Whether bytes of an integer have been taken whose end has not.
+    /// True between the first and the last byte of an integer.
     pub(super) fn is_open(self) -> bool {
         self.bytes != 0
     }
 
-    /// Takes one byte; the zigzag-decoded value when it was the last of a 32-bit integer.
+    /// Takes one byte; returns the zigzag-decoded value after the last byte of a 32-bit integer.
     pub(super) fn push_i32(&mut self, byte: u8) -> Result<Option<i32>, Overflow> {
         let Some(value) = self.push(byte, VARINT_BYTES_MAX)? else {
             return Ok(None);
@@ -34,7 +34,7 @@ impl PartialVarint {
         Ok(Some(((value >> 1) as i32) ^ -((value & 1) as i32)))
     }
 
-    /// Takes one byte; the zigzag-decoded value when it was the last of a 64-bit integer.
+    /// Takes one byte; returns the zigzag-decoded value after the last byte of a 64-bit integer.
     pub(super) fn push_i64(&mut self, byte: u8) -> Result<Option<i64>, Overflow> {
         let Some(value) = self.push(byte, VARLONG_BYTES_MAX)? else {
             return Ok(None);

@@ -1,7 +1,7 @@
-//! The shape of one record that lies whole in a slice: the fast way of a [`Walk`](super::walk::Walk).
+//! The fast path of [`RecordParser`](super::parser::RecordParser): one record that lies whole in a slice.
 //!
-//! Owns no judgement: what is not plainly right is left to the walk, which reads it field by field and
-//! says what is wrong with it. Never allocates.
+//! Judges nothing: a record that is not plainly sound is left to the parser, which names its fault. Never
+//! allocates.
 
 use super::facts::{RECORD_BYTES_MIN, RecordFacts};
 
@@ -10,8 +10,8 @@ const VARINT_BYTES_MAX: usize = 5;
 /// Bytes the longest 64-bit variable-length integer takes.
 const VARLONG_BYTES_MAX: usize = 10;
 
-/// The facts of the record that `piece` begins with, and the bytes it takes with its length; nothing
-/// where it does not lie whole in `piece`, is longer than `record_bytes_max` or breaks a rule.
+/// The facts of the record at the front of `piece`, and its bytes with the length. `None` when the record is
+/// incomplete, longer than `record_bytes_max` or breaks a rule.
 pub(super) fn read(piece: &[u8], record_bytes_max: i64) -> Option<(RecordFacts, usize)> {
     let mut fields = Fields(piece);
     let length = i64::from(fields.i32()?);
@@ -30,7 +30,7 @@ pub(super) fn read(piece: &[u8], record_bytes_max: i64) -> Option<(RecordFacts, 
     if headers < 0 {
         return None;
     }
-    // Each takes bytes or ends this, whatever number is claimed.
+    // Every header takes bytes or ends the loop, whatever count is claimed.
     for _ in 0..headers {
         if record.nullable()? {
             return None;
@@ -55,7 +55,7 @@ impl Fields<'_> {
         Some(())
     }
 
-    /// Passes over a key or value; whether it is null.
+    /// Skips a key or value; true when it is null.
     #[inline]
     fn nullable(&mut self) -> Option<bool> {
         let length = self.i32()?;

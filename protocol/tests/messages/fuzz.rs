@@ -1,5 +1,4 @@
-//! Generated input: no bytes make a decoder panic, and what decodes can be written and read
-//! again unchanged.
+//! Generated input: no bytes make a decoder panic, and a decoded value survives being written and read again.
 //!
 //! Each target runs for one second, or for `CHRONIK_FUZZ_SECONDS`.
 
@@ -16,7 +15,7 @@ fn fuzz_time() -> Duration {
     Duration::from_secs(seconds.unwrap_or(1))
 }
 
-/// Decodes; what decodes must survive being written and read once more.
+/// Decodes; a decoded value must survive being written and read once more.
 fn decode_twice(name: &str, version: i16, bytes: &Bytes) {
     if let Ok(once) = support::transcode(name, version, bytes) {
         assert_eq!(
@@ -109,7 +108,7 @@ fn internal_records() {
         });
 }
 
-/// The generated names and the API keys agree, or the targets above would test nothing.
+/// Without this agreement the targets above would test nothing.
 #[test]
 fn every_key_with_a_body_has_its_request() {
     let names: Vec<String> = support::schemas()

@@ -1,5 +1,5 @@
-//! Our bytes against those Apache Kafka's own classes wrote (`tests/golden/messages.txt`), and
-//! some values whose bytes are known from elsewhere.
+//! Our bytes against those of Apache Kafka's own classes (`tests/golden/messages.txt`), and some values whose
+//! bytes are known from elsewhere.
 
 use crate::support;
 use bytes::Bytes;
@@ -54,7 +54,7 @@ fn every_version_of_kafka_is_there_and_every_one_we_serve() {
     for row in &versions::ADVERTISED {
         for suffix in ["Request", "Response"] {
             let name = format!("{}{suffix}", row.key.name());
-            // Below them are versions that Kafka 4 has given up, which we keep for old clients.
+            // Below are versions that Kafka 4 has dropped and we keep for old clients.
             let kafkas = seen.range((name.as_str(), 0)..).next();
             let least = kafkas.map_or(0, |(_, version)| *version);
             for version in row.min.max(least)..=row.max {
@@ -91,8 +91,8 @@ fn what_kafka_says_by_default_is_our_default() {
     assert_eq!(ReplicaState::default().replica_id, -1);
 }
 
-/// Kafka's schema says `"default": null` without quotation marks here, which its generator takes
-/// for "no default": the structure starts empty, and a null is written.
+/// Kafka's schema says `"default": null` without quotation marks here, which its generator takes for "no
+/// default": the structure starts empty, and a null is written.
 #[test]
 fn a_null_that_is_not_the_default_is_written() {
     let value = ConsumerGroupMemberMetadataValue::default();
@@ -110,7 +110,7 @@ fn a_null_that_is_not_the_default_is_written() {
     assert_eq!(writer.into_bytes(), bytes);
 }
 
-/// As a broker that does not know the version asked for must answer: version 0, error 35.
+/// The answer of a broker that does not know the version asked for: version 0, error 35.
 #[test]
 fn api_versions_0_is_plain() {
     let mut writer = Writer::new();
@@ -160,7 +160,7 @@ fn metadata_records_have_their_frame() {
     ));
 }
 
-/// Only the tags that changed are written: type 5, version 0, partition, topic, leader (tag 1).
+/// Only changed tags are written: type 5, version 0, partition, topic, leader (tag 1).
 #[test]
 fn a_partition_change_names_only_what_changed() {
     let change = PartitionChangeRecord {

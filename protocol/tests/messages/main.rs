@@ -1,5 +1,4 @@
-//! The messages as others see them: their bytes against Kafka's own,
-//! themselves against their schemas, and against whatever a peer may send.
+//! Tests of messages: against Kafka's own bytes, against their schemas, and against a peer's arbitrary bytes.
 
 mod fuzz;
 mod golden;

@@ -1,9 +1,9 @@
 //! Batches go both ways between this crate and `kafka-protocol` 0.18, an independent implementation.
 //!
-//! Explained differences: its headers are a map with UTF-8 keys, so a repeated or non-UTF-8 key does
-//! not survive there; its base timestamp is the smallest, ours and Java's the first; its batches
-//! carry no size, maximum timestamp or last offset delta that could be compared. Only uncompressed
-//! batches, for it would compress with the same libraries; Java's batches in `golden/` cover codecs.
+//! Explained differences: its headers are a map with UTF-8 keys, so a repeated or non-UTF-8 key does not survive
+//! there; its base timestamp is the smallest, ours and Java's the first; its batches carry no size, maximum
+//! timestamp or last offset delta to compare. Only uncompressed batches, since it compresses with the same
+//! libraries; Java's batches in `golden/` cover codecs.
 
 use bytes::{Bytes, BytesMut};
 use chronik_protocol::record::{
@@ -12,7 +12,7 @@ use chronik_protocol::record::{
 use kafka_protocol_018::protocol::StrBytes;
 use kafka_protocol_018::records as theirs;
 
-/// Variety without a source of randomness: record `i` of a batch, as they describe it.
+/// Record `i` of a batch in their type, varied without randomness.
 fn record(i: usize) -> theirs::Record {
     let bytes = |salt: usize| match (i + salt) % 4 {
         0 => None,

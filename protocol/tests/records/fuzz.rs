@@ -1,5 +1,5 @@
-//! Generated input: nothing a client or a disk can send makes the record module panic, disagree with
-//! itself or pass its limits.
+//! Generated input: nothing a client or a disk can send makes the record module panic, contradict itself or
+//! pass its limits.
 //!
 //! Each target runs for one second, or for `CHRONIK_FUZZ_SECONDS`.
 
@@ -9,8 +9,8 @@ use bolero::check;
 use bytes::{BufMut, Bytes, BytesMut};
 use chronik_protocol::record::{
     BATCH_HEADER_BYTES, BatchBuilder, BatchError, BatchHeader, CheckedBatch, Compression,
-    CompressionError, NewRecord, Progress, Record, RecordLimits, RecordsSummary, RecordsValidator,
-    Scan, TimestampType, scan,
+    CompressionError, NewRecord, Record, RecordLimits, RecordsSummary, RecordsValidator, Scan,
+    TimestampType, ValidationProgress, scan,
 };
 
 const LIMIT: usize = 64 * 1024;
@@ -31,29 +31,29 @@ pub(super) fn fuzz_time() -> Duration {
     Duration::from_secs(seconds.unwrap_or(1))
 }
 
-/// As the generator makes it: timestamp, key, value, headers.
+/// Timestamp, key, value, headers.
 type FuzzedRecord = (
     i64,
     Option<Vec<u8>>,
     Option<Vec<u8>>,
     Vec<(Vec<u8>, Option<Vec<u8>>)>,
 );
-/// Which byte, and what it becomes.
+/// Position of a byte, and its new value.
 type Edits = Vec<(u16, u8)>;
-/// As the generator makes it: see [`Fuzzed`].
+/// The generator's output for a [`Fuzzed`].
 type Generated = (
     (u8, Vec<FuzzedRecord>, u16),
     (Edits, Edits, Option<u16>, Option<i32>),
 );
 
-/// A sound batch and what is done to it before it is sealed again.
+/// A sound batch and the edits to it before it is sealed again.
 struct Fuzzed<'a> {
     codec: Compression,
     records: &'a [FuzzedRecord],
     step_bytes: usize,
     /// Applied to the records before they are compressed.
     plain_edits: &'a Edits,
-    /// Applied to the finished batch, whose CRC is made right again.
+    /// Applied to the finished batch, before its CRC is corrected.
     packed_edits: &'a Edits,
     cut: Option<u16>,
     count: Option<i32>,
@@ -96,7 +96,7 @@ impl<'a> Fuzzed<'a> {
         }
     }
 
-    /// The batch with its edits, and with a length and a CRC that go with them.
+    /// The batch with its edits, and a length and a CRC to match.
     fn edited(&self) -> Option<Bytes> {
         let sound = self.sound()?;
         let mut plain = sound.bytes[BATCH_HEADER_BYTES..].to_vec();
@@ -141,13 +141,13 @@ fn edit(bytes: &mut [u8], edits: &[(u16, u8)]) {
 fn validate(batch: &CheckedBatch, step_bytes: usize) -> Result<RecordsSummary, BatchError> {
     let mut validator = RecordsValidator::new(batch, LIMITS)?;
     loop {
-        if let Progress::Done(summary) = validator.step(step_bytes)? {
+        if let ValidationProgress::Done(summary) = validator.step(step_bytes)? {
             return Ok(summary);
         }
     }
 }
 
-/// Every reader of `bytes` ends, and they agree with each other.
+/// Demands that every reader of `bytes` ends, and that all agree.
 fn read_all(bytes: &Bytes, step_bytes: usize) {
     let parsed = CheckedBatch::parse_first(bytes.clone());
     match (&parsed, scan(bytes)) {
@@ -185,7 +185,7 @@ fn read_all(bytes: &Bytes, step_bytes: usize) {
         assert_eq!(summary.record_count as usize, records.len());
         assert!(summary.decompressed_bytes <= LIMIT);
         let max = records.iter().map(|it| it.timestamp).max().unwrap_or(-1);
-        // The records' own times, also where the batch claims others.
+        // The records' own times, also where the batch claims LogAppendTime.
         if batch.header.timestamp_type() == TimestampType::CreateTime {
             assert_eq!(summary.max_timestamp_ms, max.max(-1));
         }
@@ -240,7 +240,7 @@ fn what_is_built_comes_back() {
                 .flatten()
                 .collect();
             assert_eq!(records.len(), summary.record_count as usize);
-            // The builder has left out what was too far from the first.
+            // The builder has refused records too far from the first.
             let mut put_in = fuzzed.records.iter();
             for found in records {
                 assert!(
@@ -286,7 +286,7 @@ fn decompression_of_any_bytes() {
                 codec.decompress_bounded(&whole, input.len()),
                 Ok(input.clone())
             );
-            // Close to sound input is where codecs are read furthest.
+            // Codecs read furthest in almost sound input.
             let at = packed.len() / 2;
             packed[at..]
                 .iter_mut()

@@ -1,4 +1,4 @@
-//! Batches that Kafka's own Java classes wrote (`golden/batches`) are read for what they hold.
+//! Batches written by Kafka's own Java classes (`golden/batches`) are read as written.
 
 use bytes::Bytes;
 use chronik_protocol::record::{

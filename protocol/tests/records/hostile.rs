@@ -1,11 +1,11 @@
-//! What a lying or broken producer sends is refused with the right reason and at bounded cost.
+//! Batches of a lying or broken producer are refused with the right reason and at bounded cost.
 
 use std::io::Write;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use chronik_protocol::record::{
     BATCH_HEADER_BYTES, BatchBuilder, BatchError, CheckedBatch, Compression, CompressionError,
-    NewRecord, Progress, RecordFault, RecordLimits, RecordsValidator,
+    NewRecord, RecordFault, RecordLimits, RecordsValidator, ValidationProgress,
 };
 
 const CRC_START: usize = 21;
@@ -27,7 +27,7 @@ fn batch(codec: Compression, records: usize) -> CheckedBatch {
     builder.build().unwrap()
 }
 
-/// A batch of these bytes as its records, with a CRC that is right.
+/// A batch with these bytes as its records, and a right CRC.
 fn sealed(codec: Compression, record_count: i32, records: &[u8]) -> CheckedBatch {
     let mut header = batch(Compression::None, 1).header;
     header.attributes = header.attributes.with_compression(codec);
@@ -49,7 +49,7 @@ fn validate(batch: &CheckedBatch) -> Result<(), BatchError> {
     batch.validate_records(&RecordLimits::default()).map(|_| ())
 }
 
-/// One record whose fields are these bytes, in front of them their length.
+/// One record with these bytes as fields, its length in front.
 fn record(fields: &[u8]) -> Vec<u8> {
     let mut bytes = vec![(fields.len() * 2) as u8];
     bytes.extend_from_slice(fields);
@@ -61,7 +61,7 @@ fn every_single_bit_flip_is_noticed() {
     for codec in [Compression::None, Compression::Zstd] {
         let sound = batch(codec, 3);
         for bit in 8 * 8..sound.bytes.len() * 8 {
-            // Base offset and leader epoch belong to the broker, and nothing protects them.
+            // Base offset and leader epoch belong to the broker; no checksum covers them.
             if (12..16).contains(&(bit / 8)) {
                 continue;
             }
@@ -93,7 +93,7 @@ fn every_truncation_is_noticed() {
                 })
             );
         }
-        // The same with a length and a CRC that go with it: now the records have to tell.
+        // The same with a length and a CRC to match: only the records show the cut.
         for cut in BATCH_HEADER_BYTES..sound.bytes.len() {
             let shorter = sealed(codec, 3, &sound.bytes[BATCH_HEADER_BYTES..cut]);
             assert!(validate(&shorter).is_err(), "{codec} cut at {cut}");
@@ -254,7 +254,7 @@ fn malformed_records_are_refused_alike_by_both_readers() {
     }
 }
 
-/// Kafka looks at offset deltas behind a codec only, and takes any negative length for null.
+/// Kafka checks offset deltas of compressed batches only, and takes any negative length for null.
 #[test]
 fn odd_records_are_taken_and_written_anew() {
     let headers = |value: u8| [&[0, 0, 0, 1, 1, 4, 2, b'h', value][..], &[0, 1]].concat();
@@ -301,7 +301,7 @@ fn odd_records_are_taken_and_written_anew() {
     );
 }
 
-/// The compressed form of `bytes` zeros, made without having them.
+/// The compressed form of `bytes` zeros, made without holding them.
 fn bomb(codec: Compression, bytes: usize) -> Vec<u8> {
     static PIECE: [u8; 64 * 1024] = [0; 64 * 1024];
     let pieces = bytes / PIECE.len();
@@ -365,7 +365,7 @@ fn bombs_stop_at_the_limit() {
 
 #[test]
 fn a_bomb_of_sound_records_stops_at_the_limit_in_small_steps() {
-    // Records of one large value each, so that nothing but the limit can stop the walk.
+    // Records of one large value each, so that only the limit can stop the parser.
     let value = vec![0; 512 * 1024];
     for codec in &Compression::ALL[1..] {
         let mut builder = BatchBuilder::new(0).compression(*codec);
@@ -386,8 +386,8 @@ fn a_bomb_of_sound_records_stops_at_the_limit_in_small_steps() {
         let mut steps = 0;
         let error = loop {
             match validator.step(64 * 1024) {
-                Ok(Progress::More) => steps += 1,
-                Ok(Progress::Done(summary)) => panic!("{codec}: {summary:?}"),
+                Ok(ValidationProgress::More) => steps += 1,
+                Ok(ValidationProgress::Done(summary)) => panic!("{codec}: {summary:?}"),
                 Err(error) => break error,
             }
         };

@@ -1,6 +1,6 @@
-//! Tests of record batches, by what they compare with.
+//! Tests of record batches, by their oracle.
 //!
-//! One binary, so that it is linked once. Never uses anything of the crate but its public face.
+//! One binary, linked once.
 
 mod differential;
 mod fuzz;

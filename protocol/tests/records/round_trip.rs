@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use chronik_protocol::record::{
     BATCH_HEADER_BYTES, BatchBuilder, BatchError, BatchHeader, CheckedBatch, Compression,
-    ControlRecord, ControlType, EndTransactionMarker, NO_TIMESTAMP, NewRecord, Progress,
-    RecordFault, RecordLimits, RecordsValidator, RefusedRecords, Scan, TimestampType,
+    ControlRecord, ControlType, EndTransactionMarker, NO_TIMESTAMP, NewRecord, RecordFault,
+    RecordLimits, RecordsValidator, RefusedRecords, Scan, TimestampType, ValidationProgress,
     increment_sequence, scan,
 };
 
@@ -124,8 +124,8 @@ fn steps_of_any_size_come_to_the_same() {
             let mut steps = 0;
             let summary = loop {
                 match validator.step(budget).unwrap() {
-                    Progress::More => steps += 1,
-                    Progress::Done(summary) => break summary,
+                    ValidationProgress::More => steps += 1,
+                    ValidationProgress::Done(summary) => break summary,
                 }
             };
             assert_eq!(summary, expected);
@@ -165,7 +165,7 @@ fn rewrites_leave_valid_batches() {
         .map(|it| it.unwrap().timestamp)
         .collect();
     assert_eq!(times, [555; 4]);
-    // Where the topic's times are the producers', a time that is the append's is judged like them.
+    // In a topic with producers' times, LogAppendTime of a producer is judged like CreateTime.
     let taken = appended.validate_records(&limits).unwrap();
     assert_eq!(taken.max_timestamp_ms, 1500, "the records' own times");
     let late = RecordLimits {

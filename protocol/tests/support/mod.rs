@@ -1,5 +1,5 @@
-//! What the tests of the messages share: the schemas read by themselves, wire bytes made from
-//! them without the generated code, and one door to every message by its name.
+//! Shared by the tests of messages: the schemas, wire bytes made from them without the generated code, and every
+//! message by its name.
 
 #![allow(dead_code)] // Each test binary uses a part.
 
@@ -13,7 +13,7 @@ use schema::{Family, Message as Schema};
 use std::fs;
 use std::path::Path;
 
-/// Every message of the schema files, bodies that are gone left out.
+/// Every message of the schema files without retired ones.
 pub(crate) fn schemas() -> Vec<Schema> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema");
     let entries = fs::read_dir(folder).expect("schema folder");
@@ -56,7 +56,7 @@ macro_rules! doors {
             }
         }
 
-        /// How many messages the codec has.
+        /// The number of messages in the codec.
         pub(crate) const MESSAGES: usize = [$(stringify!($name)),*].len();
     };
 }

@@ -1,7 +1,7 @@
 //! Random wire bytes of any message, made by walking its schema.
 //!
-//! Independent of the generated encoders, and canonical: what a correct encoder writes for
-//! the value the bytes stand for. So `encode(decode(bytes)) == bytes` must hold.
+//! Independent of the generated encoders, and canonical: the bytes a correct encoder writes for their value, so
+//! that `encode(decode(bytes)) == bytes` must hold.
 
 use fastrand::Rng;
 
@@ -12,7 +12,7 @@ pub(crate) struct Maker<'a> {
     message: &'a Message,
     version: i16,
     random: Rng,
-    /// Whether to add tagged fields that no schema knows.
+    /// True to add tagged fields that no schema knows.
     pub(crate) unknown_tags: bool,
 }
 
@@ -83,10 +83,10 @@ impl<'a> Maker<'a> {
         }
     }
 
-    /// The value of a tagged field, never its default: that would not be written.
+    /// The value of a tagged field, never its default, which encoders leave out.
     fn tagged(&mut self, field: &'a Field, out: &mut Vec<u8>, depth: u32) {
         let version = self.version;
-        // A nullable field whose default is not null may be a null that is written.
+        // A nullable field whose default is not null may be a null, which is written.
         let null_default = field.default.as_deref() == Some("null");
         if field.nullable.is_some() && !null_default && self.random.u8(..2) == 0 {
             out.push(0);
@@ -104,7 +104,7 @@ impl<'a> Maker<'a> {
             Type::Float64 => out.extend(1.25f64.to_be_bytes()),
             Type::Uuid => out.extend([9; 16]),
             Type::Struct(name) => {
-                // Its first field at a value no schema has for a default.
+                // The first field gets a value that no schema has for a default.
                 let structure = self.message.structure(name);
                 let (first, rest) = structure.fields.split_first().expect("fields");
                 assert!(first.in_place(version), "{name}: no such schema yet");
@@ -169,7 +169,7 @@ impl<'a> Maker<'a> {
         }
     }
 
-    /// A value that has a length, with that length.
+    /// A value with its length in front.
     fn filled(&mut self, ty: &'a Type, compact: bool, length: u64, out: &mut Vec<u8>, depth: u32) {
         match ty {
             Type::String => {

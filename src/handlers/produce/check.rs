@@ -7,7 +7,8 @@
 use chronik_io::World;
 use chronik_protocol::record::{
     BATCH_HEADER_BYTES, BatchError, BatchHeader, CheckedBatch, Compression, LOG_OVERHEAD_BYTES,
-    MAGIC_V2, Progress, RecordLimits, RecordsSummary, RecordsValidator, STEP_BYTES, TimestampType,
+    MAGIC_V2, RecordLimits, RecordsSummary, RecordsValidator, STEP_BYTES, TimestampType,
+    ValidationProgress,
 };
 use chronik_protocol::{ErrorCode, Records};
 use chronik_terms::topic_settings::{TimestampKind, TopicConfig};
@@ -72,8 +73,8 @@ pub(super) async fn batch<W: World>(
             .step(STEP_BYTES)
             .map_err(|error| refused(error, conversions))?
         {
-            Progress::More => slice.breathe(world).await,
-            Progress::Done(summary) => break summary,
+            ValidationProgress::More => slice.breathe(world).await,
+            ValidationProgress::Done(summary) => break summary,
         }
     };
     let rewrite = Rewrite::of(&batch, &summary, rules.config(), now_ms);

@@ -1,7 +1,7 @@
-//! Compression in pieces, so that a core that converts a large batch can rest in between.
+//! Compression in pieces, so that the core that converts a large batch can yield in between.
 //!
-//! Owns the running encoders. What comes out is what [`Compression::compress`] makes of the whole;
-//! only the pieces differ. Never holds input for longer than a codec's block.
+//! Owns the running encoders. Their output decompresses to the same bytes as that of [`Compression::compress`].
+//! Never holds input for longer than a codec's block.
 
 use std::io::{self, Write};
 
@@ -64,7 +64,7 @@ impl Compressor {
         .map_err(|error| self.codec.malformed(error))
     }
 
-    /// Bytes of output so far; what the codec still holds back is not counted.
+    /// Bytes of output so far, without those the codec still holds back.
     pub(in crate::record) fn output_bytes(&self) -> usize {
         match &self.sink {
             Sink::Plain(output) => output.len(),
@@ -75,7 +75,7 @@ impl Compressor {
         }
     }
 
-    /// Ends the block and gives all of it.
+    /// Ends the block and returns all of it.
     ///
     /// # Errors
     /// As [`Compressor::write`].

@@ -1,10 +1,10 @@
-//! What decompressors tell each other: why one could not go on, and how strict it is.
+//! Types that decompressors share: why one stopped, and how strict it is.
 //!
-//! Plain values, below every codec.
+//! Plain values.
 
 use std::io;
 
-/// What is done about the checksum in the header of an LZ4 frame.
+/// Treatment of the checksum in the header of an LZ4 frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::record) enum HeaderChecksum {
     /// It must be right.
@@ -13,11 +13,11 @@ pub(in crate::record) enum HeaderChecksum {
     Ignored,
 }
 
-/// Why a codec could not go on; [`Decompressor`] adds which codec and which limit.
+/// Why a decompressor stopped; [`Decompressor`] adds the codec and the limit.
 pub(super) enum Fault {
     /// The next piece alone passes what is left of the limit.
     TooLong,
-    /// The input is not the codec's.
+    /// The input is not in the codec's format.
     Malformed(String),
 }
 

@@ -1,8 +1,8 @@
-//! LZ4 frames as Kafka's record format 2 has them.
+//! LZ4 frames in Kafka's record format 2.
 //!
-//! Owns reading the frame (the LZ4 frame format 1.6, less what `Lz4BlockInputStream` refuses: linked
-//! blocks and dictionaries); blocks are `lz4_flex`'s. Its own frame reader is not used because it
-//! takes a truncated frame, and an empty block, for the end. Never allocates more than one block.
+//! Owns reading the frame (the LZ4 frame format 1.6, less the linked blocks and dictionaries that
+//! `Lz4BlockInputStream` refuses); blocks are `lz4_flex`'s. Its frame reader is not used: it takes a truncated
+//! frame, and an empty block, for the end. Never allocates more than one block.
 
 use std::io::{self, Write};
 
@@ -13,11 +13,11 @@ use twox_hash::XxHash32;
 use super::fault::{Fault, HeaderChecksum};
 
 const MAGIC: u32 = 0x184D_2204;
-/// Magic, flags and block descriptor of a frame that says no content size.
+/// Magic, flags and block descriptor of a frame without content size.
 const HEADER_BYTES: usize = 6;
-/// Set in a block's length when the block is stored as it is.
+/// The bit in a block's length for a block stored uncompressed.
 const STORED: u32 = 0x8000_0000;
-/// What a compressed byte can become at most: one more 255 in a match's length.
+/// The most bytes one compressed byte can become: one more 255 in a match's length.
 const EXPANSION_MAX: usize = 255;
 
 const VERSION_MASK: u8 = 0b1100_0000;
@@ -132,7 +132,7 @@ impl Blocks {
         Ok(block)
     }
 
-    /// The content checksum is passed over as in Kafka: the batch's CRC covers the same bytes.
+    /// The content checksum is skipped as in Kafka: the batch's CRC covers the same bytes.
     fn finish(&mut self) -> Result<(), Fault> {
         if self.content_checksum {
             self.take_u32()?;
@@ -156,8 +156,8 @@ fn header_checksum(bytes: &[u8]) -> u8 {
     checksum
 }
 
-/// Gives a frame made here the header checksum of Kafka before 0.10, which covers the magic number
-/// too: clients of that age take no other for messages of format 0 (KAFKA-3160).
+/// Gives a frame made here the header checksum of Kafka before 0.10, which covers the magic number too: the only
+/// one those clients accept in messages of format 0 (KAFKA-3160).
 pub(in crate::record) fn spoil_header_checksum(frame: &mut [u8]) {
     if let Some((header, [checksum, ..])) = frame.split_at_mut_checked(HEADER_BYTES) {
         *checksum = header_checksum(header);
@@ -171,7 +171,7 @@ pub(super) fn compress(input: &[u8]) -> io::Result<Vec<u8>> {
     Ok(encoder.finish()?)
 }
 
-/// Writes such a frame to the end of `output`.
+/// An encoder that appends such a frame to `output`.
 pub(super) fn encoder(output: Vec<u8>) -> FrameEncoder<Vec<u8>> {
     let frame = FrameInfo::new()
         .block_size(BlockSize::Max64KB)

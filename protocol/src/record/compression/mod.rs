@@ -19,11 +19,11 @@ pub(super) use stream::Decompressor;
 
 use super::CompressionError;
 
-/// How the records of a batch are compressed, by the id in the batch's attributes.
+/// The codec of a batch's records, by the id in the batch's attributes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Compression {
-    /// Not at all.
+    /// Uncompressed.
     #[default]
     None = 0,
     /// RFC 1952, one or more members.
@@ -92,12 +92,12 @@ impl Compression {
 
     /// `input` decompressed, all at once and at most `bytes_max` of it.
     ///
-    /// Memory is at most the output so far plus one piece of it, whatever `input` claims.
+    /// Memory is at most the output so far plus one piece, whatever `input` claims.
     ///
     /// # Errors
-    /// [`CompressionError::LimitExceeded`] as soon as there is more output than `bytes_max`;
-    /// [`CompressionError::Malformed`] when the codec cannot read `input`, when `input` ends early,
-    /// or when bytes follow the codec's end.
+    /// [`CompressionError::LimitExceeded`] as soon as the output passes `bytes_max`;
+    /// [`CompressionError::Malformed`] when the codec cannot read `input`, when `input` ends early, or when bytes
+    /// follow the codec's end.
     pub fn decompress_bounded(
         self,
         input: &bytes::Bytes,

@@ -7,13 +7,13 @@ use bytes::{Buf, Bytes};
 
 use super::fault::Fault;
 
-/// What a framed stream begins with.
+/// The first bytes of a framed stream.
 const MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
 /// The magic, then version and oldest compatible version, both 1.
 const HEADER_BYTES: usize = 16;
 /// Uncompressed bytes per block that the Java library writes.
 const BLOCK_BYTES: usize = 32 * 1024;
-/// The best a block can do: copies of 64 bytes in 3 bytes each, rounded up.
+/// The best ratio of a block: copies of 64 bytes in 3 bytes each, rounded up.
 const EXPANSION_MAX: usize = 22;
 
 /// The blocks of one compressed input.
@@ -24,8 +24,8 @@ pub(super) struct Blocks {
 
 impl Blocks {
     pub(super) fn new(mut input: Bytes) -> Self {
-        // librdkafka writes bare blocks. None begins like the magic: as a length it would be 82 53,
-        // followed by an element that copies from before the start.
+        // librdkafka writes bare blocks. None begins like the magic, which would be length 82 53 and then an element
+        // that copies from before the start.
         let framed = input.len() >= HEADER_BYTES && input.starts_with(&MAGIC);
         if framed {
             input.advance(HEADER_BYTES);
@@ -88,10 +88,10 @@ pub(super) fn compress(input: &[u8]) -> Result<Vec<u8>, snap::Error> {
     writer.finish()
 }
 
-/// The Java library's framing, written piece by piece.
+/// A writer of the Java library's framing, piece by piece.
 pub(super) struct BlockWriter {
     encoder: snap::raw::Encoder,
-    /// Input that does not fill a block yet.
+    /// Input that fills no block yet.
     pending: Vec<u8>,
     output: Vec<u8>,
 }
@@ -136,7 +136,7 @@ impl BlockWriter {
         self.output.len()
     }
 
-    /// Ends the stream and gives all of it.
+    /// Ends the stream and returns all of it.
     pub(super) fn finish(mut self) -> Result<Vec<u8>, snap::Error> {
         if !self.pending.is_empty() {
             let block = std::mem::take(&mut self.pending);

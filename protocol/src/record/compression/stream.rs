@@ -1,7 +1,6 @@
-//! Decompression in pieces, so that neither memory nor one slice of work depends on the input's
-//! claims.
+//! Decompression in pieces: neither memory nor one slice of work depends on the input's claims.
 //!
-//! Owns the running limit and the buffers. Never blocks: all input is at hand.
+//! Owns the running limit and the buffers. Never waits: all input is in memory.
 
 use std::cell::RefCell;
 use std::io::Read;
@@ -21,7 +20,7 @@ const CHUNK_BYTES: usize = 16 * 1024;
 pub(in crate::record) struct Decompressor {
     codec: Compression,
     source: Source,
-    /// The piece handed out last. Blocks of the block codecs are decompressed into it whole.
+    /// The piece returned last. Blocks of the block codecs are decompressed into it whole.
     chunk: Vec<u8>,
     produced_bytes: usize,
     limit_bytes: usize,
@@ -35,7 +34,7 @@ enum Source {
 }
 
 impl Decompressor {
-    /// A reader of `input` that gives at most `limit_bytes` in all.
+    /// A reader of `input` that returns at most `limit_bytes` in all.
     ///
     /// # Errors
     /// [`CompressionError::Malformed`] for a header the codec cannot read, and for
@@ -64,7 +63,7 @@ impl Decompressor {
         Ok(this)
     }
 
-    /// The next piece of output; empty at the end and ever after.
+    /// The next piece of output; empty at the end and from then on.
     ///
     /// # Errors
     /// As [`Compression::decompress_bounded`].
@@ -110,13 +109,13 @@ fn fill(
 struct ZstdFrames {
     context: IdleContext,
     input: Bytes,
-    /// Whether the input so far ends where a frame does.
+    /// True when the input read so far ends with a frame.
     between_frames: bool,
 }
 
 impl ZstdFrames {
-    /// The largest window is zstd's own default limit, 128 MiB: the Java client's levels 20 and
-    /// above need it. It is address space; only what output fills of it becomes memory.
+    /// Allows windows up to zstd's own default limit, 128 MiB: the Java client's levels 20 and above need it. The
+    /// window is address space; only the part that output fills becomes memory.
     fn new(input: Bytes) -> Result<Self, Fault> {
         Ok(Self {
             context: IdleContext::take()?,
@@ -150,18 +149,18 @@ impl ZstdFrames {
     }
 }
 
-/// Contexts that one thread keeps for its next zstd batches.
+/// Contexts one thread keeps for its next zstd batches.
 const CONTEXTS_KEPT: usize = 2;
 
-/// Most memory of a context that is kept, bytes: those that met a large window are let go.
+/// Memory of a kept context at most, in bytes: a context that met a large window is dropped.
 const CONTEXT_BYTES_KEPT: usize = 1 << 20;
 
 thread_local! {
     static CONTEXTS: RefCell<Vec<DCtx<'static>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A decompression context, given back to its thread when dropped: making one takes longer than
-/// decompressing a small batch.
+/// A decompression context, returned to its thread when dropped: creating one takes longer than decompressing
+/// a small batch.
 struct IdleContext(Option<DCtx<'static>>);
 
 impl IdleContext {
@@ -188,7 +187,7 @@ impl Drop for IdleContext {
         if !usable || context.sizeof() > CONTEXT_BYTES_KEPT {
             return;
         }
-        // The thread may be ending, with its contexts gone already.
+        // The thread may be ending, its contexts already dropped.
         let _ = CONTEXTS.try_with(|contexts| {
             let mut contexts = contexts.borrow_mut();
             if contexts.len() < CONTEXTS_KEPT {

@@ -1,4 +1,4 @@
-//! The first look at a message set: where its messages end, that none is too large, their CRCs.
+//! The first check of a message set: message boundaries, sizes, CRCs.
 //!
 //! Owns the rules of `UnifiedLog#analyzeAndValidateRecords` for magic 0 and 1. Never decompresses.
 
@@ -8,9 +8,9 @@ use super::super::Compression;
 use super::message;
 use super::{MessageError, MessageFormat};
 
-/// The messages of a producer, each of which is whole and as its CRC says.
+/// A producer's messages, each one whole and with a right CRC.
 ///
-/// At least one message, all of one format; either none is compressed or there is but one.
+/// At least one message, all of one format; either none is compressed or there is only one.
 #[derive(Clone, Debug)]
 pub struct MessageSet {
     pub(super) messages: Bytes,
@@ -19,7 +19,7 @@ pub struct MessageSet {
 }
 
 impl MessageSet {
-    /// The codec of the wrapper; none when there is no wrapper.
+    /// The wrapper's codec; `Compression::None` without a wrapper.
     pub fn compression(&self) -> Compression {
         self.codec
     }
@@ -30,13 +30,13 @@ impl MessageSet {
     }
 }
 
-/// What a step came to.
+/// The result of one step.
 #[derive(Clone, Debug)]
 pub enum SetProgress {
-    /// There are more messages.
+    /// Messages remain.
     More,
-    /// Every message was looked at; `None` when there is none, which is no error: an incomplete
-    /// message at the end is passed over, as Kafka does it.
+    /// Every message was checked; `None` when the set has none, which is no error: an incomplete message at the end
+    /// is dropped, as in Kafka.
     Done(Option<MessageSet>),
 }
 
@@ -54,7 +54,7 @@ pub struct MessageSetCheck {
 }
 
 impl MessageSetCheck {
-    /// Over `bytes`, whose messages may have `message_bytes_max` bytes each, prefix included.
+    /// Checks `bytes`, whose messages may have `message_bytes_max` bytes each, prefix included.
     pub fn new(bytes: Bytes, message_bytes_max: usize) -> Self {
         Self {
             all: bytes,
@@ -67,7 +67,7 @@ impl MessageSetCheck {
         }
     }
 
-    /// Looks at the messages of the next `bytes_budget` bytes, at least at one.
+    /// Checks the messages of the next `bytes_budget` bytes, at least one.
     ///
     /// # Errors
     /// [`MessageError::Size`], [`MessageError::Magic`], [`MessageError::TooLarge`],

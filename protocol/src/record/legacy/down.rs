@@ -1,8 +1,7 @@
-//! From stored batches to a message set.
+//! Conversion of stored batches to a message set.
 //!
-//! Owns what `RecordsUtil#downConvert` does: headers are dropped, control batches passed over, codecs
-//! kept. Compresses while it reads. Converts no more than its reader asked for, but always
-//! something if there is anything.
+//! Owns the rules of `RecordsUtil#downConvert`: headers are dropped, control batches skipped, codecs kept.
+//! Compresses while it reads. Converts no more than the reader asked for, but something if there is anything.
 
 use std::collections::VecDeque;
 
@@ -19,27 +18,27 @@ use super::writer::PacedWriter;
 use super::{MessageError, MessageFormat};
 use crate::Records;
 
-/// What looking at one record costs, in bytes of the budget, however small it is.
+/// The least a record costs, in bytes of the budget.
 const RECORD_COST_BYTES: usize = 64;
-/// Messages are handed on in pieces of about this many bytes, so that none is copied for growth.
+/// The size of the pieces that messages are collected in, so that none is copied for growth.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// What became of the batches.
+/// The result of a conversion.
 #[derive(Debug, Default)]
 pub struct Converted {
     /// The messages. Those of a compressed batch may begin before the offset asked for, as in Kafka.
     pub records: Records,
-    /// The offset after the last batch that was looked at: where to go on when there are no messages
-    /// because the batches had none for this reader. `None` when there was no batch.
+    /// The offset after the last batch read: where to go on when the batches had no message for this reader. `None`
+    /// when there was no batch.
     pub next_offset: Option<i64>,
 }
 
-/// What a step came to.
+/// The result of one step.
 #[derive(Debug)]
 pub enum DownProgress {
-    /// There is more to convert.
+    /// Batches remain.
     More,
-    /// That is all, or as much as was asked for.
+    /// Everything is converted, or as much as was asked for.
     Done(Converted),
 }
 
@@ -55,26 +54,25 @@ pub struct DownConversion {
     converted: Converted,
 }
 
-/// A batch under way.
+/// A batch in progress.
 struct OpenBatch {
     stream: RecordStream,
-    /// For a compressed one.
+    /// `Some` for a compressed batch.
     wrapper: Option<Wrapper>,
 }
 
-/// A compressed message under way.
+/// A compressed message in progress.
 struct Wrapper {
     writer: PacedWriter,
-    /// Offset of the first record: what the offsets inside are relative to.
+    /// Offset of the first record, the base of the relative offsets inside.
     base_offset: Option<i64>,
     last_offset: i64,
     max_timestamp: i64,
 }
 
 impl DownConversion {
-    /// Over `records`, whole batches as they are stored, for a reader that wants messages of
-    /// `format` from `fetch_offset` on, of at most `bytes_max` bytes unless the first alone is
-    /// larger.
+    /// Converts `records`, whole batches as stored, for a reader of `format` from `fetch_offset` on: at most
+    /// `bytes_max` bytes of messages, unless the first alone is larger.
     pub fn new(
         records: Records,
         format: MessageFormat,
@@ -93,20 +91,19 @@ impl DownConversion {
         }
     }
 
-    /// Converts about `bytes_budget` more bytes, counted where they are not compressed; a codec's
-    /// piece or a checksum over a batch may overshoot it.
+    /// Converts about `bytes_budget` more bytes, counted uncompressed; a codec's piece or the checksum of a batch
+    /// may overshoot it.
     ///
     /// # Errors
-    /// When the first batch that is to be converted cannot be: [`MessageError::Codec`] when it is
-    /// compressed by zstd, which the formats do not have, [`MessageError::Batch`] when it is damaged.
-    /// The conversion is of no use after an error, nor when it is done.
+    /// When the first batch to convert cannot be: [`MessageError::Codec`] when it is compressed by zstd, which the
+    /// formats lack, [`MessageError::Batch`] when it is damaged. Drop the conversion after an error and when done.
     pub fn step(&mut self, bytes_budget: usize) -> Result<DownProgress, MessageError> {
         let mut spent = 0_usize;
         while spent < bytes_budget.max(1) {
             match self.advance() {
                 Ok(Advance::Spent(bytes)) => spent = spent.saturating_add(bytes.max(1)),
                 Ok(Advance::End) => return Ok(DownProgress::Done(self.finish())),
-                // What comes before it is of use to the reader, who will then ask for this one.
+                // The reader can use the messages before this batch, and will then ask for it.
                 Err(_) if self.output_bytes() > 0 => return Ok(DownProgress::Done(self.finish())),
                 Err(error) => return Err(error),
             }
@@ -114,8 +111,8 @@ impl DownConversion {
         Ok(DownProgress::More)
     }
 
-    /// Bytes of memory that the record under way takes now, besides the messages that are made. One
-    /// record can be as large as all that a batch unfolds to.
+    /// Bytes of memory that the record in progress takes, besides the messages made. One record can be as large as
+    /// a batch's decompressed data.
     pub fn held_bytes(&self) -> usize {
         self.batch.as_ref().map_or(0, |batch| {
             let writer = batch.wrapper.as_ref().map(|wrapper| &wrapper.writer);
@@ -143,7 +140,7 @@ impl DownConversion {
         }
     }
 
-    /// Whether a message of this size may still be added.
+    /// True when a message of this size may still be added.
     fn fits(&self, message_bytes: usize) -> bool {
         let output = self.output_bytes();
         output == 0 || output.saturating_add(message_bytes) <= self.bytes_max
@@ -204,7 +201,7 @@ impl DownConversion {
         self.converted.next_offset = Some(header.next_offset());
     }
 
-    /// Adds a record's message; false when it has no room.
+    /// Adds a record's message; false without room for it.
     fn put(&mut self, batch: &mut OpenBatch, record: &Record) -> Result<bool, MessageError> {
         let mut message = NewMessage {
             format: self.format,
@@ -225,7 +222,7 @@ impl DownConversion {
             message.put(wrapper.writer.next_record())?;
             return Ok(true);
         }
-        // Each message stands by itself: some versions of librdkafka rely on not getting earlier ones.
+        // Uncompressed, earlier messages are left out: some versions of librdkafka rely on not getting them.
         if record.offset < self.fetch_offset {
             return Ok(true);
         }
@@ -272,7 +269,7 @@ impl Wrapper {
         })
     }
 
-    /// The message up to its value, and the value.
+    /// Splits the finished message: the bytes up to its value, and the value.
     fn close(
         mut self,
         format: MessageFormat,
@@ -302,11 +299,11 @@ impl Wrapper {
     }
 }
 
-/// Cuts batches out of parts that may be cut anywhere.
+/// Cuts whole batches out of parts that may be cut anywhere.
 struct Batches(VecDeque<Bytes>);
 
 impl Batches {
-    /// The next whole batch; `None` at the end, also when it is incomplete or says no length.
+    /// The next whole batch; `None` at the end and before an incomplete or malformed one.
     fn next(&mut self) -> Option<Bytes> {
         let mut front = [0; LOG_OVERHEAD_BYTES];
         let all = self.0.iter().flat_map(|part| part.iter());

@@ -1,6 +1,4 @@
-//! What can be wrong with a message set.
-//!
-//! Owns the error type of the legacy formats. Never carries client bytes.
+//! The errors of message sets. Never carries client bytes.
 
 use std::error::Error;
 use std::fmt;
@@ -12,7 +10,7 @@ use super::super::{BatchError, CompressionError};
 pub enum MessageError {
     /// The size field is below that of the smallest message, 14 bytes.
     Size(i32),
-    /// A magic number no Kafka release has used, or that of batches inside of a message set.
+    /// A magic number no Kafka release has used, or that of batches inside a message set.
     Magic(i8),
     /// The CRC-32 over the bytes from the magic on is not the stored one.
     CrcMismatch {
@@ -21,7 +19,7 @@ pub enum MessageError {
         /// The checksum of the bytes.
         computed: u32,
     },
-    /// A message, or the batch that the messages become, is larger than the topic takes.
+    /// A message, or the batch made of the messages, is larger than the topic allows.
     TooLarge {
         /// `max.message.bytes`.
         limit_bytes: usize,
@@ -30,7 +28,7 @@ pub enum MessageError {
     MixedFormats,
     /// A compressed wrapper that is not the only message of its set.
     WrapperNotAlone,
-    /// The attributes name a codec that does not exist, or that the format does not have.
+    /// The attributes name a codec that does not exist, or that the format lacks.
     Codec(u8),
     /// A wrapper without a value, or without a message in it.
     WrapperEmpty,
@@ -41,13 +39,13 @@ pub enum MessageError {
         /// The relative offset of the last message in it.
         last_inner_offset: i64,
     },
-    /// A compressed message inside of a wrapper.
+    /// A compressed message inside a wrapper.
     Nested,
-    /// The decompressed messages end inside of one.
+    /// The wrapper's decompressed data ends inside a message.
     InnerIncomplete,
     /// A key or value reaches past the end of its message, or the message ends before them.
     Fields,
-    /// What holds for batches of magic 2 as well.
+    /// A rule of batches of magic 2, too.
     Batch(BatchError),
 }
 

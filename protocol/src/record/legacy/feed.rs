@@ -1,18 +1,18 @@
-//! Bytes of records or messages, as they are or decompressed piece by piece.
+//! Bytes of records or messages, plain or decompressed piece by piece.
 //!
-//! Owns the buffer between a codec and whoever cuts whole records out of its output. Holds what is
-//! not cut yet: a record under way and one piece.
+//! Owns the buffer between a codec and the reader that cuts whole records out of its output. Holds an
+//! incomplete record and one piece.
 
 use bytes::{Bytes, BytesMut};
 
 use crate::record::compression::{Decompressor, HeaderChecksum};
 use crate::record::{Compression, CompressionError};
 
-/// Where records or messages come from.
+/// The source of a batch's records or messages.
 pub(in crate::record) enum Feed {
-    /// Everything is at hand.
+    /// All of them are in memory.
     Plain(Bytes),
-    /// More comes from the codec.
+    /// More come from the codec.
     Compressed {
         decompressor: Box<Decompressor>,
         pending: BytesMut,
@@ -20,7 +20,7 @@ pub(in crate::record) enum Feed {
 }
 
 impl Feed {
-    /// Over `input`, of which at most `bytes_max` come out.
+    /// Over `input`, with at most `bytes_max` bytes of output.
     pub(in crate::record) fn new(
         codec: Compression,
         input: Bytes,
@@ -36,7 +36,7 @@ impl Feed {
         }
     }
 
-    /// What is at hand.
+    /// The bytes in memory.
     pub(in crate::record) fn front(&self) -> &[u8] {
         match self {
             Self::Plain(bytes) => bytes,
@@ -44,7 +44,7 @@ impl Feed {
         }
     }
 
-    /// Bytes of memory that hold what was decompressed and not cut yet.
+    /// Bytes of memory that hold decompressed data not cut yet.
     pub(in crate::record) fn held_bytes(&self) -> usize {
         match self {
             Self::Plain(_) => 0,
@@ -52,7 +52,7 @@ impl Feed {
         }
     }
 
-    /// Cuts `count` bytes off the front, or what is there of them.
+    /// Cuts `count` bytes off the front, or all of fewer.
     pub(in crate::record) fn take(&mut self, count: usize) -> Bytes {
         let count = count.min(self.front().len());
         match self {
@@ -61,7 +61,7 @@ impl Feed {
         }
     }
 
-    /// Gets one more piece to the end of the front; its length, 0 at the end.
+    /// Appends one more piece to the front; returns its length, 0 at the end.
     pub(in crate::record) fn grow(&mut self) -> Result<usize, CompressionError> {
         match self {
             Self::Plain(_) => Ok(0),

@@ -1,6 +1,6 @@
 //! One message: offset, size, CRC-32, magic, attributes, timestamp (magic 1), key, value.
 //!
-//! Owns the layout. Never decompresses, and never looks beyond the message.
+//! Owns the layout. Never decompresses, and never reads beyond the message.
 
 use bytes::{Buf, BufMut, Bytes};
 use flate2::Crc;
@@ -9,26 +9,26 @@ use super::super::TimestampType;
 use super::super::header::NO_TIMESTAMP;
 use super::{MessageError, MessageFormat};
 
-/// Offset and size, which stand in front of what the size counts.
+/// Offset and size, in front of the bytes that the size counts.
 pub(super) const PREFIX_BYTES: usize = 12;
-/// What the size counts at least: a message of magic 0 with null key and null value. It holds for
-/// magic 1 too (`LegacyRecord.RECORD_OVERHEAD_V0`).
+/// The least size: a message of magic 0 with null key and null value. It holds for magic 1 too
+/// (`LegacyRecord.RECORD_OVERHEAD_V0`).
 const SIZE_MIN: i32 = 14;
-/// Where the magic stands in a message with its prefix.
+/// Place of the magic in a message with its prefix.
 const MAGIC: usize = PREFIX_BYTES + 4;
 const CODEC_MASK: u8 = 0x07;
 const TIMESTAMP_TYPE: u8 = 0x08;
 
-/// What can be said of a message from its first 17 bytes.
+/// The fields in a message's first 17 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Front {
     pub(super) format: MessageFormat,
-    /// Of the whole message, prefix included.
+    /// Size of the whole message, prefix included.
     pub(super) size_bytes: usize,
 }
 
-/// Looks at the message at the front of `bytes`; `None` when fewer than 17 bytes are there. The rest
-/// of it may be missing.
+/// Reads the front of a message; `None` when fewer than 17 bytes are there. The rest of the message may be
+/// missing.
 pub(super) fn front(bytes: &[u8]) -> Result<Option<Front>, MessageError> {
     let mut prefix = bytes;
     let (Ok(_offset), Ok(size)) = (prefix.try_get_i64(), prefix.try_get_i32()) else {
@@ -48,7 +48,7 @@ pub(super) fn front(bytes: &[u8]) -> Result<Option<Front>, MessageError> {
     }))
 }
 
-/// Compares the CRC of `message`, a whole one.
+/// Compares the CRC of a whole `message`.
 pub(super) fn check_crc(message: &[u8]) -> Result<(), MessageError> {
     let mut rest = message.get(PREFIX_BYTES..).unwrap_or_default();
     let stored = rest.try_get_u32().map_err(|_| MessageError::Fields)?;
@@ -65,7 +65,7 @@ pub(super) fn codec(message: &[u8]) -> u8 {
     message.get(MAGIC + 1).map_or(0, |byte| byte & CODEC_MASK)
 }
 
-/// A message whose fields were found; key and value are slices of it.
+/// A decoded message; key and value are slices of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Message {
     pub(super) offset: i64,
@@ -78,7 +78,7 @@ pub(super) struct Message {
 }
 
 impl Message {
-    /// Reads `bytes`, one whole message. The CRC is not looked at.
+    /// Reads `bytes`, one whole message. The CRC is not checked.
     pub(super) fn read(mut bytes: Bytes) -> Result<Self, MessageError> {
         let fields = |_| MessageError::Fields;
         let offset = bytes.try_get_i64().map_err(fields)?;
@@ -92,7 +92,7 @@ impl Message {
             MessageFormat::V1 => bytes.try_get_i64().map_err(fields)?,
         };
         let key = nullable(&mut bytes)?;
-        // Kafka does not mind bytes behind the value, nor do we.
+        // Bytes after the value are allowed, as in Kafka.
         let value = nullable(&mut bytes)?;
         Ok(Self {
             offset,
@@ -109,7 +109,7 @@ impl Message {
         self.attributes & CODEC_MASK
     }
 
-    /// Who set the timestamp. Magic 0 has none, whatever the bit says.
+    /// Who set the timestamp. Magic 0 has none, whatever the bit is.
     pub(super) fn timestamp_type(&self) -> TimestampType {
         match self.format {
             MessageFormat::V1 if self.attributes & TIMESTAMP_TYPE != 0 => {
@@ -144,7 +144,7 @@ pub(super) struct NewMessage<'a> {
 }
 
 impl NewMessage<'_> {
-    /// Bytes of the whole message; `None` beyond what a size field can say.
+    /// Bytes of the whole message; `None` above the range of the size field.
     pub(super) fn size_bytes(&self) -> Option<usize> {
         let fixed = match self.format {
             MessageFormat::V0 => 14,
@@ -158,13 +158,13 @@ impl NewMessage<'_> {
         size.checked_add(PREFIX_BYTES)
     }
 
-    /// Appends the message but for the bytes of its value, which the caller puts behind.
+    /// Appends the message without its value's bytes, which the caller adds.
     pub(super) fn put_before_value(&self, out: &mut Vec<u8>) -> Result<(), MessageError> {
         let size = self.size_bytes().ok_or(MessageError::TooLarge {
             limit_bytes: i32::MAX.unsigned_abs() as usize,
         })?;
         out.put_i64(self.offset);
-        // `size_bytes` has seen that it fits.
+        // `size_bytes` has checked it.
         out.put_i32((size - PREFIX_BYTES) as i32);
         let crc_at = out.len();
         out.put_u32(0);
@@ -200,6 +200,6 @@ impl NewMessage<'_> {
 }
 
 fn put_length(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
-    // `size_bytes` has seen that it fits.
+    // `size_bytes` has checked it.
     out.put_i32(bytes.map_or(-1, |bytes| bytes.len() as i32));
 }

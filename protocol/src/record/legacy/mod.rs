@@ -1,9 +1,8 @@
-//! Message sets: the formats of magic 0 and 1, which clients before Kafka 0.11 send and read.
+//! Message sets: the formats of magic 0 and 1, sent and read by clients before Kafka 0.11.
 //!
-//! Owns their layout (`LegacyRecord`, `AbstractLegacyRecordBatch`) and the way from them to one
-//! batch of magic 2 and back. Everything runs in steps, so that the core that calls is never held
-//! for long; holds one message and the codecs' buffers besides what it makes. Never stores a message
-//! set: the log knows batches only.
+//! Owns their layout (`LegacyRecord`, `AbstractLegacyRecordBatch`) and the conversion from them to one batch of
+//! magic 2 and back. Everything runs in steps of bounded length; memory is one message and the codecs' buffers
+//! besides the result. Never stores a message set: the log has batches only.
 
 mod check;
 mod down;
@@ -26,9 +25,9 @@ pub const STEP_BYTES: usize = 2 * 1024;
 /// A message format from before record batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MessageFormat {
-    /// Magic 0 (before Kafka 0.10): no timestamps; absolute offsets inside of wrappers.
+    /// Magic 0 (before Kafka 0.10): no timestamps; absolute offsets inside wrappers.
     V0,
-    /// Magic 1 (Kafka 0.10): timestamps (KIP-32); relative offsets inside of wrappers (KIP-31).
+    /// Magic 1 (Kafka 0.10): timestamps (KIP-32); relative offsets inside wrappers (KIP-31).
     V1,
 }
 

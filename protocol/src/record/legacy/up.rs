@@ -1,7 +1,7 @@
-//! From a message set to one batch of magic 2.
+//! Conversion of a message set to one batch of magic 2.
 //!
-//! Owns what `LogValidator` demands of messages and how they become records. Compresses while it
-//! reads, so that the batch's limit also bounds the memory, whatever a wrapper unfolds to.
+//! Owns `LogValidator`'s rules for messages and their conversion to records. Compresses while it reads, so that
+//! the batch's limit also bounds the memory, whatever a wrapper decompresses to.
 
 use bytes::Bytes;
 
@@ -20,29 +20,29 @@ use super::message::{self, Message};
 use super::writer::PacedWriter;
 use super::{MessageError, MessageFormat, MessageSet};
 
-/// What looking at one message costs, in bytes of the budget, however small it is.
+/// The least a message costs, in bytes of the budget.
 const MESSAGE_COST_BYTES: usize = 64;
 
-/// How messages become a batch.
+/// The rules of a conversion.
 #[derive(Clone, Copy, Debug)]
 pub struct UpRules {
     /// The codec of the batch.
     pub compression: Compression,
     /// As for [`Compression::compress`].
     pub level: Option<i32>,
-    /// The topic's rules for records. The timestamp's bounds count where the messages' own times do.
+    /// The topic's rules for records. The timestamp bounds apply where the messages' own timestamps are kept.
     pub limits: RecordLimits,
     /// The time of the append, ms since the epoch, where it replaces the messages' own
     /// (`message.timestamp.type=LogAppendTime`).
     pub append_time_ms: Option<i64>,
-    /// Bytes that the batch may have (`max.message.bytes`).
+    /// Bytes the batch may have (`max.message.bytes`).
     pub batch_bytes_max: usize,
 }
 
-/// What a step came to.
+/// The result of one step.
 #[derive(Debug)]
 pub enum UpProgress {
-    /// There is more to convert.
+    /// Messages remain.
     More,
     /// The batch: base offset 0, no producer, one record for each message.
     Done(CheckedBatch),
@@ -56,12 +56,12 @@ pub struct UpConversion {
     rules: UpRules,
     header: BatchHeader,
     writer: PacedWriter,
-    /// Records that break a rule: what follows them is looked at, but no longer written.
+    /// Records that break a rule: later messages are checked, but no longer written.
     refused: RefusedRecords,
     messages: i32,
 }
 
-/// What a wrapper says that counts for the messages in it.
+/// The fields of a wrapper that count for the messages inside.
 struct Wrapper {
     offset: i64,
     timestamp_type: TimestampType,
@@ -70,7 +70,7 @@ struct Wrapper {
 }
 
 impl UpConversion {
-    /// Gets ready.
+    /// Opens the set.
     ///
     /// # Errors
     /// [`MessageError::Fields`], [`MessageError::WrapperEmpty`], [`MessageError::Batch`] with a
@@ -115,15 +115,15 @@ impl UpConversion {
         })
     }
 
-    /// Converts about `bytes_budget` more bytes, counted where they are not compressed; a codec's
-    /// piece or a message's checksum may overshoot it.
+    /// Converts about `bytes_budget` more bytes, counted uncompressed; a codec's piece or the checksum of a message
+    /// may overshoot it.
     ///
     /// # Errors
     /// [`MessageError::TooLarge`], [`MessageError::Size`], [`MessageError::Magic`],
     /// [`MessageError::CrcMismatch`], [`MessageError::MixedFormats`], [`MessageError::Nested`],
     /// [`MessageError::InnerIncomplete`], [`MessageError::WrapperEmpty`],
-    /// [`MessageError::WrapperOffset`], [`MessageError::Fields`], [`MessageError::Batch`]. The
-    /// conversion is of no use after an error, nor when it is done.
+    /// [`MessageError::WrapperOffset`], [`MessageError::Fields`], [`MessageError::Batch`]. Drop the conversion after
+    /// an error and when done.
     pub fn step(&mut self, bytes_budget: usize) -> Result<UpProgress, MessageError> {
         let mut spent = 0_usize;
         while spent < bytes_budget.max(1) {
@@ -148,18 +148,18 @@ impl UpConversion {
         Ok(UpProgress::More)
     }
 
-    /// Bytes of memory that the message under way takes now, besides the batch that is made. One message
-    /// can be as large as all that a wrapper unfolds to.
+    /// Bytes of memory that the message in progress takes, besides the batch made. One message can be as large as a
+    /// wrapper's decompressed data.
     pub fn held_bytes(&self) -> usize {
         self.feed
             .held_bytes()
             .saturating_add(self.writer.held_bytes())
     }
 
-    /// The next whole message that is at hand.
+    /// The next complete message in the buffer.
     fn next_message(&mut self) -> Result<Option<Bytes>, MessageError> {
         let front = match message::front(self.feed.front()) {
-            // Kafka sees a magic that is not the wrapper's, whatever it is.
+            // Kafka reports another magic than the wrapper's, whatever it is.
             Err(MessageError::Magic(_)) if self.wrapper.is_some() => {
                 return Err(MessageError::MixedFormats);
             }
@@ -176,7 +176,7 @@ impl UpConversion {
 
     fn append(&mut self, bytes: Bytes) -> Result<(), MessageError> {
         if self.wrapper.is_some() {
-            // Messages that stand by themselves were checked with their set.
+            // Messages outside a wrapper were checked with their set.
             message::check_crc(&bytes)?;
         }
         let message = Message::read(bytes)?;
@@ -266,7 +266,7 @@ impl UpConversion {
     }
 }
 
-/// The rule of the topic that a message breaks (`LogValidator#validateRecord`).
+/// The topic's rule that a message breaks (`LogValidator#validateRecord`).
 fn fault(
     rules: &UpRules,
     key_is_null: bool,
@@ -279,7 +279,7 @@ fn fault(
     let own_time = rules.append_time_ms.is_none();
     if own_time && timestamp != NO_TIMESTAMP {
         let accepted = rules.limits.timestamp_ms_min..=rules.limits.timestamp_ms_max;
-        // Below −1 is no time: Kafka cannot convert such a message, nor would any client read it.
+        // A timestamp below −1 is none: Kafka cannot convert such a message, nor would any client read it.
         return (timestamp < NO_TIMESTAMP || !accepted.contains(&timestamp))
             .then_some(RecordFault::TimestampOutOfRange(timestamp));
     }

@@ -1,14 +1,14 @@
 //! Bytes on their way into a codec, a piece at a time.
 //!
-//! Owns the pacing and the bound of the output. Never holds more input than one record.
+//! Owns the pacing and the bound on output. Never holds more input than one record.
 
 use super::super::compression::Compressor;
 use super::super::{Compression, CompressionError};
 
-/// Bytes that a codec is given at a time.
+/// Bytes a codec is given at a time.
 const PIECE_BYTES: usize = super::STEP_BYTES;
 
-/// A compressor and the record that it is being given.
+/// A compressor and the record it is being given.
 pub(super) struct PacedWriter {
     compressor: Compressor,
     record: Vec<u8>,
@@ -16,7 +16,7 @@ pub(super) struct PacedWriter {
 }
 
 impl PacedWriter {
-    /// Nothing written yet; `level` as for [`Compression::compress`].
+    /// An empty writer; `level` as for [`Compression::compress`].
     pub(super) fn new(codec: Compression, level: Option<i32>) -> Result<Self, CompressionError> {
         Ok(Self {
             compressor: Compressor::new(codec, level)?,
@@ -32,7 +32,7 @@ impl PacedWriter {
         &mut self.record
     }
 
-    /// Gives the codec one more piece of the record; the bytes given, 0 when it has all of it.
+    /// Gives the codec one more piece of the record; returns its bytes, 0 when none is left.
     pub(super) fn pump(&mut self) -> Result<usize, CompressionError> {
         let rest = self.record.get(self.written_bytes..).unwrap_or_default();
         let piece = rest.get(..PIECE_BYTES).unwrap_or(rest);
@@ -43,7 +43,7 @@ impl PacedWriter {
         Ok(piece.len())
     }
 
-    /// Bytes of the record that it is being given.
+    /// Bytes of memory of the current record.
     pub(super) fn held_bytes(&self) -> usize {
         self.record.len()
     }
@@ -53,7 +53,7 @@ impl PacedWriter {
         self.compressor.output_bytes()
     }
 
-    /// All of the output; an empty writer without a codec is left.
+    /// Takes all of the output; an empty writer without a codec is left.
     pub(super) fn take(&mut self) -> Result<Vec<u8>, CompressionError> {
         let empty = Self::new(Compression::None, None)?;
         std::mem::replace(self, empty).compressor.finish()

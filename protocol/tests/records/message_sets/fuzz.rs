@@ -9,8 +9,7 @@ use chronik_protocol::record::{BatchBuilder, Compression, NewRecord, RecordLimit
 use super::super::fuzz::fuzz_time;
 use super::{NOW_MS, Plain, batch, convert, down, message, plain, rules, two, without_time};
 
-/// Codec, then per record timestamp, key and value; the format, the pieces of a step, where the
-/// bytes are cut in parts.
+/// Codec; timestamp, key and value of each record; format; bytes per step; cuts between parts.
 type Generated = (
     u8,
     Vec<(u32, Option<Vec<u8>>, Option<Vec<u8>>)>,
@@ -117,7 +116,7 @@ fn fuzz_stored_bytes_of_anybody_are_converted_or_refused() {
                 let at = usize::from(*at) % bytes.len();
                 bytes[at] = *byte;
             }
-            // The CRC is right again, so that what it covers is looked at.
+            // With the CRC corrected, the bytes it covers are read.
             let crc = chronik_protocol::record::crc32c(&bytes[21..]);
             bytes[17..21].copy_from_slice(&crc.to_be_bytes());
             let edited = Bytes::from(bytes);

@@ -1,4 +1,4 @@
-//! The formats of magic 0 and 1: Kafka's own bytes both ways, and what a reader is given.
+//! The formats of magic 0 and 1: Kafka's own bytes both ways, and the messages given to a reader.
 
 use std::io::Write;
 
@@ -68,7 +68,7 @@ fn records(batch: &CheckedBatch) -> Vec<Record> {
     records.collect::<Result<_, _>>().expect("sound records")
 }
 
-/// What a message can hold of a record.
+/// The fields of a record that a message can hold.
 type Plain = (i64, i64, Option<Bytes>, Option<Bytes>);
 
 fn plain(batch: &CheckedBatch) -> Vec<Plain> {
@@ -127,8 +127,8 @@ fn kafkas_batches_become_the_messages_that_kafka_makes_of_them() {
             let messages = converted.records.into_bytes();
             match batch.header.compression() {
                 Compression::None => assert_eq!(messages, *expected, "{}", golden.name),
-                // Compressors differ; what they hold must not. The wrapper's fields up to its size
-                // and behind its CRC are Kafka's.
+                // Compressors differ; the decompressed bytes must not. The wrapper's fields up to its
+                // size and after its CRC are Kafka's.
                 _ => {
                     let fields = if format == MessageFormat::V0 {
                         16..22
@@ -150,11 +150,10 @@ fn kafkas_batches_become_the_messages_that_kafka_makes_of_them() {
     }
 }
 
-/// What messages hold that a broker made: their wrapper's time may be that of the append.
+/// The messages of a broker's set: their wrapper may have LogAppendTime.
 fn up_stored(set: &[u8]) -> Vec<Plain> {
     let mut set = set.to_vec();
-    // A producer may not say that the time is the append's: the first message's word for it is
-    // taken back, and its CRC made right again.
+    // A producer may not send LogAppendTime: the bit is cleared in the first message, and its CRC corrected.
     let mut at = 0;
     while at < set.len() {
         let size = u32::from_be_bytes(set[at + 8..at + 12].try_into().expect("four")) as usize;

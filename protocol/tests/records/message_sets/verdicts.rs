@@ -1,4 +1,4 @@
-//! What Apache Kafka 3.9.1 was found to say of message sets, good and bad, and our limits.
+//! Verdicts of Apache Kafka 3.9.1 on message sets, good and bad, and our limits.
 
 use chronik_protocol::record::legacy::{MessageError, UpRules};
 use chronik_protocol::record::{BatchError, Compression, RecordFault, RecordLimits, TimestampType};
@@ -7,7 +7,7 @@ use super::{
     NOW_MS, convert, field, gzip, message, one, records, refusing, rules, sealed, two, up, wrapped,
 };
 
-/// What it is called, the set, and what the error must be.
+/// Name of the case, the set, and a check of the error.
 type Refused = (&'static str, Vec<u8>, fn(&MessageError) -> bool);
 
 /// Demands one record for each message, offsets from 0 on.
@@ -217,7 +217,7 @@ fn wrappers_that_kafka_refuses_are_refused() {
         ("crc inside", wrapped(1, &inner_crc), |e| {
             matches!(e, MessageError::CrcMismatch { .. })
         }),
-        // Kafka passes over these, and would acknowledge a message that it drops.
+        // Kafka skips these, and would acknowledge a message that it drops.
         (
             "half a message inside",
             wrapped(1, &two(1)[..two(1).len() - 3]),

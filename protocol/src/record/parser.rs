@@ -1,7 +1,7 @@
-//! The shape of records, read in pieces of any size.
+//! The parser of records for validation, fed in pieces of any size.
 //!
-//! Owns the one parser that validation uses. Holds no record: keys and values are passed over, so
-//! that a record may span any number of pieces. Never allocates.
+//! Holds no record: keys and values are skipped, so that a record may span any number of pieces. Never
+//! allocates.
 
 use super::facts::{RECORD_BYTES_MIN, RecordFacts};
 use super::varint::PartialVarint;
@@ -10,7 +10,7 @@ use super::{BatchError, RecordFault, whole};
 /// Bytes of the shortest header: an empty key and a null value.
 const HEADER_BYTES_MIN: i64 = 2;
 
-/// What is to be read next, once everything to be passed over is.
+/// The field to read once `skip` bytes are skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Field {
     Length,
@@ -25,14 +25,14 @@ enum Field {
     End,
 }
 
-/// A walk over a stream of records, standing somewhere inside one.
+/// A parser's position in a stream of records.
 #[derive(Debug)]
-pub(super) struct Walk {
+pub(super) struct RecordParser {
     next: Field,
-    /// Bytes of a key or value to pass over before `next`.
+    /// Bytes of a key or value to skip before `next`.
     skip: i64,
     varint: PartialVarint,
-    /// Bytes of the current record still to come, as its length promises.
+    /// Bytes of the current record still to come, by its length.
     left: i64,
     headers_left: i32,
     facts: RecordFacts,
@@ -41,8 +41,8 @@ pub(super) struct Walk {
     record_bytes_max: i64,
 }
 
-impl Walk {
-    /// A walk over `record_count` records of at most `record_bytes_max` bytes each.
+impl RecordParser {
+    /// For `record_count` records of at most `record_bytes_max` bytes each.
     pub(super) fn new(record_count: i32, record_bytes_max: usize) -> Self {
         Self {
             next: Field::Length,
@@ -57,7 +57,7 @@ impl Walk {
         }
     }
 
-    /// Reads the next piece and calls `visit` for every record that ends in it, with its index.
+    /// Parses the next piece and calls `visit` with every record that ends in it and its index.
     pub(super) fn push(
         &mut self,
         mut piece: &[u8],
@@ -90,7 +90,7 @@ impl Walk {
         }
     }
 
-    /// Says whether the stream may end here.
+    /// Checks that the stream may end here.
     pub(super) fn finish(&self) -> Result<(), BatchError> {
         let inside = self.next != Field::Length || self.varint.is_open();
         if inside || self.records != self.records_declared {
@@ -102,7 +102,7 @@ impl Walk {
         Ok(())
     }
 
-    /// The record that begins here, where it is whole and plainly right: nearly all are.
+    /// The fast path: the next record, when the piece holds all of it and it is plainly sound. Nearly all are.
     fn whole_record(&self, piece: &[u8]) -> Option<(RecordFacts, usize)> {
         let between = self.next == Field::Length && !self.varint.is_open();
         if between && self.records < self.records_declared {
@@ -126,7 +126,7 @@ impl Walk {
         match self.next {
             Field::Length => return self.read_length(piece),
             Field::Attributes => {
-                // No attribute of a record has a meaning yet.
+                // Record attributes have no meaning yet.
                 if self.take_byte(piece)?.is_some() {
                     self.next = Field::TimestampDelta;
                 }
@@ -221,8 +221,8 @@ impl Walk {
         }
     }
 
-    /// Passes over `length` bytes; −1 stands for null, which has none, and so does any other negative
-    /// length for Kafka (`Utils#readBytes`).
+    /// Skips `length` bytes; −1 stands for null, and in Kafka so does any other negative length
+    /// (`Utils#readBytes`).
     fn skip_nullable(&mut self, length: i32) -> Result<(), BatchError> {
         self.facts.odd_null |= length < -1;
         self.skip = i64::from(length.max(0));
@@ -252,7 +252,7 @@ impl Walk {
         Ok(None)
     }
 
-    /// Takes one byte of the record; none when the piece is used up.
+    /// Takes one byte of the record; `None` when the piece is used up.
     #[inline]
     fn take_byte(&mut self, piece: &mut &[u8]) -> Result<Option<u8>, BatchError> {
         let Some((byte, rest)) = piece.split_first() else {
@@ -305,12 +305,12 @@ mod tests {
 
     type Seen = (Vec<(i32, RecordFacts)>, Result<(), BatchError>);
 
-    fn walked(stream: &[u8], count: i32, piece_bytes: usize) -> Seen {
-        let mut walk = Walk::new(count, 4096);
+    fn parsed(stream: &[u8], count: i32, piece_bytes: usize) -> Seen {
+        let mut parser = RecordParser::new(count, 4096);
         let mut seen = Vec::new();
         let mut outcome = Ok(());
         for piece in stream.chunks(piece_bytes) {
-            outcome = walk.push(piece, |index, facts| {
+            outcome = parser.push(piece, |index, facts| {
                 seen.push((index, *facts));
                 Ok(())
             });
@@ -318,12 +318,12 @@ mod tests {
                 return (seen, outcome);
             }
         }
-        (seen, outcome.and_then(|()| walk.finish()))
+        (seen, outcome.and_then(|()| parser.finish()))
     }
 
-    /// In pieces of one byte no record is whole, so that the fast way is held against the other.
+    /// In pieces of one byte no record is whole, so that the fast path is compared with the other.
     #[test]
-    fn the_fast_way_sees_what_the_walk_sees() {
+    fn the_fast_path_agrees_with_the_parser() {
         let mut state = 11_u64;
         let mut random = move |below: u32| {
             state = state
@@ -349,9 +349,9 @@ mod tests {
             if round % 8 == 1 {
                 stream.truncate(random(stream.len() as u32) as usize);
             }
-            let slowly = walked(&stream, count, 1);
+            let slowly = parsed(&stream, count, 1);
             for piece_bytes in [stream.len().max(1), 64, 300] {
-                assert_eq!(walked(&stream, count, piece_bytes), slowly, "round {round}");
+                assert_eq!(parsed(&stream, count, piece_bytes), slowly, "round {round}");
             }
             match slowly.1 {
                 Ok(()) => right += 1,
