@@ -1,6 +1,7 @@
 //! One of two log directories fails while the broker serves: its partitions are offline, those of the
 //! other are served as if nothing had happened, also by a start without it; and what was acknowledged
-//! there comes back with the disk.
+//! there comes back with the disk. One that is full is read, also behind a kill, and written again when
+//! there is space.
 //!
 //! The failing disk is an image of this test's own, see `support::disk`; without root and loop
 //! devices the test is skipped, loudly.
@@ -16,7 +17,7 @@ use support::batch::TestBatch;
 use support::calls::{code, create_topic, fetch, produce, produce_ok, read_values};
 use support::client::Client;
 use support::disk::Disk;
-use support::{BrokerOptions, Scratch};
+use support::{BrokerOptions, Scratch, eventually};
 
 const PARTITIONS: i32 = 8;
 
@@ -175,4 +176,58 @@ fn a_stop_that_cannot_close_the_logs_says_so_last() {
         assert!(last.contains("stopped"), "{log}");
         assert_eq!(last.contains(words), fails, "{log}");
     }
+}
+
+#[test]
+fn a_full_second_directory_is_read_behind_a_kill_and_written_when_there_is_space() {
+    let scratch = Scratch::new();
+    let Some(disk) = Disk::or_skip(&scratch) else {
+        return;
+    };
+    let options = BrokerOptions::new(scratch.join("sound"))
+        .under(disk.wrapper())
+        .argument("--data")
+        .argument(disk.mounted().join("full"));
+    let mut broker = options.start();
+    let mut client = Client::connect(broker.address());
+    create_topic(&mut client, "t", PARTITIONS, &[]);
+    for partition in 0..PARTITIONS {
+        assert_eq!(
+            write(&mut client, "t", partition, "before"),
+            ErrorCode::None
+        );
+    }
+    let full = partitions_in(&mut client, "full", "t");
+    assert_eq!(full.len(), 4, "{full:?}");
+    disk.fill();
+    let mut expected = vec![vec![b"before".to_vec()]; PARTITIONS as usize];
+    let mut refused = 0;
+    for _ in 0..2 {
+        broker.kill();
+        broker = options.start();
+        client = Client::connect(broker.address());
+        for (partition, expected) in (0..).zip(&mut expected) {
+            assert_eq!(values(&mut client, "t", partition), *expected);
+            match write(&mut client, "t", partition, "while full") {
+                ErrorCode::None => expected.push(b"while full".to_vec()),
+                // Recovery cuts off what was made ready for more, so that some find a block.
+                error => {
+                    assert_eq!(error, ErrorCode::KafkaStorageError, "{partition}");
+                    assert!(full.contains(&partition), "{partition}");
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert!(refused > 0);
+    disk.free();
+    for (partition, expected) in (0..).zip(&mut expected) {
+        eventually("a write where there is space", || {
+            let written = write(&mut client, "t", partition, "after");
+            (written == ErrorCode::None).then_some(())
+        });
+        expected.push(b"after".to_vec());
+        assert_eq!(values(&mut client, "t", partition), *expected);
+    }
+    broker.stop();
 }

@@ -130,16 +130,13 @@ pub(crate) struct CheckpointsWritten {
 }
 
 impl CheckpointsWritten {
-    /// The first directory that refused, its id, and why.
-    pub(crate) fn first_refusal(self, dirs: &LogDirs) -> Option<(PathBuf, Uuid, io::Error)> {
-        let (id, why) = self.refused.into_iter().zip(self.why).next()?;
-        let kind = match self.short.contains(&id) {
-            true => io::ErrorKind::StorageFull,
-            false => io::ErrorKind::Other,
-        };
+    /// The first directory that refused though it is not too short of anything, its id, and why.
+    pub(crate) fn first_failure(self, dirs: &LogDirs) -> Option<(PathBuf, Uuid, io::Error)> {
+        let mut refused = self.refused.into_iter().zip(self.why);
+        let (id, why) = refused.find(|(id, _)| !self.short.contains(id))?;
         let path = dirs.path_of(id)?.to_owned();
         let why = format!("offset checkpoints were not written: {why}");
-        Some((path, id, io::Error::new(kind, why)))
+        Some((path, id, io::Error::other(why)))
     }
 }
 

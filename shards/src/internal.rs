@@ -12,6 +12,7 @@ use chronik_terms::PartitionId;
 
 use crate::log_dirs::LogDirs;
 use crate::partition::{CloseReport, RecoveryHint};
+use crate::placing::Placing;
 use crate::remembered_logs::{Remembered, RememberedLogs};
 use crate::write_behind::LeftBehind;
 
@@ -89,8 +90,12 @@ pub(crate) struct Boot {
     pub(crate) cleaned: BTreeMap<PartitionId, i64>,
     /// The last run stopped cleanly, and this was its broker epoch.
     pub(crate) clean: Option<i64>,
-    /// Everything in the data directory is durable.
+    /// Everything in the data directories is durable,
     pub(crate) durable: bool,
+    /// but in these.
+    pub(crate) not_durable: BTreeSet<Uuid>,
+    /// What is still to be done to the directories of logs whose moves the last run did not end.
+    pub(crate) placings: BTreeMap<PartitionId, Placing>,
     /// What the checkpoints say of logs.
     pub(crate) remembered: RememberedLogs,
     /// The machine's start.
@@ -110,13 +115,28 @@ impl Boot {
             log_start_offset: 0,
             durable: self.durable,
         };
-        self.hints.get(&id).copied().unwrap_or(unknown)
+        let mut hint = self.hints.get(&id).copied().unwrap_or(unknown);
+        hint.durable &= !self.may_be_in_memory(id);
+        hint
+    }
+
+    /// Whether a partition lies where not everything is durable.
+    fn may_be_in_memory(&self, id: PartitionId) -> bool {
+        if self.not_durable.is_empty() {
+            return false;
+        }
+        let topic = self.image.topic_by_id(id.topic_id);
+        let home = topic.and_then(|topic| self.dirs.home_of(&self.image, &topic.name, id.index));
+        home.is_some_and(|home| self.not_durable.contains(&home))
     }
 
     /// What a checkpoint says of a log. After a clean stop only what that stop said counts: another
     /// one was before, and a real Kafka may have run since.
     pub(crate) fn remembered(&self, id: PartitionId) -> Option<(Remembered, u128)> {
         let told = self.remembered.of(id)?;
+        if self.may_be_in_memory(id) {
+            return None;
+        }
         let counts = |epoch| told.writer.broker_epoch == epoch;
         self.clean
             .is_none_or(counts)

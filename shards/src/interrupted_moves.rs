@@ -5,23 +5,26 @@
 //! up, for the log is whole where it was (`moving.rs`). Copies that a Kafka has left are not touched:
 //! there a copy may be behind its log.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
 use chronik_catalog::Image;
-use chronik_io::World;
-use chronik_protocol::Uuid;
+use chronik_io::{World, is_not_now};
+use chronik_protocol::{Str, Uuid};
 use chronik_terms::PartitionId;
 
 use crate::checkpoint_files::{AlsoIn, CheckpointOffsets};
 use crate::found_dirs::FoundDirs;
 use crate::log::copying::{discard, futures, topic_of};
-use crate::log::directory::PartitionDir;
+use crate::log::directory::{PartitionDir, PartitionDirState};
 use crate::log_dirs::LogDirs;
+use crate::placing::{Placing, remove_beside};
 
 /// A copy that takes its place.
 struct Ended {
     id: PartitionId,
+    topic: Str,
     /// The name of the log's own directory.
     name: String,
     future: PathBuf,
@@ -37,6 +40,8 @@ pub(crate) struct InterruptedMoves {
     ended: Vec<Ended>,
     /// Copies, and the log directory of each.
     given_up: Vec<(PathBuf, (PathBuf, Uuid))>,
+    /// Something was too short to end them: whoever opens the log tries it again.
+    late: BTreeMap<PartitionId, Placing>,
 }
 
 impl InterruptedMoves {
@@ -74,6 +79,7 @@ impl InterruptedMoves {
                         topic_id: topic.id,
                         index,
                     },
+                    topic: topic.name.clone(),
                     name: name.clone(),
                     future: future.path,
                     to: (parent.to_owned(), directory),
@@ -86,7 +92,8 @@ impl InterruptedMoves {
     }
 
     /// Ends them. The checkpoints of the new directories learn the logs' numbers before anything of the
-    /// old ones goes. Of a move with a directory that cannot be used any more only the other side is
+    /// old ones goes; where they cannot now, they have the log starts since before the catalogue knew of
+    /// the move. Of a move with a directory that cannot be used any more only the other side is
     /// ended: the next start finds the rest. To be called again after an error, without that directory.
     ///
     /// # Errors
@@ -106,31 +113,78 @@ impl InterruptedMoves {
                 also_in.extend(ended.from.first().map(|(_, id)| (ended.id, *id)));
             }
             let written = offsets.write(world, dirs, (image, &also_in)).await;
-            if let Some(refusal) = written.first_refusal(dirs) {
-                return Err(refusal);
+            if let Some(failure) = written.first_failure(dirs) {
+                return Err(failure);
             }
         }
         while let Some(ended) = self.ended.last() {
-            for (parent, id) in &ended.from {
-                if is_usable(&(parent.clone(), *id)) {
-                    let gone = discard(world, &parent.join(&ended.name)).await;
-                    gone.map_err(|error| (parent.clone(), *id, error))?;
-                    found.forget_one(&ended.name, *id);
+            let placed = ended.place(world, dirs, found).await;
+            match placed {
+                Ok(()) => {}
+                Err((.., error)) if is_not_now(&error) && ended.from.len() < 2 => {
+                    tracing::warn!(copy = %ended.future.display(), %error, "the move of a log is not ended yet");
+                    self.late.insert(ended.id, ended.placing(world));
                 }
+                failed => return failed,
             }
-            let (parent, id) = &ended.to;
-            let live = parent.join(&ended.name);
-            let renamed = world.rename(&ended.future, &live).await;
-            renamed.map_err(|error| (parent.clone(), *id, error))?;
-            tracing::info!(log = %live.display(), "the move of a log was ended");
             self.ended.pop();
         }
         while let Some((future, (parent, id))) = self.given_up.last() {
             tracing::warn!(directory = %future.display(), "the move of a log is given up");
-            let gone = discard(world, future).await;
-            gone.map_err(|error| (parent.clone(), *id, error))?;
+            match discard(world, future).await {
+                // Else the next start removes it.
+                Ok(_) => {}
+                Err(error) if is_not_now(&error) => remove_beside(world, Some(future.clone())),
+                Err(error) => return Err((parent.clone(), *id, error)),
+            }
             self.given_up.pop();
         }
         Ok(())
+    }
+
+    /// The moves that are still to be ended.
+    pub(crate) fn late(self) -> BTreeMap<PartitionId, Placing> {
+        self.late
+    }
+}
+
+impl Ended {
+    /// Puts the copy in the log's place. May be done again after an error.
+    async fn place<W: World>(
+        &self,
+        world: &W,
+        dirs: &LogDirs,
+        found: &mut FoundDirs,
+    ) -> Result<(), (PathBuf, Uuid, io::Error)> {
+        for (parent, id) in &self.from {
+            if dirs.ids().contains(id) {
+                let gone = discard(world, &parent.join(&self.name)).await;
+                gone.map_err(|error| (parent.clone(), *id, error))?;
+                found.forget_one(&self.name, *id);
+            }
+        }
+        let (parent, id) = &self.to;
+        let live = parent.join(&self.name);
+        let renamed = world.rename(&self.future, &live).await;
+        renamed.map_err(|error| (parent.clone(), *id, error))?;
+        tracing::info!(log = %live.display(), "the move of a log was ended");
+        Ok(())
+    }
+
+    /// The same for whoever opens the log.
+    fn placing<W: World>(&self, world: &W) -> Placing {
+        let (parent, _) = &self.to;
+        let live = parent.join(&self.name);
+        let from = match self.from.first() {
+            Some((parent, _)) => parent.join(&self.name),
+            // It is gone: a name that nothing has.
+            None => {
+                let state = PartitionDirState::Deleted;
+                let (topic, index) = (self.topic.as_ref(), self.id.index);
+                let name = PartitionDir::marked_name(topic, index, world.random_u128(), state);
+                parent.join(name)
+            }
+        };
+        Placing::new((&from, &self.future, &live), None)
     }
 }

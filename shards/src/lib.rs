@@ -24,6 +24,7 @@ mod opening;
 pub mod partition;
 mod patience;
 mod placement;
+mod placing;
 mod remembered_logs;
 mod request;
 mod shard;

@@ -65,9 +65,12 @@ pub enum CatalogueError {
     /// The records contradict each other.
     #[error(transparent)]
     Replay(#[from] ReplayError),
-    /// A read or append was refused.
+    /// A read was refused.
     #[error("the metadata log answers {0:?}")]
     Refused(ErrorCode),
+    /// An append was refused.
+    #[error("the metadata log answers {0:?}: {1}")]
+    NotAppended(ErrorCode, Str),
     /// The log begins after the newest snapshot ends.
     #[error(
         "the metadata log begins at offset {log_start}, but no readable snapshot reaches it (the \
@@ -437,7 +440,8 @@ impl<W: World> OpenedCatalogue<W> {
         }
         let result = outcome.ok_or(CatalogueError::Refused(ErrorCode::KafkaStorageError))?;
         if result.error != ErrorCode::None {
-            return Err(CatalogueError::Refused(result.error));
+            let why = result.message.unwrap_or_default();
+            return Err(CatalogueError::NotAppended(result.error, why));
         }
         self.uncovered_bytes += bytes as u64;
         self.image.offset = result.base_offset.saturating_add(i64::from(count));

@@ -31,8 +31,8 @@ pub(crate) async fn open<W: World>(world: &W, mut task: Box<OpenTask>) -> Opened
     }
     match try_open(world, &task).await {
         Ok(mut partition) => {
-            if let Some(placing) = task.placing {
-                partition.succeed(placing.clear(world));
+            if let Some(bequest) = task.placing.and_then(|placing| placing.clear(world)) {
+                partition.succeed(bequest);
             }
             Ok(partition)
         }

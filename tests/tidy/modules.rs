@@ -128,9 +128,16 @@ pub(crate) const MODULES: &[Modules] = &[
                 "checkpoint_files",
                 &["log", "log_dirs", "found_dirs", "partition"],
             ),
+            ("placing", &["backoff", "limits", "log", "partition"]),
             (
                 "internal",
-                &["log_dirs", "write_behind", "remembered_logs", "partition"],
+                &[
+                    "log_dirs",
+                    "write_behind",
+                    "remembered_logs",
+                    "partition",
+                    "placing",
+                ],
             ),
             ("identity", &[]),
             (
@@ -151,14 +158,7 @@ pub(crate) const MODULES: &[Modules] = &[
             ("request", &["internal"]),
             (
                 "moving",
-                &[
-                    "backoff",
-                    "limits",
-                    "log",
-                    "partition",
-                    "placement",
-                    "request",
-                ],
+                &["log", "partition", "placing", "placement", "request"],
             ),
             (
                 "shard",
@@ -173,6 +173,7 @@ pub(crate) const MODULES: &[Modules] = &[
                     "patience",
                     "partition",
                     "checkpoint_files",
+                    "placing",
                     "internal",
                     "metadata_log",
                     "meters",
@@ -207,7 +208,13 @@ pub(crate) const MODULES: &[Modules] = &[
             ),
             (
                 "interrupted_moves",
-                &["log", "log_dirs", "found_dirs", "checkpoint_files"],
+                &[
+                    "log",
+                    "log_dirs",
+                    "found_dirs",
+                    "checkpoint_files",
+                    "placing",
+                ],
             ),
             (
                 "start",
@@ -221,6 +228,7 @@ pub(crate) const MODULES: &[Modules] = &[
                     "remembered_logs",
                     "partition",
                     "checkpoint_files",
+                    "placing",
                     "internal",
                     "identity",
                     "metadata_log",

@@ -15,15 +15,15 @@ pub enum Operation {
     Write,
     /// Zeroing ahead.
     Zero,
-    /// Reading, also of whole files.
+    /// Reading, also of whole files and of lists of them; opening what is there.
     Read,
     /// Making data durable.
     Sync,
     /// Cutting and extending.
     SetLen,
-    /// Opening and creating.
+    /// Opening and creating by name.
     Open,
-    /// Creating, renaming, removing, listing and syncing directory entries.
+    /// Creating, renaming, removing and syncing directory entries.
     Directory,
     /// Bringing pages of a mapping into memory.
     Map,
@@ -116,8 +116,8 @@ pub struct Faults {
     space_bytes: Option<u64>,
     /// Bytes of the file system's blocks, if they are smaller than [`BLOCK_BYTES`].
     small_block_bytes: Option<u64>,
-    /// A path, and the operation from which on what begins with it fails.
-    broken: Option<(String, u64)>,
+    /// A path, the operation from which on what begins with it fails, and how.
+    below: Option<(String, u64, Fault)>,
     /// Operations since the last [`Faults::shortage`] or [`Faults::begin_trace`].
     operations: u64,
     shortage: Option<Shortage>,
@@ -151,8 +151,14 @@ impl Faults {
 
     /// As [`Faults::break_below`], from an operation on that is counted from now on, from 0.
     pub fn break_below_from(&mut self, path: &str, first: u64) {
-        self.operations = 0;
-        self.broken = Some((path.to_owned(), first));
+        self.fail_below_from(path, first, Fault::Broken);
+    }
+
+    /// As [`Faults::break_below_from`], with this fault where it may befall an operation
+    /// ([`Fault::may_befall`]): one of several file systems is full.
+    pub fn fail_below_from(&mut self, path: &str, first: u64, fault: Fault) {
+        (self.operations, self.met) = (0, 0);
+        self.below = Some((path.to_owned(), first, fault));
     }
 
     /// Of the operations from now on, counted from 0, those from `first` on fail with `fault` where
@@ -238,11 +244,13 @@ impl Faults {
         let path = path.to_string_lossy();
         let at = self.operations;
         let short = self.short_of(operation, &path);
-        if let Some((broken, first)) = &self.broken
+        if let Some((below, first, fault)) = &self.below
             && at >= *first
-            && path.starts_with(broken)
+            && path.starts_with(below)
+            && (*fault == Fault::Broken || fault.may_befall(operation, &path))
         {
-            return Some(Fault::Broken);
+            self.met += 1;
+            return Some(*fault);
         }
         if short.is_some() {
             return short;

@@ -208,7 +208,7 @@ impl World for SimulatedWorld {
     }
 
     async fn list_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
-        self.begin(Operation::Directory, path).await?;
+        self.begin(Operation::Read, path).await?;
         self.disk(|disk| disk.list(path))
     }
 
@@ -342,7 +342,7 @@ impl World for SimulatedWorld {
     }
 
     async fn free_bytes(&self, path: &Path) -> io::Result<u64> {
-        self.begin(Operation::Directory, path).await?;
+        self.begin(Operation::Read, path).await?;
         let (space, block_bytes) = {
             let faults = self.core.faults.borrow();
             (faults.space(), faults.block_bytes())
@@ -404,7 +404,7 @@ impl SimulatedFile {
     }
 
     async fn open_first(&self) -> io::Result<u64> {
-        self.world.begin(Operation::Open, &self.path).await?;
+        self.world.begin(Operation::Read, &self.path).await?;
         let path = self.name.path().ok_or(io::ErrorKind::NotFound)?;
         let inode = self.world.disk(|disk| disk.file(&path))?;
         let (len, expected) = (
@@ -424,7 +424,7 @@ impl SimulatedFile {
     /// What was promised about a file must not fail because it was closed: this waits for whatever it
     /// takes to open it.
     async fn open_again(&self, inode: u64) -> io::Result<u64> {
-        while let Err(error) = self.world.begin(Operation::Open, &self.path).await {
+        while let Err(error) = self.world.begin(Operation::Read, &self.path).await {
             if !is_not_now(&error) {
                 return Err(error);
             }

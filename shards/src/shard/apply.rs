@@ -17,8 +17,8 @@ use super::{Effect, Shard, Sleeper, Slot};
 use crate::internal::{Boot, InternalAnswer, Leftover};
 use crate::limits::{FOLLOWING_PER_SLICE, PARTITION_TASKS_MAX};
 use crate::log::LogError;
-use crate::moving::Placing;
 use crate::partition::{Partition, PartitionOptions, RecoveryHint};
+use crate::placing::Placing;
 use crate::remembered_logs::Writer;
 use crate::request::Reply;
 
@@ -231,7 +231,7 @@ impl<W: World, R> Shard<W, R> {
         OpenTask {
             directory,
             boot: self.boot.clone(),
-            placing: None,
+            placing: boot.and_then(|boot| boot.placings.get(&id).cloned()),
             options: PartitionOptions {
                 id,
                 topic: topic.name.clone(),

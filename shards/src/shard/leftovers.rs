@@ -60,7 +60,7 @@ impl Leftovers {
 
 impl<W: World, R> Shard<W, R> {
     /// These could not be removed with the topics that are gone.
-    pub(super) fn left_over(&mut self, left: Vec<Leftover>) {
+    pub(crate) fn left_over(&mut self, left: Vec<Leftover>) {
         if let Some(leftovers) = self.leftovers()
             && !left.is_empty()
         {

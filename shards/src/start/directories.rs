@@ -2,21 +2,24 @@
 //!
 //! Runs on the designated shard, before anything is served. A directory that fails takes its own
 //! partitions offline until the next start, whatever of it was read before (`LogManager#loadLogs`), but
-//! for the first, which holds the catalogue. Where something is only too short the start ends with a
+//! for the first, which holds the catalogue. Where something is too short to change what the last run left,
+//! that is left to the shards, which try it again. Where it is too short to look, the start ends with a
 //! sentence, and the next one may go better: nothing is offline for want of a descriptor.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use chronik_catalog::{Image, METADATA_TOPIC};
-use chronik_io::{World, is_not_now};
+use chronik_io::{DirEntry, World, is_not_now};
 use chronik_protocol::Uuid;
+use chronik_terms::PartitionId;
 
 use super::{StartError, StartOptions, about};
 use crate::checkpoint_files::{self, CheckpointOffsets, DeadNumbers, FoundFiles};
 use crate::found_dirs::FoundDirs;
 use crate::identity::{DirectoryIdentity, IdentityError};
+use crate::internal::Leftover;
 use crate::interrupted_moves::InterruptedMoves;
 use crate::log::checkpoint::{
     CLEAN_SHUTDOWN_FILE, CleanShutdown, PARTITION_METADATA_FILE, parse_partition_metadata,
@@ -25,8 +28,10 @@ use crate::log::checkpoint::{
 use crate::log::directory::{PartitionDir, PartitionDirState};
 use crate::log_dirs::{LogDir, LogDirs};
 use crate::metadata_log::OpenedCatalogue;
-use crate::opening::set_aside;
+use crate::opening::{remove, set_aside};
 use crate::partition::Partition;
+use crate::placing::{Placing, remove_beside};
+use crate::remembered_logs::RememberedLogs;
 
 /// Entries of a directory looked at before other tasks get their turn.
 const ENTRIES_PER_SLICE: usize = 64;
@@ -105,6 +110,11 @@ pub(super) struct Look {
     looked: bool,
     files: Vec<FoundFiles>,
     pub(super) found: FoundDirs,
+    /// The list of the first.
+    pub(super) entries: Vec<DirEntry>,
+    pub(super) remembered: RememberedLogs,
+    /// The directories whose file systems were too short of something to make all they hold durable.
+    pub(super) not_durable: BTreeSet<Uuid>,
 }
 
 /// The same, of one directory.
@@ -139,16 +149,24 @@ impl Look {
         Ok(look)
     }
 
-    /// Makes what the file systems hold durable.
+    /// Makes what the file systems hold durable. Where one cannot now, each of its logs is synced when it
+    /// is opened.
     pub(super) async fn sync<W: World>(
         &mut self,
         world: &W,
         dirs: &mut LogDirs,
     ) -> Result<(), StartError> {
         for (path, id) in usable(dirs) {
-            if let Err(error) = world.sync_file_system(&path).await {
-                lose(dirs, &path, about(&path)(error))?;
-                self.forget(id);
+            match world.sync_file_system(&path).await {
+                Ok(()) => {}
+                Err(error) if is_not_now(&error) => {
+                    tracing::warn!(path = %path.display(), %error, "this log directory is not synced as a whole; its logs are");
+                    self.not_durable.insert(id);
+                }
+                Err(error) => {
+                    lose(dirs, &path, about(&path)(error))?;
+                    self.forget(id);
+                }
             }
         }
         Ok(())
@@ -258,18 +276,21 @@ async fn consume<W: World>(world: &W, path: &Path) -> Result<Option<i64>, StartE
     Ok(Some(CleanShutdown::parse(&bytes).broker_epoch))
 }
 
-/// Removes what deletions left behind and sets aside what nobody knows, in every directory.
+/// Removes what deletions left behind and sets aside what nobody knows, in every directory, but where a
+/// log waits there for the end of its move. Gives what something was too short to remove.
 pub(super) async fn sweep_all<W: World>(
     world: &W,
     dirs: &mut LogDirs,
-    opened: &OpenedCatalogue<W>,
-) -> Result<(), StartError> {
+    (opened, placings): (&OpenedCatalogue<W>, &BTreeMap<PartitionId, Placing>),
+) -> Result<Vec<Leftover>, StartError> {
+    let mut left = Vec::new();
     for (path, id) in usable(dirs) {
-        if let Err(error) = sweep(world, dirs, (&path, id), opened).await {
+        let swept = sweep(world, dirs, (&path, id), (opened, placings), &mut left);
+        if let Err(error) = swept.await {
             lose(dirs, &path, error)?;
         }
     }
-    Ok(())
+    Ok(left)
 }
 
 /// The same in one. Directories whose name the catalogue has here are left to whoever opens them: their id is looked at there.
@@ -277,8 +298,10 @@ async fn sweep<W: World>(
     world: &W,
     dirs: &LogDirs,
     (data, directory): (&Path, Uuid),
-    OpenedCatalogue { image, removed, .. }: &OpenedCatalogue<W>,
+    (opened, placings): (&OpenedCatalogue<W>, &BTreeMap<PartitionId, Placing>),
+    left: &mut Vec<Leftover>,
 ) -> Result<(), StartError> {
+    let OpenedCatalogue { image, removed, .. } = opened;
     let entries = world.list_dir(data).await.map_err(about(data))?;
     for (at, entry) in entries.iter().enumerate() {
         if at.is_multiple_of(ENTRIES_PER_SLICE) {
@@ -297,12 +320,17 @@ async fn sweep<W: World>(
                 let home = dirs.home_of(image, &found.topic, found.index);
                 // That of a partition whose directory cannot be used stays, until a start can tell.
                 let is_offline = home.is_none() && is_known(image, &found);
-                if home != Some(directory) && !is_offline {
-                    sweep_unknown(world, &path, removed).await?;
+                let waits = placings.values().any(|placing| placing.from == path);
+                if home != Some(directory) && !is_offline && !waits {
+                    let of = (path.as_path(), found.index);
+                    left.extend(sweep_unknown(world, of, removed).await?);
                 }
             }
             PartitionDirState::Deleted => {
-                Partition::<W>::delete(world, &path, world.random_u128()).await?;
+                match Partition::<W>::delete(world, &path, world.random_u128()).await {
+                    Err(error) if error.is_not_now() => remove_beside(world, Some(path)),
+                    deleted => deleted?,
+                }
             }
             _ => {}
         }
@@ -329,11 +357,12 @@ async fn holds_nothing<W: World>(world: &W, path: &Path) -> Result<bool, StartEr
     }))
 }
 
+/// Gives the directory back if it is to be removed and something is too short for that.
 async fn sweep_unknown<W: World>(
     world: &W,
-    path: &Path,
+    (path, index): (&Path, i32),
     removed: &BTreeSet<Uuid>,
-) -> Result<(), StartError> {
+) -> Result<Option<Leftover>, StartError> {
     let file = path.join(PARTITION_METADATA_FILE);
     let id = match world
         .read_file(&file, crate::limits::SMALL_FILE_BYTES_MAX)
@@ -348,10 +377,24 @@ async fn sweep_unknown<W: World>(
         // Something was too short to create it, and its topic is gone.
         None => holds_nothing(world, path).await?,
     };
-    if goes {
-        Partition::<W>::delete(world, path, world.random_u128()).await?;
-    } else {
-        set_aside(world, path).await.map_err(about(path))?;
+    let left = Leftover {
+        id: PartitionId {
+            // Without one it is removed for its name alone.
+            topic_id: id.unwrap_or(Uuid::ZERO),
+            index,
+        },
+        directory: path.to_owned(),
+    };
+    let swept = match goes {
+        true => remove(world, &left).await.map_err(StartError::from),
+        false => set_aside(world, path).await.map_err(about(path)),
+    };
+    match swept {
+        Err(error) if error.is_not_now() && (goes || id.is_some()) => {
+            tracing::warn!(directory = %path.display(), %error, "a directory that nobody knows stays for now");
+            // What is another topic's is set aside when a log of its name is opened, or by the next start.
+            Ok(goes.then_some(left))
+        }
+        swept => swept.map(|()| None),
     }
-    Ok(())
 }

@@ -5,6 +5,7 @@ mod catalogue;
 mod clock;
 mod cluster;
 mod dirs;
+mod dirs_short;
 mod groups;
 mod history;
 mod incarnations;

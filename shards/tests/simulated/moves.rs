@@ -407,7 +407,7 @@ fn the_last_steps_of_a_move_wait_for_what_is_too_short_and_are_done_again() {
     cases.push((Operation::Open, checkpoint, 0, 6));
     for skip in 0..8 {
         cases.push((Operation::Directory, future, skip, 2));
-        cases.push((Operation::Open, place, skip, 2));
+        cases.push((Operation::Read, place, skip, 2));
         cases.push((Operation::Write, future, skip, 2));
     }
     for (operation, path, skip, count) in cases {

@@ -46,7 +46,7 @@ fn produce(cluster: &mut Cluster, sequence: i32) -> AppendResult {
 #[test]
 fn a_producer_s_last_five_batches_are_known_after_a_move_and_after_one_that_came_to_nothing() {
     // Nothing is short; a step of the move is, which step differs; the opening after it is.
-    let mut cases = vec![None, Some((Operation::Open, "/t-0/", 0))];
+    let mut cases = vec![None, Some((Operation::Read, "/t-0/", 0))];
     cases.extend((0..8).map(|first| Some((Operation::Sync, "/t-0.", first))));
     cases.extend((0..8).map(|first| Some((Operation::Directory, "/t-0", first))));
     for (seed, case) in (13_000..).zip(cases) {
@@ -162,7 +162,7 @@ fn a_commit_that_waits_for_a_log_that_is_not_opened_again_is_refused_and_later_o
     let path = format!("{target}/{OFFSETS_TOPIC}-0/");
     for number in 0..400 {
         let faults = &mut cluster.simulation.faults();
-        faults.script(Operation::Open, &path, number, Fault::NoSpace);
+        faults.script(Operation::Read, &path, number, Fault::NoSpace);
     }
     let (last, refused) = keep_committing(&cluster, Duration::from_millis(50));
     move_offsets(&mut cluster, id, target);

@@ -16,7 +16,7 @@ const SEED: u64 = 8000;
 
 /// A move towards the second directory, or back from it, that was killed so many steps after it began; and
 /// what was acknowledged. With `None` the steps until its commit are counted instead.
-fn interrupted(is_back: bool, steps: Option<usize>) -> (Cluster, Vec<Vec<u8>>, usize) {
+pub(crate) fn interrupted(is_back: bool, steps: Option<usize>) -> (Cluster, Vec<Vec<u8>>, usize) {
     let (mut cluster, mut values) = prepare(SEED, "disk");
     if is_back == (elsewhere(&mut cluster) == OTHER) {
         let there = elsewhere(&mut cluster);
@@ -84,7 +84,7 @@ fn start_twice(
     (is_served, trace)
 }
 
-fn assert_holds(cluster: &mut Cluster, expected: &[Vec<u8>], what: &str) {
+pub(crate) fn assert_holds(cluster: &mut Cluster, expected: &[Vec<u8>], what: &str) {
     let id = cluster.id("t", 0);
     let found = cluster.values(id, DELETED).into_iter();
     let found: Vec<Vec<u8>> = found.map(|(_, value)| value).collect();

@@ -139,6 +139,7 @@ fn whatever_is_short_during_a_move_and_whenever_it_comes_to_an_end_without_a_los
         (Operation::Write, "t-0."),
         (Operation::Sync, "t-0."),
         (Operation::Open, "t-0"),
+        (Operation::Read, "t-0"),
         (Operation::Directory, "t-0"),
     ];
     for (operation, path) in operations {
@@ -173,7 +174,7 @@ fn a_log_that_cannot_be_opened_where_it_moved_to_is_so_later_or_goes_with_its_to
         let (id, target) = (cluster.id("t", 0), elsewhere(&mut cluster));
         short(
             &mut cluster,
-            (Operation::Open, &format!("{target}/t-0/")),
+            (Operation::Read, &format!("{target}/t-0/")),
             (0, 400),
         );
         assert_eq!(move_to(&mut cluster, target), ErrorCode::None);

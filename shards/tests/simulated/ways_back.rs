@@ -228,8 +228,7 @@ fn a_log_is_served_when_the_checkpoint_that_hides_its_records_is_corrected() {
         refuse_starts(&simulation);
         if is_late {
             let mut faults = simulation.faults();
-            faults.script(Operation::Open, "/t-0/", 0, Fault::Descriptors);
-            faults.script(Operation::Directory, "/t-0", 0, Fault::Descriptors);
+            faults.script(Operation::Read, "/t-0", 0, Fault::Descriptors);
         }
         simulation.faults().begin_trace();
         let mut cluster = start_soon(simulation);

@@ -21,8 +21,9 @@ use crate::limits::{
 use crate::log::LogError;
 use crate::log::cleaner::CleanError;
 use crate::log::copying::Copy;
-use crate::moving::{Look, MoveDone, MoveStep, Placing};
+use crate::moving::{Look, MoveDone, MoveStep};
 use crate::partition::{CloseReport, RecoveryHint};
+use crate::placing::Placing;
 
 impl<W: World, R> Shard<W, R> {
     /// Something of the partition was done: the move may have waited for it.
@@ -335,7 +336,7 @@ impl<W: World, R> Shard<W, R> {
             return;
         };
         let dirs = (&*current.from, &*current.future, &*current.live);
-        let mut placing = Placing::new(dirs, bequest);
+        let mut placing = Placing::new(dirs, Some(bequest));
         placing.goes_back = current.goes_back;
         self.effects.push(Effect::Open(Box::new(OpenTask {
             directory: placing.opens().to_owned(),
