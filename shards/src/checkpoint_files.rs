@@ -13,11 +13,13 @@ use std::path::{Path, PathBuf};
 
 use chronik_catalog::Image;
 use chronik_io::{World, is_not_now};
+use chronik_log::checkpoint::{
+    CLEANER_FILE, LOG_START_FILE, OffsetCheckpoint, RECOVERY_POINT_FILE,
+};
 use chronik_protocol::{Str, Uuid};
 use chronik_terms::PartitionId;
 
 use crate::found_dirs::FoundDirs;
-use crate::log::checkpoint::{CLEANER_FILE, LOG_START_FILE, OffsetCheckpoint, RECOVERY_POINT_FILE};
 use crate::log_dirs::LogDirs;
 use crate::partition::RecoveryHint;
 

@@ -15,13 +15,13 @@ use std::task::{Poll, Waker};
 use chronik_catalog::Image;
 use chronik_coordinators::unfold::Unfolding;
 use chronik_io::{Endpoint, Responder, World};
+use chronik_log::checkpoint::{CLEAN_SHUTDOWN_FILE, CleanShutdown, HIGH_WATERMARK_FILE};
 
 use crate::checkpoint_files::{AlsoIn, Offsets};
 use crate::internal::{
     ClosedPartition, Durable, Internal, InternalAnswer, InternalReply, InternalRequest, Leftover,
     OffsetNote,
 };
-use crate::log::checkpoint::{CLEAN_SHUTDOWN_FILE, CleanShutdown, HIGH_WATERMARK_FILE};
 use crate::log_dirs::LogDirs;
 use crate::metadata_log::{
     SnapshotError, metadata_directory, remove_older_snapshots, write_snapshot,

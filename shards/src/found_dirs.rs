@@ -10,10 +10,10 @@ use std::path::PathBuf;
 
 use chronik_catalog::Image;
 use chronik_io::World;
+use chronik_log::checkpoint::{PARTITION_METADATA_FILE, parse_partition_metadata, read_small};
+use chronik_log::directory::PartitionDir;
 use chronik_protocol::Uuid;
 
-use crate::log::checkpoint::{PARTITION_METADATA_FILE, parse_partition_metadata, read_small};
-use crate::log::directory::PartitionDir;
 use crate::log_dirs::{LogDirs, is_assigned};
 
 /// The directories that hold each partition's own, by the name of that.

@@ -11,13 +11,13 @@ use std::path::PathBuf;
 
 use chronik_catalog::Image;
 use chronik_io::{World, is_not_now};
+use chronik_log::copying::{discard, futures, topic_of};
+use chronik_log::directory::{PartitionDir, PartitionDirState};
 use chronik_protocol::{Str, Uuid};
 use chronik_terms::PartitionId;
 
 use crate::checkpoint_files::{AlsoIn, CheckpointOffsets};
 use crate::found_dirs::FoundDirs;
-use crate::log::copying::{discard, futures, topic_of};
-use crate::log::directory::{PartitionDir, PartitionDirState};
 use crate::log_dirs::LogDirs;
 use crate::placing::{Placing, remove_beside};
 

@@ -15,7 +15,6 @@ mod identity;
 mod internal;
 mod interrupted_moves;
 pub mod limits;
-pub mod log;
 mod log_dirs;
 mod metadata_log;
 pub mod meters;

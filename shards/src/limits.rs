@@ -27,9 +27,6 @@ pub const FOLLOWING_PER_SLICE: usize = 64;
 /// Partitions whose old segments one shard works on at a time.
 pub const CHORES_MAX: usize = 4;
 
-/// Bytes of a log that one step copies into another log directory: one piece is in memory at a time.
-pub const COPY_PIECE_BYTES: usize = 512 * 1024;
-
 /// A log that moves is closed when the last look at it found no more new bytes than this: to copy so
 /// much while clients wait takes some ten milliseconds. Twice as much after every
 /// [`COPY_LOOKS_PER_STEP`] looks, while the log grows nearly as fast as it is copied …
@@ -159,10 +156,6 @@ pub const CONFIRMED_PER_SLICE: usize = 128;
 
 /// Bytes of a checkpoint file or of another small file of the data directory that is read.
 pub const SMALL_FILE_BYTES_MAX: usize = 64 * 1024 * 1024;
-
-/// Largest index, snapshot or epoch file that is read: `segment.index.bytes` is an i32 in Kafka,
-/// but no index of a 2 GiB segment is longer than this.
-pub const SIDE_FILE_BYTES_MAX: usize = 256 << 20;
 
 const _: () = assert!(BATCH_BYTES_MAX + READ_REQUEST_BYTES_MAX < i32::MAX as usize);
 const _: () = assert!(READ_REQUEST_BYTES_MAX <= READ_GIVEN_BYTES_MAX);

@@ -12,8 +12,8 @@ use chronik_catalog::Image;
 use chronik_protocol::Uuid;
 use chronik_terms::PartitionId;
 
-use crate::log::checkpoint::OffsetCheckpoint;
-use crate::log::directory::PartitionDir;
+use chronik_log::checkpoint::OffsetCheckpoint;
+use chronik_log::directory::PartitionDir;
 
 /// Ids below this one stand for "not assigned", "lost" and the like (`DirectoryId`).
 const RESERVED_IDS: u128 = 100;

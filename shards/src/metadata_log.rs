@@ -22,6 +22,7 @@ use chronik_catalog::versions::{
 };
 use chronik_catalog::{BrokerRegistration, Endpoint, Image, METADATA_TOPIC};
 use chronik_io::World;
+use chronik_log::LogError;
 use chronik_protocol::messages::{
     AbortTransactionRecord, FeatureLevelRecord, PartitionChangeRecord, RegisterControllerRecord,
 };
@@ -37,7 +38,6 @@ use crate::cache::BatchCache;
 use crate::found_dirs::FoundDirs;
 use crate::identity::DirectoryIdentity;
 use crate::limits::{METADATA_READ_BYTES, METADATA_SEGMENT_BYTES};
-use crate::log::LogError;
 use crate::log_dirs::LogDirs;
 use crate::partition::{
     AppendOutcome, CheckTimes, Partition, PartitionEvent, PartitionOptions, ReadPlan, RecoveryHint,

@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 
 use chronik_catalog::{ControllerReply, ControllerRequest};
 use chronik_io::{Endpoint, World, is_not_now};
+use chronik_log::LogError;
+use chronik_log::cleaner::{Cancel, CleanError, Pace};
+use chronik_log::copying::{Copy, Settled, discard};
 use chronik_protocol::Uuid;
 use chronik_terms::PartitionId;
 
-use crate::log::LogError;
-use crate::log::cleaner::{Cancel, CleanError, Pace};
-use crate::log::copying::{Copy, Settled, discard};
 use crate::partition::{CloseReport, Partition};
 use crate::placement::COORDINATOR_SHARD;
 use crate::placing::{not_removed, remove_beside};

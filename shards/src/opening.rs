@@ -7,10 +7,10 @@ use std::io;
 use std::path::Path;
 
 use chronik_io::World;
+use chronik_log::LogError;
+use chronik_log::directory::{PartitionDir, PartitionDirState};
 
 use crate::internal::Leftover;
-use crate::log::LogError;
-use crate::log::directory::{PartitionDir, PartitionDirState};
 use crate::partition::Partition;
 use crate::shard::{OpenTask, Opened};
 

@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chronik_io::{World, is_not_now};
+use chronik_log::LogError;
+use chronik_log::copying::{discard, is_garbage};
 
 use crate::backoff;
 use crate::limits::REMOVAL_TRIES_MAX;
-use crate::log::LogError;
-use crate::log::copying::{discard, is_garbage};
 use crate::partition::Bequest;
 
 /// What is done to the directories before a log is opened again whose move came to its last step. May be

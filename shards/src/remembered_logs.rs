@@ -21,10 +21,10 @@ use chronik_protocol::Uuid;
 use chronik_protocol::record::crc32c;
 use chronik_terms::PartitionId;
 
-use crate::log::remembered::RememberedLog;
+use chronik_log::remembered::RememberedLog;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"chronlgs");
-/// To be raised when a [`crate::log::remembered::RememberedLog`] changes in any way.
+/// To be raised when a [`chronik_log::remembered::RememberedLog`] changes in any way.
 const VERSION: u32 = 1;
 const SUMMED_FROM: usize = 16;
 /// Bytes of an entry besides its log.

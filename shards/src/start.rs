@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use chronik_catalog::{Endpoint, Image};
 use chronik_io::{DirEntry, Lost, World};
+use chronik_log::LogError;
 use chronik_protocol::Str;
 use chronik_terms::PartitionId;
 
@@ -30,7 +31,6 @@ use crate::cache::{BatchCache, CacheLimits};
 use crate::driver::{Driver, SettingsWatch};
 use crate::identity::{DirectoryIdentity, IdentityError};
 use crate::internal::{Boot, Internal, InternalAnswer, InternalReply, InternalRequest};
-use crate::log::LogError;
 use crate::log_dirs::LogDirs;
 use crate::metadata_log::{CatalogueError, Registration, open_catalogue};
 use crate::meters::ShardMeters;

@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use chronik_catalog::versions::MetadataVersion;
 use chronik_catalog::{Image, METADATA_TOPIC, PartitionInfo};
 use chronik_io::{DirEntry, World, is_not_now};
+use chronik_log::checkpoint::{CLEAN_SHUTDOWN_FILE, RECOVERY_POINT_FILE};
+use chronik_log::directory::{PartitionDir, PartitionDirState};
 use chronik_protocol::{Str, Uuid};
 
 use crate::identity::{DirectoryIdentity, IdentityError};
-use crate::log::checkpoint::{CLEAN_SHUTDOWN_FILE, RECOVERY_POINT_FILE};
-use crate::log::directory::{PartitionDir, PartitionDirState};
 use crate::metadata_log::{LedEpoch, QuorumState, metadata_directory, read_metadata};
 
 mod absent;

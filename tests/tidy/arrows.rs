@@ -16,6 +16,7 @@ const FOLDERS: &[&str] = &[
     "shards/terms/src",
     "shards/catalog/src",
     "shards/coordinators/src",
+    "shards/log/src",
     "io/src",
     "protocol/src",
     "bench/src",

@@ -34,11 +34,16 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["chronik-catalog", "chronik-protocol", "chronik-terms"],
     ),
     (
+        "chronik-log",
+        &["chronik-io", "chronik-protocol", "chronik-terms"],
+    ),
+    (
         "chronik-shards",
         &[
             "chronik-catalog",
             "chronik-coordinators",
             "chronik-io",
+            "chronik-log",
             "chronik-protocol",
             "chronik-terms",
         ],

@@ -11,13 +11,13 @@ use chronik_catalog::batches::{FramingError, read_batch, read_control};
 use chronik_catalog::replay::Transactions;
 use chronik_catalog::versions::METADATA_VERSION_FEATURE;
 use chronik_io::{DirEntry, File, OpenMode, World};
+use chronik_log::directory::{FileKind, SegmentFile};
+use chronik_log::scan::{LogScan, ScanEnd, ScanStep};
 use chronik_protocol::Uuid;
 use chronik_protocol::record::CheckedBatch;
 use chronik_protocol::records_of::MetadataRecord;
 
 use super::{CatalogueError, metadata_directory, snapshots};
-use crate::log::directory::{FileKind, SegmentFile};
-use crate::log::scan::{LogScan, ScanEnd, ScanStep};
 
 /// Beside the metadata log: what a log that begins is to begin with (`BootstrapDirectory`).
 const BOOTSTRAP_FILE: &str = "bootstrap.checkpoint";

@@ -9,6 +9,8 @@
 use std::collections::VecDeque;
 
 use chronik_io::World;
+use chronik_log::producer_state::{ProducedBatch, Verdict};
+use chronik_log::segment::BatchFacts;
 use chronik_protocol::record::{BATCH_PREFIX_BYTES, BatchHeader, CheckedBatch};
 use chronik_protocol::{ErrorCode, Str};
 use chronik_terms::topic_settings::TimestampKind;
@@ -16,8 +18,6 @@ use chronik_terms::{Acks, AppendPart, AppendResult, Waiter};
 
 use super::{AppendOutcome, Now, Parked, Partition, PartitionEvent, Shared};
 use crate::limits::BATCH_BYTES_MAX;
-use crate::log::producer_state::{ProducedBatch, Verdict};
-use crate::log::segment::BatchFacts;
 
 /// Appends that wait for room, in order of arrival. Their bytes are bounded by the budgets of the
 /// connections they came from, and those of a shard by

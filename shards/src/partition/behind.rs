@@ -4,13 +4,13 @@
 //! before it does: the next start puts batches back one behind the other, and stops at a gap.
 
 use chronik_io::World;
+use chronik_log::segment::BatchFacts;
 use chronik_protocol::record::BATCH_PREFIX_BYTES;
 use chronik_terms::Acks;
 use chronik_terms::topic_settings::Durability;
 
 use super::{Closing, Now, Partition};
 use crate::limits::WRITE_BEHIND_WRITE_BYTES;
-use crate::log::segment::BatchFacts;
 use crate::write_behind::{Kept, WriteBehind, WrittenMark};
 
 /// See the module's text.

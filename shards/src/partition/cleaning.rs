@@ -1,6 +1,6 @@
 //! When the partition's log is compacted, and what a round of it changes.
 //!
-//! Part of the partition's state, on its shard; the jobs are the cleaner's (`log/cleaner`). A round
+//! Part of the partition's state, on its shard; the jobs are the cleaner's (`cleaner` of `chronik-log`). A round
 //! maps the keys of the dirty segments, then rewrites all segments up to there, group by group
 //! (`Cleaner#doClean`). A group's new segment takes the place of its old ones in memory first, read
 //! by its open file, and on the disk after that. Whatever was removed meanwhile is passed over.
@@ -9,16 +9,16 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use chronik_io::World;
+use chronik_log::LogError;
+use chronik_log::cleaner::{
+    Cancel, CleanError, CleanedSegment, GroupJob, Grouped, MapJob, Mapped, OffsetMap, Pace, Rules,
+    Source, Swap, SwapProgress, Transactions, remove_cleaned,
+};
+use chronik_log::segment::SealedSegment;
 use chronik_terms::topic_settings::TopicConfig;
 use tracing::{error, info, warn};
 
 use super::{Now, Partition, PartitionEvent, Shared};
-use crate::log::LogError;
-use crate::log::cleaner::{
-    Cancel, CleanError, CleanedSegment, GroupJob, Grouped, MapJob, Mapped, OffsetMap, Pace, Rules,
-    Source, Swap, SwapProgress, Transactions, remove_cleaned,
-};
-use crate::log::segment::SealedSegment;
 
 /// What the broker's settings say of cleaning, this shard's share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

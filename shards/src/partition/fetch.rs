@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chronik_io::World;
+use chronik_log::directory::{FileKind, segment_path};
+use chronik_log::epochs::{UNDEFINED_EPOCH, UNDEFINED_OFFSET};
 use chronik_protocol::{ErrorCode, Records};
 use chronik_terms::{Isolation, ReadPart, ReadResult};
 use tracing::error;
@@ -16,8 +18,6 @@ use tracing::error;
 use super::read_job::{ReadFailure, Source, Start};
 use super::{Closing, Partition, ReadDone, ReadJob};
 use crate::cache::{BatchCache, ReadLimits};
-use crate::log::directory::{FileKind, segment_path};
-use crate::log::epochs::{UNDEFINED_EPOCH, UNDEFINED_OFFSET};
 
 /// Sealed segments of one partition whose files stay open between reads.
 const OPEN_FILES_MAX: usize = 2;

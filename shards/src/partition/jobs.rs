@@ -10,6 +10,12 @@ use std::sync::Arc;
 use chronik_io::{
     AppendError, AppendFile, AppendOptions, JobResult, SyncJob, World, WriteJob, ZeroJob,
 };
+use chronik_log::LogError;
+use chronik_log::checkpoint::LEADER_EPOCH_FILE;
+use chronik_log::directory::{FileKind, segment_path};
+use chronik_log::index::IndexBuilder;
+use chronik_log::recovery::{max_timestamp, rebuild_indexes};
+use chronik_log::segment::{ActiveSegment, SealedSegment, SegmentStart, append_options, jitter_ms};
 use chronik_terms::PartitionId;
 use chronik_terms::topic_settings::{Durability, TopicConfig};
 use tracing::{error, info, warn};
@@ -18,12 +24,6 @@ use super::cleaning::{CleanDone, CleanWork};
 use super::removal::{RemovalDone, RemovalStep};
 use super::sealing::{Beside, NotSealed, Seal};
 use super::{Closing, Now, Partition, PartitionEvent, Shared};
-use crate::log::LogError;
-use crate::log::checkpoint::LEADER_EPOCH_FILE;
-use crate::log::directory::{FileKind, segment_path};
-use crate::log::index::IndexBuilder;
-use crate::log::recovery::{max_timestamp, rebuild_indexes};
-use crate::log::segment::{ActiveSegment, SealedSegment, SegmentStart, append_options, jitter_ms};
 
 /// Most zeroed bytes a new segment asks for on behalf of appends that wait.
 const FIRST_ROOM_BYTES_MAX: u64 = 8 << 20;

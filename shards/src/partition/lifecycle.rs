@@ -9,6 +9,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chronik_io::{AppendError, File, World, is_not_now};
+use chronik_log::checkpoint::{
+    LEADER_EPOCH_FILE, PARTITION_METADATA_FILE, parse_partition_metadata, partition_metadata_bytes,
+    read_small,
+};
+use chronik_log::directory::{FileKind, segment_path};
+use chronik_log::inventory::{Inventory, Listing};
+use chronik_log::recovery::{Recovered, RecoveryReport, recover};
+use chronik_log::remembered::RememberedLog;
+use chronik_log::segment::{SealJob, SealedSegment, SideFileSync};
+use chronik_log::{LogError, PartitionDir, PartitionDirState};
 use chronik_protocol::Uuid;
 use chronik_terms::topic_settings::Durability;
 use tracing::{error, info, warn};
@@ -21,16 +31,6 @@ use super::replay::first_offset;
 use super::retention::Retention;
 use super::sealing::NotSealed;
 use super::{CloseReport, Closed, Partition, PartitionOptions, RecoveryHint};
-use crate::log::checkpoint::{
-    LEADER_EPOCH_FILE, PARTITION_METADATA_FILE, parse_partition_metadata, partition_metadata_bytes,
-    read_small,
-};
-use crate::log::directory::{FileKind, segment_path};
-use crate::log::inventory::{Inventory, Listing};
-use crate::log::recovery::{Recovered, RecoveryReport, recover};
-use crate::log::remembered::RememberedLog;
-use crate::log::segment::{SealJob, SealedSegment, SideFileSync};
-use crate::log::{LogError, PartitionDir, PartitionDirState};
 use crate::patience::Patience;
 
 impl<W: World> Partition<W> {

@@ -36,6 +36,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chronik_io::World;
+use chronik_log::LogError;
+use chronik_log::aborted::AbortedTransactions;
+use chronik_log::epochs::LeaderEpochs;
+use chronik_log::index::IndexBuilder;
+use chronik_log::producer_state::ProducerStates;
+use chronik_log::segment::{ActiveSegment, SealedSegment, SealedSegments};
 use chronik_protocol::{ErrorCode, Str};
 use chronik_terms::topic_settings::{Durability, TopicConfig};
 use chronik_terms::{AppendResult, LogDescription, Now, PartitionId, Waiter};
@@ -49,15 +55,9 @@ pub use retention::CheckTimes;
 pub use timestamps::{OffsetDone, OffsetJob, OffsetPlan};
 
 use crate::cache::BatchCache;
-use crate::log::LogError;
-use crate::log::aborted::AbortedTransactions;
-use crate::log::epochs::LeaderEpochs;
-use crate::log::index::IndexBuilder;
-use crate::log::producer_state::ProducerStates;
-pub use crate::log::recovery::{RecoveryHint, RecoveryReport};
-use crate::log::segment::{ActiveSegment, SealedSegment, SealedSegments};
 use crate::remembered_logs::Remembered;
 use crate::write_behind::WriteBehind;
+pub use chronik_log::recovery::{RecoveryHint, RecoveryReport};
 
 /// What the partitions of a shard share, lent to one of them for a change.
 pub(crate) struct Shared<'a, W: World> {

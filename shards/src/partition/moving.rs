@@ -6,11 +6,11 @@
 use std::sync::Arc;
 
 use chronik_io::World;
+use chronik_log::cleaner::Cancel;
+use chronik_log::copying::Settled;
+use chronik_log::producer_state::ProducerStates;
 
 use super::{Closing, Now, Partition, PartitionOptions, RecoveryHint};
-use crate::log::cleaner::Cancel;
-use crate::log::copying::Settled;
-use crate::log::producer_state::ProducerStates;
 
 /// What a partition that is closed leaves to the one that is opened in its place.
 #[derive(Clone, Debug)]

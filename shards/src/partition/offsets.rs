@@ -3,11 +3,11 @@
 //! Part of the partition's state, on its shard; nothing here waits for anything.
 
 use chronik_io::World;
+use chronik_log::epochs::{UNDEFINED_EPOCH, UNDEFINED_OFFSET};
 use chronik_protocol::ErrorCode;
 use chronik_terms::{DeleteRecordsPart, DeleteRecordsResult, EpochAnswer, EpochQuery};
 
 use super::{Partition, PartitionEvent};
-use crate::log::epochs::{UNDEFINED_EPOCH, UNDEFINED_OFFSET};
 
 /// "Up to the high watermark", in DeleteRecords.
 const HIGH_WATERMARK: i64 = -1;

@@ -12,18 +12,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chronik_io::{File, OpenMode, World};
+use chronik_log::checkpoint::read_if_present;
+use chronik_log::directory::{FileKind, segment_path};
+use chronik_log::index::OffsetIndexView;
+use chronik_log::limits::SIDE_FILE_BYTES_MAX;
+use chronik_log::recovery::rebuild_indexes;
+use chronik_log::scan::{HELD_BYTES_MAX, LogScan};
 use chronik_protocol::record::{BatchHeader, Scan, scan};
 use chronik_terms::topic_settings::TopicConfig;
 use chronik_terms::{Isolation, PartitionId};
 use tracing::error;
 
 use crate::cache::{ColdBlock, ReadLimits, slice_or_copy};
-use crate::limits::{BATCH_BYTES_MAX, SIDE_FILE_BYTES_MAX};
-use crate::log::checkpoint::read_if_present;
-use crate::log::directory::{FileKind, segment_path};
-use crate::log::index::OffsetIndexView;
-use crate::log::recovery::rebuild_indexes;
-use crate::log::scan::{HELD_BYTES_MAX, LogScan};
+use crate::limits::BATCH_BYTES_MAX;
 
 /// Bytes read at once even if less was asked for: the next fetch finds the rest in the cache.
 const READ_AHEAD_BYTES: usize = 1 << 20;

@@ -8,15 +8,15 @@ use std::collections::VecDeque;
 use std::path::Path;
 
 use chronik_io::{World, is_not_now};
+use chronik_log::LogError;
+use chronik_log::cleaner::Swap;
+use chronik_log::directory::{FileKind, segment_path};
+use chronik_log::inventory::{discard_segment_files, mark_segment_files};
+use chronik_log::segment::SealedSegment;
 use tracing::warn;
 
 use super::{Now, Partition, PartitionEvent};
 use crate::backoff;
-use crate::log::LogError;
-use crate::log::cleaner::Swap;
-use crate::log::directory::{FileKind, segment_path};
-use crate::log::inventory::{discard_segment_files, mark_segment_files};
-use crate::log::segment::SealedSegment;
 
 /// When files that could not be renamed or removed are tried again, ns.
 const RETRY_NS: u64 = 30_000_000_000;

@@ -7,14 +7,14 @@
 
 use bytes::Bytes;
 use chronik_io::World;
+use chronik_log::LogError;
+use chronik_log::segment::BatchFacts;
 use chronik_protocol::record::{BATCH_PREFIX_BYTES, BatchHeader, Scan, scan};
 use tracing::{info, warn};
 
 use super::behind::Behind;
 use super::{Now, Partition, Shared};
 use crate::cache::{BatchCache, CacheLimits};
-use crate::log::LogError;
-use crate::log::segment::BatchFacts;
 use crate::write_behind::WriteBehind;
 
 /// Where the first of these batches begins.

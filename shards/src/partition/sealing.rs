@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use chronik_io::{AppendError, World};
+use chronik_log::checkpoint::LEADER_EPOCH_FILE;
+use chronik_log::directory::{FileKind, segment_path};
+use chronik_log::segment::{SealJob, Sealed, SealedSegment, SideFileSync};
 use tracing::warn;
 
 use super::{Closing, Now, Partition, SealingSegment};
 use crate::backoff;
-use crate::log::checkpoint::LEADER_EPOCH_FILE;
-use crate::log::directory::{FileKind, segment_path};
-use crate::log::segment::{SealJob, Sealed, SealedSegment, SideFileSync};
 
 /// Seals a segment and writes what belongs to its end.
 pub(super) struct Seal<W: World> {

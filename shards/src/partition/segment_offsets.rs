@@ -4,11 +4,11 @@
 //! memory alone: of a segment whose times are on disk only, the age counts as unknown.
 
 use chronik_io::World;
+use chronik_log::index::NO_TIMESTAMP;
 use chronik_protocol::ErrorCode;
 use chronik_terms::{SegmentOffsets, SegmentOffsetsQuery, SegmentsBefore};
 
 use super::{Closing, Partition};
-use crate::log::index::NO_TIMESTAMP;
 
 /// An offset that can be answered, and its time where that is known, ms since the epoch.
 struct Start {

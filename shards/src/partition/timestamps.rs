@@ -8,6 +8,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use chronik_io::{File, OpenMode, World};
+use chronik_log::LogError;
+use chronik_log::checkpoint::read_if_present;
+use chronik_log::directory::{FileKind, segment_path};
+use chronik_log::epochs::UNDEFINED_EPOCH;
+use chronik_log::index::{IndexBuilder, NO_TIMESTAMP, OffsetIndex, TimeIndex};
+use chronik_log::limits::SIDE_FILE_BYTES_MAX;
+use chronik_log::recovery::rebuild_indexes;
+use chronik_log::scan::{LogScan, ScanStep};
+use chronik_log::segment::ActiveSegment;
 use chronik_protocol::ErrorCode;
 use chronik_protocol::record::{
     BatchError, CheckedBatch, Compression, STEP_BYTES, SearchProgress, TimestampSearch,
@@ -17,15 +26,6 @@ use chronik_terms::{Isolation, OffsetAnswer, OffsetQuery, OffsetTarget, Partitio
 use tracing::error;
 
 use super::{Closing, Partition};
-use crate::limits::SIDE_FILE_BYTES_MAX;
-use crate::log::LogError;
-use crate::log::checkpoint::read_if_present;
-use crate::log::directory::{FileKind, segment_path};
-use crate::log::epochs::UNDEFINED_EPOCH;
-use crate::log::index::{IndexBuilder, NO_TIMESTAMP, OffsetIndex, TimeIndex};
-use crate::log::recovery::rebuild_indexes;
-use crate::log::scan::{LogScan, ScanStep};
-use crate::log::segment::ActiveSegment;
 
 /// Compressed bytes of a batch of which a first step is made on the shard.
 const COMPRESSED_BYTES_HERE_MAX: usize = 4 << 10;

@@ -10,13 +10,13 @@ use std::sync::Arc;
 use chronik_catalog::{Image, Topic};
 use chronik_coordinators::groups::TopicChanges;
 use chronik_io::World;
+use chronik_log::LogError;
 use chronik_protocol::{ErrorCode, Str};
 use chronik_terms::PartitionId;
 
 use super::{Effect, Shard, Sleeper, Slot};
 use crate::internal::{Boot, InternalAnswer, Leftover};
 use crate::limits::{FOLLOWING_PER_SLICE, PARTITION_TASKS_MAX};
-use crate::log::LogError;
 use crate::partition::{Partition, PartitionOptions, RecoveryHint};
 use crate::placing::Placing;
 use crate::remembered_logs::Writer;

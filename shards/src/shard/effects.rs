@@ -10,12 +10,12 @@ use chronik_catalog::snapshot::SnapshotId;
 use chronik_catalog::{Image, Judged, Judging};
 use chronik_coordinators::unfold::{Unfolded, Unfolding};
 use chronik_io::World;
+use chronik_log::LogError;
 use chronik_terms::PartitionId;
 
 use super::apply::{OpenTask, Opened};
 use crate::checkpoint_files::{AlsoIn, CheckpointOffsets, CheckpointsWritten};
 use crate::internal::{Durable, Leftover, OffsetNote};
-use crate::log::LogError;
 use crate::metadata_log::SnapshotError;
 use crate::moving::{MoveDone, MoveStep};
 use crate::partition::{Closed, Job, JobDone, OffsetDone, OffsetJob, Partition, ReadDone, ReadJob};

@@ -7,12 +7,12 @@
 
 use chronik_catalog::Image;
 use chronik_io::World;
+use chronik_log::directory::PartitionDir;
 
 use super::timers::Timer;
 use super::{CatalogueEffect, Effect, Shard};
 use crate::backoff;
 use crate::internal::Leftover;
-use crate::log::directory::PartitionDir;
 
 /// See the module's text.
 #[derive(Default)]

@@ -24,6 +24,9 @@ use std::rc::Rc;
 
 use chronik_catalog::versions::MetadataVersion;
 use chronik_io::{World, is_not_now};
+use chronik_log::cleaner::{Cancel, CleanError};
+use chronik_log::copying::{Copy, Progress};
+use chronik_log::directory::{PartitionDir, PartitionDirState};
 use chronik_protocol::{ErrorCode, Uuid};
 use chronik_terms::PartitionId;
 
@@ -31,9 +34,6 @@ use super::timers::{Timer, TimerKey, Timers};
 use super::{Shard, Slot};
 use crate::backoff;
 use crate::limits::{MOVE_PREPARING_MS_MAX, MOVES_MAX};
-use crate::log::cleaner::{Cancel, CleanError};
-use crate::log::copying::{Copy, Progress};
-use crate::log::directory::{PartitionDir, PartitionDirState};
 use crate::partition::{Bequest, PartitionOptions};
 use crate::request::Reply;
 

@@ -7,12 +7,12 @@
 use std::collections::VecDeque;
 
 use chronik_io::World;
+use chronik_log::LogError;
 use chronik_terms::{METADATA_PARTITION, PartitionId, Wake};
 
 use super::{Effect, Shard, Slot};
 use crate::internal::{ClosedPartition, InternalAnswer};
 use crate::limits::PARTITION_TASKS_MAX;
-use crate::log::LogError;
 use crate::partition::Closed;
 use crate::patience::Patience;
 

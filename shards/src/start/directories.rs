@@ -12,6 +12,11 @@ use std::path::{Path, PathBuf};
 
 use chronik_catalog::{Image, METADATA_TOPIC};
 use chronik_io::{DirEntry, World, is_not_now};
+use chronik_log::checkpoint::{
+    CLEAN_SHUTDOWN_FILE, CleanShutdown, PARTITION_METADATA_FILE, parse_partition_metadata,
+    read_small,
+};
+use chronik_log::directory::{PartitionDir, PartitionDirState};
 use chronik_protocol::Uuid;
 use chronik_terms::PartitionId;
 
@@ -21,11 +26,6 @@ use crate::found_dirs::FoundDirs;
 use crate::identity::{DirectoryIdentity, IdentityError};
 use crate::internal::Leftover;
 use crate::interrupted_moves::InterruptedMoves;
-use crate::log::checkpoint::{
-    CLEAN_SHUTDOWN_FILE, CleanShutdown, PARTITION_METADATA_FILE, parse_partition_metadata,
-    read_small,
-};
-use crate::log::directory::{PartitionDir, PartitionDirState};
 use crate::log_dirs::{LogDir, LogDirs};
 use crate::metadata_log::OpenedCatalogue;
 use crate::opening::{remove, set_aside};

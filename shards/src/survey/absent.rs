@@ -6,10 +6,10 @@
 use std::collections::BTreeSet;
 
 use chronik_catalog::Image;
+use chronik_log::directory::PartitionDir;
 use chronik_protocol::Uuid;
 
 use super::{SurveyedDir, known_ids, listed};
-use crate::log::directory::PartitionDir;
 use crate::log_dirs::is_assigned;
 
 /// One sentence for all partitions whose directory is not among `dirs`; nothing when there are none.

@@ -9,15 +9,15 @@ use std::path::{Path, PathBuf};
 use chronik_catalog::{Image, METADATA_TOPIC};
 use chronik_coordinators::unfold::Unfolding;
 use chronik_io::{File, OpenMode, World};
+use chronik_log::directory::{FileKind, PartitionDir, PartitionDirState, SegmentFile};
+use chronik_log::producer_state::ProducerStates;
+use chronik_log::scan::{LogScan, ScanStep};
 use chronik_protocol::Str;
 use chronik_protocol::record::Record;
 use chronik_protocol::records_of::{TransactionKey, TransactionValue, decode_key, decode_value};
 
 use super::{LastWriter, Survey, listed};
 use crate::limits::SMALL_FILE_BYTES_MAX;
-use crate::log::directory::{FileKind, PartitionDir, PartitionDirState, SegmentFile};
-use crate::log::producer_state::ProducerStates;
-use crate::log::scan::{LogScan, ScanStep};
 
 const TRANSACTION_TOPIC: &str = "__transaction_state";
 /// Where a batch or message says which format it has, bytes from its beginning.

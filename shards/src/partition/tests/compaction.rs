@@ -8,13 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use chronik_io::World;
 use chronik_io::simulated::{Operation, Random, SimulatedWorld, Simulation};
+use chronik_log::directory::{FileKind, Leftover, SegmentFile};
 use chronik_protocol::ErrorCode;
 use chronik_protocol::record::{BatchBuilder, CheckedBatch, Compression, NewRecord, RecordLimits};
 use chronik_terms::topic_settings::{CleanupPolicy, Durability, TopicConfig};
 use chronik_terms::{Acks, OffsetTarget};
 
 use super::rig::{ID, Rig, small_config};
-use crate::log::directory::{FileKind, Leftover, SegmentFile};
 use crate::partition::{CleanSettings, RecoveryHint};
 
 const DIR: &str = "/data/orders-0";

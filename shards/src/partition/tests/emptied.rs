@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use chronik_io::simulated::Simulation;
+use chronik_log::directory::{FileKind, segment_path};
 use chronik_terms::Isolation;
 use chronik_terms::topic_settings::{CleanupPolicy, Durability, TopicConfig};
 
 use super::rig::{Rig, clean, small_config, timed_batch};
-use crate::log::directory::{FileKind, segment_path};
 use crate::partition::RecoveryHint;
 
 const DIR: &str = "/data/orders-0";

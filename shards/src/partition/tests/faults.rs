@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use chronik_io::World;
 use chronik_io::simulated::{Fault, Operation, Simulation};
+use chronik_log::LogError;
 use chronik_protocol::ErrorCode;
 use chronik_terms::Acks;
 use chronik_terms::topic_settings::Durability;
 
 use super::rig::{Rig, batch, clean, produced_batch, small_config};
-use crate::log::LogError;
 use crate::partition::RecoveryHint;
 
 const DIR: &str = "/data/orders-0";

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use chronik_io::World;
 use chronik_io::simulated::{SimulatedWorld, Simulation};
+use chronik_log::LogError;
 use chronik_protocol::ErrorCode;
 use chronik_protocol::record::CheckedBatch;
 use chronik_terms::topic_settings::Durability;
 
 use super::rig::{Rig, batch, clean, produced_batch, small_config, timed_batch};
-use crate::log::LogError;
 use crate::partition::{Partition, RecoveryHint};
 
 const DIR: &str = "/data/orders-0";

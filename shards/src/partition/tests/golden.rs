@@ -5,13 +5,13 @@ use std::path::Path;
 
 use chronik_io::World;
 use chronik_io::simulated::{SimulatedWorld, Simulation};
+use chronik_log::checkpoint::{parse_partition_metadata, partition_metadata_bytes};
+use chronik_log::epochs::LeaderEpochs;
 use chronik_protocol::ErrorCode;
 use chronik_terms::OffsetTarget;
 use chronik_terms::topic_settings::TopicConfig;
 
 use super::rig::{ID, Rig, clean};
-use crate::log::checkpoint::{parse_partition_metadata, partition_metadata_bytes};
-use crate::log::epochs::LeaderEpochs;
 use crate::partition::RecoveryHint;
 
 const DIR: &str = "/data/golden-0";

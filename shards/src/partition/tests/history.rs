@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chronik_io::World;
 use chronik_io::simulated::{Operation, Random, SimulatedWorld, Simulation};
+use chronik_log::directory::{FileKind, Leftover, SegmentFile};
 use chronik_protocol::ErrorCode;
 use chronik_protocol::record::CheckedBatch;
 use chronik_terms::Acks;
@@ -18,7 +19,6 @@ use chronik_terms::topic_settings::{Durability, TopicConfig};
 use futures_util::FutureExt as _;
 
 use super::rig::{Rig, produced_batch, small_config};
-use crate::log::directory::{FileKind, Leftover, SegmentFile};
 use crate::partition::RecoveryHint;
 use crate::remembered_logs::{Remembered, Writer};
 

@@ -10,14 +10,14 @@ use std::path::Path;
 use bytes::Bytes;
 use chronik_io::World;
 use chronik_io::simulated::{Random, SimulatedWorld, Simulation};
+use chronik_log::LogError;
+use chronik_log::directory::{FileKind, SegmentFile};
 use chronik_protocol::ErrorCode;
 use chronik_protocol::record::CheckedBatch;
 use chronik_terms::Acks;
 use chronik_terms::topic_settings::{Durability, TopicConfig};
 
 use super::rig::{Rig, clean, produced_batch, small_config};
-use crate::log::LogError;
-use crate::log::directory::{FileKind, SegmentFile};
 use crate::partition::RecoveryHint;
 use crate::remembered_logs::{Remembered, Writer};
 

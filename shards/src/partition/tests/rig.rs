@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chronik_io::World;
+use chronik_log::LogError;
 use chronik_protocol::record::{BatchBuilder, CheckedBatch, NewRecord};
 use chronik_protocol::{ErrorCode, Str, Uuid};
 use chronik_terms::topic_settings::{Durability, TopicConfig};
@@ -21,7 +22,6 @@ use chronik_terms::{
 
 use crate::cache::{BatchCache, CacheLimits};
 use crate::limits::WRITE_BEHIND_LINGER_MS_MAX;
-use crate::log::LogError;
 use crate::partition::{
     AppendOutcome, CheckTimes, CleanSettings, CloseReport, Job, OffsetPlan, Partition,
     PartitionEvent, PartitionOptions, ReadPlan, RecoveryHint, RecoveryReport, Shared,

@@ -7,6 +7,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use chronik_io::World;
+use chronik_log::LogError;
+use chronik_log::cleaner::CleanError;
+use chronik_log::copying::Copy;
 use chronik_terms::PartitionId;
 
 use super::super::apply::{OpenTask, Opened};
@@ -18,9 +21,6 @@ use crate::limits::{
     COPY_LOOKS_PER_STEP, COPY_REST_BYTES_MAX, COPY_RESTS_BELOW_LOOKS, COPY_STEPS_MAX,
     MOVE_SETTLING_MS_MAX, MOVE_TRIES_REFUSED_MAX,
 };
-use crate::log::LogError;
-use crate::log::cleaner::CleanError;
-use crate::log::copying::Copy;
 use crate::moving::{Look, MoveDone, MoveStep};
 use crate::partition::{CloseReport, RecoveryHint};
 use crate::placing::Placing;

@@ -19,7 +19,7 @@ const VERSION: i16 = 0;
 
 /// A transaction that was aborted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Aborted {
+pub struct Aborted {
     pub(crate) producer_id: i64,
     pub(crate) first_offset: i64,
     /// Its marker's.
@@ -76,7 +76,7 @@ impl Aborted {
 
 /// See the module's text.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct AbortedTransactions {
+pub struct AbortedTransactions {
     /// By last offset.
     entries: Vec<Aborted>,
 }
@@ -106,7 +106,7 @@ impl AbortedTransactions {
     }
 
     /// Whether there is one whose marker lies at or behind this offset.
-    pub(crate) fn any_from(&self, offset: i64) -> bool {
+    pub fn any_from(&self, offset: i64) -> bool {
         self.entries
             .last()
             .is_some_and(|entry| entry.last_offset >= offset)
@@ -114,7 +114,7 @@ impl AbortedTransactions {
 
     /// Producer ids and first offsets of those that a reader of these offsets has to know, up to the
     /// first behind which there can be none (`LogSegment#collectAbortedTxns`).
-    pub(crate) fn within(&self, offsets: std::ops::Range<i64>) -> Vec<(i64, i64)> {
+    pub fn within(&self, offsets: std::ops::Range<i64>) -> Vec<(i64, i64)> {
         let first = self
             .entries
             .partition_point(|entry| entry.last_offset < offsets.start);
@@ -131,7 +131,7 @@ impl AbortedTransactions {
     }
 
     /// A compaction has left these of the entries with markers at these offsets.
-    pub(crate) fn replace(&mut self, offsets: std::ops::Range<i64>, kept: &[Aborted]) {
+    pub fn replace(&mut self, offsets: std::ops::Range<i64>, kept: &[Aborted]) {
         let from = self
             .entries
             .partition_point(|entry| entry.last_offset < offsets.start);

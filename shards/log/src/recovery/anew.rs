@@ -6,12 +6,12 @@ use chronik_io::{OpenMode, OpenOptions, World};
 use tracing::warn;
 
 use super::{Recovered, Recovery, RecoveryHint, Walked};
-use crate::log::LogError;
-use crate::log::directory::{FileKind, segment_path};
-use crate::log::epochs::LeaderEpochs;
-use crate::log::index::IndexBuilder;
-use crate::log::producer_state::ProducerStates;
-use crate::log::scan::ScanEnd;
+use crate::LogError;
+use crate::directory::{FileKind, segment_path};
+use crate::epochs::LeaderEpochs;
+use crate::index::IndexBuilder;
+use crate::producer_state::ProducerStates;
+use crate::scan::ScanEnd;
 
 impl<W: World> Recovery<'_, W> {
     /// A log without any segment: new, or its files are gone.

@@ -11,15 +11,15 @@ use tracing::warn;
 
 use super::reindex::rebuild_indexes;
 use super::{Recovery, Walked};
+use crate::LogError;
+use crate::checkpoint::read_if_present;
+use crate::directory::{FileKind, segment_path};
+use crate::index::{IndexBuilder, OffsetIndex, TimeIndex};
+use crate::inventory::SegmentEntry;
 use crate::limits::SIDE_FILE_BYTES_MAX;
-use crate::log::LogError;
-use crate::log::checkpoint::read_if_present;
-use crate::log::directory::{FileKind, segment_path};
-use crate::log::index::{IndexBuilder, OffsetIndex, TimeIndex};
-use crate::log::inventory::SegmentEntry;
-use crate::log::remembered::LastBatch;
-use crate::log::scan::{LogScan, ScanEnd, ScanStep};
-use crate::log::segment::indexed;
+use crate::remembered::LastBatch;
+use crate::scan::{LogScan, ScanEnd, ScanStep};
+use crate::segment::indexed;
 
 impl<W: World> Recovery<'_, W> {
     /// Opens the last segment as it was closed; `None` if it does not look as if it had been.

@@ -9,8 +9,8 @@ use chronik_io::World;
 use tracing::{error, warn};
 
 use super::{Recovery, Walked};
-use crate::log::inventory::SegmentEntry;
-use crate::log::scan::{LogScan, ScanEnd};
+use crate::inventory::SegmentEntry;
+use crate::scan::{LogScan, ScanEnd};
 
 /// Bytes that one write to a log and the writes to its next segment, which may be on their way at the
 /// same time, reach at most: twice what may wait for a write.

@@ -11,25 +11,27 @@ use std::rc::Rc;
 use chronik_io::World;
 use tracing::warn;
 
-use crate::log::LogError;
-use crate::log::directory::{FileKind, Leftover, leftover_path, segment_path};
-use crate::log::index::IndexBuilder;
-use crate::log::inventory::mark_files;
-use crate::log::segment::{SideFileSync, write_indexes};
+use crate::LogError;
+use crate::directory::{FileKind, Leftover, leftover_path, segment_path};
+use crate::index::IndexBuilder;
+use crate::inventory::mark_files;
+use crate::segment::{SideFileSync, write_indexes};
 
 /// A replacement.
-pub(crate) struct Swap {
+pub struct Swap {
     /// Base offsets of the segments that go, ascending; the first is the new one's too.
-    pub(crate) replaced: Vec<i64>,
-    pub(crate) index: Rc<IndexBuilder>,
-    pub(crate) has_transaction_index: bool,
+    pub replaced: Vec<i64>,
+    /// Of the new segment.
+    pub index: Rc<IndexBuilder>,
+    /// The new segment has a `.txnindex`.
+    pub has_transaction_index: bool,
     /// How far it is.
-    pub(crate) progress: Progress,
+    pub progress: Progress,
 }
 
 /// How far a swap is that something was too short for.
 #[derive(Default)]
-pub(crate) struct Progress {
+pub struct Progress {
     /// It was begun before.
     begun: Cell<bool>,
     /// The old segments' files have their new names.
@@ -42,7 +44,7 @@ impl Swap {
     ///
     /// # Errors
     /// When the disk refuses: what is called how is not known then.
-    pub(crate) async fn perform<W: World>(&self, world: &W, dir: &Path) -> Result<(), LogError> {
+    pub async fn perform<W: World>(&self, world: &W, dir: &Path) -> Result<(), LogError> {
         let Some(base) = self.replaced.first().copied() else {
             return Ok(());
         };
@@ -102,7 +104,7 @@ async fn rename<W: World>(
 
 /// Removes a cleaned segment that is not wanted after all. What cannot be removed now, the next
 /// start removes.
-pub(crate) async fn remove_cleaned<W: World>(world: &W, dir: &Path, base_offset: i64) {
+pub async fn remove_cleaned<W: World>(world: &W, dir: &Path, base_offset: i64) {
     for kind in [FileKind::TransactionIndex, FileKind::Log] {
         let path = leftover_path(dir, base_offset, kind, Leftover::Cleaned);
         match world.remove_file(&path).await {

@@ -164,12 +164,12 @@ impl CleanShutdown {
 
 /// `partition.metadata`: the id of the topic a partition's directory belongs to
 /// (`PartitionMetadataFile`).
-pub(crate) fn partition_metadata_bytes(topic_id: Uuid) -> Vec<u8> {
+pub fn partition_metadata_bytes(topic_id: Uuid) -> Vec<u8> {
     format!("version: 0\ntopic_id: {topic_id}").into_bytes()
 }
 
 /// The topic id in `partition.metadata`.
-pub(crate) fn parse_partition_metadata(bytes: &[u8]) -> Result<Uuid, CheckpointError> {
+pub fn parse_partition_metadata(bytes: &[u8]) -> Result<Uuid, CheckpointError> {
     let fail = |line, what| CheckpointError { line, what };
     let text = std::str::from_utf8(bytes).map_err(|_| fail(0, "not UTF-8"))?;
     let mut lines = text.lines();
@@ -184,7 +184,7 @@ pub(crate) fn parse_partition_metadata(bytes: &[u8]) -> Result<Uuid, CheckpointE
 }
 
 /// A small file's bytes; `None` when it does not exist.
-pub(crate) async fn read_if_present<W: World>(
+pub async fn read_if_present<W: World>(
     world: &W,
     path: &Path,
     bytes_max: usize,
@@ -197,10 +197,7 @@ pub(crate) async fn read_if_present<W: World>(
 }
 
 /// As [`read_if_present`], for files of a line or two.
-pub(crate) async fn read_small<W: World>(
-    world: &W,
-    path: &Path,
-) -> io::Result<Option<bytes::Bytes>> {
+pub async fn read_small<W: World>(world: &W, path: &Path) -> io::Result<Option<bytes::Bytes>> {
     read_if_present(world, path, SMALL_FILE_BYTES_MAX).await
 }
 

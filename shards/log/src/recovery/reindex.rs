@@ -9,15 +9,15 @@ use chronik_io::{File, OpenMode, World};
 use chronik_terms::topic_settings::TopicConfig;
 use tracing::warn;
 
-use crate::log::LogError;
-use crate::log::directory::{FileKind, segment_path};
-use crate::log::index::{IndexBuilder, NO_TIMESTAMP, TIME_ENTRY_BYTES, TimeIndex};
-use crate::log::scan::{LogScan, ScanEnd, ScanStep};
-use crate::log::segment::{SideFileSync, indexed, write_indexes};
+use crate::LogError;
+use crate::directory::{FileKind, segment_path};
+use crate::index::{IndexBuilder, NO_TIMESTAMP, TIME_ENTRY_BYTES, TimeIndex};
+use crate::scan::{LogScan, ScanEnd, ScanStep};
+use crate::segment::{SideFileSync, indexed, write_indexes};
 
 /// The greatest timestamp of a sealed segment, −1 when it has none: the last entry of its time
 /// index. `None` when the file is missing or cannot be one.
-pub(crate) async fn max_timestamp<W: World>(
+pub async fn max_timestamp<W: World>(
     world: &W,
     dir: &Path,
     base_offset: i64,
@@ -45,7 +45,7 @@ pub(crate) async fn max_timestamp<W: World>(
 
 /// Builds both indexes of a sealed segment from its batches and writes their files. Returns
 /// them, also where the files could not be written.
-pub(crate) async fn rebuild_indexes<W: World>(
+pub async fn rebuild_indexes<W: World>(
     world: &W,
     dir: &Path,
     base_offset: i64,

@@ -23,17 +23,17 @@ use chronik_terms::topic_settings::{Durability, TopicConfig};
 
 /// What the log needs to know of a batch besides its bytes; offsets are the assigned ones.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct BatchFacts {
+pub struct BatchFacts {
     /// Offset of its first record.
-    pub(crate) base_offset: i64,
+    pub base_offset: i64,
     /// Offset of its last record.
-    pub(crate) last_offset: i64,
+    pub last_offset: i64,
     /// Greatest timestamp in it, ms.
-    pub(crate) max_timestamp: i64,
+    pub max_timestamp: i64,
     /// Its whole length.
-    pub(crate) size_bytes: u32,
+    pub size_bytes: u32,
     /// Its checksum.
-    pub(crate) crc: u32,
+    pub crc: u32,
 }
 
 /// A batch that was appended and is not yet written.
@@ -44,7 +44,7 @@ struct Mark {
 }
 
 /// The segment that is appended to.
-pub(crate) struct ActiveSegment<W: World> {
+pub struct ActiveSegment<W: World> {
     base_offset: i64,
     file: AppendFile<W::File>,
     index: IndexBuilder,
@@ -63,7 +63,7 @@ pub(crate) struct ActiveSegment<W: World> {
 }
 
 /// How a segment's file is opened under a topic's settings.
-pub(crate) fn append_options(config: &TopicConfig) -> AppendOptions {
+pub fn append_options(config: &TopicConfig) -> AppendOptions {
     AppendOptions {
         sync: match config.durability {
             Durability::Disk => SyncMode::Data,
@@ -75,7 +75,7 @@ pub(crate) fn append_options(config: &TopicConfig) -> AppendOptions {
 }
 
 /// At most this much is taken off `segment.ms`, at random (`LogConfig#randomSegmentJitter`).
-pub(crate) fn jitter_ms(config: &TopicConfig, random: u64) -> u64 {
+pub fn jitter_ms(config: &TopicConfig, random: u64) -> u64 {
     random
         .checked_rem(config.segment_jitter_ms.min(config.roll_ms()))
         .unwrap_or(0)
@@ -83,7 +83,7 @@ pub(crate) fn jitter_ms(config: &TopicConfig, random: u64) -> u64 {
 
 impl<W: World> ActiveSegment<W> {
     /// A segment whose file was just opened, with what its valid bytes say.
-    pub(crate) fn new(file: AppendFile<W::File>, index: IndexBuilder, start: SegmentStart) -> Self {
+    pub fn new(file: AppendFile<W::File>, index: IndexBuilder, start: SegmentStart) -> Self {
         let written = Mark {
             end: file.end(),
             next_offset: start.next_offset,
@@ -105,82 +105,77 @@ impl<W: World> ActiveSegment<W> {
     }
 
     /// Offset of its first record.
-    pub(crate) fn base_offset(&self) -> i64 {
+    pub fn base_offset(&self) -> i64 {
         self.base_offset
     }
 
     /// Offset the next record gets.
-    pub(crate) fn next_offset(&self) -> i64 {
+    pub fn next_offset(&self) -> i64 {
         self.next_offset
     }
 
     /// Length in bytes, appended ones included.
-    pub(crate) fn size_bytes(&self) -> u64 {
+    pub fn size_bytes(&self) -> u64 {
         self.file.end()
     }
 
     /// Offsets below are written: they survive the process.
-    pub(crate) fn written_offset(&self) -> i64 {
+    pub fn written_offset(&self) -> i64 {
         self.written.next_offset
     }
 
     /// Offsets below are durable: they survive a power cut.
-    pub(crate) fn durable_offset(&self) -> i64 {
+    pub fn durable_offset(&self) -> i64 {
         self.durable_offset
     }
 
     /// End in bytes of what is written, for reads.
-    pub(crate) fn written_bytes(&self) -> u64 {
+    pub fn written_bytes(&self) -> u64 {
         self.written.end
     }
 
     /// Greatest timestamp in it, ms, −1 when it has none.
-    pub(crate) fn max_timestamp(&self) -> i64 {
+    pub fn max_timestamp(&self) -> i64 {
         self.index.max_timestamp()
     }
 
     /// Its indexes so far.
-    pub(crate) fn index(&self) -> &IndexBuilder {
+    pub fn index(&self) -> &IndexBuilder {
         &self.index
     }
 
     /// The file, for reading below [`ActiveSegment::written_bytes`].
-    pub(crate) fn file(&self) -> &Rc<W::File> {
+    pub fn file(&self) -> &Rc<W::File> {
         self.file.file()
     }
 
     /// Wall clock of its creation, or of its opening.
-    pub(crate) fn created_ms(&self) -> i64 {
+    pub fn created_ms(&self) -> i64 {
         self.created_ms
     }
 
     /// Timestamp of its first batch, if it has one.
-    pub(crate) fn first_timestamp(&self) -> Option<i64> {
+    pub fn first_timestamp(&self) -> Option<i64> {
         self.rolling_timestamp
     }
 
     /// Whether nothing was appended to it yet.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.file.end() == 0
     }
 
     /// Bytes that can be appended at once.
-    pub(crate) fn room(&self) -> u64 {
+    pub fn room(&self) -> u64 {
         self.file.room()
     }
 
     /// Asks for space; a [`ActiveSegment::take_zero`] may become due.
-    pub(crate) fn reserve(&mut self, bytes: u64) {
+    pub fn reserve(&mut self, bytes: u64) {
         self.file.reserve(bytes);
     }
 
     /// Whether the batch has to go into a new segment (`LogSegment#shouldRoll`).
-    pub(crate) fn should_roll(
-        &self,
-        batch: &BatchFacts,
-        config: &TopicConfig,
-        now_ms: i64,
-    ) -> bool {
+    pub fn should_roll(&self, batch: &BatchFacts, config: &TopicConfig, now_ms: i64) -> bool {
         if self.is_empty() {
             return false;
         }
@@ -199,7 +194,7 @@ impl<W: World> ActiveSegment<W> {
     ///
     /// # Errors
     /// When the file has failed earlier.
-    pub(crate) fn append(
+    pub fn append(
         &mut self,
         parts: &[&[u8]],
         batch: &BatchFacts,
@@ -232,17 +227,17 @@ impl<W: World> ActiveSegment<W> {
     }
 
     /// Everything appended meanwhile as one write, unless one is in flight.
-    pub(crate) fn take_write(&mut self) -> Option<WriteJob<W::File>> {
+    pub fn take_write(&mut self) -> Option<WriteJob<W::File>> {
         self.file.take_write()
     }
 
     /// The zeroing that is due.
-    pub(crate) fn take_zero(&mut self) -> Option<ZeroJob<W::File>> {
+    pub fn take_zero(&mut self) -> Option<ZeroJob<W::File>> {
         self.file.take_zero()
     }
 
     /// A sync of what is written and not durable yet.
-    pub(crate) fn take_sync(&mut self) -> Option<SyncJob<W::File>> {
+    pub fn take_sync(&mut self) -> Option<SyncJob<W::File>> {
         let job = self.file.take_sync()?;
         self.syncing = Some(self.written);
         Some(job)
@@ -252,7 +247,7 @@ impl<W: World> ActiveSegment<W> {
     ///
     /// # Errors
     /// As [`AppendFile::complete`].
-    pub(crate) fn complete(&mut self, result: JobResult) -> Result<(), AppendError> {
+    pub fn complete(&mut self, result: JobResult) -> Result<(), AppendError> {
         let completed = self.file.complete(result)?;
         while let Some(mark) = self.unwritten.front().copied()
             && mark.end <= completed.written
@@ -273,22 +268,22 @@ impl<W: World> ActiveSegment<W> {
     }
 
     /// Bytes that no write has taken yet.
-    pub(crate) fn pending_bytes(&self) -> u64 {
+    pub fn pending_bytes(&self) -> u64 {
         self.file.pending_bytes()
     }
 
     /// Whether a write is on its way.
-    pub(crate) fn is_writing(&self) -> bool {
+    pub fn is_writing(&self) -> bool {
         self.file.is_writing()
     }
 
     /// Whether something is appended and not written, or a job is in flight.
-    pub(crate) fn is_busy(&self) -> bool {
+    pub fn is_busy(&self) -> bool {
         self.file.has_job_in_flight() || self.file.has_pending()
     }
 
     /// Bytes of this segment below `offset`, rounded down to an index entry.
-    pub(crate) fn position_of(&self, offset: i64) -> u64 {
+    pub fn position_of(&self, offset: i64) -> u64 {
         if offset >= self.next_offset {
             return self.file.end();
         }
@@ -299,7 +294,7 @@ impl<W: World> ActiveSegment<W> {
     }
 
     /// What a checkpoint remembers of it, appended batches included.
-    pub(crate) fn remember(&self) -> RememberedActive {
+    pub fn remember(&self) -> RememberedActive {
         RememberedActive {
             base_offset: self.base_offset,
             end: self.file.end(),
@@ -315,7 +310,7 @@ impl<W: World> ActiveSegment<W> {
     ///
     /// # Panics
     /// If it is busy: the caller waits for that.
-    pub(crate) fn seal(mut self, dir: &Path) -> SealJob<W> {
+    pub fn seal(mut self, dir: &Path) -> SealJob<W> {
         assert!(!self.is_busy(), "a segment is sealed after its last write");
         self.index.finish();
         SealJob {
@@ -332,23 +327,23 @@ impl<W: World> ActiveSegment<W> {
 
 /// Where an active segment starts from.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct SegmentStart {
+pub struct SegmentStart {
     /// Offset of its first record.
-    pub(crate) base_offset: i64,
+    pub base_offset: i64,
     /// Offset the next record gets.
-    pub(crate) next_offset: i64,
+    pub next_offset: i64,
     /// Timestamp of its first batch, if it has one.
-    pub(crate) rolling_timestamp: Option<i64>,
+    pub rolling_timestamp: Option<i64>,
     /// Wall clock of its creation, or of this opening.
-    pub(crate) created_ms: i64,
+    pub created_ms: i64,
     /// From [`jitter_ms`].
-    pub(crate) jitter_ms: u64,
+    pub jitter_ms: u64,
     /// Its last batch, if it has one.
-    pub(crate) last_batch: Option<LastBatch>,
+    pub last_batch: Option<LastBatch>,
 }
 
 /// Cuts a segment's file to its exact length and writes its indexes.
-pub(crate) struct SealJob<W: World> {
+pub struct SealJob<W: World> {
     dir: PathBuf,
     base_offset: i64,
     next_offset: i64,
@@ -360,16 +355,16 @@ pub(crate) struct SealJob<W: World> {
 
 /// A sealed segment, and whether its index files could be written; without them it can still be
 /// read, for a missing index is rebuilt.
-pub(crate) struct Sealed<W: World> {
+pub struct Sealed<W: World> {
     /// The segment, its file open.
-    pub(crate) segment: SealedSegment<W>,
+    pub segment: SealedSegment<W>,
     /// Failure to write an index file.
-    pub(crate) indexes: io::Result<()>,
+    pub indexes: io::Result<()>,
 }
 
 impl<W: World> SealJob<W> {
     /// The finished indexes, for readers who come before their files.
-    pub(crate) fn index(&self) -> &Rc<IndexBuilder> {
+    pub fn index(&self) -> &Rc<IndexBuilder> {
         &self.index
     }
 
@@ -379,7 +374,7 @@ impl<W: World> SealJob<W> {
     /// # Errors
     /// When the log itself could not be cut or synced: it has failed; after
     /// [`AppendError::NoSpace`] the same job may be performed again.
-    pub(crate) async fn perform(
+    pub async fn perform(
         &mut self,
         world: &W,
         sync: SideFileSync,
@@ -405,7 +400,7 @@ impl<W: World> SealJob<W> {
 
 /// When the files beside a log, which can be made anew, become durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SideFileSync {
+pub enum SideFileSync {
     /// Each when it is written.
     Now,
     /// All with the next [`World::sync_file_system`]: at a stop there are four for every log.
@@ -414,12 +409,7 @@ pub(crate) enum SideFileSync {
 
 impl SideFileSync {
     /// Replaces a file.
-    pub(crate) async fn write<W: World>(
-        self,
-        world: &W,
-        path: &Path,
-        bytes: &[u8],
-    ) -> io::Result<()> {
+    pub async fn write<W: World>(self, world: &W, path: &Path, bytes: &[u8]) -> io::Result<()> {
         match self {
             Self::Now => world.write_file_atomic(path, bytes).await,
             Self::Later => world.replace_file(path, bytes).await,
@@ -442,50 +432,50 @@ pub(crate) async fn write_indexes<W: World>(
 }
 
 /// A segment that no longer changes.
-pub(crate) struct SealedSegment<W: World> {
+pub struct SealedSegment<W: World> {
     /// Offset of its first record.
-    pub(crate) base_offset: i64,
+    pub base_offset: i64,
     /// Base offset of the segment behind it.
-    pub(crate) next_offset: i64,
+    pub next_offset: i64,
     /// Length of its `.log` file.
-    pub(crate) size_bytes: u64,
+    pub size_bytes: u64,
     /// Greatest timestamp in it, ms; `None` until somebody asked its time index.
-    pub(crate) max_timestamp: Option<i64>,
+    pub max_timestamp: Option<i64>,
     /// Wall clock when it was sealed or found: its age counts from here when no record has a
     /// timestamp.
-    pub(crate) since_ms: i64,
+    pub since_ms: i64,
     /// The producer snapshot that belongs at [`SealedSegment::next_offset`], where it could not be
     /// written: what this segment says of producers is nowhere else.
-    pub(crate) unsaved_snapshot: Option<Vec<u8>>,
+    pub unsaved_snapshot: Option<Vec<u8>>,
     /// Timestamp of its first batch, if it is known.
-    pub(crate) first_timestamp: Option<i64>,
+    pub first_timestamp: Option<i64>,
     /// Its indexes, while its files do not have their names yet: then it is read by its open file
     /// only.
-    pub(crate) pinned: Option<Rc<IndexBuilder>>,
+    pub pinned: Option<Rc<IndexBuilder>>,
     /// The open file, while it is being read.
-    pub(crate) file: Option<Rc<W::File>>,
+    pub file: Option<Rc<W::File>>,
 }
 
 /// The sealed segments of a log, in order, and how many bytes they are.
-pub(crate) struct SealedSegments<W: World> {
+pub struct SealedSegments<W: World> {
     segments: VecDeque<SealedSegment<W>>,
     bytes: u64,
 }
 
 impl<W: World> SealedSegments<W> {
     /// Bytes of all of them.
-    pub(crate) fn bytes(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
     /// Adds the newest.
-    pub(crate) fn push_back(&mut self, segment: SealedSegment<W>) {
+    pub fn push_back(&mut self, segment: SealedSegment<W>) {
         self.bytes = self.bytes.saturating_add(segment.size_bytes);
         self.segments.push_back(segment);
     }
 
     /// Takes the oldest out.
-    pub(crate) fn pop_front(&mut self) -> Option<SealedSegment<W>> {
+    pub fn pop_front(&mut self) -> Option<SealedSegment<W>> {
         let segment = self.segments.pop_front()?;
         self.bytes = self.bytes.saturating_sub(segment.size_bytes);
         Some(segment)
@@ -495,7 +485,7 @@ impl<W: World> SealedSegments<W> {
     ///
     /// # Panics
     /// If there are not as many.
-    pub(crate) fn replace(&mut self, at: usize, count: usize, segment: SealedSegment<W>) {
+    pub fn replace(&mut self, at: usize, count: usize, segment: SealedSegment<W>) {
         let mut tail = self.segments.split_off(at);
         let behind = tail.split_off(count);
         let gone: u64 = tail.iter().map(|segment| segment.size_bytes).sum();
@@ -505,7 +495,7 @@ impl<W: World> SealedSegments<W> {
     }
 
     /// To note what was learned of one; its size and offsets stay.
-    pub(crate) fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut SealedSegment<W>> {
+    pub fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut SealedSegment<W>> {
         self.segments.iter_mut()
     }
 }
@@ -542,7 +532,7 @@ impl<W: World> FromIterator<SealedSegment<W>> for SealedSegments<W> {
 
 impl<W: World> SealedSegment<W> {
     /// What a checkpoint remembers of it.
-    pub(crate) fn remember(&self) -> RememberedSegment {
+    pub fn remember(&self) -> RememberedSegment {
         RememberedSegment {
             base_offset: self.base_offset,
             size_bytes: self.size_bytes,

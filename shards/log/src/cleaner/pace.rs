@@ -27,7 +27,7 @@ const REST_NS_MAX: u64 = 100_000_000;
 
 /// Told to whoever cleans that it is to stop.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Cancel(Rc<Told>);
+pub struct Cancel(Rc<Told>);
 
 #[derive(Debug, Default)]
 struct Told {
@@ -38,7 +38,7 @@ struct Told {
 
 impl Cancel {
     /// Stops it at the end of the slice, or of its sleep, which ends now.
-    pub(crate) fn cancel(&self) {
+    pub fn cancel(&self) {
         self.0.stops.set(true);
         if let Some(sleeper) = self.0.sleeper.take() {
             sleeper.wake();
@@ -46,7 +46,7 @@ impl Cancel {
     }
 
     /// Whether it is to stop.
-    pub(crate) fn is_cancelled(&self) -> bool {
+    pub fn is_cancelled(&self) -> bool {
         self.0.stops.get()
     }
 
@@ -66,7 +66,7 @@ impl Cancel {
 }
 
 /// See the module's text.
-pub(crate) struct Pace<W: World> {
+pub struct Pace<W: World> {
     world: W,
     cancel: Cancel,
     /// `log.cleaner.io.max.bytes.per.second`, this shard's share.
@@ -79,7 +79,8 @@ pub(crate) struct Pace<W: World> {
 }
 
 impl<W: World> Pace<W> {
-    pub(crate) fn new(world: &W, cancel: Cancel, bytes_per_second_max: u64) -> Self {
+    /// At most so many bytes in a second, until `cancel`.
+    pub fn new(world: &W, cancel: Cancel, bytes_per_second_max: u64) -> Self {
         let now_ns = world.monotonic_ns();
         Self {
             world: world.clone(),
@@ -101,7 +102,7 @@ impl<W: World> Pace<W> {
     }
 
     /// Ends the slice.
-    pub(crate) async fn rest(&mut self) -> Result<(), CleanError> {
+    pub async fn rest(&mut self) -> Result<(), CleanError> {
         self.world.pause().await;
         self.slice_began_ns = self.world.monotonic_ns();
         match self.cancel.is_cancelled() {

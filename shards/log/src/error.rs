@@ -1,29 +1,11 @@
-//! The log of a partition as it lies on disk: Kafka's directory, files and bytes.
+//! Why a log cannot be opened, closed or removed.
 //!
-//! Runs on the shard that owns the partition. Owns segments, indexes, producer snapshots, checkpoints and
-//! recovery. Never assigns offsets or answers requests: that is `partition`, above it.
-
-pub(crate) mod aborted;
-pub mod checkpoint;
-pub(crate) mod cleaner;
-pub(crate) mod copying;
-pub mod directory;
-pub mod epochs;
-pub mod index;
-pub(crate) mod inventory;
-pub mod producer_state;
-pub(crate) mod recovery;
-pub(crate) mod remembered;
-mod remembered_rules;
-pub(crate) mod scan;
-pub(crate) mod segment;
+//! A value only; it says whether the same may succeed later, and decides nothing.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use chronik_protocol::Uuid;
-
-pub use directory::{PartitionDir, PartitionDirState};
 
 /// Why a partition's log cannot be opened, closed or removed.
 #[derive(Debug)]
@@ -63,7 +45,8 @@ pub enum LogError {
 }
 
 impl LogError {
-    pub(crate) fn io(what: &str, path: &Path) -> impl FnOnce(io::Error) -> LogError {
+    /// The disk refused `what` (a verb) of `path`.
+    pub fn io(what: &str, path: &Path) -> impl FnOnce(io::Error) -> LogError {
         let what = format!("{what} {}", path.display());
         move |source| LogError::Io { what, source }
     }
@@ -71,7 +54,7 @@ impl LogError {
 
 impl LogError {
     /// Whether the same may succeed later, without anything being mended.
-    pub(crate) fn is_not_now(&self) -> bool {
+    pub fn is_not_now(&self) -> bool {
         match self {
             Self::Io { source, .. } => chronik_io::is_not_now(source),
             Self::NotNow { .. } => true,

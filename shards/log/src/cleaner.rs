@@ -32,15 +32,15 @@ use super::directory::{FileKind, Leftover, SegmentFile, leftover_path, segment_p
 use super::index::IndexBuilder;
 use super::scan::{LogScan, ScanEnd, ScanStep};
 use crate::limits::SIDE_FILE_BYTES_MAX;
-use crate::log::segment::indexed;
+use crate::segment::indexed;
 use filter::{DECOMPRESSED_BYTES_MAX, Outcome, control_type};
 use writer::SegmentWriter;
 
-pub(crate) use filter::Rules;
-pub(crate) use offset_map::OffsetMap;
-pub(crate) use pace::{Cancel, Pace};
-pub(crate) use swap::{Progress as SwapProgress, Swap, remove_cleaned};
-pub(crate) use transactions::Transactions;
+pub use filter::Rules;
+pub use offset_map::OffsetMap;
+pub use pace::{Cancel, Pace};
+pub use swap::{Progress as SwapProgress, Swap, remove_cleaned};
+pub use transactions::Transactions;
 
 /// Longest batch that is decoded or encoded on the shard, bytes: some 50 µs of work.
 const PLAIN_BYTES_HERE_MAX: usize = 256 << 10;
@@ -50,7 +50,7 @@ const RECORDS_PER_LOOK: usize = 32;
 
 /// Why cleaning did not come to its end.
 #[derive(Debug)]
-pub(crate) enum CleanError {
+pub enum CleanError {
     /// The partition goes, or the broker does.
     Cancelled,
     /// The disk refused.
@@ -67,35 +67,46 @@ impl From<io::Error> for CleanError {
 
 /// A segment that is read.
 #[derive(Clone)]
-pub(crate) struct Source<W: World> {
-    pub(crate) base_offset: i64,
-    pub(crate) next_offset: i64,
-    pub(crate) size_bytes: u64,
-    pub(crate) file: Option<Rc<W::File>>,
+pub struct Source<W: World> {
+    /// Its name.
+    pub base_offset: i64,
+    /// Behind its last record.
+    pub next_offset: i64,
+    /// Bytes of its batches.
+    pub size_bytes: u64,
+    /// Where it is open already.
+    pub file: Option<Rc<W::File>>,
 }
 
 /// Finds the last offset of every key in the dirty part of a log.
-pub(crate) struct MapJob<W: World> {
-    pub(crate) world: W,
-    pub(crate) dir: PathBuf,
+pub struct MapJob<W: World> {
+    /// Whose disk and clock.
+    pub world: W,
+    /// The partition's directory.
+    pub dir: PathBuf,
     /// The dirty segments.
-    pub(crate) sources: Vec<Source<W>>,
+    pub sources: Vec<Source<W>>,
     /// Records below have been cleaned before.
-    pub(crate) first_dirty: i64,
-    pub(crate) map: OffsetMap,
-    pub(crate) pace: Pace<W>,
+    pub first_dirty: i64,
+    /// Empty, and as large as it may be.
+    pub map: OffsetMap,
+    /// How fast it may go on.
+    pub pace: Pace<W>,
 }
 
 /// What a [`MapJob`] found.
-pub(crate) struct Mapped<W: World> {
-    pub(crate) map: OffsetMap,
-    pub(crate) transactions: Transactions,
-    pub(crate) pace: Pace<W>,
+pub struct Mapped<W: World> {
+    /// The last offset of each key, up to where it was full.
+    pub map: OffsetMap,
+    /// Those that began below the dirty part.
+    pub transactions: Transactions,
+    /// That of the job.
+    pub pace: Pace<W>,
 }
 
 impl<W: World> MapJob<W> {
     /// Performs it.
-    pub(crate) async fn perform(mut self) -> Result<Mapped<W>, CleanError> {
+    pub async fn perform(mut self) -> Result<Mapped<W>, CleanError> {
         while self.map.grow() {
             self.pace.rest().await?;
         }
@@ -151,34 +162,47 @@ impl<W: World> MapJob<W> {
 }
 
 /// Writes what stays of some segments into one.
-pub(crate) struct GroupJob<W: World> {
-    pub(crate) world: W,
-    pub(crate) dir: PathBuf,
+pub struct GroupJob<W: World> {
+    /// Whose disk and clock.
+    pub world: W,
+    /// The partition's directory.
+    pub dir: PathBuf,
     /// In order, without a gap.
-    pub(crate) sources: Vec<Source<W>>,
-    pub(crate) rules: Rules,
-    pub(crate) index_interval_bytes: u32,
-    pub(crate) transactions: Transactions,
-    pub(crate) pace: Pace<W>,
+    pub sources: Vec<Source<W>>,
+    /// What stays.
+    pub rules: Rules,
+    /// About one index entry for so many bytes.
+    pub index_interval_bytes: u32,
+    /// Those seen so far in this round.
+    pub transactions: Transactions,
+    /// How fast it may go on.
+    pub pace: Pace<W>,
 }
 
 /// A segment that a [`GroupJob`] has written; its files are durable and carry the suffix `.cleaned`.
-pub(crate) struct CleanedSegment<W: World> {
-    pub(crate) size_bytes: u64,
-    pub(crate) file: Rc<W::File>,
-    pub(crate) index: Rc<IndexBuilder>,
+pub struct CleanedSegment<W: World> {
+    /// Bytes of its batches.
+    pub size_bytes: u64,
+    /// Open for reading.
+    pub file: Rc<W::File>,
+    /// Of its offsets and times.
+    pub index: Rc<IndexBuilder>,
     /// What its `.txnindex` says; without an entry there is no file.
-    pub(crate) aborted: Vec<Aborted>,
+    pub aborted: Vec<Aborted>,
     /// Nothing was removed: it is not needed.
-    pub(crate) is_same: bool,
+    pub is_same: bool,
 }
 
 /// What a [`GroupJob`] gives back.
-pub(crate) struct Grouped<W: World> {
-    pub(crate) segment: CleanedSegment<W>,
-    pub(crate) rules: Rules,
-    pub(crate) transactions: Transactions,
-    pub(crate) pace: Pace<W>,
+pub struct Grouped<W: World> {
+    /// What was written.
+    pub segment: CleanedSegment<W>,
+    /// Those of the job, for the next one.
+    pub rules: Rules,
+    /// Those seen so far in this round.
+    pub transactions: Transactions,
+    /// That of the job.
+    pub pace: Pace<W>,
 }
 
 /// What is being written.
@@ -191,7 +215,7 @@ struct Output<W: World> {
 
 impl<W: World> GroupJob<W> {
     /// Performs it. What was written is removed again when it fails.
-    pub(crate) async fn perform(mut self) -> Result<Grouped<W>, CleanError> {
+    pub async fn perform(mut self) -> Result<Grouped<W>, CleanError> {
         let base_offset = self.sources.first().map_or(0, |source| source.base_offset);
         match self.write(base_offset).await {
             Ok(segment) => Ok(Grouped {

@@ -35,10 +35,10 @@ use super::segment::{
     write_indexes,
 };
 use crate::limits::SIDE_FILE_BYTES_MAX;
-use crate::log::producer_state::ProducerStates;
+use crate::producer_state::ProducerStates;
 
-pub(crate) use crate::log::segment::indexed;
-pub(crate) use reindex::{max_timestamp, rebuild_indexes};
+pub(crate) use crate::segment::indexed;
+pub use reindex::{max_timestamp, rebuild_indexes};
 
 /// What the data directory's checkpoints say about a partition; 0 where they say nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,21 +85,27 @@ pub struct RecoveryReport {
 }
 
 /// An opened log.
-pub(crate) struct Recovered<W: World> {
-    pub(crate) sealed: Vec<SealedSegment<W>>,
-    pub(crate) active: ActiveSegment<W>,
-    pub(crate) producers: ProducerStates,
-    pub(crate) epochs: LeaderEpochs,
-    pub(crate) aborted: AbortedTransactions,
+pub struct Recovered<W: World> {
+    /// All segments but the last, ascending.
+    pub sealed: Vec<SealedSegment<W>>,
+    /// The last.
+    pub active: ActiveSegment<W>,
+    /// Who wrote, and what comes next of each.
+    pub producers: ProducerStates,
+    /// Where each leader epoch begins.
+    pub epochs: LeaderEpochs,
+    /// Transactions that were aborted, by segment.
+    pub aborted: AbortedTransactions,
     /// The epoch file could not be used.
-    pub(crate) epochs_changed: bool,
+    pub epochs_changed: bool,
     /// The files beside the log are not as a clean stop leaves them.
-    pub(crate) dirty: bool,
-    pub(crate) report: RecoveryReport,
+    pub dirty: bool,
+    /// What was found and done.
+    pub report: RecoveryReport,
 }
 
 /// Opens the log in `dir`, which exists.
-pub(crate) async fn recover<W: World>(
+pub async fn recover<W: World>(
     world: &W,
     dir: &Path,
     config: &TopicConfig,

@@ -22,11 +22,11 @@ const FIRST_CHUNK_BYTES: usize = 16 << 10;
 /// Bytes checked before other tasks get their turn: about 50 µs of CRC.
 const SLICE_BYTES: u64 = 256 << 10;
 /// Longest batch that is read as a whole to be checked, bytes.
-pub(crate) const HELD_BYTES_MAX: usize = 4 << 20;
+pub const HELD_BYTES_MAX: usize = 4 << 20;
 
 /// Why a walk ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum ScanEnd {
+pub enum ScanEnd {
     /// The last batch ends where the bytes end.
     Exact,
     /// Zeros follow: space that was zeroed ahead.
@@ -37,7 +37,7 @@ pub(crate) enum ScanEnd {
 
 /// One step of a walk.
 #[derive(Clone, Debug)]
-pub(crate) enum ScanStep {
+pub enum ScanStep {
     /// A valid batch, and where it begins in the file; [`LogScan::batch_bytes`] has its bytes.
     Batch {
         /// Its header.
@@ -50,7 +50,7 @@ pub(crate) enum ScanStep {
 }
 
 /// A walk over `[position, end)` of a file.
-pub(crate) struct LogScan<'a, W: World> {
+pub struct LogScan<'a, W: World> {
     world: &'a W,
     file: &'a W::File,
     position: u64,
@@ -69,7 +69,7 @@ pub(crate) struct LogScan<'a, W: World> {
 impl<'a, W: World> LogScan<'a, W> {
     /// Begins at `position`, where a batch should begin whose base offset is at least
     /// `next_offset`. Offsets above `base_offset + i32::MAX` do not belong into the segment.
-    pub(crate) fn new(
+    pub fn new(
         world: &'a W,
         file: &'a W::File,
         base_offset: i64,
@@ -116,7 +116,7 @@ impl<'a, W: World> LogScan<'a, W> {
     }
 
     /// The next batch, or the end.
-    pub(crate) async fn step(&mut self) -> io::Result<ScanStep> {
+    pub async fn step(&mut self) -> io::Result<ScanStep> {
         loop {
             let left = self.end.saturating_sub(self.position);
             if left == 0 {
@@ -149,7 +149,7 @@ impl<'a, W: World> LogScan<'a, W> {
 
     /// The bytes of the batch that the last step gave; empty before the first. One longer than
     /// [`HELD_BYTES_MAX`] is read once more.
-    pub(crate) async fn batch_bytes(&mut self) -> io::Result<Bytes> {
+    pub async fn batch_bytes(&mut self) -> io::Result<Bytes> {
         let (position, size, bytes) = &self.last;
         if bytes.len() == *size {
             return Ok(bytes.clone());
@@ -165,7 +165,7 @@ impl<'a, W: World> LogScan<'a, W> {
     /// and its base offset. Records may hold batches themselves, whole and with offsets that would fit:
     /// where the damaged batch still says how long it is, nothing inside it is looked at while a batch
     /// or the end follows there; and what is found by its bytes must be followed by something itself.
-    pub(crate) async fn resync(&mut self) -> io::Result<Option<(u64, i64)>> {
+    pub async fn resync(&mut self) -> io::Result<Option<(u64, i64)>> {
         let offsets = self.next_offset..=self.max_offset;
         let mut at = self.position.saturating_add(1);
         if let Some(header) = self.header_at(self.position, &offsets).await? {
@@ -271,7 +271,7 @@ impl<'a, W: World> LogScan<'a, W> {
     }
 
     /// What is wrong with a long batch that ends in the file; reads and drops it piece by piece.
-    pub(crate) async fn fault_of_long(
+    pub async fn fault_of_long(
         &self,
         position: u64,
         header: &BatchHeader,

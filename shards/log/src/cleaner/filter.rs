@@ -4,7 +4,7 @@
 //! `MemoryRecords#filterTo` about delete horizons. Does no I/O and keeps no state but that of
 //! transactions, which the caller lends.
 
-use crate::log::producer_state::LastBatch;
+use crate::producer_state::LastBatch;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -23,15 +23,15 @@ const MARKER_BYTES_MAX: usize = 4 << 10;
 
 /// What holds for one round.
 #[derive(Clone)]
-pub(crate) struct Rules {
+pub struct Rules {
     /// The last offset of each key.
-    pub(crate) map: Rc<OffsetMap>,
+    pub map: Rc<OffsetMap>,
     /// When the round began, ms since the epoch.
-    pub(crate) now_ms: i64,
+    pub now_ms: i64,
     /// `delete.retention.ms`.
-    pub(crate) delete_retention_ms: u64,
+    pub delete_retention_ms: u64,
     /// By producer id.
-    pub(crate) last_batches: Rc<BTreeMap<i64, LastBatch>>,
+    pub last_batches: Rc<BTreeMap<i64, LastBatch>>,
 }
 
 /// What is known of a batch before its records are looked at.

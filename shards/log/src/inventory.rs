@@ -16,14 +16,16 @@ use super::directory::{FileKind, Leftover, SegmentFile, leftover_path, segment_p
 use super::index::{OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES};
 use super::scan::{LogScan, ScanStep};
 use crate::limits::SIDE_FILE_BYTES_MAX;
-use crate::log::producer_state::ProducerStates;
+use crate::producer_state::ProducerStates;
 
 /// A segment as the directory shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SegmentEntry {
-    pub(crate) base_offset: i64,
+pub struct SegmentEntry {
+    /// Its name.
+    pub base_offset: i64,
     pub(crate) log_bytes: u64,
-    pub(crate) modified_ns: i64,
+    /// When its `.log` was changed last, ns since the epoch.
+    pub modified_ns: i64,
     pub(crate) index_bytes: Option<u64>,
     pub(crate) time_index_bytes: Option<u64>,
 }
@@ -42,7 +44,7 @@ impl SegmentEntry {
 
 /// The directory's content.
 #[derive(Debug, Default)]
-pub(crate) struct Inventory {
+pub struct Inventory {
     /// By base offset.
     pub(crate) segments: Vec<SegmentEntry>,
     snapshots: BTreeSet<i64>,
@@ -52,17 +54,17 @@ pub(crate) struct Inventory {
 
 /// The directory as it was found, before anything in it is touched.
 #[derive(Debug, Default)]
-pub(crate) struct Listing {
+pub struct Listing {
     files: Vec<Listed>,
     /// Halves of atomic replacements that did not happen.
     unfinished: Vec<String>,
     /// It says which topic it belongs to.
-    pub(crate) has_metadata: bool,
+    pub has_metadata: bool,
 }
 
 impl Listing {
     /// Lists the directory; `None` if there is none.
-    pub(crate) async fn take<W: World>(world: &W, dir: &Path) -> Result<Option<Listing>, LogError> {
+    pub async fn take<W: World>(world: &W, dir: &Path) -> Result<Option<Listing>, LogError> {
         match world.list_dir(dir).await {
             Ok(entries) => Ok(Some(Listing::of(entries))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -99,14 +101,14 @@ impl Listing {
     }
 
     /// The segments, if nothing was left half done.
-    pub(crate) fn segments(&self) -> Option<Vec<SegmentEntry>> {
+    pub fn segments(&self) -> Option<Vec<SegmentEntry>> {
         (!self.has_leftovers()).then(|| Inventory::of(&self.files).segments)
     }
 }
 
 impl Inventory {
     /// What the directory holds after leftovers were dealt with.
-    pub(crate) async fn settle<W: World>(
+    pub async fn settle<W: World>(
         world: &W,
         dir: &Path,
         mut listing: Listing,
@@ -258,7 +260,7 @@ pub(crate) async fn remove_segment_files<W: World>(
 
 /// Gives all files of a segment that is not part of the log any more the suffix `.deleted`. The log
 /// first: once it is gone by that name, a start removes what stands beside it.
-pub(crate) async fn mark_segment_files<W: World>(
+pub async fn mark_segment_files<W: World>(
     world: &W,
     dir: &Path,
     base_offset: i64,
@@ -288,7 +290,7 @@ pub(crate) async fn mark_files<W: World>(
 }
 
 /// Removes the files that [`mark_segment_files`] has renamed.
-pub(crate) async fn discard_segment_files<W: World>(
+pub async fn discard_segment_files<W: World>(
     world: &W,
     dir: &Path,
     base_offset: i64,

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use chronik_protocol::record::{BatchHeader, ControlType};
 
-use crate::log::aborted::Aborted;
+use crate::aborted::Aborted;
 
 /// An aborted transaction whose marker has not been read yet.
 struct Ongoing {
@@ -17,7 +17,7 @@ struct Ongoing {
 
 /// See the module's text.
 #[derive(Default)]
-pub(crate) struct Transactions {
+pub struct Transactions {
     /// By first offset.
     aborted: VecDeque<Aborted>,
     ongoing_aborted: BTreeMap<i64, Ongoing>,

@@ -13,7 +13,7 @@ use super::remembered::{RememberedLog, RememberedSegment};
 
 impl RememberedLog {
     /// Reads its bytes; `None` for what is no such log or contradicts itself.
-    pub(crate) fn parse(bytes: &[u8]) -> Option<RememberedLog> {
+    pub fn parse(bytes: &[u8]) -> Option<RememberedLog> {
         let log = rkyv::from_bytes::<RememberedLog, RkyvError>(bytes).ok()?;
         log.is_plausible().then_some(log)
     }
@@ -46,7 +46,7 @@ impl RememberedLog {
 
     /// Whether the directory holds exactly these segments, unchanged since they were closed. Some at
     /// the front may have been removed.
-    pub(crate) fn is_as_closed(&self, segments: &[SegmentEntry]) -> bool {
+    pub fn is_as_closed(&self, segments: &[SegmentEntry]) -> bool {
         let Some((last, before)) = segments.split_last() else {
             return false;
         };
@@ -73,7 +73,7 @@ impl RememberedLog {
     }
 
     /// The greatest timestamp of a sealed segment, if it is still the one that is told of.
-    pub(crate) fn max_timestamp(&self, segment: &SegmentEntry) -> Option<i64> {
+    pub fn max_timestamp(&self, segment: &SegmentEntry) -> Option<i64> {
         let ours = self.sealed.iter().find(|ours| is_same(ours, segment))?;
         ours.max_timestamp
     }

@@ -8,14 +8,14 @@ use chronik_io::{OpenOptions, World};
 use tracing::warn;
 
 use super::{Recovery, Walked};
-use crate::log::LogError;
-use crate::log::directory::{FileKind, segment_path};
-use crate::log::epochs::LeaderEpochs;
-use crate::log::inventory::SegmentEntry;
-use crate::log::producer_state::ProducerStates;
-use crate::log::remembered::RememberedLog;
-use crate::log::scan::{LogScan, ScanEnd, ScanStep};
-use crate::log::segment::SealedSegment;
+use crate::LogError;
+use crate::directory::{FileKind, segment_path};
+use crate::epochs::LeaderEpochs;
+use crate::inventory::SegmentEntry;
+use crate::producer_state::ProducerStates;
+use crate::remembered::RememberedLog;
+use crate::scan::{LogScan, ScanEnd, ScanStep};
+use crate::segment::SealedSegment;
 
 impl<W: World> Recovery<'_, W> {
     /// The last segment as a clean stop left it, if the checkpoint fits the directory.

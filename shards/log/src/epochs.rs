@@ -44,7 +44,7 @@ impl LeaderEpochs {
     }
 
     /// The epochs with their start offsets, for a checkpoint.
-    pub(crate) fn remember(&self) -> Vec<(i32, i64)> {
+    pub fn remember(&self) -> Vec<(i32, i64)> {
         self.entries.clone()
     }
 

@@ -18,7 +18,7 @@ const LOAD_PERCENT: usize = 90;
 type Slot = [u64; 3];
 
 /// See the module's text.
-pub(crate) struct OffsetMap {
+pub struct OffsetMap {
     pieces: Vec<Vec<Slot>>,
     slots: usize,
     keys: usize,
@@ -28,7 +28,7 @@ pub(crate) struct OffsetMap {
 
 impl OffsetMap {
     /// A map for at most `keys` keys, and no more than fit into `bytes_max`.
-    pub(crate) fn new(keys: u64, bytes_max: usize, seed: u64) -> Self {
+    pub fn new(keys: u64, bytes_max: usize, seed: u64) -> Self {
         let wanted = usize::try_from(keys).unwrap_or(usize::MAX);
         let wanted = wanted.saturating_mul(100) / LOAD_PERCENT;
         let slots = wanted
@@ -55,7 +55,7 @@ impl OffsetMap {
     }
 
     /// Gives one piece of memory back; false when none is left.
-    pub(crate) fn shrink(&mut self) -> bool {
+    pub fn shrink(&mut self) -> bool {
         self.pieces.pop().is_some()
     }
 
@@ -71,7 +71,7 @@ impl OffsetMap {
     }
 
     /// Everything up to here has been put in.
-    pub(crate) fn latest_offset(&self) -> i64 {
+    pub fn latest_offset(&self) -> i64 {
         self.latest_offset
     }
 

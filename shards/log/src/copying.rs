@@ -24,11 +24,11 @@ use crate::limits::COPY_PIECE_BYTES;
 
 /// Up to where a log that is served does not change any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Settled {
+pub struct Settled {
     /// Segments with smaller base offsets are sealed.
-    pub(crate) base_offset: i64,
+    pub base_offset: i64,
     /// Bytes of the segment with this base offset that are written.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
 }
 
 /// What is taken of one file.
@@ -42,25 +42,26 @@ struct Taken {
 
 /// A log that is copied; see the module's text.
 #[derive(Debug)]
-pub(crate) struct Copy {
+pub struct Copy {
     pub(crate) from: PathBuf,
-    pub(crate) to: PathBuf,
+    /// The directory of the copy, `-future`.
+    pub to: PathBuf,
     taken: BTreeMap<String, Taken>,
     progress: Rc<Cell<Progress>>,
 }
 
 /// How far a copy is, for whoever asks meanwhile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Progress {
+pub struct Progress {
     /// Bytes of segments copied so far.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
     /// Everything below is in the copy.
-    pub(crate) next_offset: i64,
+    pub next_offset: i64,
 }
 
 impl Copy {
     /// Nothing copied yet.
-    pub(crate) fn new(from: &Path, to: &Path) -> Copy {
+    pub fn new(from: &Path, to: &Path) -> Copy {
         Copy {
             from: from.to_owned(),
             to: to.to_owned(),
@@ -70,7 +71,7 @@ impl Copy {
     }
 
     /// How far it is, also while a step of it is on its way.
-    pub(crate) fn progress(&self) -> Rc<Cell<Progress>> {
+    pub fn progress(&self) -> Rc<Cell<Progress>> {
         Rc::clone(&self.progress)
     }
 
@@ -89,7 +90,7 @@ impl Copy {
     ///
     /// # Errors
     /// When the disk refuses, or where the partition's live directory should go something lies.
-    pub(crate) async fn begin<W: World>(&self, world: &W, topic_id: Uuid) -> io::Result<()> {
+    pub async fn begin<W: World>(&self, world: &W, topic_id: Uuid) -> io::Result<()> {
         let (name, parent) = (name_of(&self.to), self.to.parent());
         let (Some(ours), Some(parent)) = (PartitionDir::parse(name), parent) else {
             return Err(io::Error::other("not the name of a copy"));
@@ -116,7 +117,7 @@ impl Copy {
     ///
     /// # Errors
     /// [`CleanError::Cancelled`] when the pace says so, else when the disk refuses.
-    pub(crate) async fn take<W: World>(
+    pub async fn take<W: World>(
         &mut self,
         world: &W,
         settled: Settled,
@@ -169,7 +170,7 @@ impl Copy {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub(crate) async fn finish<W: World>(&mut self, world: &W) -> io::Result<()> {
+    pub async fn finish<W: World>(&mut self, world: &W) -> io::Result<()> {
         let entries = world.list_dir(&self.from).await?;
         let wanted = |entry: &&DirEntry| {
             let name = entry.name.to_str().unwrap_or_default();
@@ -280,13 +281,15 @@ fn name_of(path: &Path) -> &str {
 
 /// A copy that is not in use.
 #[derive(Clone, Debug)]
-pub(crate) struct Future {
-    pub(crate) path: PathBuf,
-    pub(crate) dir: PartitionDir,
+pub struct Future {
+    /// Its directory.
+    pub path: PathBuf,
+    /// What the directory's name says.
+    pub dir: PartitionDir,
 }
 
 /// The copies in a log directory that are not in use (`-future`).
-pub(crate) async fn futures<W: World>(world: &W, parent: &Path) -> io::Result<Vec<Future>> {
+pub async fn futures<W: World>(world: &W, parent: &Path) -> io::Result<Vec<Future>> {
     let mut found = Vec::new();
     for entry in world.list_dir(parent).await? {
         let Some(name) = entry.name.to_str().filter(|_| entry.is_dir) else {
@@ -302,13 +305,13 @@ pub(crate) async fn futures<W: World>(world: &W, parent: &Path) -> io::Result<Ve
 }
 
 /// Whose log a directory holds, if it says so.
-pub(crate) async fn topic_of<W: World>(world: &W, dir: &Path) -> io::Result<Option<Uuid>> {
+pub async fn topic_of<W: World>(world: &W, dir: &Path) -> io::Result<Option<Uuid>> {
     let bytes = read_small(world, &dir.join(PARTITION_METADATA_FILE)).await?;
     Ok(bytes.and_then(|bytes| parse_partition_metadata(&bytes).ok()))
 }
 
 /// Whether a partition's directory has the name of a deleted one.
-pub(crate) fn is_garbage(path: &Path) -> bool {
+pub fn is_garbage(path: &Path) -> bool {
     PartitionDir::parse(name_of(path)).is_some_and(|dir| dir.state == PartitionDirState::Deleted)
 }
 
@@ -317,7 +320,7 @@ pub(crate) fn is_garbage(path: &Path) -> bool {
 ///
 /// # Errors
 /// When the disk refuses: then nobody knows under which name a power cut leaves it.
-pub(crate) async fn discard<W: World>(world: &W, path: &Path) -> io::Result<Option<PathBuf>> {
+pub async fn discard<W: World>(world: &W, path: &Path) -> io::Result<Option<PathBuf>> {
     let Some(dir) = PartitionDir::parse(name_of(path)) else {
         return Err(io::Error::other("not a partition's directory"));
     };

@@ -9,38 +9,42 @@ use rkyv::{Archive, Deserialize, Serialize};
 /// One log. As of a clean stop (`closed`), or of a moment while it was appended to: then everything
 /// below the active segment's end is a fact, and what follows is not told.
 #[derive(Archive, Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub(crate) struct RememberedLog {
+pub struct RememberedLog {
     /// The files are as a clean stop left them.
-    pub(crate) closed: bool,
+    pub closed: bool,
     /// A power cut could not take what is told.
-    pub(crate) durable: bool,
+    pub durable: bool,
     /// All segments but the last, ascending.
-    pub(crate) sealed: Vec<RememberedSegment>,
-    pub(crate) active: RememberedActive,
-    pub(crate) producers: Vec<RememberedProducer>,
+    pub sealed: Vec<RememberedSegment>,
+    /// The last.
+    pub active: RememberedActive,
+    /// Those a snapshot would hold.
+    pub producers: Vec<RememberedProducer>,
     /// Leader epochs with their start offsets.
-    pub(crate) epochs: Vec<(i32, i64)>,
+    pub epochs: Vec<(i32, i64)>,
 }
 
 /// A segment that no longer changes.
 #[derive(Archive, Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
-pub(crate) struct RememberedSegment {
-    pub(crate) base_offset: i64,
+pub struct RememberedSegment {
+    /// Its name.
+    pub base_offset: i64,
     pub(crate) size_bytes: u64,
     /// As the directory says it; 0 where nobody looked.
-    pub(crate) modified_ns: i64,
+    pub modified_ns: i64,
     pub(crate) max_timestamp: Option<i64>,
 }
 
 /// The segment that is appended to.
 #[derive(Archive, Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub(crate) struct RememberedActive {
-    pub(crate) base_offset: i64,
+pub struct RememberedActive {
+    /// Its name.
+    pub base_offset: i64,
     /// End of its batches, bytes.
     pub(crate) end: u64,
     pub(crate) next_offset: i64,
     /// As the directory says it; 0 where nobody looked.
-    pub(crate) modified_ns: i64,
+    pub modified_ns: i64,
     pub(crate) rolling_timestamp: Option<i64>,
     /// `None` for an empty segment.
     pub(crate) last_batch: Option<LastBatch>,
@@ -49,7 +53,7 @@ pub(crate) struct RememberedActive {
 
 /// The last batch of a segment: what vouches for the rest.
 #[derive(Archive, Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
-pub(crate) struct LastBatch {
+pub struct LastBatch {
     /// Where it begins, bytes.
     pub(crate) position: u64,
     /// Its checksum.
@@ -70,7 +74,7 @@ pub(crate) struct RememberedIndex {
 
 /// What is known of one producer id, all batches included: those of a snapshot file are fewer.
 #[derive(Archive, Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub(crate) struct RememberedProducer {
+pub struct RememberedProducer {
     pub(crate) id: i64,
     pub(crate) epoch: i16,
     pub(crate) coordinator_epoch: i32,
@@ -83,7 +87,7 @@ pub(crate) struct RememberedProducer {
 
 impl RememberedLog {
     /// Its bytes in a checkpoint.
-    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+    pub fn to_bytes(&self) -> Vec<u8> {
         let bytes = rkyv::to_bytes::<RkyvError>(self);
         bytes.expect("memory takes any number of bytes").into_vec()
     }

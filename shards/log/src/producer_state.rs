@@ -7,13 +7,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::log::remembered::RememberedProducer;
 use chronik_protocol::ErrorCode;
 use chronik_protocol::record::{BatchHeader, NO_PRODUCER_EPOCH, NO_SEQUENCE, crc32c};
 
+use crate::remembered::RememberedProducer;
+
 /// The last batch of a producer that is still remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LastBatch {
+pub struct LastBatch {
     /// Offset of its last record of data, if one is known.
     pub(crate) data_offset: Option<i64>,
     /// The producer's epoch.
@@ -325,7 +326,7 @@ impl ProducerStates {
     }
 
     /// Offset of the first record of the oldest transaction that has not ended.
-    pub(crate) fn first_open_transaction(&self) -> Option<i64> {
+    pub fn first_open_transaction(&self) -> Option<i64> {
         let producers = self.producers.values();
         producers
             .filter_map(|producer| producer.transaction_first_offset)
@@ -333,7 +334,7 @@ impl ProducerStates {
     }
 
     /// The last batch of each producer, which compaction keeps.
-    pub(crate) fn last_batches(&self) -> LastBatches {
+    pub fn last_batches(&self) -> LastBatches {
         let producers = self.producers.iter().map(|(id, producer)| {
             let last = LastBatch {
                 data_offset: producer.batches().last().map(|batch| batch.last_offset),
@@ -375,7 +376,7 @@ impl ProducerStates {
     }
 
     /// Everything, for a checkpoint; in no order.
-    pub(crate) fn remember(&self) -> Vec<RememberedProducer> {
+    pub fn remember(&self) -> Vec<RememberedProducer> {
         let one = |(id, producer): (&i64, &Producer)| RememberedProducer {
             id: *id,
             epoch: producer.epoch,
