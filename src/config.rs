@@ -13,9 +13,11 @@ pub(crate) mod states;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use chronik_protocol::Uuid;
+use chronik_protocol::configs::keys::broker;
 
 pub use groups::OffsetsTopic;
 pub use layers::Layer;
@@ -24,18 +26,12 @@ pub use listeners::Listener;
 use keys::Values;
 
 /// Where neither the settings nor the data directory name a node.
-const DEFAULT_NODE_ID: i32 = 1;
-/// Data directory when neither `log.dirs` nor `--data` is given.
-const DEFAULT_DATA_DIR: &str = "./data";
-/// Bytes of unanswered requests and unread replies a shard holds when
-/// `queued.max.request.bytes` is not set: Kafka has no bound there, Chronik always has one.
-const DEFAULT_QUEUED_BYTES_PER_SHARD: usize = 128 << 20;
-/// Most shards that are ever started, far above the cores of today's machines.
-const SHARDS_MAX: usize = 1024;
-/// Smallest write-behind ring, bytes: one batch may take a quarter of it.
-const WRITE_BEHIND_BYTES_MIN: usize = 1 << 20;
-/// Largest write-behind ring, bytes.
-const WRITE_BEHIND_BYTES_MAX: usize = 1 << 30;
+const NODE_ID_OF_NEW: i32 = 1;
+/// Bytes of unanswered requests and unread replies a shard holds where
+/// `queued.max.request.bytes` is no number above 0: Kafka has no bound there, Chronik always has one.
+const QUEUED_BYTES_PER_SHARD: usize = 128 << 20;
+/// Slots and partitions that a setting may name, far above what is of use.
+const SLOTS: RangeInclusive<i64> = 0..=1_000_000;
 /// Longest `connections.max.idle.ms`, ms: a hundred years, so that sums cannot overflow.
 const IDLE_MS_MAX: i64 = 100 * 365 * 86_400_000;
 
@@ -135,6 +131,8 @@ pub struct Config {
     pub fetch_sessions_max: usize,
     /// Most partitions in one DescribeTopicPartitions reply (`max.request.partition.size.limit`).
     pub described_partitions_max: usize,
+    /// Whether groups of the new protocol are coordinated (`group.coordinator.rebalance.protocols`).
+    pub serves_consumer_groups: bool,
     /// How the topic of the group coordinator is created.
     pub offsets_topic: OffsetsTopic,
     /// Every key that was set, as text, under the name it is effective by.
@@ -157,43 +155,40 @@ impl Config {
         let values = Values(&merged);
         let (listeners, mut warnings) = listeners::resolve(&listeners::ListenerKeys {
             listeners: values
-                .text("listeners")
+                .text(broker::LISTENERS)
                 .unwrap_or(listeners::DEFAULT_LISTENERS),
-            advertised: values.text("advertised.listeners"),
-            security_protocols: values.text("listener.security.protocol.map"),
-            controller_names: values.text("controller.listener.names"),
+            advertised: values.text(broker::ADVERTISED_LISTENERS),
+            security_protocols: values.text(broker::LISTENER_SECURITY_PROTOCOL_MAP),
+            controller_names: values.text(broker::CONTROLLER_LISTENER_NAMES),
         })?;
-        let shards = values.number("chronik.shards", 1..=SHARDS_MAX, 0)?;
+        let shards = values.number_if_set(broker::CHRONIK_SHARDS)?;
         let sizes = Sizes::read(&values)?;
         let (data_dirs, node_id) = (data_dirs(&values)?, node_id(&values)?);
         check_metadata_dir(&values, &data_dirs.0)?;
         let config = Self {
             listeners,
-            node_id: node_id.unwrap_or(DEFAULT_NODE_ID),
+            node_id: node_id.unwrap_or(NODE_ID_OF_NEW),
             is_node_id_set: node_id.is_some(),
-            rack: values.text("broker.rack").map(str::to_owned),
+            rack: values.text(broker::BROKER_RACK).map(str::to_owned),
             cluster_id: cluster_id(&values)?,
-            shards: NonZeroUsize::new(shards),
+            shards: shards.and_then(|count| NonZeroUsize::new(size(count))),
             pinned: pinned(&values)?,
             write_behind_bytes: sizes.write_behind,
-            auto_create_topics: values.flag("auto.create.topics.enable", true)?,
-            delete_topic_enable: values.flag("delete.topic.enable", true)?,
+            auto_create_topics: values.flag(broker::AUTO_CREATE_TOPICS_ENABLE)?,
+            delete_topic_enable: values.flag(broker::DELETE_TOPIC_ENABLE)?,
             request_bytes_max: sizes.request,
             queued_bytes_max: sizes.queued,
             connections_idle_ms_max: idle_ms_max(&values)?,
             fetch_bytes_max: sizes.fetch,
-            fetch_sessions_max: values.number(
-                "max.incremental.fetch.session.cache.slots",
-                0..=1_000_000,
-                1000,
-            )?,
-            described_partitions_max: values.number(
-                "max.request.partition.size.limit",
-                1..=1_000_000,
-                2000,
-            )?,
+            fetch_sessions_max: size(
+                values.bounded(broker::MAX_INCREMENTAL_FETCH_SESSION_CACHE_SLOTS, SLOTS)?,
+            ),
+            described_partitions_max: size(
+                values.bounded(broker::MAX_REQUEST_PARTITION_SIZE_LIMIT, SLOTS)?,
+            ),
+            serves_consumer_groups: serves_consumer_groups(&values),
             offsets_topic: OffsetsTopic::read(&values)?,
-            values: told(&merged, node_id.unwrap_or(DEFAULT_NODE_ID), &data_dirs),
+            values: told(&merged, node_id.unwrap_or(NODE_ID_OF_NEW), &data_dirs),
             data_dir: data_dirs.0,
             more_data_dirs: data_dirs.1,
             warnings: Vec::new(),
@@ -210,7 +205,7 @@ impl Config {
         let found = chronik_shards::node_id_of(&self.data_dir);
         if let Some(node_id) = found.filter(|_| !self.is_node_id_set) {
             self.node_id = node_id;
-            let told = self.values.entry("node.id".to_owned());
+            let told = self.values.entry(broker::NODE_ID.name().to_owned());
             told.insert_entry(node_id.to_string());
         }
         self
@@ -224,11 +219,11 @@ fn told(
     (first, others): &(PathBuf, Vec<PathBuf>),
 ) -> BTreeMap<String, String> {
     let mut told = merged.clone();
-    told.insert("node.id".to_owned(), node_id.to_string());
+    told.insert(broker::NODE_ID.name().to_owned(), node_id.to_string());
     let dirs = [first].into_iter().chain(others);
     let dirs: Vec<String> = dirs.map(|dir| dir.display().to_string()).collect();
-    told.insert("log.dirs".to_owned(), dirs.join(","));
-    let listeners = told.entry("listeners".to_owned());
+    told.insert(broker::LOG_DIRS.name().to_owned(), dirs.join(","));
+    let listeners = told.entry(broker::LISTENERS.name().to_owned());
     listeners.or_insert_with(|| listeners::DEFAULT_LISTENERS.to_owned());
     told
 }
@@ -242,49 +237,48 @@ struct Sizes {
 
 impl Sizes {
     fn read(values: &Values<'_>) -> Result<Self, ConfigError> {
-        const INT_MAX: usize = i32::MAX as usize;
-        let request = values.number("socket.request.max.bytes", 1..=INT_MAX, 104_857_600)?;
-        let queued = match values.number("queued.max.request.bytes", -1..=i64::MAX, -1)? {
+        let queued = match values.bounded(broker::QUEUED_MAX_REQUEST_BYTES, -1..=i64::MAX)? {
             limit if limit > 0 => usize::try_from(limit).unwrap_or(usize::MAX),
-            _ => DEFAULT_QUEUED_BYTES_PER_SHARD,
+            _ => QUEUED_BYTES_PER_SHARD,
         };
-        let fetch = values.number("fetch.max.bytes", 1024..=INT_MAX, 57_671_680)?;
         Ok(Self {
-            request,
+            request: size(values.number(broker::SOCKET_REQUEST_MAX_BYTES)?),
             queued,
-            fetch,
-            write_behind: write_behind_bytes(values)?,
+            fetch: size(values.number(broker::FETCH_MAX_BYTES)?),
+            write_behind: size(values.number(broker::CHRONIK_WRITEBEHIND_BYTES)?),
         })
     }
 }
 
-fn pinned(values: &Values<'_>) -> Result<Option<bool>, ConfigError> {
-    const KEY: &str = "chronik.shards.pinned";
-    match values.text(KEY) {
-        Some(_) => values.flag(KEY, true).map(Some),
-        None => Ok(None),
-    }
+/// A number that is not negative, as its range says.
+fn size(number: i32) -> usize {
+    usize::try_from(number).unwrap_or(0)
 }
 
-fn write_behind_bytes(values: &Values<'_>) -> Result<usize, ConfigError> {
-    const KEY: &str = "chronik.writebehind.bytes";
-    let bytes = values.number(KEY, 0..=WRITE_BEHIND_BYTES_MAX, 64 << 20)?;
-    if (1..WRITE_BEHIND_BYTES_MIN).contains(&bytes) {
-        let accepted =
-            format!("0, or {WRITE_BEHIND_BYTES_MIN} to {WRITE_BEHIND_BYTES_MAX} for each shard");
-        return Err(ConfigError::invalid(KEY, &bytes.to_string(), accepted));
-    }
-    Ok(bytes)
+fn serves_consumer_groups(values: &Values<'_>) -> bool {
+    let key = broker::GROUP_COORDINATOR_REBALANCE_PROTOCOLS;
+    let protocols = key.read(values.text(key));
+    protocols.iter().any(|name| name == "consumer")
+}
+
+fn pinned(values: &Values<'_>) -> Result<Option<bool>, ConfigError> {
+    let key = broker::CHRONIK_SHARDS_PINNED;
+    let Some(text) = values.text(key) else {
+        return Ok(None);
+    };
+    let pinned = key.parse(text);
+    pinned.ok_or_else(|| ConfigError::invalid(key.name(), text, "true or false"))
 }
 
 /// The first, and the others.
 fn data_dirs(values: &Values<'_>) -> Result<(PathBuf, Vec<PathBuf>), ConfigError> {
-    let key = if values.text("log.dirs").is_some() {
-        "log.dirs"
-    } else {
-        "log.dir"
+    let one = values
+        .text(broker::LOG_DIR)
+        .or(broker::LOG_DIR.definition().default);
+    let (key, text) = match values.text(broker::LOG_DIRS) {
+        Some(several) => (broker::LOG_DIRS.name(), several),
+        None => (broker::LOG_DIR.name(), one.unwrap_or_default()),
     };
-    let text = values.text(key).unwrap_or(DEFAULT_DATA_DIR);
     let mut dirs: Vec<PathBuf> = Vec::new();
     for dir in text.split(',').map(str::trim).filter(|dir| !dir.is_empty()) {
         let dir = std::path::absolute(dir)
@@ -306,43 +300,42 @@ fn data_dirs(values: &Values<'_>) -> Result<(PathBuf, Vec<PathBuf>), ConfigError
 
 /// The metadata log is in the first directory; one that is elsewhere would be overlooked.
 fn check_metadata_dir(values: &Values<'_>, first: &std::path::Path) -> Result<(), ConfigError> {
-    const KEY: &str = "metadata.log.dir";
-    let Some(text) = values.text(KEY) else {
+    let key = broker::METADATA_LOG_DIR;
+    let Some(text) = values.text(key) else {
         return Ok(());
     };
     if std::path::absolute(text).is_ok_and(|dir| dir == first) {
         return Ok(());
     }
     let accepted = format!("the first of log.dirs, which is {}", first.display());
-    Err(ConfigError::invalid(KEY, text, accepted))
+    Err(ConfigError::invalid(key.name(), text, accepted))
 }
 
 fn node_id(values: &Values<'_>) -> Result<Option<i32>, ConfigError> {
-    let node = values.number("node.id", 0..=i32::MAX, -1)?;
-    let broker = match values.text("broker.id") {
-        Some("-1") => -1,
-        _ => values.number("broker.id", 0..=i32::MAX, -1)?,
+    let (new, old) = (broker::NODE_ID, broker::BROKER_ID);
+    let node = values.number_if_set(new)?;
+    let broker = match values.text(old) {
+        None | Some("-1") => None,
+        Some(_) => Some(values.bounded(old, 0..=i64::MAX)?),
     };
     match (node, broker) {
-        (-1, -1) => Ok(None),
-        (-1, broker) => Ok(Some(broker)),
-        (node, -1) => Ok(Some(node)),
-        (node, broker) if node == broker => Ok(Some(node)),
-        (node, broker) => Err(ConfigError::invalid(
-            "broker.id",
+        (Some(node), Some(broker)) if node != broker => Err(ConfigError::invalid(
+            old.name(),
             &broker.to_string(),
-            format!("the value of node.id, {node}"),
+            format!("the value of {}, {node}", new.name()),
         )),
+        (node, broker) => Ok(node.or(broker)),
     }
 }
 
 fn cluster_id(values: &Values<'_>) -> Result<Option<Uuid>, ConfigError> {
-    let Some(text) = values.text("chronik.cluster.id") else {
+    let key = broker::CHRONIK_CLUSTER_ID;
+    let Some(text) = values.text(key) else {
         return Ok(None);
     };
     text.parse().map(Some).map_err(|_| {
         ConfigError::invalid(
-            "chronik.cluster.id",
+            key.name(),
             text,
             "16 bytes in URL-safe base64, 22 characters",
         )
@@ -350,7 +343,7 @@ fn cluster_id(values: &Values<'_>) -> Result<Option<Uuid>, ConfigError> {
 }
 
 fn idle_ms_max(values: &Values<'_>) -> Result<Option<u64>, ConfigError> {
-    let idle = values.number("connections.max.idle.ms", -1..=IDLE_MS_MAX, 600_000)?;
+    let idle = values.bounded(broker::CONNECTIONS_MAX_IDLE_MS, -1..=IDLE_MS_MAX)?;
     Ok(u64::try_from(idle).ok().filter(|idle| *idle > 0))
 }
 

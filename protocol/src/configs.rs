@@ -2,15 +2,17 @@
 //!
 //! Owns names, types, defaults and valid values (Kafka's `ConfigDef`), from `schema/configs.tsv`, and how far
 //! each is supported: it works, it works after a restart, it has no meaning here, or a broker that is given it
-//! does not start. Sentences of refusal are Kafka's, which tools and people compare. Pure: it gives no
-//! configuration its effect.
+//! does not start. Readers take a value by its key from [`keys`], which has all of them by type. Sentences of
+//! refusal are Kafka's, which tools and people compare. Pure: it gives no configuration its effect.
 
 mod broker_rules;
+mod key;
 mod text;
 
 use std::fmt;
 
 pub use broker_rules::{address_limits, check_broker};
+pub use key::{Key, Typed};
 
 /// What a configuration belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -118,6 +120,10 @@ pub struct ConfigDef {
     pub update: Update,
     /// How far this broker supports it.
     pub state: State,
+    /// What it is, in half a sentence; empty where the state says all there is to say.
+    pub doc: &'static str,
+    /// Whether people look for it: the README tells of it.
+    pub is_in_readme: bool,
 }
 
 /// A checked value.

@@ -170,6 +170,7 @@ pub(crate) struct ShardOptions {
 impl<W: World, R> Shard<W, R> {
     /// A shard without partitions, before its first image.
     pub(crate) fn new(world: W, options: &ShardOptions, empty: Arc<Image>) -> Self {
+        let cleaning = cleaner::clean_settings(&empty, options.count);
         let check_times = CheckTimes {
             origin_ns: world.monotonic_ns(),
             interval_ms: options.retention_check_ms,
@@ -204,7 +205,7 @@ impl<W: World, R> Shard<W, R> {
             timers: Timers::default(),
             timed_partitions: BTreeMap::new(),
             chores: Chores::default(),
-            cleaner: Cleaner::default(),
+            cleaner: Cleaner::new(cleaning),
             clock: ClockWatch::default(),
             applying: Applying::default(),
             moves: Moves::default(),

@@ -25,6 +25,7 @@ use chronik_catalog::{Endpoint, Image};
 use chronik_io::{DirEntry, Lost, World};
 use chronik_log::LogError;
 use chronik_protocol::Str;
+use chronik_protocol::configs::keys::broker;
 use chronik_terms::PartitionId;
 
 use crate::cache::{BatchCache, CacheLimits};
@@ -41,9 +42,6 @@ use crate::shard::{Shard, ShardOptions};
 use crate::survey::{LastWriter, Survey, SurveyOptions};
 use crate::write_behind::LeftBehind;
 use directories::{Look, open_dirs, sweep_all, tell_lost};
-
-/// `log.retention.check.interval.ms`'s default: five minutes.
-const RETENTION_CHECK_MS: u64 = 300_000;
 
 /// What the shards need to know of the broker; the same on every shard.
 #[derive(Clone, Debug)]
@@ -179,11 +177,10 @@ pub async fn start<W: World>(
     let shard = ShardOptions {
         index: endpoint.index(),
         count: endpoint.count(),
-        retention_check_ms: options
-            .static_configs
-            .get("log.retention.check.interval.ms")
-            .and_then(|value| value.trim().parse().ok())
-            .unwrap_or(RETENTION_CHECK_MS),
+        // Its range begins at 1.
+        retention_check_ms: broker::LOG_RETENTION_CHECK_INTERVAL_MS
+            .among(&options.static_configs)
+            .unsigned_abs(),
         write_behind_bytes: options.write_behind_bytes,
         remember_after_bytes: options.remember_after_bytes,
     };

@@ -4,37 +4,47 @@
 //! Runs on the main thread at start. The coordinator reads the values from
 //! [`super::Config::values`].
 
+use chronik_protocol::configs::Key;
+use chronik_protocol::configs::keys::broker;
+
 use super::ConfigError;
 use super::keys::Values;
 
 /// Server-side assignors, by Kafka's names.
 const ASSIGNORS: [&str; 2] = ["uniform", "range"];
-/// A setting that has bounds among the settings, and the defaults of itself, `min` and `max`.
-const BOUNDED: [(&str, i32, i32, i32); 3] = [
-    ("session.timeout.ms", 45_000, 45_000, 60_000),
-    ("heartbeat.interval.ms", 5_000, 5_000, 15_000),
-    ("assignment.interval.ms", 1_000, 0, 15_000),
+/// Settings that have bounds among the settings: each with its `min` and its `max`.
+const BOUNDED: [[Key<i32>; 3]; 3] = [
+    [
+        broker::GROUP_CONSUMER_SESSION_TIMEOUT_MS,
+        broker::GROUP_CONSUMER_MIN_SESSION_TIMEOUT_MS,
+        broker::GROUP_CONSUMER_MAX_SESSION_TIMEOUT_MS,
+    ],
+    [
+        broker::GROUP_CONSUMER_HEARTBEAT_INTERVAL_MS,
+        broker::GROUP_CONSUMER_MIN_HEARTBEAT_INTERVAL_MS,
+        broker::GROUP_CONSUMER_MAX_HEARTBEAT_INTERVAL_MS,
+    ],
+    [
+        broker::GROUP_CONSUMER_ASSIGNMENT_INTERVAL_MS,
+        broker::GROUP_CONSUMER_MIN_ASSIGNMENT_INTERVAL_MS,
+        broker::GROUP_CONSUMER_MAX_ASSIGNMENT_INTERVAL_MS,
+    ],
 ];
 
 /// Checks all of them.
 pub(super) fn check(values: &Values<'_>) -> Result<(), ConfigError> {
     let mut effective = Vec::with_capacity(BOUNDED.len());
-    for (name, own, min, max) in BOUNDED {
-        let key = |side: &str| format!("group.consumer.{side}{name}");
-        let read = |key: &str, default| values.number(key, 0..=i32::MAX, default);
-        let (own_key, min_key, max_key) = (key(""), key("min."), key("max."));
-        let (own, min, max) = (
-            read(&own_key, own)?,
-            read(&min_key, min)?,
-            read(&max_key, max)?,
-        );
+    for [own_key, min_key, max_key] in BOUNDED {
+        let read = |key: Key<i32>| values.bounded(key, 0..=i64::MAX);
+        let (own, min, max) = (read(own_key)?, read(min_key)?, read(max_key)?);
+        let (own_key, min_key, max_key) = (own_key.name(), min_key.name(), max_key.name());
         if max < min {
             let accepted = format!("at least {min_key}, which is {min}");
-            return Err(ConfigError::invalid(&max_key, &max.to_string(), accepted));
+            return Err(ConfigError::invalid(max_key, &max.to_string(), accepted));
         }
         if !(min..=max).contains(&own) {
             let accepted = format!("{min} ({min_key}) to {max} ({max_key})");
-            return Err(ConfigError::invalid(&own_key, &own.to_string(), accepted));
+            return Err(ConfigError::invalid(own_key, &own.to_string(), accepted));
         }
         effective.push(own);
     }
@@ -42,7 +52,7 @@ pub(super) fn check(values: &Values<'_>) -> Result<(), ConfigError> {
         && heartbeat_ms >= session_ms
     {
         return Err(ConfigError::invalid(
-            "group.consumer.heartbeat.interval.ms",
+            broker::GROUP_CONSUMER_HEARTBEAT_INTERVAL_MS.name(),
             &heartbeat_ms.to_string(),
             format!("less than group.consumer.session.timeout.ms, which is {session_ms}"),
         ));
@@ -51,14 +61,15 @@ pub(super) fn check(values: &Values<'_>) -> Result<(), ConfigError> {
 }
 
 fn check_assignors(values: &Values<'_>) -> Result<(), ConfigError> {
-    let key = "group.consumer.assignors";
-    let text = values.text(key).unwrap_or("uniform,range");
-    let mut names = text.split(',').map(str::trim);
-    if names.all(|name| ASSIGNORS.contains(&name)) {
+    let key = broker::GROUP_CONSUMER_ASSIGNORS;
+    let text = values.text(key);
+    let names = key.read(text);
+    if names.iter().all(|name| ASSIGNORS.contains(&&**name)) {
         return Ok(());
     }
     let accepted = "uniform, range or both, the default one first";
-    Err(ConfigError::invalid(key, text, accepted))
+    let text = text.unwrap_or_default();
+    Err(ConfigError::invalid(key.name(), text, accepted))
 }
 
 #[cfg(test)]

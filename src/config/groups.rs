@@ -3,6 +3,8 @@
 //! Runs on the main thread at start. The coordinator reads its other settings from
 //! [`super::Config::values`].
 
+use chronik_protocol::configs::keys::broker;
+
 use super::ConfigError;
 use super::consumer_groups;
 use super::keys::Values;
@@ -22,13 +24,10 @@ impl OffsetsTopic {
         consumer_groups::check(values)?;
         Ok(OffsetsTopic {
             // As many as one request may create.
-            partitions: values.number("offsets.topic.num.partitions", 1..=10_000, 50)?,
+            partitions: values.bounded(broker::OFFSETS_TOPIC_NUM_PARTITIONS, 1..=10_000)?,
             // A topic's least segment (`segment.bytes`).
-            segment_bytes: values.number(
-                "offsets.topic.segment.bytes",
-                1_048_576..=i32::MAX,
-                104_857_600,
-            )?,
+            segment_bytes: values
+                .bounded(broker::OFFSETS_TOPIC_SEGMENT_BYTES, 1_048_576..=i64::MAX)?,
         })
     }
 }
@@ -36,14 +35,15 @@ impl OffsetsTopic {
 /// `AbstractKafkaConfig`: the longest session is not shorter than the shortest.
 fn check_sessions(values: &Values<'_>) -> Result<(), ConfigError> {
     let (longest, shortest) = (
-        "group.max.session.timeout.ms",
-        "group.min.session.timeout.ms",
+        broker::GROUP_MAX_SESSION_TIMEOUT_MS,
+        broker::GROUP_MIN_SESSION_TIMEOUT_MS,
     );
-    let max_ms = values.number(longest, 0..=i32::MAX, 1_800_000)?;
-    let min_ms = values.number(shortest, 0..=i32::MAX, 6_000)?;
+    let max_ms = values.bounded(longest, 0..=i64::MAX)?;
+    let min_ms = values.bounded(shortest, 0..=i64::MAX)?;
     if max_ms < min_ms {
-        let accepted = format!("at least {shortest}, which is {min_ms}");
-        return Err(ConfigError::invalid(longest, &max_ms.to_string(), accepted));
+        let accepted = format!("at least {}, which is {min_ms}", shortest.name());
+        let max_ms = max_ms.to_string();
+        return Err(ConfigError::invalid(longest.name(), &max_ms, accepted));
     }
     Ok(())
 }

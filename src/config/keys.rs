@@ -1,119 +1,139 @@
 //! Reading one key at a time: type, range, and what to say when it does not fit.
 //!
-//! Runs on the main thread at start. Never knows where a value came from.
+//! Runs on the main thread at start. Never knows where a value came from, and no default: those are the keys'.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
 use std::ops::RangeInclusive;
-use std::str::FromStr;
 
-use chronik_protocol::configs;
+use chronik_protocol::configs::{ConfigDef, ConfigType, Key, Typed, Valid};
 
 use super::ConfigError;
-
-/// Keys that Chronik adds to Kafka's and that only mean something at start: with their types and defaults.
-pub(super) const AT_START: [(&str, &str, &str); 4] = [
-    ("chronik.cluster.id", "string", "a new one"),
-    ("chronik.shards", "int", "as the cores and listeners say"),
-    ("chronik.shards.pinned", "boolean", "as the listeners say"),
-    ("chronik.writebehind.bytes", "int", "67108864"),
-];
-
-/// Whether `key` is one of Chronik's that are read at start and by nobody else.
-pub(super) fn is_read_at_start(key: &str) -> bool {
-    AT_START.iter().any(|(name, ..)| *name == key)
-}
-
-/// Whether `key` is one of Chronik's own.
-pub(super) fn is_own(key: &str) -> bool {
-    is_read_at_start(key) || (key.starts_with("chronik.") && configs::broker(key).is_some())
-}
 
 /// Checked access to merged settings.
 pub(super) struct Values<'a>(pub(super) &'a BTreeMap<String, String>);
 
 impl Values<'_> {
     /// The text of `key`; an empty value counts as absent, as it does in Kafka for these keys.
-    pub(super) fn text(&self, key: &str) -> Option<&str> {
-        self.0
-            .get(key)
-            .map(String::as_str)
-            .filter(|value| !value.is_empty())
+    pub(super) fn text<T: Typed>(&self, key: Key<T>) -> Option<&str> {
+        self.given(key.definition())
     }
 
-    /// A number within `range`, or `default` when the key is absent.
-    pub(super) fn number<T>(
+    fn given(&self, definition: &ConfigDef) -> Option<&str> {
+        let text = self.0.get(definition.name).map(String::as_str);
+        text.filter(|value| !value.is_empty())
+    }
+
+    /// A number, or the key's default.
+    pub(super) fn number<T: Typed + TryFrom<i64>>(&self, key: Key<T>) -> Result<T, ConfigError> {
+        self.bounded(key, i64::MIN..=i64::MAX)
+    }
+
+    /// A number that must also be within `range`, or the key's default.
+    pub(super) fn bounded<T: Typed + TryFrom<i64>>(
         &self,
-        key: &str,
-        range: RangeInclusive<T>,
-        default: T,
-    ) -> Result<T, ConfigError>
-    where
-        T: FromStr + PartialOrd + Display,
-    {
-        let Some(text) = self.text(key) else {
-            return Ok(default);
+        key: Key<T>,
+        range: RangeInclusive<i64>,
+    ) -> Result<T, ConfigError> {
+        let given = self.whole(key.definition(), range)?;
+        Ok(given.unwrap_or_else(|| key.default()))
+    }
+
+    /// A number of a key that has no default.
+    pub(super) fn number_if_set<T: Typed + TryFrom<i64>>(
+        &self,
+        key: Key<Option<T>>,
+    ) -> Result<Option<T>, ConfigError> {
+        self.whole(key.definition(), i64::MIN..=i64::MAX)
+    }
+
+    fn whole<T: TryFrom<i64>>(
+        &self,
+        definition: &ConfigDef,
+        range: RangeInclusive<i64>,
+    ) -> Result<Option<T>, ConfigError> {
+        let Some(text) = self.given(definition) else {
+            return Ok(None);
         };
-        let number = text
-            .parse::<T>()
-            .ok()
-            .filter(|number| range.contains(number));
-        number.ok_or_else(|| {
-            let accepted = format!("a whole number from {} to {}", range.start(), range.end());
-            ConfigError::invalid(key, text, accepted)
-        })
+        let (min, max, or) = accepted(definition, range);
+        let number = text.trim().parse::<i64>().ok();
+        let number = number.filter(|number| (min..=max).contains(number) || or == Some(*number));
+        match number.and_then(|number| T::try_from(number).ok()) {
+            Some(number) => Ok(Some(number)),
+            None => {
+                let or = or.map_or_else(String::new, |or| format!("{or}, or "));
+                let accepted = format!("{or}a whole number from {min} to {max}");
+                Err(ConfigError::invalid(definition.name, text, accepted))
+            }
+        }
     }
 
     /// `true` or `false` in any capitals, as Kafka reads them.
-    pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool, ConfigError> {
+    pub(super) fn flag(&self, key: Key<bool>) -> Result<bool, ConfigError> {
         let Some(text) = self.text(key) else {
-            return Ok(default);
+            return Ok(key.default());
         };
-        match text.to_ascii_lowercase().as_str() {
-            "true" => Ok(true),
-            "false" => Ok(false),
-            _ => Err(ConfigError::invalid(key, text, "true or false")),
-        }
+        let refused = || ConfigError::invalid(key.name(), text, "true or false");
+        key.parse(text).ok_or_else(refused)
     }
+}
+
+/// The least and the greatest number of a setting, and one that is taken besides.
+fn accepted(definition: &ConfigDef, range: RangeInclusive<i64>) -> (i64, i64, Option<i64>) {
+    let of_type = match definition.kind {
+        ConfigType::Short => i64::from(i16::MIN)..=i64::from(i16::MAX),
+        ConfigType::Int => i64::from(i32::MIN)..=i64::from(i32::MAX),
+        _ => i64::MIN..=i64::MAX,
+    };
+    let (min, max, or) = match definition.valid {
+        Valid::Range { min, max, or } => (min, max.unwrap_or(i64::MAX), or),
+        _ => (i64::MIN, i64::MAX, None),
+    };
+    let min = min.max(*range.start()).max(*of_type.start());
+    let max = max.min(*range.end()).min(*of_type.end());
+    (min, max, or)
 }
 
 #[cfg(test)]
 mod tests {
+    use chronik_protocol::configs::keys::broker;
+
     use super::*;
 
-    fn with<T>(key: &str, value: &str, read: impl FnOnce(Values<'_>) -> T) -> T {
+    fn with<T>(name: &str, value: &str, read: impl FnOnce(Values<'_>) -> T) -> T {
         read(Values(&BTreeMap::from([(
-            key.to_owned(),
+            name.to_owned(),
             value.to_owned(),
         )])))
     }
 
     #[test]
     fn numbers_keep_to_their_range_and_the_message_says_which() {
-        assert_eq!(
-            with("a", "7", |values| values.number("a", 1..=9, 3)).ok(),
-            Some(7)
-        );
-        assert_eq!(
-            with("a", "", |values| values.number("a", 1..=9, 3)).ok(),
-            Some(3)
-        );
+        let key = broker::NUM_PARTITIONS;
+        let read = |value: &str| with(key.name(), value, |values| values.bounded(key, 0..=9));
+        assert_eq!(read("7").ok(), Some(7));
+        assert_eq!(read("").ok(), Some(1));
         for bad in ["0", "10", "x", "1.5", "99999999999999999999"] {
-            let error = with("a", bad, |values| values.number("a", 1..=9, 3)).expect_err("refused");
-            let said = error.to_string();
+            let said = read(bad).expect_err("refused").to_string();
             assert!(
-                said.contains("a=") && said.contains(bad) && said.contains("1 to 9"),
+                said.contains("num.partitions=") && said.contains(bad) && said.contains("1 to 9"),
                 "{said}"
             );
         }
+        let ring = broker::CHRONIK_WRITEBEHIND_BYTES;
+        let read = |value: &str| with(ring.name(), value, |values| values.number(ring));
+        assert_eq!(read("0").ok(), Some(0));
+        let said = read("5").expect_err("refused").to_string();
+        assert!(
+            said.contains("0, or a whole number from 1048576 to"),
+            "{said}"
+        );
     }
 
     #[test]
     fn flags_are_true_or_false() {
-        assert_eq!(
-            with("a", "TRUE", |values| values.flag("a", false)).ok(),
-            Some(true)
-        );
-        assert!(with("a", "yes", |values| values.flag("a", false)).is_err());
+        let key = broker::LOG_CLEANER_ENABLE;
+        let read = |value: &str| with(key.name(), value, |values| values.flag(key));
+        assert_eq!(read("FALSE").ok(), Some(false));
+        assert!(read("yes").is_err());
     }
 }

@@ -7,6 +7,9 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
+use chronik_protocol::configs;
+use chronik_protocol::configs::keys::broker;
+
 use super::ConfigError;
 use super::listeners::with_port;
 
@@ -60,7 +63,7 @@ impl Layer {
     pub(super) fn sets(&self, key: &str) -> bool {
         let is_by_name = self.values.contains_key(key);
         is_by_name
-            || (key == "log.dirs" && self.data.is_some())
+            || (key == broker::LOG_DIRS.name() && self.data.is_some())
             || (key == "port" && self.port.is_some())
     }
 
@@ -109,7 +112,10 @@ impl Layer {
 fn key_of_variable(rest: &str) -> String {
     let key = rest.to_ascii_lowercase().replace('_', ".");
     let own = format!("chronik.{key}");
-    if super::keys::is_own(&own) { own } else { key }
+    match configs::broker(&own) {
+        Some(_) => own,
+        None => key,
+    }
 }
 
 /// Lays `layers` over each other, the last on top.
@@ -119,23 +125,30 @@ fn key_of_variable(rest: &str) -> String {
 pub(super) fn merge(layers: &[Layer]) -> Result<BTreeMap<String, String>, ConfigError> {
     let mut merged = BTreeMap::new();
     for layer in layers {
-        if layer.get("log.dir").is_some() && layer.get("log.dirs").is_none() {
-            merged.remove("log.dirs");
+        if layer.get(broker::LOG_DIR.name()).is_some()
+            && layer.get(broker::LOG_DIRS.name()).is_none()
+        {
+            merged.remove(broker::LOG_DIRS.name());
         }
-        if layer.get("broker.id").is_some() && layer.get("node.id").is_none() {
-            merged.remove("node.id");
+        if layer.get(broker::BROKER_ID.name()).is_some()
+            && layer.get(broker::NODE_ID.name()).is_none()
+        {
+            merged.remove(broker::NODE_ID.name());
         }
         merged.extend(layer.values.clone());
         if let Some(data) = &layer.data {
-            merged.remove("log.dir");
-            merged.insert("log.dirs".to_owned(), data.clone());
+            merged.remove(broker::LOG_DIR.name());
+            merged.insert(broker::LOG_DIRS.name().to_owned(), data.clone());
         }
         if let Some(port) = &layer.port {
             let number = port
                 .parse::<u16>()
                 .map_err(|_| ConfigError::invalid("port", port, "a number from 1 to 65535"))?;
-            let listeners = merged.get("listeners").map(String::as_str);
-            merged.insert("listeners".to_owned(), with_port(listeners, number)?);
+            let listeners = merged.get(broker::LISTENERS.name()).map(String::as_str);
+            merged.insert(
+                broker::LISTENERS.name().to_owned(),
+                with_port(listeners, number)?,
+            );
         }
     }
     Ok(merged)

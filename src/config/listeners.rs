@@ -4,10 +4,15 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 
+use chronik_protocol::configs::keys::broker;
+
 use super::ConfigError;
 
 /// The listener when nothing is said: loopback only, for there is no authentication yet.
-pub(super) const DEFAULT_LISTENERS: &str = "PLAINTEXT://127.0.0.1:9092";
+pub(super) const DEFAULT_LISTENERS: &str = match broker::LISTENERS.definition().default {
+    Some(text) => text,
+    None => "",
+};
 
 const ACCEPTED: &str = "NAME://HOST:PORT, as in PLAINTEXT://127.0.0.1:9092";
 
@@ -107,10 +112,13 @@ fn parse_list(key: &str, text: &str) -> Result<Vec<Endpoint>, ConfigError> {
 
 /// `listeners` with the port of its first entry replaced.
 pub(super) fn with_port(listeners: Option<&str>, port: u16) -> Result<String, ConfigError> {
-    let mut endpoints = parse_list("listeners", listeners.unwrap_or(DEFAULT_LISTENERS))?;
+    let mut endpoints = parse_list(
+        broker::LISTENERS.name(),
+        listeners.unwrap_or(DEFAULT_LISTENERS),
+    )?;
     match endpoints.first_mut() {
         Some(first) => first.port = port,
-        None => return Err(ConfigError::invalid("listeners", "", ACCEPTED)),
+        None => return Err(ConfigError::invalid(broker::LISTENERS.name(), "", ACCEPTED)),
     }
     Ok(endpoints
         .iter()
@@ -135,10 +143,13 @@ pub(super) fn resolve(
     keys: &ListenerKeys<'_>,
 ) -> Result<(Vec<Listener>, Vec<String>), ConfigError> {
     let mut warnings = Vec::new();
-    let advertised = parse_list("advertised.listeners", keys.advertised.unwrap_or(""))?;
+    let advertised = parse_list(
+        broker::ADVERTISED_LISTENERS.name(),
+        keys.advertised.unwrap_or(""),
+    )?;
     let controllers = names(keys.controller_names);
     let mut listeners = Vec::new();
-    for endpoint in parse_list("listeners", keys.listeners)? {
+    for endpoint in parse_list(broker::LISTENERS.name(), keys.listeners)? {
         if controllers.contains(&endpoint.name) {
             warnings.push(format!(
                 "listener {} is for Kafka's controllers and is not opened: the controller is part of this process",
@@ -149,7 +160,7 @@ pub(super) fn resolve(
         require_plaintext(&endpoint, keys.security_protocols)?;
         if endpoint.port == 0 {
             return Err(ConfigError::invalid(
-                "listeners",
+                broker::LISTENERS.name(),
                 &endpoint.text(),
                 "a port from 1 to 65535",
             ));
@@ -158,13 +169,17 @@ pub(super) fn resolve(
         listeners.push(serve(&endpoint, told, &mut warnings)?);
     }
     if listeners.is_empty() {
-        return Err(ConfigError::invalid("listeners", keys.listeners, ACCEPTED));
+        return Err(ConfigError::invalid(
+            broker::LISTENERS.name(),
+            keys.listeners,
+            ACCEPTED,
+        ));
     }
     for told in &advertised {
         let known = listeners.iter().any(|listener| listener.name == told.name);
         if !known && !controllers.contains(&told.name) {
             return Err(ConfigError::invalid(
-                "advertised.listeners",
+                broker::ADVERTISED_LISTENERS.name(),
                 &told.text(),
                 "names that `listeners` has too",
             ));
@@ -178,7 +193,7 @@ fn serve(
     told: Option<&Endpoint>,
     warnings: &mut Vec<String>,
 ) -> Result<Listener, ConfigError> {
-    let bind = endpoint.address("listeners")?;
+    let bind = endpoint.address(broker::LISTENERS.name())?;
     let (advertised_host, advertised_port) = match told {
         Some(told) => {
             let unreachable = told
@@ -188,7 +203,7 @@ fn serve(
             if unreachable || told.host.is_empty() || told.port == 0 {
                 let accepted = "an address that clients can connect to, not every interface";
                 return Err(ConfigError::invalid(
-                    "advertised.listeners",
+                    broker::ADVERTISED_LISTENERS.name(),
                     &told.text(),
                     accepted,
                 ));
@@ -273,7 +288,7 @@ fn require_plaintext(endpoint: &Endpoint, map: Option<&str>) -> Result<(), Confi
     let accepted =
         "listeners whose security protocol is PLAINTEXT (TLS and SASL are not there yet)";
     Err(ConfigError::invalid(
-        "listeners",
+        broker::LISTENERS.name(),
         &endpoint.text(),
         accepted,
     ))

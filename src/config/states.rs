@@ -10,7 +10,6 @@ use chronik_protocol::configs::{self, ConfigDef, ConfigType, Scope, State};
 use tracing::warn;
 
 use super::ConfigError;
-use super::keys;
 
 /// Refuses impossible values, and settings that would protect somebody and cannot; names the settings
 /// that do nothing.
@@ -18,9 +17,6 @@ pub(super) fn check(merged: &BTreeMap<String, String>) -> Result<Vec<String>, Co
     let mut warnings = Vec::new();
     let mut meaningless: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (key, value) in merged {
-        if keys::is_read_at_start(key) {
-            continue;
-        }
         let Some(definition) = definition(key) else {
             warnings.push(format!(
                 "{key} is not a setting of Kafka or Chronik and does nothing"
@@ -135,10 +131,6 @@ pub(crate) fn tell_of_run_time(image: &Image) {
 /// becomes of it.
 pub(crate) fn table() -> String {
     let mut text = String::new();
-    for (name, kind, default) in keys::AT_START {
-        let state = "works, from a start on";
-        text.push_str(&format!("broker\t{name}\t{kind}\t{default}\t{state}\n"));
-    }
     for (scope, of) in [
         (Scope::Broker, "broker"),
         (Scope::Topic, "topic"),

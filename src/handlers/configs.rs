@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use chronik_catalog::{Image, Topic, broker_setting_behind, is_dynamic_broker_config};
 use chronik_protocol::Str;
+use chronik_protocol::configs::keys::broker;
 use chronik_protocol::configs::{self, ConfigDef, ConfigType, Scope};
 use chronik_terms::topic_settings::{ConfigSource, broker_synonyms};
 
@@ -57,13 +58,19 @@ pub(super) fn type_number(kind: ConfigType) -> i8 {
 /// (`DynamicBrokerConfig#brokerConfigSynonyms`).
 const BROKER_SYNONYMS: [&[&str]; 4] = [
     &[
-        "log.retention.ms",
-        "log.retention.minutes",
-        "log.retention.hours",
+        broker::LOG_RETENTION_MS.name(),
+        broker::LOG_RETENTION_MINUTES.name(),
+        broker::LOG_RETENTION_HOURS.name(),
     ],
-    &["log.roll.ms", "log.roll.hours"],
-    &["log.roll.jitter.ms", "log.roll.jitter.hours"],
-    &["log.flush.interval.ms", "log.flush.scheduler.interval.ms"],
+    &[broker::LOG_ROLL_MS.name(), broker::LOG_ROLL_HOURS.name()],
+    &[
+        broker::LOG_ROLL_JITTER_MS.name(),
+        broker::LOG_ROLL_JITTER_HOURS.name(),
+    ],
+    &[
+        broker::LOG_FLUSH_INTERVAL_MS.name(),
+        broker::LOG_FLUSH_SCHEDULER_INTERVAL_MS.name(),
+    ],
 ];
 
 /// Every place that gives the broker's setting `name` a value, the strongest first. What is stronger

@@ -19,8 +19,8 @@ mod sync_group;
 
 use std::rc::Rc;
 
+use chronik_catalog::Topic;
 use chronik_catalog::versions::GROUP_VERSION_FEATURE;
-use chronik_catalog::{Image, Topic};
 use chronik_coordinators::groups::{Caller, GroupReply, GroupRequest};
 use chronik_io::World;
 use chronik_protocol::{ApiKey, ErrorCode, Reader};
@@ -82,14 +82,9 @@ async fn ask<W: World>(context: &Context<W>, request: GroupRequest) -> Option<Gr
 
 /// Whether groups of the new protocol are coordinated: the feature is on, and so is the setting
 /// (`group.coordinator.rebalance.protocols`).
-fn consumer_groups_are_on(image: &Image) -> bool {
-    let set = &image.broker_configs.static_broker;
-    let protocols = set.get("group.coordinator.rebalance.protocols");
-    let mut protocols = protocols
-        .map_or("classic,consumer", |set| set.as_str())
-        .split(',');
-    let level = image.features.get(GROUP_VERSION_FEATURE).copied();
-    level.is_some_and(|level| level >= 1) && protocols.any(|name| name.trim() == "consumer")
+fn consumer_groups_are_on<W: World>(context: &Context<W>) -> bool {
+    let level = context.image().features.get(GROUP_VERSION_FEATURE).copied();
+    level.is_some_and(|level| level >= 1) && context.config.serves_consumer_groups
 }
 
 fn caller(call: &Call) -> Caller {

@@ -10,7 +10,8 @@ use std::thread::Builder;
 
 use chronik_catalog::Image;
 use chronik_io::net::{Door, DoorLimits, ListenerLimits};
-use chronik_protocol::configs::address_limits;
+use chronik_protocol::configs::keys::broker;
+use chronik_protocol::configs::{Key, address_limits};
 use tracing::warn;
 
 use crate::config::Listener;
@@ -43,9 +44,6 @@ pub(crate) fn apply(door: &Arc<Door>, listeners: &[Listener], image: &Image) {
     }
 }
 
-/// The setting that counts addresses apart.
-const OVERRIDES: &str = "max.connections.per.ip.overrides";
-
 /// What addresses and hosts may have, each once. As in Kafka, a setting made at run time takes the place of
 /// the file's and can shut everybody out, who made it included. Who the file (environment, command line)
 /// names with a number is not shut out: that and a restart is the way back.
@@ -59,10 +57,11 @@ fn address_counts(image: &Image, per_address_max: usize) -> Vec<(String, usize)>
         owned.collect()
     };
     let configs = &image.broker_configs;
-    let holds = configs.value(image.node_id, OVERRIDES).unwrap_or_default();
+    let key = broker::MAX_CONNECTIONS_PER_IP_OVERRIDES;
+    let holds = configs.get(image.node_id, key);
     let mut counts: HashMap<String, usize> = entries(&holds).into_iter().collect();
-    let file = configs.static_broker.get(OVERRIDES).cloned();
-    for (host, count) in entries(&file.unwrap_or_default()) {
+    let file = key.among(&configs.static_broker);
+    for (host, count) in entries(&file) {
         let held = counts.entry(host).or_insert(per_address_max);
         if *held == 0 {
             *held = count;
@@ -85,12 +84,10 @@ fn address_counts(image: &Image, per_address_max: usize) -> Vec<(String, usize)>
 /// The limits, and the hosts whose addresses are still to be found.
 fn limits_of(listeners: &[Listener], image: &Image) -> (DoorLimits, Vec<(String, usize)>) {
     let (configs, node_id) = (&image.broker_configs, image.node_id);
-    let number = |name: &str| configs.parsed::<usize>(node_id, name);
-    let rate = |name: &str| {
-        let set = configs.parsed::<u32>(node_id, name);
-        set.filter(|rate| *rate < i32::MAX.unsigned_abs())
-    };
-    let per_address_max = number("max.connections.per.ip").unwrap_or(usize::MAX);
+    let count = |number: i32| usize::try_from(number).unwrap_or(usize::MAX);
+    // The greatest number is no limit.
+    let rate = |number: i32| u32::try_from(number).ok().filter(|_| number < i32::MAX);
+    let per_address_max = count(configs.get(node_id, broker::MAX_CONNECTIONS_PER_IP));
     let (mut overrides, mut names) = (HashMap::new(), Vec::new());
     for (host, count) in address_counts(image, per_address_max) {
         match host.parse::<IpAddr>() {
@@ -99,18 +96,18 @@ fn limits_of(listeners: &[Listener], image: &Image) -> (DoorLimits, Vec<(String,
         }
     }
     let of_listeners = listeners.iter().enumerate().map(|(number_of, listener)| {
-        let prefix = format!("listener.name.{}", listener.name.to_ascii_lowercase());
+        let own = |key: Key<i32>| configs.of_listener(node_id, &listener.name, key);
         let own = ListenerLimits {
-            connections_max: number(&format!("{prefix}.max.connections")).unwrap_or(usize::MAX),
-            per_second_max: rate(&format!("{prefix}.max.connection.creation.rate")),
+            connections_max: own(broker::MAX_CONNECTIONS).map_or(usize::MAX, count),
+            per_second_max: own(broker::MAX_CONNECTION_CREATION_RATE).and_then(rate),
         };
         (number_of, own)
     });
     let limits = DoorLimits {
-        connections_max: number("max.connections").unwrap_or(usize::MAX),
+        connections_max: count(configs.get(node_id, broker::MAX_CONNECTIONS)),
         per_address_max,
         overrides,
-        per_second_max: rate("max.connection.creation.rate"),
+        per_second_max: rate(configs.get(node_id, broker::MAX_CONNECTION_CREATION_RATE)),
         of_listeners: of_listeners.collect(),
     };
     (limits, names)

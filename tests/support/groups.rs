@@ -235,7 +235,12 @@ pub fn fetch_offsets(
 /// # Panics
 /// When the broker answers with an error.
 pub fn committed(client: &mut Client, group: &str, topic: &str, partition: i32) -> i64 {
-    let found = fetch_offsets(client, group, Some((topic, &[partition])));
+    // A coordinator that has just started may still read what it holds; clients ask again.
+    let found = eventually("the coordinator is loaded", || {
+        let found = fetch_offsets(client, group, Some((topic, &[partition])));
+        let is_loading = code(found.error_code) == ErrorCode::CoordinatorLoadInProgress;
+        (!is_loading).then_some(found)
+    });
     assert_eq!(code(found.error_code), ErrorCode::None, "{group}");
     let partition = &found.topics[0].partitions[0];
     assert_eq!(code(partition.error_code), ErrorCode::None, "{group}");

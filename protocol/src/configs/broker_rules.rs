@@ -3,15 +3,20 @@
 //!
 //! Applied at start and again when a setting changes at run time. Pure.
 
+use super::keys::broker;
+
 /// Bytes of `log.cleaner.dedupe.buffer.size` that one cleaner thread needs.
 const DEDUPE_BYTES_PER_CLEANER: i64 = 1 << 20;
 /// Settings with the least value each must have where it is given.
-const LEAST: [(&str, i64); 2] = [("log.roll.ms", 1), ("log.roll.jitter.ms", 0)];
+const LEAST: [(&str, i64); 2] = [
+    (broker::LOG_ROLL_MS.name(), 1),
+    (broker::LOG_ROLL_JITTER_MS.name(), 0),
+];
 /// The settings of retention time, the strongest first.
 const RETENTION: [&str; 3] = [
-    "log.retention.ms",
-    "log.retention.minutes",
-    "log.retention.hours",
+    broker::LOG_RETENTION_MS.name(),
+    broker::LOG_RETENTION_MINUTES.name(),
+    broker::LOG_RETENTION_HOURS.name(),
 ];
 
 /// The setting at fault, and Kafka's sentence.
@@ -40,23 +45,25 @@ pub fn check_broker<'a>(value: impl Fn(&str) -> Option<&'a str>) -> Result<(), R
                     equal to 1";
         return Err((name, said.to_owned()));
     }
-    let cleaners = number("log.cleaner.threads").unwrap_or(1).max(1);
-    let dedupe = "log.cleaner.dedupe.buffer.size";
+    let cleaners = number(broker::LOG_CLEANER_THREADS.name())
+        .unwrap_or(1)
+        .max(1);
+    let dedupe = broker::LOG_CLEANER_DEDUPE_BUFFER_SIZE.name();
     if number(dedupe).is_some_and(|bytes| bytes / cleaners <= DEDUPE_BYTES_PER_CLEANER) {
         let said = format!("requirement failed: {dedupe} must be at least 1MB per cleaner thread.");
         return Err((dedupe, said));
     }
     check_connections(&value, number)?;
-    let protocols = "group.coordinator.rebalance.protocols";
+    let protocols = broker::GROUP_COORDINATOR_REBALANCE_PROTOCOLS.name();
     let has_classic = |set: &str| set.split(',').any(|name| name.trim() == "classic");
     if value(protocols).is_some_and(|set| !has_classic(set)) {
         let said = "Disabling the 'classic' protocol is not supported.";
         return Err((protocols, said.to_owned()));
     }
-    let own = "group.consumer.assignment.interval.ms";
+    let own = broker::GROUP_CONSUMER_ASSIGNMENT_INTERVAL_MS.name();
     let (max, min) = (
-        "group.consumer.max.assignment.interval.ms",
-        "group.consumer.min.assignment.interval.ms",
+        broker::GROUP_CONSUMER_MAX_ASSIGNMENT_INTERVAL_MS.name(),
+        broker::GROUP_CONSUMER_MIN_ASSIGNMENT_INTERVAL_MS.name(),
     );
     if number(own) > number(max) {
         return Err((own, format!("{own} must be less than or equal to {max}")));
@@ -71,13 +78,13 @@ fn check_connections<'a>(
     value: &impl Fn(&str) -> Option<&'a str>,
     number: impl Fn(&str) -> Option<i64>,
 ) -> Result<(), Refusal> {
-    let key = "max.connections.per.ip.overrides";
+    let key = broker::MAX_CONNECTIONS_PER_IP_OVERRIDES.name();
     let overrides = value(key).unwrap_or_default();
     if let Err(reason) = address_limits(overrides) {
         let said = format!("Error parsing configuration property '{key}': {reason}");
         return Err((key, said));
     }
-    let each = "max.connections.per.ip";
+    let each = broker::MAX_CONNECTIONS_PER_IP.name();
     if number(each) == Some(0) && overrides.trim().is_empty() {
         let said =
             format!("requirement failed: {each} can be set to zero only if {key} property is set.");

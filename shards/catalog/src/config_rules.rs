@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use chronik_protocol::configs::keys::{broker, topic};
 use chronik_protocol::configs::{self, ConfigType, Scope, Update};
 use chronik_protocol::{ErrorCode, Str};
 
@@ -12,21 +13,24 @@ use super::change::ApiError;
 use super::image::Image;
 
 /// What each listener may have of its own, as `listener.name.NAME.SETTING`.
-pub const OF_LISTENERS: [&str; 2] = ["max.connections", "max.connection.creation.rate"];
+pub const OF_LISTENERS: [&str; 2] = [
+    broker::MAX_CONNECTIONS.name(),
+    broker::MAX_CONNECTION_CREATION_RATE.name(),
+];
 /// Numbers of threads: Kafka neither doubles nor halves them in one step.
 const THREADS: [&str; 10] = [
-    "background.threads",
-    "log.cleaner.threads",
-    "num.io.threads",
-    "num.network.threads",
-    "num.recovery.threads.per.data.dir",
-    "num.replica.fetchers",
-    "remote.log.manager.copier.thread.pool.size",
-    "remote.log.manager.expiration.thread.pool.size",
-    "remote.log.manager.follower.thread.pool.size",
-    "remote.log.reader.threads",
+    broker::BACKGROUND_THREADS.name(),
+    broker::LOG_CLEANER_THREADS.name(),
+    broker::NUM_IO_THREADS.name(),
+    broker::NUM_NETWORK_THREADS.name(),
+    broker::NUM_RECOVERY_THREADS_PER_DATA_DIR.name(),
+    broker::NUM_REPLICA_FETCHERS.name(),
+    broker::REMOTE_LOG_MANAGER_COPIER_THREAD_POOL_SIZE.name(),
+    broker::REMOTE_LOG_MANAGER_EXPIRATION_THREAD_POOL_SIZE.name(),
+    broker::REMOTE_LOG_MANAGER_FOLLOWER_THREAD_POOL_SIZE.name(),
+    broker::REMOTE_LOG_READER_THREADS.name(),
 ];
-const MIN_INSYNC: &str = "min.insync.replicas";
+const MIN_INSYNC: &str = topic::MIN_INSYNC_REPLICAS.name();
 
 fn invalid_config(message: String) -> ApiError {
     ApiError::new(ErrorCode::InvalidConfig, message)
@@ -52,7 +56,7 @@ pub(super) fn check_topic_configs(configs: &BTreeMap<Str, Str>) -> Result<(), Ap
     }
     check_lags(configs)?;
     if configs
-        .get("remote.storage.enable")
+        .get(topic::REMOTE_STORAGE_ENABLE.name())
         .is_some_and(|value| value.trim().eq_ignore_ascii_case("true"))
     {
         return Err(invalid_config(
@@ -66,13 +70,8 @@ pub(super) fn check_topic_configs(configs: &BTreeMap<Str, Str>) -> Result<(), Ap
 
 /// A topic never compacts records before it may.
 fn check_lags(configs: &BTreeMap<Str, Str>) -> Result<(), ApiError> {
-    let number = |name: &str| {
-        configs
-            .get(name)
-            .and_then(|value| value.trim().parse::<i64>().ok())
-    };
-    let least = number("min.compaction.lag.ms").unwrap_or(0);
-    let greatest = number("max.compaction.lag.ms").unwrap_or(i64::MAX);
+    let least = topic::MIN_COMPACTION_LAG_MS.among(configs);
+    let greatest = topic::MAX_COMPACTION_LAG_MS.among(configs);
     if least > greatest {
         return Err(invalid_config(format!(
             "conflict topic config setting min.compaction.lag.ms ({least}) > \

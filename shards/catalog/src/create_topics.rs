@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use chronik_protocol::configs::Key;
+use chronik_protocol::configs::keys::broker;
 use chronik_protocol::messages::{ConfigRecord, PartitionRecord, TopicRecord};
 use chronik_protocol::records_of::MetadataRecord;
 use chronik_protocol::{ErrorCode, Str, Uuid};
@@ -79,7 +81,7 @@ impl<'a> TopicPlanner<'a> {
     }
 
     fn default_partitions(&self) -> u32 {
-        broker_number(self.image, "num.partitions").unwrap_or(1)
+        broker_number(self.image, broker::NUM_PARTITIONS)
     }
 
     fn plan_one(&mut self, topic: &NewTopic) -> Result<PlannedTopic, ApiError> {
@@ -162,7 +164,7 @@ impl<'a> TopicPlanner<'a> {
             ));
         }
         let factor = match topic.replication_factor {
-            -1 => broker_number(self.image, "default.replication.factor").unwrap_or(1),
+            -1 => broker_number(self.image, broker::DEFAULT_REPLICATION_FACTOR),
             factor => u32::from(factor.unsigned_abs()),
         };
         let brokers = self.image.brokers.len();
@@ -262,10 +264,11 @@ fn excessive_partitions() -> ApiError {
     )
 }
 
-/// A positive number among the broker's settings.
-fn broker_number(image: &Image, name: &str) -> Option<u32> {
-    let number = image.broker_configs.parsed(image.node_id, name);
-    number.filter(|number| *number > 0)
+/// A positive number among the broker's settings; the default where it is none.
+fn broker_number(image: &Image, key: Key<i32>) -> u32 {
+    let number = image.broker_configs.get(image.node_id, key);
+    let number = Some(number).filter(|number| *number > 0);
+    number.unwrap_or_else(|| key.default()).unsigned_abs()
 }
 
 fn new_configs(topic: &NewTopic) -> Result<BTreeMap<Str, Str>, ApiError> {

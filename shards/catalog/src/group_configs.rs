@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use chronik_protocol::configs::keys::{broker, group};
 use chronik_protocol::configs::{self, ConfigType, Scope};
 use chronik_protocol::{ErrorCode, Str};
 
@@ -13,19 +14,22 @@ use super::change::ApiError;
 
 /// Whether a group's bound stands under another name: `group.streams.max.standby.replicas`.
 const BOUND_BY_ANOTHER_NAME: (&str, &str) = (
-    "streams.num.standby.replicas",
-    "group.streams.max.standby.replicas",
+    group::STREAMS_NUM_STANDBY_REPLICAS.name(),
+    broker::GROUP_STREAMS_MAX_STANDBY_REPLICAS.name(),
 );
 /// A member must be able to miss a heartbeat: the first of each pair is greater than the second.
 const GREATER: [(&str, &str); 3] = [
     (
-        "consumer.session.timeout.ms",
-        "consumer.heartbeat.interval.ms",
+        group::CONSUMER_SESSION_TIMEOUT_MS.name(),
+        group::CONSUMER_HEARTBEAT_INTERVAL_MS.name(),
     ),
-    ("share.session.timeout.ms", "share.heartbeat.interval.ms"),
     (
-        "streams.session.timeout.ms",
-        "streams.heartbeat.interval.ms",
+        group::SHARE_SESSION_TIMEOUT_MS.name(),
+        group::SHARE_HEARTBEAT_INTERVAL_MS.name(),
+    ),
+    (
+        group::STREAMS_SESSION_TIMEOUT_MS.name(),
+        group::STREAMS_HEARTBEAT_INTERVAL_MS.name(),
     ),
 ];
 

@@ -5,10 +5,9 @@
 //! controller's; what records mean is in `replay`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::str::FromStr;
 use std::sync::Arc;
 
-use chronik_protocol::configs;
+use chronik_protocol::configs::{self, Key, Typed};
 use chronik_protocol::records_of::MetadataRecord;
 use chronik_protocol::{Str, Uuid};
 use chronik_terms::topic_settings::{ConfigLayers, TopicConfig};
@@ -127,11 +126,19 @@ impl BrokerConfigs {
         ))
     }
 
-    /// The same, read; `None` where no layer has a value and Kafka has no default.
-    pub fn parsed<T: FromStr>(&self, node_id: i32, name: &str) -> Option<T> {
-        let given = self.value(node_id, name);
-        let given = given.and_then(|value| value.parse().ok());
-        given.or_else(|| configs::broker(name)?.default?.parse().ok())
+    /// The same, read; the default where no layer has a value.
+    pub fn get<T: Typed>(&self, node_id: i32, key: Key<T>) -> T {
+        key.read(self.value(node_id, key.name()).as_deref())
+    }
+
+    /// What a listener has of its own of a setting; `None` where no layer has a value.
+    pub fn of_listener<T: Typed>(&self, node_id: i32, listener: &str, key: Key<T>) -> Option<T> {
+        let name = format!(
+            "listener.name.{}.{}",
+            listener.to_ascii_lowercase(),
+            key.name()
+        );
+        key.parse(&self.value(node_id, &name)?)
     }
 }
 

@@ -5,30 +5,42 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use chronik_catalog::Image;
 use chronik_io::World;
+use chronik_protocol::configs::keys::broker;
 use chronik_terms::PartitionId;
 
 use super::timers::{Timer, TimerKey};
 use super::{Shard, Slot};
 use crate::partition::CleanSettings;
 
-/// `log.cleaner.dedupe.buffer.size`'s default.
-const DEDUPE_BYTES: usize = 128 << 20;
-/// `log.cleaner.backoff.ms`'s default.
-const BACKOFF_MS: u64 = 15_000;
-
 /// See the module's text.
 #[derive(Default)]
 pub(super) struct Cleaner {
+    /// What holds since the settings last changed; without any nothing is compacted.
+    settings: Option<CleanSettings>,
     timed: BTreeMap<PartitionId, TimerKey>,
     waiting: BTreeSet<PartitionId>,
     current: Option<PartitionId>,
 }
 
 impl Cleaner {
+    /// Nothing waits yet.
+    pub(super) fn new(settings: Option<CleanSettings>) -> Cleaner {
+        Cleaner {
+            settings,
+            ..Cleaner::default()
+        }
+    }
+
     /// Whether a partition waits for its time.
     pub(super) fn is_timed(&self) -> bool {
         !self.timed.is_empty()
+    }
+
+    /// What holds from now on.
+    pub(super) fn configure(&mut self, settings: Option<CleanSettings>) {
+        self.settings = settings;
     }
 
     /// The partitions that do.
@@ -78,7 +90,7 @@ impl<W: World, R> Shard<W, R> {
     }
 
     fn clean_next(&mut self) {
-        let settings = self.clean_settings();
+        let settings = self.cleaner.settings;
         while self.cleaner.current.is_none() && self.stopping.is_none() {
             let Some(id) = self.cleaner.waiting.pop_first() else {
                 return;
@@ -96,22 +108,22 @@ impl<W: World, R> Shard<W, R> {
             }
         }
     }
+}
 
-    /// This shard's share; `None` when `log.cleaner.enable` is false.
-    fn clean_settings(&self) -> Option<CleanSettings> {
-        let (configs, node_id) = (&self.image.broker_configs, self.image.node_id);
-        if configs.parsed(node_id, "log.cleaner.enable") == Some(false) {
-            return None;
-        }
-        let bytes: Option<usize> = configs.parsed(node_id, "log.cleaner.dedupe.buffer.size");
-        let rate: Option<f64> = configs.parsed(node_id, "log.cleaner.io.max.bytes.per.second");
-        let backoff = configs.parsed(node_id, "log.cleaner.backoff.ms");
-        let count = self.count.max(1);
-        Some(CleanSettings {
-            map_bytes_max: bytes.unwrap_or(DEDUPE_BYTES) / count,
-            // A float beyond the range of u64 becomes its greatest value.
-            bytes_per_second_max: (rate.unwrap_or(f64::MAX) / count as f64) as u64,
-            backoff_ms: backoff.unwrap_or(BACKOFF_MS),
-        })
+/// A shard's share of `log.cleaner.*`, of `count`; `None` when `log.cleaner.enable` is false.
+pub(super) fn clean_settings(image: &Image, count: usize) -> Option<CleanSettings> {
+    let (configs, node_id) = (&image.broker_configs, image.node_id);
+    if !configs.get(node_id, broker::LOG_CLEANER_ENABLE) {
+        return None;
     }
+    let bytes = configs.get(node_id, broker::LOG_CLEANER_DEDUPE_BUFFER_SIZE);
+    let rate = configs.get(node_id, broker::LOG_CLEANER_IO_MAX_BYTES_PER_SECOND);
+    let backoff_ms = configs.get(node_id, broker::LOG_CLEANER_BACKOFF_MS);
+    let count = count.max(1);
+    Some(CleanSettings {
+        map_bytes_max: usize::try_from(bytes).unwrap_or(0) / count,
+        // A float beyond the range of u64 becomes its greatest value.
+        bytes_per_second_max: (rate / count as f64) as u64,
+        backoff_ms: u64::try_from(backoff_ms).unwrap_or(0),
+    })
 }

@@ -8,10 +8,11 @@
 use std::collections::BTreeSet;
 
 use chronik_io::World;
+use chronik_protocol::configs::keys::broker;
 use chronik_terms::{Now, PartitionId};
 
 use super::timers::{Timer, TimerKey};
-use super::{GroupSettings, Image, Shard, Slot};
+use super::{GroupSettings, Image, Shard, Slot, cleaner};
 use crate::limits::CHORES_PER_SLICE;
 
 /// Between two looks at the clock.
@@ -102,6 +103,8 @@ impl<W: World, R> Shard<W, R> {
             self.producer_expiration_ms = expiration_ms;
             self.expire_producers(self.now());
         }
+        let cleaning = cleaner::clean_settings(&self.image, self.count);
+        self.cleaner.configure(cleaning);
         if let Some(groups) = &mut self.groups {
             groups.configure(GroupSettings::of(&self.image.broker_settings()));
         }
@@ -143,10 +146,8 @@ impl<W: World, R> Shard<W, R> {
     }
 }
 
-/// How long a silent idempotent producer is remembered, ms; a day unless set.
+/// How long a silent idempotent producer is remembered, ms.
 pub(super) fn producer_expiration_ms(image: &Image) -> i64 {
-    let set = image
-        .broker_configs
-        .parsed(image.node_id, "producer.id.expiration.ms");
-    set.unwrap_or(86_400_000)
+    let configs = &image.broker_configs;
+    i64::from(configs.get(image.node_id, broker::PRODUCER_ID_EXPIRATION_MS))
 }

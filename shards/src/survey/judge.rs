@@ -8,6 +8,7 @@ use std::path::Path;
 use chronik_catalog::versions::{KRAFT_VERSION_MAX, unknown_level};
 use chronik_catalog::{Image, RetainedKey};
 use chronik_protocol::Uuid;
+use chronik_protocol::configs::keys::topic as keys;
 use chronik_protocol::records_of::MetadataRecord;
 
 use super::{LastWriter, Survey, known_ids, listed, partitions_of};
@@ -127,7 +128,7 @@ fn migration(image: &Image) -> Option<String> {
 fn remote_storage(image: &Image) -> Option<String> {
     let is_on = |value: &str| value.trim().eq_ignore_ascii_case("true");
     let topics = image.topics().filter(|topic| {
-        let value = topic.configs.get("remote.storage.enable");
+        let value = topic.configs.get(keys::REMOTE_STORAGE_ENABLE.name());
         value.is_some_and(|value| is_on(value))
     });
     let topics: Vec<String> = topics.map(|topic| topic.name.to_string()).collect();

@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use chronik_protocol::{Str, configs};
+use chronik_protocol::Str;
+use chronik_protocol::configs::keys::{broker, topic};
+use chronik_protocol::configs::{self, Key, Typed};
 
 /// What `acks=all` promises (`chronik.durability`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,40 +107,16 @@ pub struct TopicConfig {
     pub durability: Durability,
 }
 
-/// The name of Chronik's own topic and broker setting.
-pub const DURABILITY: &str = "chronik.durability";
-
 impl Default for TopicConfig {
     /// Kafka's defaults (`LogConfig`), durable on disk.
     fn default() -> TopicConfig {
-        TopicConfig {
-            segment_bytes: 1 << 30,
-            segment_ms: 604_800_000,
-            segment_jitter_ms: 0,
-            index_interval_bytes: 4096,
-            segment_index_bytes: 10_485_760,
-            max_message_bytes: 1_048_588,
-            timestamp_kind: TimestampKind::CreateTime,
-            timestamp_before_max_ms: i64::MAX,
-            timestamp_after_max_ms: 3_600_000,
-            retention_ms: Some(604_800_000),
-            retention_bytes: None,
-            cleanup_policy: CleanupPolicy {
-                delete: true,
-                compact: false,
-            },
-            delete_retention_ms: 86_400_000,
-            min_compaction_lag_ms: 0,
-            max_compaction_lag_ms: i64::MAX as u64,
-            min_cleanable_dirty_ratio: 0.5,
-            compression: TopicCompression::Producer,
-            compression_level: None,
-            min_insync_replicas: 1,
-            flush_messages: None,
-            flush_ms: None,
-            file_delete_delay_ms: 60_000,
-            durability: Durability::Disk,
-        }
+        static NONE: BTreeMap<Str, Str> = BTreeMap::new();
+        TopicConfig::effective(&ConfigLayers {
+            topic: &NONE,
+            dynamic_broker: &NONE,
+            dynamic_default: &NONE,
+            static_broker: &NONE,
+        })
     }
 }
 
@@ -176,95 +154,134 @@ use Conversion::{HoursToMs, MinutesToMs, Same};
 
 /// The broker settings behind each topic setting, the strongest first (`ServerTopicConfigSynonyms`).
 const SYNONYMS: &[(&str, &[(&str, Conversion)])] = &[
-    (DURABILITY, &[(DURABILITY, Same)]),
-    ("cleanup.policy", &[("log.cleanup.policy", Same)]),
     (
-        "compression.gzip.level",
-        &[("compression.gzip.level", Same)],
-    ),
-    ("compression.lz4.level", &[("compression.lz4.level", Same)]),
-    ("compression.type", &[("compression.type", Same)]),
-    (
-        "compression.zstd.level",
-        &[("compression.zstd.level", Same)],
+        topic::CHRONIK_DURABILITY.name(),
+        &[(broker::CHRONIK_DURABILITY.name(), Same)],
     ),
     (
-        "delete.retention.ms",
-        &[("log.cleaner.delete.retention.ms", Same)],
+        topic::CLEANUP_POLICY.name(),
+        &[(broker::LOG_CLEANUP_POLICY.name(), Same)],
     ),
     (
-        "file.delete.delay.ms",
-        &[("log.segment.delete.delay.ms", Same)],
+        topic::COMPRESSION_GZIP_LEVEL.name(),
+        &[(broker::COMPRESSION_GZIP_LEVEL.name(), Same)],
     ),
-    ("flush.messages", &[("log.flush.interval.messages", Same)]),
     (
-        "flush.ms",
+        topic::COMPRESSION_LZ4_LEVEL.name(),
+        &[(broker::COMPRESSION_LZ4_LEVEL.name(), Same)],
+    ),
+    (
+        topic::COMPRESSION_TYPE.name(),
+        &[(broker::COMPRESSION_TYPE.name(), Same)],
+    ),
+    (
+        topic::COMPRESSION_ZSTD_LEVEL.name(),
+        &[(broker::COMPRESSION_ZSTD_LEVEL.name(), Same)],
+    ),
+    (
+        topic::DELETE_RETENTION_MS.name(),
+        &[(broker::LOG_CLEANER_DELETE_RETENTION_MS.name(), Same)],
+    ),
+    (
+        topic::FILE_DELETE_DELAY_MS.name(),
+        &[(broker::LOG_SEGMENT_DELETE_DELAY_MS.name(), Same)],
+    ),
+    (
+        topic::FLUSH_MESSAGES.name(),
+        &[(broker::LOG_FLUSH_INTERVAL_MESSAGES.name(), Same)],
+    ),
+    (
+        topic::FLUSH_MS.name(),
         &[
-            ("log.flush.interval.ms", Same),
-            ("log.flush.scheduler.interval.ms", Same),
+            (broker::LOG_FLUSH_INTERVAL_MS.name(), Same),
+            (broker::LOG_FLUSH_SCHEDULER_INTERVAL_MS.name(), Same),
         ],
     ),
     (
-        "index.interval.bytes",
-        &[("log.index.interval.bytes", Same)],
+        topic::INDEX_INTERVAL_BYTES.name(),
+        &[(broker::LOG_INDEX_INTERVAL_BYTES.name(), Same)],
     ),
     (
-        "local.retention.bytes",
-        &[("log.local.retention.bytes", Same)],
-    ),
-    ("local.retention.ms", &[("log.local.retention.ms", Same)]),
-    (
-        "max.compaction.lag.ms",
-        &[("log.cleaner.max.compaction.lag.ms", Same)],
-    ),
-    ("max.message.bytes", &[("message.max.bytes", Same)]),
-    (
-        "message.timestamp.after.max.ms",
-        &[("log.message.timestamp.after.max.ms", Same)],
+        topic::LOCAL_RETENTION_BYTES.name(),
+        &[(broker::LOG_LOCAL_RETENTION_BYTES.name(), Same)],
     ),
     (
-        "message.timestamp.before.max.ms",
-        &[("log.message.timestamp.before.max.ms", Same)],
+        topic::LOCAL_RETENTION_MS.name(),
+        &[(broker::LOG_LOCAL_RETENTION_MS.name(), Same)],
     ),
     (
-        "message.timestamp.type",
-        &[("log.message.timestamp.type", Same)],
+        topic::MAX_COMPACTION_LAG_MS.name(),
+        &[(broker::LOG_CLEANER_MAX_COMPACTION_LAG_MS.name(), Same)],
     ),
     (
-        "min.cleanable.dirty.ratio",
-        &[("log.cleaner.min.cleanable.ratio", Same)],
+        topic::MAX_MESSAGE_BYTES.name(),
+        &[(broker::MESSAGE_MAX_BYTES.name(), Same)],
     ),
     (
-        "min.compaction.lag.ms",
-        &[("log.cleaner.min.compaction.lag.ms", Same)],
+        topic::MESSAGE_TIMESTAMP_AFTER_MAX_MS.name(),
+        &[(broker::LOG_MESSAGE_TIMESTAMP_AFTER_MAX_MS.name(), Same)],
     ),
-    ("min.insync.replicas", &[("min.insync.replicas", Same)]),
-    ("preallocate", &[("log.preallocate", Same)]),
-    ("retention.bytes", &[("log.retention.bytes", Same)]),
     (
-        "retention.ms",
+        topic::MESSAGE_TIMESTAMP_BEFORE_MAX_MS.name(),
+        &[(broker::LOG_MESSAGE_TIMESTAMP_BEFORE_MAX_MS.name(), Same)],
+    ),
+    (
+        topic::MESSAGE_TIMESTAMP_TYPE.name(),
+        &[(broker::LOG_MESSAGE_TIMESTAMP_TYPE.name(), Same)],
+    ),
+    (
+        topic::MIN_CLEANABLE_DIRTY_RATIO.name(),
+        &[(broker::LOG_CLEANER_MIN_CLEANABLE_RATIO.name(), Same)],
+    ),
+    (
+        topic::MIN_COMPACTION_LAG_MS.name(),
+        &[(broker::LOG_CLEANER_MIN_COMPACTION_LAG_MS.name(), Same)],
+    ),
+    (
+        topic::MIN_INSYNC_REPLICAS.name(),
+        &[(broker::MIN_INSYNC_REPLICAS.name(), Same)],
+    ),
+    (
+        topic::PREALLOCATE.name(),
+        &[(broker::LOG_PREALLOCATE.name(), Same)],
+    ),
+    (
+        topic::RETENTION_BYTES.name(),
+        &[(broker::LOG_RETENTION_BYTES.name(), Same)],
+    ),
+    (
+        topic::RETENTION_MS.name(),
         &[
-            ("log.retention.ms", Same),
-            ("log.retention.minutes", MinutesToMs),
-            ("log.retention.hours", HoursToMs),
+            (broker::LOG_RETENTION_MS.name(), Same),
+            (broker::LOG_RETENTION_MINUTES.name(), MinutesToMs),
+            (broker::LOG_RETENTION_HOURS.name(), HoursToMs),
         ],
     ),
-    ("segment.bytes", &[("log.segment.bytes", Same)]),
-    ("segment.index.bytes", &[("log.index.size.max.bytes", Same)]),
     (
-        "segment.jitter.ms",
+        topic::SEGMENT_BYTES.name(),
+        &[(broker::LOG_SEGMENT_BYTES.name(), Same)],
+    ),
+    (
+        topic::SEGMENT_INDEX_BYTES.name(),
+        &[(broker::LOG_INDEX_SIZE_MAX_BYTES.name(), Same)],
+    ),
+    (
+        topic::SEGMENT_JITTER_MS.name(),
         &[
-            ("log.roll.jitter.ms", Same),
-            ("log.roll.jitter.hours", HoursToMs),
+            (broker::LOG_ROLL_JITTER_MS.name(), Same),
+            (broker::LOG_ROLL_JITTER_HOURS.name(), HoursToMs),
         ],
     ),
     (
-        "segment.ms",
-        &[("log.roll.ms", Same), ("log.roll.hours", HoursToMs)],
+        topic::SEGMENT_MS.name(),
+        &[
+            (broker::LOG_ROLL_MS.name(), Same),
+            (broker::LOG_ROLL_HOURS.name(), HoursToMs),
+        ],
     ),
     (
-        "unclean.leader.election.enable",
-        &[("unclean.leader.election.enable", Same)],
+        topic::UNCLEAN_LEADER_ELECTION_ENABLE.name(),
+        &[(broker::UNCLEAN_LEADER_ELECTION_ENABLE.name(), Same)],
     ),
 ];
 
@@ -331,31 +348,28 @@ impl ConfigLayers<'_> {
     }
 }
 
-/// Reads settings by name, falling back on what is there.
-struct Settings<'a>(&'a ConfigLayers<'a>);
-
-impl Settings<'_> {
-    fn parsed<T: std::str::FromStr>(&self, name: &str, fallback: T) -> T {
-        self.0
-            .effective(name)
-            .and_then(|value| value.trim().parse().ok())
-            .unwrap_or(fallback)
+impl ConfigLayers<'_> {
+    /// The value that holds, parsed: what [`Self::effective`] gives, else the default.
+    fn get<T: Typed>(&self, key: Key<T>) -> T {
+        key.read(self.effective(key.name()).as_deref())
     }
 
-    fn limit(&self, name: &str, fallback: Option<u64>) -> Option<u64> {
-        match self
-            .0
-            .effective(name)
-            .and_then(|value| value.trim().parse::<i64>().ok())
-        {
-            Some(value) => u64::try_from(value).ok(),
-            None => fallback,
-        }
+    /// A number that cannot be negative; one that is counts as not set.
+    fn unsigned<T: Typed, U: TryFrom<T> + Default>(&self, key: Key<T>) -> U {
+        let given = U::try_from(self.get(key));
+        given
+            .or_else(|_| U::try_from(key.default()))
+            .unwrap_or_default()
     }
 
-    fn flush(&self, name: &str) -> Option<u64> {
-        self.limit(name, None)
-            .filter(|value| *value != i64::MAX as u64)
+    /// A number that means no limit where it is negative.
+    fn limit(&self, key: Key<i64>) -> Option<u64> {
+        u64::try_from(self.get(key)).ok()
+    }
+
+    /// A number that means no limit where it is the greatest.
+    fn flush(&self, key: Key<i64>) -> Option<u64> {
+        self.limit(key).filter(|value| *value != i64::MAX as u64)
     }
 }
 
@@ -372,77 +386,61 @@ impl TopicConfig {
 
     /// Parses what `layers` say; defaults stand in for what they do not.
     pub fn effective(layers: &ConfigLayers<'_>) -> TopicConfig {
-        let base = TopicConfig::default();
-        let settings = Settings(layers);
-        let compression = compression(layers.effective("compression.type").as_deref());
+        let compression = compression(&layers.get(topic::COMPRESSION_TYPE));
         TopicConfig {
-            segment_bytes: settings.parsed("segment.bytes", base.segment_bytes),
-            segment_ms: settings.parsed("segment.ms", base.segment_ms),
-            segment_jitter_ms: settings.parsed("segment.jitter.ms", base.segment_jitter_ms),
-            index_interval_bytes: settings
-                .parsed("index.interval.bytes", base.index_interval_bytes),
-            segment_index_bytes: settings.parsed("segment.index.bytes", base.segment_index_bytes),
-            max_message_bytes: settings.parsed("max.message.bytes", base.max_message_bytes),
-            timestamp_kind: match layers.effective("message.timestamp.type").as_deref() {
-                Some("LogAppendTime") => TimestampKind::LogAppendTime,
+            segment_bytes: layers.unsigned(topic::SEGMENT_BYTES),
+            segment_ms: layers.unsigned(topic::SEGMENT_MS),
+            segment_jitter_ms: layers.unsigned(topic::SEGMENT_JITTER_MS),
+            index_interval_bytes: layers.unsigned(topic::INDEX_INTERVAL_BYTES),
+            segment_index_bytes: layers.unsigned(topic::SEGMENT_INDEX_BYTES),
+            max_message_bytes: layers.unsigned(topic::MAX_MESSAGE_BYTES),
+            timestamp_kind: match &*layers.get(topic::MESSAGE_TIMESTAMP_TYPE) {
+                "LogAppendTime" => TimestampKind::LogAppendTime,
                 _ => TimestampKind::CreateTime,
             },
-            timestamp_before_max_ms: settings.parsed(
-                "message.timestamp.before.max.ms",
-                base.timestamp_before_max_ms,
-            ),
-            timestamp_after_max_ms: settings.parsed(
-                "message.timestamp.after.max.ms",
-                base.timestamp_after_max_ms,
-            ),
-            retention_ms: settings.limit("retention.ms", base.retention_ms),
-            retention_bytes: settings.limit("retention.bytes", base.retention_bytes),
-            cleanup_policy: cleanup_policy(layers.effective("cleanup.policy").as_deref()),
-            delete_retention_ms: settings.parsed("delete.retention.ms", base.delete_retention_ms),
-            min_compaction_lag_ms: settings
-                .parsed("min.compaction.lag.ms", base.min_compaction_lag_ms),
-            max_compaction_lag_ms: settings
-                .parsed("max.compaction.lag.ms", base.max_compaction_lag_ms),
-            min_cleanable_dirty_ratio: settings
-                .parsed("min.cleanable.dirty.ratio", base.min_cleanable_dirty_ratio),
+            timestamp_before_max_ms: layers.get(topic::MESSAGE_TIMESTAMP_BEFORE_MAX_MS),
+            timestamp_after_max_ms: layers.get(topic::MESSAGE_TIMESTAMP_AFTER_MAX_MS),
+            retention_ms: layers.limit(topic::RETENTION_MS),
+            retention_bytes: layers.limit(topic::RETENTION_BYTES),
+            cleanup_policy: cleanup_policy(&layers.get(topic::CLEANUP_POLICY)),
+            delete_retention_ms: layers.unsigned(topic::DELETE_RETENTION_MS),
+            min_compaction_lag_ms: layers.unsigned(topic::MIN_COMPACTION_LAG_MS),
+            max_compaction_lag_ms: layers.unsigned(topic::MAX_COMPACTION_LAG_MS),
+            min_cleanable_dirty_ratio: layers.get(topic::MIN_CLEANABLE_DIRTY_RATIO),
             compression,
             compression_level: match compression {
-                TopicCompression::Gzip => Some(settings.parsed("compression.gzip.level", -1)),
-                TopicCompression::Zstd => Some(settings.parsed("compression.zstd.level", 3)),
+                TopicCompression::Gzip => Some(layers.get(topic::COMPRESSION_GZIP_LEVEL)),
+                TopicCompression::Zstd => Some(layers.get(topic::COMPRESSION_ZSTD_LEVEL)),
                 // Snappy has no levels, and `lz4_flex` has one.
                 _ => None,
             },
-            min_insync_replicas: settings.parsed("min.insync.replicas", base.min_insync_replicas),
-            flush_messages: settings.flush("flush.messages"),
-            flush_ms: settings.flush("flush.ms"),
-            file_delete_delay_ms: settings
-                .parsed("file.delete.delay.ms", base.file_delete_delay_ms),
-            durability: match layers.effective(DURABILITY).as_deref() {
-                Some("process") => Durability::Process,
+            min_insync_replicas: layers.unsigned(topic::MIN_INSYNC_REPLICAS),
+            flush_messages: layers.flush(topic::FLUSH_MESSAGES),
+            flush_ms: layers.flush(topic::FLUSH_MS),
+            file_delete_delay_ms: layers.unsigned(topic::FILE_DELETE_DELAY_MS),
+            durability: match &*layers.get(topic::CHRONIK_DURABILITY) {
+                "process" => Durability::Process,
                 _ => Durability::Disk,
             },
         }
     }
 }
 
-fn cleanup_policy(value: Option<&str>) -> CleanupPolicy {
-    let Some(value) = value else {
-        return TopicConfig::default().cleanup_policy;
-    };
-    let has = |wanted: &str| value.split(',').any(|part| part.trim() == wanted);
+fn cleanup_policy(policies: &[String]) -> CleanupPolicy {
+    let has = |wanted: &str| policies.iter().any(|policy| policy == wanted);
     CleanupPolicy {
         delete: has("delete"),
         compact: has("compact"),
     }
 }
 
-fn compression(value: Option<&str>) -> TopicCompression {
-    match value {
-        Some("uncompressed") => TopicCompression::Uncompressed,
-        Some("gzip") => TopicCompression::Gzip,
-        Some("snappy") => TopicCompression::Snappy,
-        Some("lz4") => TopicCompression::Lz4,
-        Some("zstd") => TopicCompression::Zstd,
+fn compression(name: &str) -> TopicCompression {
+    match name {
+        "uncompressed" => TopicCompression::Uncompressed,
+        "gzip" => TopicCompression::Gzip,
+        "snappy" => TopicCompression::Snappy,
+        "lz4" => TopicCompression::Lz4,
+        "zstd" => TopicCompression::Zstd,
         _ => TopicCompression::Producer,
     }
 }
@@ -495,7 +493,7 @@ mod tests {
             ("message.timestamp.type", " LogAppendTime"),
             ("retention.ms", " +5 "),
             ("min.cleanable.dirty.ratio", "25e-2d"),
-            (DURABILITY, " process"),
+            ("chronik.durability", " process"),
         ]);
         let none = map(&[]);
         let config = TopicConfig::effective(&ConfigLayers {

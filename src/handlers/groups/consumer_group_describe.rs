@@ -42,7 +42,7 @@ pub(super) async fn handle<W: World>(
 
 async fn describe<W: World>(context: &Context<W>, groups: Vec<Str>) -> Vec<DescribedGroup> {
     let refuse = |error: ErrorCode| groups.iter().map(|group| refused(group, error)).collect();
-    if !consumer_groups_are_on(&context.image()) {
+    if !consumer_groups_are_on(context) {
         return refuse(ErrorCode::UnsupportedVersion);
     }
     match ask(context, GroupRequest::ConsumerDescribe(groups.clone())).await {

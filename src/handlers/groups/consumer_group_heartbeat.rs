@@ -20,7 +20,7 @@ pub(super) async fn handle<W: World>(
     call: Rc<Call>,
     request: ConsumerGroupHeartbeatRequest,
 ) -> ConsumerGroupHeartbeatResponse {
-    if !consumer_groups_are_on(&context.image()) {
+    if !consumer_groups_are_on(&context) {
         return refused(ErrorCode::UnsupportedVersion);
     }
     let heartbeat = GroupRequest::ConsumerHeartbeat {

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use chronik_catalog::{ControllerReply, ControllerRequest, NewTopic};
 use chronik_coordinators::groups::OFFSETS_TOPIC;
 use chronik_io::World;
+use chronik_protocol::configs::keys::topic;
 use chronik_protocol::messages::find_coordinator_response::Coordinator;
 use chronik_protocol::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
 use chronik_protocol::{ErrorCode, Str};
@@ -99,9 +100,9 @@ async fn ensure_topic<W: World>(context: &Context<W>) -> ErrorCode {
         // There is one broker; `offsets.topic.replication.factor` is for when there are more.
         replication_factor: 1,
         configs: vec![
-            setting("cleanup.policy", "compact".to_owned()),
-            setting("compression.type", "producer".to_owned()),
-            setting("segment.bytes", segment_bytes),
+            setting(topic::CLEANUP_POLICY.name(), "compact".to_owned()),
+            setting(topic::COMPRESSION_TYPE.name(), "producer".to_owned()),
+            setting(topic::SEGMENT_BYTES.name(), segment_bytes),
         ],
         ..NewTopic::default()
     };

@@ -20,7 +20,6 @@ mod fetch;
 mod group;
 mod load;
 mod name_filter;
-mod numbers;
 mod offsets;
 mod outcome;
 mod partition;

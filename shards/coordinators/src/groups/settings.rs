@@ -1,13 +1,13 @@
 //! The settings of group coordination, parsed once.
 //!
-//! Pure. Values were validated when they were set; defaults are Kafka's (`schema/configs.tsv`).
+//! Pure. Values were validated when they were set.
 
 use std::collections::BTreeMap;
 
 use chronik_protocol::Str;
+use chronik_protocol::configs::keys::broker;
 
 use super::consumer::settings::ConsumerSettings;
-use super::numbers::number;
 
 /// `group.*`, `offsets.*` and `offset.*` of the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,22 +36,25 @@ pub struct GroupSettings {
 impl GroupSettings {
     /// From the broker's own settings (file, environment, command line).
     pub fn of(set: &BTreeMap<Str, Str>) -> GroupSettings {
-        let int = |name: &str, fallback: i32| number(set, name).unwrap_or(fallback);
-        let size = |name: &str, fallback: usize| number(set, name).unwrap_or(fallback);
-        let long = |name: &str, fallback: i64| number(set, name).unwrap_or(fallback);
-        let retention_minutes = long("offsets.retention.minutes", 10_080);
+        let retention_minutes = i64::from(broker::OFFSETS_RETENTION_MINUTES.among(set));
+        let check_ms = broker::OFFSETS_RETENTION_CHECK_INTERVAL_MS.among(set);
         GroupSettings {
-            min_session_timeout_ms: int("group.min.session.timeout.ms", 6_000),
-            max_session_timeout_ms: int("group.max.session.timeout.ms", 1_800_000),
-            initial_rebalance_delay_ms: int("group.initial.rebalance.delay.ms", 3_000).max(0),
-            max_size: size("group.max.size", 2_147_483_647),
+            min_session_timeout_ms: broker::GROUP_MIN_SESSION_TIMEOUT_MS.among(set),
+            max_session_timeout_ms: broker::GROUP_MAX_SESSION_TIMEOUT_MS.among(set),
+            initial_rebalance_delay_ms: broker::GROUP_INITIAL_REBALANCE_DELAY_MS.among(set).max(0),
+            max_size: size(broker::GROUP_MAX_SIZE.among(set)),
             new_member_join_timeout_ms: 300_000,
-            offset_metadata_max: size("offset.metadata.max.bytes", 4_096),
+            offset_metadata_max: size(broker::OFFSET_METADATA_MAX_BYTES.among(set)),
             offsets_retention_ms: retention_minutes.saturating_mul(60_000),
-            offsets_retention_check_ms: long("offsets.retention.check.interval.ms", 600_000).max(1),
+            offsets_retention_check_ms: check_ms.max(1),
             consumer: ConsumerSettings::of(set),
         }
     }
+}
+
+/// A count; below none is none.
+fn size(count: i32) -> usize {
+    usize::try_from(count).unwrap_or(0)
 }
 
 #[cfg(test)]

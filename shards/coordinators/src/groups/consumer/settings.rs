@@ -1,7 +1,6 @@
 //! Settings of consumer groups: the broker's, and what a group has of its own.
 //!
-//! Pure. Defaults are Kafka's (`schema/configs.tsv`); values were validated when they were set. A
-//! group's value outside the broker's bounds, which may have changed since, counts as the bound
+//! Pure. Values were validated when they were set. A group's value outside the broker's bounds, which may have changed since, counts as the bound
 //! (`GroupConfig#evaluate`).
 
 use std::collections::BTreeMap;
@@ -9,8 +8,9 @@ use std::ops::RangeInclusive;
 
 use chronik_catalog::{Image, RESOURCE_GROUP};
 use chronik_protocol::Str;
+use chronik_protocol::configs::Key;
+use chronik_protocol::configs::keys::{broker, group};
 
-use super::super::numbers::number;
 use super::assignor::Assignor;
 
 /// Shortest time a classic and a consumer group may be turned into each other
@@ -56,7 +56,8 @@ pub(crate) struct ConsumerSettings {
     pub(crate) assignors: Vec<Assignor>,
     /// `group.consumer.migration.policy`.
     pub(crate) migration: MigrationPolicy,
-    /// `group.consumer.regex.refresh.interval.ms`, ms.
+    /// Between two looks at the topics that expressions match, ms; internal in Kafka
+    /// (`CONSUMER_GROUP_REGEX_REFRESH_INTERVAL_MS_DEFAULT`).
     pub(crate) regex_refresh_ms: i64,
 }
 
@@ -74,55 +75,58 @@ pub(crate) struct Timing {
 impl ConsumerSettings {
     /// From the broker's own settings (file, environment, command line).
     pub(crate) fn of(set: &BTreeMap<Str, Str>) -> ConsumerSettings {
-        let int = |name: &str, fallback: i32| {
-            number(set, &format!("group.consumer.{name}")).unwrap_or(fallback)
-        };
-        let bounds = |name: &str, least: i32, most: i32| {
-            int(&format!("min.{name}"), least)..=int(&format!("max.{name}"), most)
-        };
-        let text = |name: &str| set.get(name).map(|value| value.as_str());
-        let assignors = text("group.consumer.assignors").unwrap_or("uniform,range");
-        let named = assignors.split(',').map(str::trim);
-        let mut assignors: Vec<Assignor> = named.filter_map(Assignor::named).collect();
+        let bounds = |min: Key<i32>, max: Key<i32>| min.among(set)..=max.among(set);
+        let named = broker::GROUP_CONSUMER_ASSIGNORS.among(set).into_iter();
+        let mut assignors: Vec<Assignor> =
+            named.filter_map(|name| Assignor::named(&name)).collect();
         if assignors.is_empty() {
             assignors.push(Assignor::Uniform);
         }
-        let policy = text("group.consumer.migration.policy").unwrap_or("bidirectional");
+        let policy = broker::GROUP_CONSUMER_MIGRATION_POLICY.among(set);
         ConsumerSettings {
-            session_timeout_ms: int("session.timeout.ms", 45_000),
-            session_bounds_ms: bounds("session.timeout.ms", 45_000, 60_000),
-            heartbeat_interval_ms: int("heartbeat.interval.ms", 5_000),
-            heartbeat_bounds_ms: bounds("heartbeat.interval.ms", 5_000, 15_000),
-            assignment_interval_ms: int("assignment.interval.ms", 1_000),
-            assignment_bounds_ms: bounds("assignment.interval.ms", 0, 15_000),
-            max_size: usize::try_from(int("max.size", i32::MAX)).unwrap_or(usize::MAX),
+            session_timeout_ms: broker::GROUP_CONSUMER_SESSION_TIMEOUT_MS.among(set),
+            session_bounds_ms: bounds(
+                broker::GROUP_CONSUMER_MIN_SESSION_TIMEOUT_MS,
+                broker::GROUP_CONSUMER_MAX_SESSION_TIMEOUT_MS,
+            ),
+            heartbeat_interval_ms: broker::GROUP_CONSUMER_HEARTBEAT_INTERVAL_MS.among(set),
+            heartbeat_bounds_ms: bounds(
+                broker::GROUP_CONSUMER_MIN_HEARTBEAT_INTERVAL_MS,
+                broker::GROUP_CONSUMER_MAX_HEARTBEAT_INTERVAL_MS,
+            ),
+            assignment_interval_ms: broker::GROUP_CONSUMER_ASSIGNMENT_INTERVAL_MS.among(set),
+            assignment_bounds_ms: bounds(
+                broker::GROUP_CONSUMER_MIN_ASSIGNMENT_INTERVAL_MS,
+                broker::GROUP_CONSUMER_MAX_ASSIGNMENT_INTERVAL_MS,
+            ),
+            max_size: usize::try_from(broker::GROUP_CONSUMER_MAX_SIZE.among(set)).unwrap_or(0),
             assignors,
-            migration: MigrationPolicy::named(policy),
-            regex_refresh_ms: i64::from(int("regex.refresh.interval.ms", 600_000)),
+            migration: MigrationPolicy::named(&policy),
+            regex_refresh_ms: 600_000,
         }
     }
 
     /// What holds for a group: its own settings (KIP-848, type GROUP) before the broker's.
     pub(crate) fn timing(&self, image: &Image, group: &str) -> Timing {
         let own = image.other_configs(RESOURCE_GROUP, group);
-        let of = |name: &str, fallback: i32, bounds: &RangeInclusive<i32>| {
-            let own = own.and_then(|own| own.get(name)?.trim().parse::<i32>().ok());
+        let of = |key: Key<i32>, fallback: i32, bounds: &RangeInclusive<i32>| {
+            let own = own.and_then(|own| key.parse(own.get(key.name())?));
             // Bounds that contradict each other were refused at start.
             own.map_or(fallback, |own| own.min(*bounds.end()).max(*bounds.start()))
         };
         Timing {
             session_timeout_ms: of(
-                "consumer.session.timeout.ms",
+                group::CONSUMER_SESSION_TIMEOUT_MS,
                 self.session_timeout_ms,
                 &self.session_bounds_ms,
             ),
             heartbeat_interval_ms: of(
-                "consumer.heartbeat.interval.ms",
+                group::CONSUMER_HEARTBEAT_INTERVAL_MS,
                 self.heartbeat_interval_ms,
                 &self.heartbeat_bounds_ms,
             ),
             assignment_interval_ms: of(
-                "consumer.assignment.interval.ms",
+                group::CONSUMER_ASSIGNMENT_INTERVAL_MS,
                 self.assignment_interval_ms,
                 &self.assignment_bounds_ms,
             ),
