@@ -340,7 +340,7 @@ impl<W: World, R> Shard<W, R> {
             Done::Read(done, reader) => match reader {
                 ReadFor::Request { read, part } => self.read_done(read, part, done),
                 ReadFor::Prefetch => self.ahead_done(done),
-                ReadFor::Groups => self.group_read(done),
+                ReadFor::Groups(load) => self.group_read(load, done),
             },
             Done::Offsets { query, part, done } => self.offsets_done(query, part, done),
             Done::Opened { id, result } => self.opened(id, result),

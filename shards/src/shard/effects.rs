@@ -88,8 +88,8 @@ pub(crate) enum ReadFor {
     Request { read: usize, part: usize },
     /// The cache, before somebody asks.
     Prefetch,
-    /// The group coordinator, which loads a partition of `__consumer_offsets`.
-    Groups,
+    /// A load of the group coordinator, by its number: it reads a partition of `__consumer_offsets`.
+    Groups(u64),
 }
 
 /// Whose work goes on after a rest.

@@ -106,9 +106,13 @@ impl<W: World, R> Shard<W, R> {
                     coordinator.appended(env, partition, write, outcome_of(&result));
                 }
             }
-            CoordinatorEffect::Read { partition, offset } => {
-                if let Some(result) = self.read_for_groups(partition, offset) {
-                    coordinator.read(env, partition, batches_of(result));
+            CoordinatorEffect::Read {
+                load,
+                partition,
+                offset,
+            } => {
+                if let Some(result) = self.read_for_groups(load, partition, offset) {
+                    coordinator.read(env, load, batches_of(result));
                 }
             }
             CoordinatorEffect::Unfold(load, unfolding) => {
@@ -161,8 +165,8 @@ impl<W: World, R> Shard<W, R> {
         outcome
     }
 
-    /// Reads for the coordinator; `None` when the result comes later.
-    fn read_for_groups(&mut self, partition: i32, offset: i64) -> Option<ReadResult> {
+    /// Reads for a load of the coordinator; `None` when the result comes later.
+    fn read_for_groups(&mut self, load: u64, partition: i32, offset: i64) -> Option<ReadResult> {
         let refused = Some(ReadResult::failed(ErrorCode::NotLeaderOrFollower));
         let Some(id) = self.offsets_partition(partition) else {
             return refused;
@@ -183,14 +187,14 @@ impl<W: World, R> Shard<W, R> {
             ReadPlan::Ready(result) => Some(result),
             ReadPlan::Disk(job) => {
                 self.meters.disk_reads.add(1);
-                self.effects.push(Effect::Read(job, ReadFor::Groups));
+                self.effects.push(Effect::Read(job, ReadFor::Groups(load)));
                 None
             }
         }
     }
 
-    /// What was read for the coordinator.
-    pub(super) fn group_read(&mut self, done: ReadDone<W>) {
+    /// What was read for a load of the coordinator.
+    pub(super) fn group_read(&mut self, load: u64, done: ReadDone<W>) {
         let id = done.partition();
         if self.offsets_partition(id.index) != Some(id) {
             // Of an earlier topic of the name.
@@ -204,10 +208,10 @@ impl<W: World, R> Shard<W, R> {
             ReadPlan::Ready(result) => result,
             ReadPlan::Disk(job) => {
                 self.meters.disk_reads.add(1);
-                return self.effects.push(Effect::Read(job, ReadFor::Groups));
+                return self.effects.push(Effect::Read(job, ReadFor::Groups(load)));
             }
         };
-        self.with_groups(|groups, env| groups.read(env, id.index, batches_of(result)));
+        self.with_groups(|groups, env| groups.read(env, load, batches_of(result)));
     }
 
     /// A step of unfolding what was read; none when there was no thread for it.

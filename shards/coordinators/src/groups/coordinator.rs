@@ -51,8 +51,10 @@ pub enum CoordinatorEffect<R> {
         /// Names the append; grows.
         write: u64,
     },
-    /// Read a partition from `offset`; the batches go to [`Coordinator::read`].
+    /// Read a partition from `offset`; the batches go to [`Coordinator::read`] with the load's number.
     Read {
+        /// Which load it is for.
+        load: u64,
         /// Its number within the topic.
         partition: i32,
         /// The first offset wanted.

@@ -25,12 +25,22 @@ impl<R> Coordinator<R> {
         if let Some(entry) = self.entries.get_mut(&partition) {
             entry.status = Status::Loading;
         }
+        // What was being read, or was to be, is only what was there before.
+        self.loads.retain(|(other, ..)| *other != partition);
+        if self
+            .load
+            .as_ref()
+            .is_some_and(|load| load.partition == partition)
+        {
+            self.load = None;
+            self.reading = false;
+        }
         if start >= end {
             self.activate(env, partition, GroupPartition::default());
         } else {
             self.loads.push_back((partition, start, end));
-            self.load_next();
         }
+        self.load_next();
         self.rest_if_there_is_work();
     }
 
@@ -74,25 +84,25 @@ impl<R> Coordinator<R> {
         if let Some(load) = &self.load {
             self.reading = true;
             self.effects.push(CoordinatorEffect::Read {
+                load: load.number,
                 partition: load.partition,
                 offset: load.next_offset,
             });
         }
     }
 
-    /// Batches of a partition that is being loaded, or `None` when they could not be read.
-    pub fn read(&mut self, env: &Env<'_>, partition: i32, batches: Option<Bytes>) {
-        let Some(load) = self
-            .load
-            .as_mut()
-            .filter(|load| load.partition == partition)
-        else {
+    /// Batches of load `number`, or `None` when they could not be read. Those of an earlier one come to nothing.
+    pub fn read(&mut self, env: &Env<'_>, number: u64, batches: Option<Bytes>) {
+        let Some(load) = self.load.as_mut().filter(|load| load.number == number) else {
             return;
         };
         self.reading = false;
         match batches {
             Some(batches) => load.feed(batches),
-            None => self.load_later(env, partition),
+            None => {
+                let partition = load.partition;
+                self.load_later(env, partition);
+            }
         }
         self.rest_if_there_is_work();
     }

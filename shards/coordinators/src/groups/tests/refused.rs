@@ -290,3 +290,21 @@ fn a_write_of_a_deleted_offsets_topic_counts_for_nothing_in_the_new_one() {
     assert_eq!(offset_of(&mut rig, "g"), Ok(3));
     assert_replayed(&rig);
 }
+
+#[test]
+fn what_opens_again_while_it_is_read_is_read_to_its_new_end() {
+    let mut rig = Rig::new(2, &[]);
+    for offset in 1..=10 {
+        assert_eq!(
+            commit_result(&rig.ask(commit("g", offset))),
+            ErrorCode::None
+        );
+    }
+    rig.close();
+    rig.open_the_first();
+    // What was read for that comes now, and is not the answer to the next one.
+    rig.open_all();
+    rig.settle();
+    assert_eq!(offset_of(&mut rig, "g"), Ok(10));
+    assert_replayed(&rig);
+}

@@ -73,8 +73,14 @@ pub(super) struct Rig {
 enum Task {
     Unfold(u64, Unfolding),
     Rest,
-    Reopen { partition: i32 },
-    Read { partition: i32, offset: i64 },
+    Reopen {
+        partition: i32,
+    },
+    Read {
+        load: u64,
+        partition: i32,
+        offset: i64,
+    },
 }
 
 impl Rig {
@@ -110,9 +116,15 @@ impl Rig {
     /// A coordinator that sees the topic before any partition of it is open.
     pub(super) fn unopened(seed: u64) -> Rig {
         let mut rig = Rig::new(seed, &[]);
-        rig.coordinator = Coordinator::new(rig.settings.clone());
-        rig.see_image();
+        rig.close();
         rig
+    }
+
+    /// Another coordinator, for which no partition is open yet.
+    pub(super) fn close(&mut self) {
+        self.coordinator = Coordinator::new(self.settings.clone());
+        self.tasks.clear();
+        self.see_image();
     }
 
     fn see_image(&mut self) {
@@ -123,6 +135,15 @@ impl Rig {
     pub(super) fn open_all(&mut self) {
         for partition in 0..PARTITIONS {
             let end = self.end_of(partition);
+            self.step(|coordinator, env| coordinator.opened(env, partition, 0, end));
+        }
+    }
+
+    /// Every partition of the topic opens with no more than its first batch.
+    pub(super) fn open_the_first(&mut self) {
+        for partition in 0..PARTITIONS {
+            let first = self.logs[&partition].first();
+            let end = first.map_or(0, |batch| batch.header.next_offset());
             self.step(|coordinator, env| coordinator.opened(env, partition, 0, end));
         }
     }
@@ -161,8 +182,16 @@ impl Rig {
                     .entry(partition)
                     .or_default()
                     .push_back(Pending { write, batch }),
-                CoordinatorEffect::Read { partition, offset } => {
-                    self.tasks.push_back(Task::Read { partition, offset });
+                CoordinatorEffect::Read {
+                    load,
+                    partition,
+                    offset,
+                } => {
+                    self.tasks.push_back(Task::Read {
+                        load,
+                        partition,
+                        offset,
+                    });
                 }
                 CoordinatorEffect::Unfold(load, unfolding) => {
                     self.tasks.push_back(Task::Unfold(load, unfolding));
@@ -209,7 +238,11 @@ impl Rig {
                 self.step(|coordinator, env| coordinator.opened(env, partition, 0, end));
                 true
             }
-            Some(Task::Read { partition, offset }) => {
+            Some(Task::Read {
+                load,
+                partition,
+                offset,
+            }) => {
                 let mut bytes = BytesMut::new();
                 let batches = self.logs[&partition].iter();
                 let wanted = batches.filter(|batch| batch.header.next_offset() > offset);
@@ -217,7 +250,7 @@ impl Rig {
                     bytes.extend_from_slice(&batch.bytes);
                 }
                 let bytes = (!self.unreadable).then(|| bytes.freeze());
-                self.step(|coordinator, env| coordinator.read(env, partition, bytes));
+                self.step(|coordinator, env| coordinator.read(env, load, bytes));
                 true
             }
         }
