@@ -99,6 +99,8 @@ pub(super) struct Opened {
     pub(super) incremental: bool,
     /// All partitions to read, in their order.
     pub(super) parts: Vec<FetchPart>,
+    /// The epoch that the session then waits for.
+    next_epoch: i32,
 }
 
 /// What a client was told last about a partition; −1 makes the next answer news.
@@ -209,6 +211,9 @@ impl Opening {
             },
             incremental,
             parts,
+            next_epoch: session
+                .as_ref()
+                .map_or(EPOCH_INITIAL, |session| session.next_epoch),
         };
         (opened, session)
     }
@@ -366,6 +371,12 @@ impl SessionCache {
 }
 
 impl Session {
+    /// Whether no other request has used the session since `opened` did: its partitions are still those,
+    /// in that order.
+    pub(super) fn is_as_for(&self, opened: &Opened) -> bool {
+        self.next_epoch == opened.next_epoch
+    }
+
     /// What the client was told about the partitions, in their order; to be changed to what it is told
     /// now.
     pub(super) fn told(&mut self) -> impl Iterator<Item = &mut Told> {

@@ -29,12 +29,25 @@ impl Outcome {
         mut session: Option<&mut Session>,
         version: i16,
     ) -> FetchResponse {
+        if session
+            .as_ref()
+            .is_some_and(|session| !session.is_as_for(&self.opened))
+        {
+            // Another request of the session came meanwhile: what this one would tell is no answer to that
+            // (`IncrementalFetchContext#updateAndGenerateResponseData`).
+            return FetchResponse {
+                error_code: ErrorCode::InvalidFetchSessionEpoch.as_i16(),
+                session_id: self.opened.session_id,
+                ..FetchResponse::default()
+            };
+        }
         let Self {
             opened:
                 Opened {
                     session_id,
                     incremental,
                     parts,
+                    ..
                 },
             errors,
             results,
@@ -162,6 +175,7 @@ mod tests {
     use chronik_protocol::Records;
 
     use super::*;
+    use crate::handlers::fetch_sessions::{Ask, SessionCache};
 
     fn result(error: ErrorCode, high_watermark: i64, bytes: &'static [u8]) -> ReadResult {
         ReadResult {
@@ -204,5 +218,60 @@ mod tests {
             !tell(&mut told, &result(ErrorCode::None, 6, b"")),
             "nothing again"
         );
+    }
+
+    #[test]
+    fn a_request_that_another_of_its_session_has_overtaken_tells_nothing() {
+        let mut cache = SessionCache::new(1);
+        let mut open = |session_id, epoch, partitions: &[i32], forgotten: &[i32]| {
+            let topic = TopicKey::Name("t".into());
+            let parts = partitions.iter().map(|partition| FetchPart {
+                topic: topic.clone(),
+                partition: *partition,
+                fetch_offset: 0,
+                max_bytes: 1,
+                current_leader_epoch: -1,
+                last_fetched_epoch: -1,
+            });
+            let forgotten = forgotten.iter().map(|gone| (topic.clone(), *gone));
+            let ask = Ask {
+                session_id,
+                epoch,
+                parts: parts.collect(),
+                forgotten: forgotten.collect(),
+                uses_ids: false,
+            };
+            let opening = cache.open(ask, 0, || 1 << 33).expect("in order");
+            let id = opening.session_id();
+            let (opened, session) = opening.run();
+            cache.give_back(id, session.expect("there is room"));
+            opened
+        };
+        let id = open(0, 0, &[0, 1, 2], &[]).session_id;
+        let first = open(id, 1, &[], &[]);
+        let second = open(id, 2, &[3], &[0]);
+        let mut session = cache.lend(id).expect("there");
+        let mut answer = |opened: Opened| {
+            let high_watermarks = opened
+                .parts
+                .iter()
+                .map(|part| 10 + i64::from(part.partition));
+            let results = high_watermarks.map(|end| result(ErrorCode::None, end, b""));
+            let outcome = Outcome {
+                errors: vec![None; opened.parts.len()],
+                results: results.collect(),
+                opened,
+            };
+            let response = outcome.into_response(Some(&mut session), 12);
+            let topics = response.responses.into_iter();
+            let told = topics.flat_map(|topic| topic.partitions);
+            let told: Vec<(i32, i64)> = told
+                .map(|part| (part.partition_index, part.high_watermark))
+                .collect();
+            (response.error_code, told)
+        };
+        let overtaken = ErrorCode::InvalidFetchSessionEpoch.as_i16();
+        assert_eq!(answer(first), (overtaken, Vec::new()));
+        assert_eq!(answer(second), (0, vec![(1, 11), (2, 12), (3, 13)]));
     }
 }
