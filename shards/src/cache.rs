@@ -6,6 +6,7 @@
 //! touch no disk. Blocks and indexes leave least recently used first. Never decides what may be
 //! read: callers bring the limit.
 
+mod counts;
 mod tail;
 
 use std::collections::VecDeque;
@@ -16,6 +17,7 @@ use chronik_protocol::Records;
 use chronik_protocol::record::{BATCH_PREFIX_BYTES, BatchHeader};
 
 use chronik_terms::PartitionId;
+use counts::Counts;
 use tail::Tail;
 
 /// Budgets of a shard's cache, bytes.
@@ -157,8 +159,10 @@ pub struct BatchCache {
     tail: Tail,
     cold: VecDeque<(PartitionId, ColdBlock)>,
     cold_bytes: usize,
+    cold_of: Counts,
     indexes: VecDeque<(PartitionId, i64, Bytes)>,
     index_bytes: usize,
+    indexes_of: Counts,
 }
 
 impl BatchCache {
@@ -169,8 +173,10 @@ impl BatchCache {
             tail: Tail::new(limits.tail_bytes),
             cold: VecDeque::new(),
             cold_bytes: 0,
+            cold_of: Counts::default(),
             indexes: VecDeque::new(),
             index_bytes: 0,
+            indexes_of: Counts::default(),
         }
     }
 
@@ -192,19 +198,37 @@ impl BatchCache {
     /// Drops everything of a partition: it was closed or deleted.
     pub fn forget(&mut self, partition: PartitionId) {
         self.tail.forget(partition);
-        self.cold.retain(|(id, _)| *id != partition);
-        self.cold_bytes = self.cold.iter().map(|(_, block)| block.bytes.len()).sum();
-        self.indexes.retain(|(id, _, _)| *id != partition);
-        self.index_bytes = self.indexes.iter().map(|(_, _, bytes)| bytes.len()).sum();
+        self.forget_where(partition, |_| true);
     }
 
     /// Drops what is known of the files of some segments: others have their place.
     pub(crate) fn forget_segments(&mut self, partition: PartitionId, bases: &[i64]) {
-        let stays = |id: &PartitionId, base: &i64| *id != partition || !bases.contains(base);
-        self.cold.retain(|(id, block)| stays(id, &block.segment));
-        self.cold_bytes = self.cold.iter().map(|(_, block)| block.bytes.len()).sum();
-        self.indexes.retain(|(id, base, _)| stays(id, base));
-        self.index_bytes = self.indexes.iter().map(|(_, _, bytes)| bytes.len()).sum();
+        self.forget_where(partition, |base| bases.contains(&base));
+    }
+
+    /// Drops blocks and indexes of the segments of a partition for which `goes` holds. Nothing is looked
+    /// through where there is none: thousands of partitions may be forgotten together.
+    fn forget_where(&mut self, partition: PartitionId, goes: impl Fn(i64) -> bool) {
+        if self.cold_of.any(partition) {
+            self.cold.retain(|(id, block)| {
+                let stays = *id != partition || !goes(block.segment);
+                if !stays {
+                    self.cold_bytes -= block.bytes.len();
+                    self.cold_of.less(partition);
+                }
+                stays
+            });
+        }
+        if self.indexes_of.any(partition) {
+            self.indexes.retain(|(id, base, bytes)| {
+                let stays = *id != partition || !goes(*base);
+                if !stays {
+                    self.index_bytes -= bytes.len();
+                    self.indexes_of.less(partition);
+                }
+                stays
+            });
+        }
     }
 
     /// Keeps a batch that was just appended.
@@ -272,11 +296,13 @@ impl BatchCache {
         }
         self.cold_bytes += block.bytes.len();
         self.cold.push_back((partition, block));
+        self.cold_of.more(partition);
         while self.cold_bytes > self.limits.cold_bytes {
-            let Some((_, block)) = self.cold.pop_front() else {
+            let Some((id, block)) = self.cold.pop_front() else {
                 break;
             };
             self.cold_bytes -= block.bytes.len();
+            self.cold_of.less(id);
         }
     }
 
@@ -294,17 +320,23 @@ impl BatchCache {
 
     /// Keeps a sealed segment's offset index, in place of an older one.
     pub(crate) fn push_index(&mut self, partition: PartitionId, segment: i64, bytes: Bytes) {
-        self.indexes
-            .retain(|entry| (entry.0, entry.1) != (partition, segment));
+        let mut indexes = self.indexes.iter();
+        let known = indexes.position(|entry| (entry.0, entry.1) == (partition, segment));
+        if let Some((_, _, older)) = known.and_then(|at| self.indexes.remove(at)) {
+            self.index_bytes -= older.len();
+            self.indexes_of.less(partition);
+        }
         if bytes.len() <= self.limits.index_bytes {
+            self.index_bytes += bytes.len();
+            self.indexes_of.more(partition);
             self.indexes.push_back((partition, segment, bytes));
         }
-        self.index_bytes = self.indexes.iter().map(|entry| entry.2.len()).sum();
         while self.index_bytes > self.limits.index_bytes {
-            let Some(entry) = self.indexes.pop_front() else {
+            let Some((id, _, bytes)) = self.indexes.pop_front() else {
                 break;
             };
-            self.index_bytes -= entry.2.len();
+            self.index_bytes -= bytes.len();
+            self.indexes_of.less(id);
         }
     }
 }
@@ -429,6 +461,52 @@ mod tests {
         assert!(cache.read_tail(id(1), &limits(0, 1, 1)).is_none());
         cache.forget(id(0));
         assert_eq!(cache.tail_bytes(), 0);
+    }
+
+    #[test]
+    fn what_is_forgotten_keeps_no_place_and_changes_no_order() {
+        let size = batch(0, 1, 100).bytes.len() + ENTRY_OVERHEAD_BYTES;
+        let mut cache = BatchCache::new(CacheLimits {
+            tail_bytes: 20 * size,
+            ..CacheLimits::default()
+        });
+        let mut expected: VecDeque<(i32, i64)> = VecDeque::new();
+        let mut ends = [0_i64; 7];
+        let mut draw = 1_u64;
+        for step in 0..5000 {
+            draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let n = usize::try_from((draw >> 33) % 7).expect("small");
+            let partition = i32::try_from(n).expect("small");
+            if draw >> 60 == 0 {
+                cache.forget(id(partition));
+                expected.retain(|(other, _)| *other != partition);
+            } else {
+                push(&mut cache, id(partition), &batch(ends[n], 1, 100));
+                expected.push_back((partition, ends[n]));
+                ends[n] += 1;
+            }
+            while expected.len() > 20 {
+                expected.pop_front();
+            }
+            for (n, end) in (0..7).zip(ends) {
+                let mut kept = expected.iter().filter(|(other, _)| *other == n);
+                let first = kept.next().map(|(_, offset)| *offset);
+                let reads = |offset| cache.read_tail(id(n), &limits(offset, end, 1)).is_some();
+                assert!(first.is_none_or(reads), "step {step}");
+                assert!(!reads(first.unwrap_or(end) - 1), "step {step}");
+            }
+            assert_eq!(cache.tail_bytes(), expected.len() * size);
+        }
+        for n in 0..10_000 {
+            push(&mut cache, id(100 + n), &batch(0, 1, 100));
+            cache.forget(id(100 + n));
+            let places = cache.tail.places();
+            assert!(
+                places <= 2 * 21,
+                "{places} places of {} batches",
+                expected.len()
+            );
+        }
     }
 
     #[test]

@@ -50,6 +50,10 @@ pub(super) struct Tail {
     partitions: HashMap<PartitionId, VecDeque<TailBatch>>,
     /// Whose batch is the oldest, next oldest, …
     order: VecDeque<PartitionId>,
+    /// How many of the oldest places of a partition in `order` are of batches that were forgotten.
+    stale: HashMap<PartitionId, usize>,
+    /// Their sum.
+    stale_places: usize,
     bytes: usize,
     /// What is left of the newest chunk.
     chunk: BytesMut,
@@ -61,6 +65,8 @@ impl Tail {
             bytes_max,
             partitions: HashMap::new(),
             order: VecDeque::new(),
+            stale: HashMap::new(),
+            stale_places: 0,
             bytes: 0,
             chunk: BytesMut::new(),
         }
@@ -71,12 +77,45 @@ impl Tail {
         self.bytes
     }
 
-    /// Drops everything of a partition.
+    /// Places in the order, those of what was forgotten included.
+    #[cfg(test)]
+    pub(super) fn places(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Drops everything of a partition. Its places in the order stay until they are the oldest or too many:
+    /// thousands of partitions may be forgotten together.
     pub(super) fn forget(&mut self, partition: PartitionId) {
-        if let Some(batches) = self.partitions.remove(&partition) {
-            self.order.retain(|id| *id != partition);
-            self.bytes -= batches.iter().map(TailBatch::cost).sum::<usize>();
+        let Some(batches) = self.partitions.remove(&partition) else {
+            return;
+        };
+        self.bytes -= batches.iter().map(TailBatch::cost).sum::<usize>();
+        *self.stale.entry(partition).or_default() += batches.len();
+        self.stale_places += batches.len();
+        if self.stale_places > self.order.len() / 2 {
+            self.stale_places = 0;
+            let mut stale = std::mem::take(&mut self.stale);
+            self.order.retain(|id| match stale.get_mut(id) {
+                Some(places) if *places > 0 => {
+                    *places -= 1;
+                    false
+                }
+                _ => true,
+            });
         }
+    }
+
+    /// Whether the place that was the oldest is of a batch that was forgotten.
+    fn was_stale(&mut self, partition: PartitionId) -> bool {
+        let Some(places) = self.stale.get_mut(&partition) else {
+            return false;
+        };
+        *places -= 1;
+        self.stale_places -= 1;
+        if *places == 0 {
+            self.stale.remove(&partition);
+        }
+        true
     }
 
     /// Keeps a batch with the given first and next offset.
@@ -118,7 +157,9 @@ impl Tail {
             let Some(oldest) = self.order.pop_front() else {
                 break;
             };
-            self.drop_oldest(oldest);
+            if self.stale_places == 0 || !self.was_stale(oldest) {
+                self.drop_oldest(oldest);
+            }
         }
     }
 

@@ -301,6 +301,17 @@ impl<W: World> Partition<W> {
         }
     }
 
+    /// Gives up all who wait for an append, each once: the partition is deleted.
+    pub(crate) fn take_waiters(&mut self) -> Vec<Waiter> {
+        let parked = std::mem::take(&mut self.parked_committed).into_iter();
+        let parked = parked.chain(std::mem::take(&mut self.parked_written));
+        let mut waiters: Vec<Waiter> = parked.map(|parked| parked.waiter).collect();
+        while let Some(waiting) = self.admission.pop() {
+            waiters.push(waiting.waiter);
+        }
+        waiters
+    }
+
     /// Moves the high watermark and answers those who waited for it or for survival.
     pub(super) fn advance(&mut self, events: &mut Vec<PartitionEvent>) {
         if self.failure.is_some() {

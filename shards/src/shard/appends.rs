@@ -224,24 +224,15 @@ impl<W: World, R> Shard<W, R> {
         self.reply(responder, Reply::Append(results));
     }
 
-    /// The partition is gone, and so are the events its appends wait for.
-    pub(super) fn refuse_appends_of(&mut self, id: PartitionId, error: ErrorCode, why: &Str) {
-        let mut decided = Vec::new();
-        for (key, pending) in &mut self.appends {
-            for (_, result) in pending
-                .parts
-                .iter_mut()
-                .filter(|(of, r)| *of == id && r.is_none())
-            {
-                *result = Some(AppendResult::failed(error, Some(why.clone())));
-                pending.undecided -= 1;
+    /// The partition is deleted, and so are the events that these producers wait for.
+    pub(super) fn refuse_waiters(&mut self, id: PartitionId, waiters: Vec<Waiter>) {
+        let why = Str::from("the topic was deleted");
+        for waiter in waiters {
+            // Coordinators and the catalogue know of the deletion.
+            if let Waiter::Produce { .. } = waiter {
+                let error = ErrorCode::UnknownTopicOrPartition;
+                self.acked(id, waiter, AppendResult::failed(error, Some(why.clone())));
             }
-            if pending.undecided == 0 {
-                decided.push(key);
-            }
-        }
-        for key in decided {
-            self.answer_append(key);
         }
     }
 }

@@ -402,11 +402,11 @@ impl<W: World, R> Shard<W, R> {
             Some(Slot::Online(mut partition)) => {
                 partition.forgo();
                 partition.stop_cleaning();
+                let waiters = partition.take_waiters();
                 self.write_behind.release();
                 self.partitions.insert(id, Slot::Draining(partition));
                 self.search_what_is_written(id);
-                let why = Str::from("the topic was deleted");
-                self.refuse_appends_of(id, ErrorCode::UnknownTopicOrPartition, &why);
+                self.refuse_waiters(id, waiters);
                 self.wake_all_readers(id);
                 self.remove_when_idle(id);
             }
