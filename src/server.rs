@@ -12,7 +12,7 @@ pub(crate) mod limits;
 mod line;
 mod link;
 pub(crate) mod service;
-mod signal;
+pub(crate) mod signal;
 pub(crate) mod turns;
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod apis;
 mod conversions;
 mod data;
 mod deletions;
+mod left_early;
 mod repetitions;
 mod waiting;
 

@@ -11,7 +11,6 @@ use chronik_catalog::{Image, Topic};
 use chronik_coordinators::groups::TopicChanges;
 use chronik_io::World;
 use chronik_log::LogError;
-use chronik_protocol::{ErrorCode, Str};
 use chronik_terms::PartitionId;
 
 use super::{Effect, Shard, Sleeper, Slot};

@@ -1,12 +1,15 @@
 //! OffsetCommit (key 8): topics and partitions are looked up here, the rest is the coordinator's.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
 use chronik_catalog::{Image, Topic};
 use chronik_coordinators::groups::{GroupReply, GroupRequest};
 use chronik_io::World;
-use chronik_protocol::messages::offset_commit_request::OffsetCommitRequestTopic;
+use chronik_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
 use chronik_protocol::messages::offset_commit_response::{
     OffsetCommitResponsePartition, OffsetCommitResponseTopic,
 };
@@ -17,6 +20,7 @@ use super::{GONE, ask, has_partition};
 use crate::handlers::beside::beside;
 use crate::handlers::call::Call;
 use crate::handlers::context::Context;
+use crate::server::signal::Signal;
 
 /// From this version on topics are named by id.
 const TOPIC_ID_VERSION: i16 = 10;
@@ -28,7 +32,7 @@ const EPOCH_VERSION: i16 = 9;
 const PARTITIONS_AT_ONCE: usize = 2_000;
 
 /// Answers. What is more than the coordinator takes in one go is committed part by part, each judged by
-/// itself, where Kafka refuses what is more than one batch of its log.
+/// itself and none left out, where Kafka refuses what is more than one batch of its log.
 pub(super) async fn handle<W: World>(
     context: Rc<Context<W>>,
     call: Rc<Call>,
@@ -47,31 +51,77 @@ pub(super) async fn handle<W: World>(
         (parts(known), refused)
     };
     let (parts, refused) = beside(&context.world, is_large, plan).await;
-    let mut committed = Vec::new();
-    let mut parts = parts.into_iter();
-    while let Some(topics) = parts.next() {
-        let request = OffsetCommitRequest {
-            topics,
-            ..request.clone()
-        };
-        let gone = gone(&request.topics);
-        let commit = GroupRequest::CommitOffsets {
-            request,
-            knows_epochs,
-        };
-        match ask(&context, commit).await {
-            Some(GroupReply::CommitOffsets(response)) => committed.extend(response.topics),
-            Some(_) => unreachable!("the coordinator answers what it was asked"),
-            None => committed.extend(gone),
-        }
-        if parts.len() > 0 {
-            context.world.pause().await;
-        }
-    }
+    let commit = Commit {
+        context: Rc::clone(&context),
+        request,
+        knows_epochs,
+    };
+    let committed = match parts.len() {
+        0 | 1 => commit.run(parts).await,
+        _ => commit.whole(parts).await,
+    };
     beside(&context.world, is_large, move || {
         respond(refused, committed)
     })
     .await
+}
+
+/// A commit on its way to the coordinator.
+struct Commit<W: World> {
+    context: Rc<Context<W>>,
+    /// Without topics.
+    request: OffsetCommitRequest,
+    knows_epochs: bool,
+}
+
+impl<W: World> Commit<W> {
+    /// Commits part by part, to the end even when the client leaves meanwhile: as in Kafka, it is not half
+    /// done for that. What is left then is held against the budget like a request.
+    async fn whole(
+        self,
+        parts: Vec<Vec<OffsetCommitRequestTopic>>,
+    ) -> Vec<OffsetCommitResponseTopic> {
+        let world = self.context.world.clone();
+        let bytes = parts.len() * PARTITIONS_AT_ONCE * size_of::<OffsetCommitRequestPartition>();
+        let held = self.context.budget.charge_request(bytes);
+        let done: Rc<(Signal, Cell<Vec<OffsetCommitResponseTopic>>)> = Rc::default();
+        let told = Rc::clone(&done);
+        world.spawn(async move {
+            told.1.set(self.run(parts).await);
+            told.0.notify();
+            drop(held);
+        });
+        done.0.wait().await;
+        done.1.take()
+    }
+
+    async fn run(
+        self,
+        parts: Vec<Vec<OffsetCommitRequestTopic>>,
+    ) -> Vec<OffsetCommitResponseTopic> {
+        let mut committed = Vec::new();
+        let mut parts = parts.into_iter();
+        while let Some(topics) = parts.next() {
+            let request = OffsetCommitRequest {
+                topics,
+                ..self.request.clone()
+            };
+            let gone = gone(&request.topics);
+            let commit = GroupRequest::CommitOffsets {
+                request,
+                knows_epochs: self.knows_epochs,
+            };
+            match ask(&self.context, commit).await {
+                Some(GroupReply::CommitOffsets(response)) => committed.extend(response.topics),
+                Some(_) => unreachable!("the coordinator answers what it was asked"),
+                None => committed.extend(gone),
+            }
+            if parts.len() > 0 {
+                self.context.world.pause().await;
+            }
+        }
+        committed
+    }
 }
 
 fn gone(topics: &[OffsetCommitRequestTopic]) -> Vec<OffsetCommitResponseTopic> {
@@ -179,7 +229,6 @@ fn respond(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use chronik_protocol::messages::offset_commit_request::OffsetCommitRequestPartition;
 
     #[test]
     fn a_large_commit_goes_in_parts_that_are_the_whole() {
