@@ -49,3 +49,7 @@ pub const UNFOLDED_STEP_BYTES: usize = 256 * 1024;
 
 /// Records of `__consumer_offsets` that one slice of loading replays.
 pub const GROUP_RECORDS_PER_SLICE: usize = 64;
+
+/// Bytes of their values after which the slice ends: a member's record names thousands of topics, some
+/// microseconds each.
+pub const GROUP_RECORD_BYTES_PER_SLICE: usize = 32 * 1024;

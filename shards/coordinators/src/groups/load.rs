@@ -4,13 +4,14 @@
 //! slices. A batch that cannot be read ends the loading; the partition's groups are then not served.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::IntoValues;
 
 use bytes::Bytes;
 use chronik_protocol::record::{BatchHeader, ControlRecord, Record};
 
 use super::partition::GroupPartition;
 use super::records::{GroupRecord, unpack};
-use crate::limits::GROUP_RECORDS_PER_SLICE;
+use crate::limits::{GROUP_RECORD_BYTES_PER_SLICE, GROUP_RECORDS_PER_SLICE};
 use crate::unfold::{Unfolded, Unfolding};
 
 /// A partition whose log is being read.
@@ -27,6 +28,8 @@ pub(crate) struct Load {
     state: GroupPartition,
     /// Records of transactions that have not ended, by producer, the last one of each key.
     open_transactions: BTreeMap<i64, BTreeMap<Bytes, GroupRecord>>,
+    /// Records of a transaction that has ended, and whether they count: looked at before all that follows.
+    ended: Option<(IntoValues<Bytes, GroupRecord>, bool)>,
     /// Records of types that nobody here knows.
     unknown: u64,
 }
@@ -66,6 +69,7 @@ impl Load {
             batch: None,
             state: GroupPartition::default(),
             open_transactions: BTreeMap::new(),
+            ended: None,
             unknown: 0,
         }
     }
@@ -95,9 +99,21 @@ impl Load {
         Ok(())
     }
 
-    /// Replays some records.
+    /// Replays some records: few where they are long, for what they name is looked at one by one.
     pub(crate) fn slice(&mut self, now_ms: i64) -> Progress {
+        let mut bytes = 0;
         for _ in 0..GROUP_RECORDS_PER_SLICE {
+            if bytes >= GROUP_RECORD_BYTES_PER_SLICE {
+                return Progress::More;
+            }
+            if let Some((records, counts)) = &mut self.ended {
+                match records.next() {
+                    Some(record) if *counts => self.state.replay(&record, now_ms),
+                    Some(_) => {}
+                    None => self.ended = None,
+                }
+                continue;
+            }
             let Some(batch) = &mut self.batch else {
                 match self.next_batch() {
                     Ok(true) => continue,
@@ -126,6 +142,7 @@ impl Load {
                     Err(why) => return Progress::Failed(why),
                 }
             };
+            bytes += record.value.as_ref().map_or(0, Bytes::len);
             if let Err(why) = self.replay(&header, &record, now_ms) {
                 return Progress::Failed(why);
             }
@@ -138,7 +155,7 @@ impl Load {
             let marker = ControlRecord::from_record(0, record);
             let marker = marker.ok().and_then(|control| control.end_transaction());
             if let Some(marker) = marker {
-                self.end_transaction(header.producer_id, marker.commit, now_ms);
+                self.end_transaction(header.producer_id, marker.commit);
             }
             return Ok(());
         }
@@ -184,18 +201,16 @@ impl Load {
         Ok(true)
     }
 
-    fn end_transaction(&mut self, producer: i64, commit: bool, now_ms: i64) {
+    fn end_transaction(&mut self, producer: i64, commit: bool) {
         let records = self.open_transactions.remove(&producer);
-        for record in records.into_iter().flatten().filter(|_| commit) {
-            self.state.replay(&record.1, now_ms);
-        }
+        self.ended = records.map(|records| (records.into_values(), commit));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use chronik_protocol::record::{BatchBuilder, Compression, EndTransactionMarker, NewRecord};
-    use chronik_protocol::records_of::{encode_key, encode_value};
+    use chronik_protocol::records_of::{GroupValue, encode_key, encode_value};
     use chronik_protocol::{Str, Uuid};
 
     use super::*;
@@ -263,6 +278,64 @@ mod tests {
             (found("kept"), found("dropped"), found("open")),
             (Some(5), None, None)
         );
+    }
+
+    #[test]
+    fn a_slice_is_short_where_records_are_long() {
+        for (count, metadata_bytes, slices_min) in [(20, 30_000, 9), (1_000, 10, 15)] {
+            let mut builder = BatchBuilder::new(0);
+            for offset in 0..count {
+                let mut record = commit("g", offset);
+                let Some((GroupValue::OffsetCommit(value), version)) = &mut record.value else {
+                    panic!("a commit");
+                };
+                value.metadata = Str::from("m".repeat(metadata_bytes));
+                let value = GroupValue::OffsetCommit(value.clone());
+                let key = encode_key(&record.key).expect("a key");
+                let value = encode_value(&value, *version).expect("a value");
+                let record = NewRecord {
+                    timestamp: 1,
+                    key: Some(&key),
+                    value: Some(&value),
+                    ..NewRecord::default()
+                };
+                builder.push(&record).expect("it fits");
+            }
+            let mut load = Load::new(0, 0, (0, count));
+            load.feed(builder.build().expect("a batch").bytes);
+            let mut slices = 0;
+            let state = loop {
+                match load.slice(1) {
+                    Progress::More => slices += 1,
+                    Progress::Done(state) => break state,
+                    Progress::Unfold(unfolding) => {
+                        load.unfolded(unfolding.step_beside()).expect("sound");
+                    }
+                    Progress::Read | Progress::Failed(_) => panic!("all was given, and sound"),
+                }
+            };
+            assert!(slices >= slices_min, "{slices} slices of {count} records");
+            let found = state.offsets.get("g", "t", 0).map(|found| found.offset);
+            assert_eq!(found, Some(count - 1));
+        }
+    }
+
+    #[test]
+    fn the_records_of_a_transaction_are_replayed_in_slices() {
+        let groups = ["a", "b", "c", "d", "e", "f", "g", "h"];
+        let many = 1_000;
+        for commits in [true, false] {
+            let mut load = Load::new(0, 0, (0, 1));
+            let records = (0..many).map(|n: usize| {
+                let record = commit(groups[n % groups.len()], 1);
+                (Bytes::from(n.to_be_bytes().to_vec()), record)
+            });
+            load.open_transactions.insert(7, records.collect());
+            load.end_transaction(7, commits);
+            load.next_offset = 1;
+            let slices = (1..).find(|_| matches!(load.slice(1), Progress::Done(_)));
+            assert!(slices >= Some(many / GROUP_RECORDS_PER_SLICE), "{slices:?}");
+        }
     }
 
     #[test]

@@ -85,6 +85,11 @@ pub(crate) fn pack(
     let mut batches = Vec::new();
     let mut builder = new_batch();
     for record in records {
+        let bytes = bytes_min(record);
+        if bytes > max_bytes {
+            // Not even encoded: it may be as long as a request.
+            return Err(PackError::TooLarge { bytes, max_bytes });
+        }
         let key = encode_key(&record.key)?;
         let value = match &record.value {
             Some((value, version)) => Some(encode_value(value, *version)?),
@@ -114,6 +119,18 @@ pub(crate) fn pack(
         batches.push(builder.build()?);
     }
     Ok(batches)
+}
+
+/// What a record takes at least, by what its members brought; 0 for those that are short in any case.
+fn bytes_min(record: &GroupRecord) -> usize {
+    match &record.value {
+        Some((GroupValue::GroupMetadata(value), _)) => {
+            let members = value.members.iter();
+            let brought = members.map(|member| member.subscription.len() + member.assignment.len());
+            brought.fold(0, usize::saturating_add)
+        }
+        _ => 0,
+    }
 }
 
 /// Reads a record as the log has it. `Ok(None)` for a key of a type nobody here knows: Kafka

@@ -76,7 +76,14 @@ impl ClassicGroup {
         // Shares are as many as a leader likes; those of nobody are passed over.
         for share in &request.assignments {
             if let Some(member) = self.members.get_mut(&share.member_id) {
-                member.assignment = Bytes::copy_from_slice(&share.assignment);
+                member.assignment = share.assignment.clone();
+            }
+        }
+        let bytes = self.members.values().map(|member| member.assignment.len());
+        if bytes.fold(0, usize::saturating_add) <= step.batch_bytes_max {
+            // The request's buffer is not to be kept. What does not fit is refused, and given up, at once.
+            for member in self.members.values_mut() {
+                member.assignment = Bytes::copy_from_slice(&member.assignment);
             }
         }
         let then = Then::Assigned {
