@@ -378,7 +378,7 @@ impl<W: World> Recovery<'_, W> {
 
     /// Scans the segments from the recovery point on. The last one that stays becomes the active
     /// one; what lies behind a tear is dropped, for it was appended later and cannot have been
-    /// acknowledged as durable (`LogLoader#recoverLog`).
+    /// acknowledged as durable (`LogLoader#recoverLog`). Damage is no tear (`quarantine`).
     async fn scan_segments(
         &mut self,
         segments: &[SegmentEntry],
@@ -405,7 +405,7 @@ impl<W: World> Recovery<'_, W> {
             if whole && !follows {
                 self.tell_gap(&walked, next_base);
             }
-            let whole = whole || self.misses_records(&walked, next_base);
+            let whole = whole || self.misses_records(&walked, behind);
             match next_base {
                 Some(next_base) if whole => {
                     let base = segment.base_offset;

@@ -3,7 +3,9 @@
 //! Runs on the partition's shard. A tear is what the last write before a crash left, and is cut: it was
 //! acknowledged to nobody. Where a log is damaged that had been whole, or where valid batches follow
 //! farther behind than one write reaches, the log is kept: readers get an error for what is damaged,
-//! never its bytes, and everything else. Names each such place in the log.
+//! never its bytes, and everything else. That a segment had been whole is told by the recovery point, or,
+//! where that is lost, by what was written when the segment was finished. Kafka removes all segments
+//! behind such a place (`LogLoader#recoverLog`). Names each such place in the log.
 
 use chronik_io::World;
 use tracing::{error, warn};
@@ -24,13 +26,17 @@ impl<W: World> Recovery<'_, W> {
         end: &ScanEnd,
     ) -> std::io::Result<bool> {
         let (from, expected) = (scan.position(), scan.next_offset());
+        let segments = &self.inventory.segments;
+        let at = segments.partition_point(|segment| segment.base_offset <= scan.base_offset());
+        let was_whole =
+            expected < self.certain || self.was_finished(segments.get(at..).unwrap_or_default());
         let why = match end {
             ScanEnd::Exact => return Ok(false),
-            ScanEnd::Zeros if expected >= self.certain => return Ok(false),
+            ScanEnd::Zeros if !was_whole => return Ok(false),
             ScanEnd::Zeros => "zeros",
             ScanEnd::Torn(why) => why.as_str(),
         };
-        let mut is_damage = expected < self.certain;
+        let mut is_damage = was_whole;
         if !is_damage {
             let mut far = scan.behind(from.saturating_add(TORN_BYTES_MAX));
             is_damage = far.resync().await?.is_some();
@@ -67,16 +73,28 @@ impl<W: World> Recovery<'_, W> {
         Ok(false)
     }
 
-    /// Whether a segment of valid batches that ends before the next one begins had been finished. Who
-    /// finishes one writes the snapshot at the next one's base, Kafka like this broker; where it is
-    /// missing beside the last few bytes of a log, the crash came between the writes to both segments.
+    /// Whether a segment of valid batches that ends before the next one begins had been finished.
     pub(super) fn is_gap(&self, next_offset: i64, behind: &[SegmentEntry]) -> bool {
-        let Some(next) = behind.first().filter(|next| next_offset < next.base_offset) else {
+        let is_early = behind
+            .first()
+            .is_some_and(|next| next_offset < next.base_offset);
+        let bytes: u64 = behind.iter().map(|segment| segment.log_bytes).sum();
+        is_early && (self.was_finished(behind) || bytes > TORN_BYTES_MAX)
+    }
+
+    /// Whether a segment before these had been finished, and so was whole once. Who finishes one writes the
+    /// snapshot at the next one's base, Kafka like this broker, and segments are finished in their order;
+    /// where none is there, the crash may have come between the writes to both segments, unless more
+    /// follows than those reach. How far the last one is written is not known.
+    pub(super) fn was_finished(&self, behind: &[SegmentEntry]) -> bool {
+        let Some((next, (_, but_last))) = behind.first().zip(behind.split_last()) else {
             return false;
         };
-        let bytes: u64 = behind.iter().map(|segment| segment.log_bytes).sum();
-        self.inventory.has_snapshot(next.base_offset)
-            || next.base_offset <= self.certain
+        let bytes: u64 = but_last.iter().map(|segment| segment.log_bytes).sum();
+        let has_snapshot =
+            |segment: &SegmentEntry| self.inventory.has_snapshot(segment.base_offset);
+        next.base_offset <= self.certain
+            || behind.iter().any(has_snapshot)
             || bytes > TORN_BYTES_MAX
     }
 
@@ -94,12 +112,12 @@ impl<W: World> Recovery<'_, W> {
     pub(super) fn misses_records(
         &mut self,
         walked: &Walked<W::File>,
-        next_base: Option<i64>,
+        behind: &[SegmentEntry],
     ) -> bool {
-        let Some(next_base) = next_base else {
+        let Some(next_base) = behind.first().map(|next| next.base_offset) else {
             return false;
         };
-        let is_damage = next_base <= self.certain;
+        let is_damage = self.was_finished(behind);
         if is_damage && walked.next_offset < next_base {
             self.report.quarantined += 1;
             error!(

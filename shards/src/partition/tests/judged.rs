@@ -98,6 +98,65 @@ fn gaps_that_compaction_left_are_kept_whatever_the_policy_is_by_now() {
     }
 }
 
+/// One batch in the middle or at the end of a log is damaged and the recovery point is lost, with it the
+/// word that the segment had been whole: its snapshot says so, and nothing else is lost.
+#[test]
+fn a_tear_in_an_older_segment_costs_its_own_records_and_no_others() {
+    for (victim, at_end) in (0..3).flat_map(|victim| [(victim, false), (victim, true)]) {
+        let mut simulation = Simulation::new(3);
+        let world = simulation.world();
+        let config = small_config(Durability::Disk);
+        let name = simulation.run(async {
+            let (rig, _) = open(&world, &config).await;
+            for _ in 0..60 {
+                rig.must_append(&batch(&[&[7; 1500]])).await;
+            }
+            let names = logs(&world).await;
+            assert!(names.len() > 3, "{names:?}");
+            // So that all but the last are finished.
+            clean(&rig.close().await.expect("closes"));
+            names[victim].clone()
+        });
+        let mut simulation = simulation.kill();
+        let mut lost = 0;
+        let found = simulation.damage(&path(&name), |bytes| lost = spoil(bytes, at_end));
+        assert!(found);
+        for _ in 0..2 {
+            let world = simulation.world();
+            let config = config.clone();
+            simulation.run(async move {
+                let (rig, _) = open(&world, &config).await;
+                let context = format!("segment {victim}, at its end: {at_end}, {lost} is lost");
+                assert_eq!(rig.log_end(), 60, "{context}");
+                for offset in (0..60).filter(|offset| *offset != lost) {
+                    let read = rig.read(offset, 1).await;
+                    assert_eq!(read.error, ErrorCode::None, "{context}: {offset}");
+                    let (found, _) =
+                        CheckedBatch::parse_first(read.records.into_bytes()).expect("whole");
+                    assert_eq!(found.header.base_offset, offset, "{context}");
+                }
+            });
+            simulation = simulation.kill();
+        }
+    }
+}
+
+/// Changes a byte of a segment's second batch, or of its last; gives its offset.
+fn spoil(bytes: &mut [u8], at_end: bool) -> i64 {
+    let (mut at, mut number, mut found) = (0, 0, (0, 0));
+    while at < bytes.len()
+        && let Ok(header) = BatchHeader::peek(&bytes[at..])
+    {
+        if at_end || number <= 1 {
+            found = (at, header.base_offset);
+        }
+        number += 1;
+        at += header.size_bytes();
+    }
+    bytes[found.0 + 100] ^= 0x55;
+    found.1
+}
+
 fn long(bytes: usize, timestamp: i64) -> CheckedBatch {
     timed_batch(&[&vec![b'l'; bytes]], timestamp)
 }
