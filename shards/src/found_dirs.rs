@@ -14,7 +14,7 @@ use chronik_log::checkpoint::{PARTITION_METADATA_FILE, parse_partition_metadata,
 use chronik_log::directory::PartitionDir;
 use chronik_protocol::Uuid;
 
-use crate::log_dirs::{LogDirs, is_assigned};
+use crate::log_dirs::{LOST, LogDirs, is_assigned};
 
 /// The directories that hold each partition's own, by the name of that.
 #[derive(Clone, Debug, Default)]
@@ -100,15 +100,17 @@ impl FoundDirs {
             return None;
         }
         let known = dirs.ids();
+        let any_is_lost = dirs.all().iter().any(|dir| dir.id.is_none());
         // One that cannot be used may be the one that the catalogue names.
-        let is_lost = is_assigned && !directories.iter().any(|id| known.contains(id));
-        if is_lost && dirs.all().iter().any(|dir| dir.id.is_none()) {
+        if is_assigned && any_is_lost && !directories.iter().any(|id| known.contains(id)) {
             return None;
         }
         // In the order of the configuration.
         let wanted = match known.iter().copied().find(is_found) {
             Some(found) => Some(found),
             None if is_assigned => None,
+            // Or, where it names none, the one that holds the log: it is begun anew nowhere.
+            None if any_is_lost => Some(LOST),
             None => known.first().copied(),
         };
         wanted.filter(|wanted| directories != [*wanted])
@@ -154,5 +156,29 @@ mod tests {
         found.insert("t-0".to_owned(), Uuid(1000));
         assert_eq!(found.moved(&dirs, &[Uuid(3000)], "t", 0), None);
         assert_eq!(found.moved(&dirs, &[Uuid(2000)], "t", 0), Some(Uuid(1000)));
+    }
+
+    /// A Kafka before directory ids has assigned it to none.
+    #[test]
+    fn what_is_assigned_to_no_directory_is_begun_nowhere_while_one_is_lost() {
+        let dirs = |other: Option<u128>| {
+            let dir = |path: &str, id: Option<u128>| LogDir {
+                path: PathBuf::from(path),
+                id: id.map(Uuid),
+            };
+            LogDirs::new(vec![dir("/a", Some(1000)), dir("/b", other)])
+        };
+        let (whole, one_lost) = (dirs(Some(2000)), dirs(None));
+        let mut found = FoundDirs::default();
+        for directories in [&[][..], &[Uuid::ZERO]] {
+            let moved = found.moved(&one_lost, directories, "t", 0);
+            assert_eq!(moved, Some(LOST));
+            assert_eq!(one_lost.home(&[LOST]), None, "it is offline");
+        }
+        assert_eq!(found.moved(&one_lost, &[LOST], "t", 0), None);
+        // The directory is back, with the log or, if it was in neither, without.
+        assert_eq!(found.moved(&whole, &[LOST], "t", 0), Some(Uuid(1000)));
+        found.insert("t-0".to_owned(), Uuid(2000));
+        assert_eq!(found.moved(&whole, &[LOST], "t", 0), Some(Uuid(2000)));
     }
 }

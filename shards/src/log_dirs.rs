@@ -17,6 +17,8 @@ use chronik_log::directory::PartitionDir;
 
 /// Ids below this one stand for "not assigned", "lost" and the like (`DirectoryId`).
 const RESERVED_IDS: u128 = 100;
+/// Of a partition that the catalogue assigns to no directory, and that may lie in one which cannot be used.
+pub(crate) const LOST: Uuid = Uuid(1);
 
 /// Whether an id is that of a directory.
 pub(crate) fn is_assigned(id: Uuid) -> bool {
@@ -82,9 +84,9 @@ impl LogDirs {
     pub fn home(&self, directories: &[Uuid]) -> Option<&Path> {
         let known = |id: &Uuid| self.usable().find(|(_, ours)| ours == id);
         let found = directories.iter().find_map(known).map(|(path, _)| path);
-        let is_assigned = directories.iter().copied().any(is_assigned);
+        let is_elsewhere = |id: Uuid| is_assigned(id) || id == LOST;
         match found {
-            None if !is_assigned => Some(self.first()),
+            None if !directories.iter().copied().any(is_elsewhere) => Some(self.first()),
             found => found,
         }
     }
@@ -159,6 +161,7 @@ mod tests {
         assert_eq!(dirs.home(&[Uuid(2000)]), Some(Path::new("/b")));
         assert_eq!(dirs.home(&[Uuid(3000)]), None);
         assert_eq!(dirs.home(&[Uuid::ZERO]), Some(Path::new("/a")));
+        assert_eq!(dirs.home(&[LOST]), None);
         assert_eq!(dirs.home(&[]), Some(Path::new("/a")));
         assert_eq!(dirs.home_id(&[]), Some(Uuid(1000)));
         assert_eq!(dirs.home_id(&[Uuid(2000)]), Some(Uuid(2000)));
