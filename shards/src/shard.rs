@@ -7,6 +7,7 @@
 mod ahead;
 mod appends;
 mod apply;
+mod asked_again;
 mod behind;
 mod charge;
 mod checkpoints;
@@ -139,6 +140,7 @@ pub(crate) struct Shard<W: World, R> {
     clock: ClockWatch,
     applying: Applying<R>,
     moves: Moves<R>,
+    asked_again: asked_again::AskedAgain,
     corrections: Corrections,
     remembering: Remembering,
     notes: Notes<R>,
@@ -209,6 +211,7 @@ impl<W: World, R> Shard<W, R> {
             clock: ClockWatch::default(),
             applying: Applying::default(),
             moves: Moves::default(),
+            asked_again: Default::default(),
             corrections: Corrections::default(),
             remembering: Remembering::new(options.remember_after_bytes),
             notes: Notes::default(),

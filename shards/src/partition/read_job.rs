@@ -101,6 +101,11 @@ pub(super) enum ReadFailure {
 }
 
 impl<W: World> ReadDone<W> {
+    /// How many bytes were wanted, and whether one batch whatever its length.
+    pub(crate) fn asked(&self) -> (usize, bool) {
+        (self.limits.max_bytes, self.limits.at_least_one)
+    }
+
     /// Whose read it was.
     pub fn partition(&self) -> PartitionId {
         self.partition

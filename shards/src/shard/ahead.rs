@@ -14,7 +14,7 @@ use super::{Effect, ReadFor, Shard, Slot};
 use crate::limits::{CACHE_COLD_BYTES, DISK_READ_BYTES_MAX};
 use crate::partition::{ReadDone, ReadPlan};
 
-/// A part of a read that waits for a block on its way.
+/// A part of a read that waits for a block on its way, or for its log.
 #[derive(Clone)]
 pub(super) struct AheadWaiter {
     pub(super) read: usize,
@@ -116,25 +116,34 @@ impl<W: World, R> Shard<W, R> {
             drop(partition.complete_read(&mut self.cache, done));
         }
         for waiter in ahead.waiting {
-            let plan = match self.partitions.get_mut(&id) {
-                Some(Slot::Online(partition)) => partition.plan_read(
-                    &mut self.cache,
-                    &waiter.part,
-                    waiter.isolation,
-                    waiter.bytes_max,
-                    waiter.at_least_one,
-                ),
-                _ => ReadPlan::Ready(ReadResult::failed(self.absence(id))),
-            };
-            match plan {
-                ReadPlan::Ready(result) => {
-                    self.read_ahead(&waiter.part, waiter.isolation);
-                    self.place_read(waiter.read, waiter.place, result);
-                }
-                ReadPlan::Disk(job) => self.read_again(waiter.read, waiter.place, job),
-            }
+            self.plan_again(waiter);
         }
         self.read_what_waits();
         self.close_when_idle();
+    }
+
+    /// Plans a part of a read that has waited.
+    pub(super) fn plan_again(&mut self, waiter: AheadWaiter) {
+        let id = waiter.part.partition;
+        if self.is_away(id) {
+            return self.ask_again(waiter);
+        }
+        let plan = match self.partitions.get_mut(&id) {
+            Some(Slot::Online(partition)) => partition.plan_read(
+                &mut self.cache,
+                &waiter.part,
+                waiter.isolation,
+                waiter.bytes_max,
+                waiter.at_least_one,
+            ),
+            _ => ReadPlan::Ready(ReadResult::failed(self.absence(id))),
+        };
+        match plan {
+            ReadPlan::Ready(result) => {
+                self.read_ahead(&waiter.part, waiter.isolation);
+                self.place_read(waiter.read, waiter.place, result);
+            }
+            ReadPlan::Disk(job) => self.read_again(waiter.read, waiter.place, job),
+        }
     }
 }

@@ -95,6 +95,8 @@ enum Turn<W: World> {
         part: usize,
         job: ReadJob<W>,
     },
+    /// A part whose log was closed for a moment.
+    Asked(AheadWaiter),
 }
 
 /// What waits, and what is held, bytes.
@@ -305,14 +307,18 @@ impl<W: World, R> Shard<W, R> {
                 bytes_max,
                 at_least_one,
             } => {
-                self.aheads.wait(AheadWaiter {
+                let waiter = AheadWaiter {
                     read: key,
                     place,
                     part: part.clone(),
                     isolation: read.isolation,
                     bytes_max,
                     at_least_one,
-                });
+                };
+                match self.is_away(part.partition) {
+                    true => self.ask_again(waiter),
+                    false => self.aheads.wait(waiter),
+                }
                 read.missing += 1;
                 return Some(None);
             }
@@ -347,6 +353,10 @@ impl<W: World, R> Shard<W, R> {
     pub(super) fn read_done(&mut self, key: usize, part: usize, done: ReadDone<W>) {
         let id = done.partition();
         self.disk.reading = self.disk.reading.saturating_sub(charge(done.bytes_max()));
+        if self.is_away(id) {
+            self.read_was_overtaken((key, part), &done);
+            return self.read_what_waits();
+        }
         let plan = match self.partitions.get_mut(&id) {
             Some(Slot::Online(partition)) => partition.complete_read(&mut self.cache, done),
             _ => ReadPlan::Ready(ReadResult::failed(self.absence(id))),
@@ -412,7 +422,7 @@ impl<W: World, R> Shard<W, R> {
             for turn in std::mem::take(&mut self.disk.long_turns) {
                 match turn {
                     Turn::Again { read, part, job } => self.read_again(read, part, job),
-                    turn @ Turn::Parts(_) => self.disk.turns.push_back(turn),
+                    turn => self.disk.turns.push_back(turn),
                 }
             }
         }
@@ -444,6 +454,10 @@ impl<W: World, R> Shard<W, R> {
                     if !self.go_on(key, &mut slice) {
                         return;
                     }
+                }
+                Turn::Asked(waiter) => {
+                    slice -= 1;
+                    self.plan_again(waiter);
                 }
             }
         }
@@ -503,6 +517,34 @@ impl<W: World, R> Shard<W, R> {
             }
         }
         self.rest_reads();
+    }
+
+    /// Has these parts their turns: their log is there again, or is not.
+    pub(super) fn turns_of_asked(&mut self, waiters: Vec<AheadWaiter>) {
+        if !waiters.is_empty() {
+            self.disk.turns.extend(waiters.into_iter().map(Turn::Asked));
+            self.rest_reads();
+        }
+    }
+
+    /// Has a part asked again that was read while its log was closed.
+    fn read_was_overtaken(&mut self, (key, place): (usize, usize), done: &ReadDone<W>) {
+        let Some(Some(read)) = self.reads.get(key) else {
+            return;
+        };
+        let Some(part) = read.parts.get(place).cloned() else {
+            return;
+        };
+        let (bytes_max, at_least_one) = done.asked();
+        let isolation = read.isolation;
+        self.ask_again(AheadWaiter {
+            read: key,
+            place,
+            part,
+            isolation,
+            bytes_max,
+            at_least_one,
+        });
     }
 
     fn has_left(&self, key: usize) -> bool {

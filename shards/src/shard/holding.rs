@@ -3,7 +3,8 @@
 //! State only. Appends that touch the partition wait, the group coordinator's among them, and those behind
 //! them that touch what these touch, so that each partition gets its batches in the order in which they
 //! came. Reads of it wait
-//! once it is closed. Bounded; what finds no room is let through, and refused by what it finds.
+//! once it is closed. Bounded: an append that finds no room is refused, for it would overtake those that
+//! wait; what else finds none is let through, and refused by what it finds.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -14,7 +15,7 @@ use chronik_terms::{AppendPart, AppendResult, LogDescription, LogScope, Partitio
 use super::{Shard, Slot};
 use crate::limits::{HELD_PER_SLICE, HELD_REQUESTS_MAX, UNDECIDED_APPEND_BYTES_MAX};
 use crate::partition::AppendOutcome;
-use crate::request::Request;
+use crate::request::{Reply, Request};
 
 /// What waits.
 enum Waiting<R> {
@@ -49,6 +50,11 @@ impl<R> Held<R> {
 
     fn is_full(&self) -> bool {
         self.waiting.len() >= HELD_REQUESTS_MAX
+    }
+
+    /// Whether there is room for an append.
+    fn takes_append(&self) -> bool {
+        !self.is_full() && self.bytes < UNDECIDED_APPEND_BYTES_MAX
     }
 
     /// From now on appends to this partition wait.
@@ -106,12 +112,11 @@ impl<W: World, R> Shard<W, R> {
             Request::Append(request) => {
                 let mut ids = request.parts.iter().map(|part| part.partition);
                 let waits = ids.any(|id| held.shut.contains(&id));
-                let is_full = held.bytes >= UNDECIDED_APPEND_BYTES_MAX;
-                if waits && !is_full && !held.is_full() {
+                if waits && held.takes_append() {
                     held.shut
                         .extend(request.parts.iter().map(|part| part.partition));
                 }
-                waits && !is_full
+                waits
             }
             Request::DeleteRecords(parts) => {
                 parts.iter().any(|part| held.shut.contains(&part.partition))
@@ -123,11 +128,20 @@ impl<W: World, R> Shard<W, R> {
             Request::EpochEnds(queries) => queries.iter().any(|query| is_away(query.partition)),
             _ => false,
         };
-        if !waits || held.is_full() {
-            return Some((request, responder));
+        match request {
+            request if !waits => Some((request, responder)),
+            Request::Append(request) if !held.takes_append() => {
+                let refused = |_| AppendResult::failed(ErrorCode::RequestTimedOut, None);
+                let results = request.parts.iter().map(refused).collect();
+                self.reply(responder, Reply::Append(results));
+                None
+            }
+            request if held.is_full() => Some((request, responder)),
+            request => {
+                held.push(Waiting::Request(request, responder));
+                None
+            }
         }
-        held.push(Waiting::Request(request, responder));
-        None
     }
 
     /// As [`Shard::hold`], for a read that is not parked, or not any more.
@@ -158,7 +172,7 @@ impl<W: World, R> Shard<W, R> {
     /// refused: it would overtake those that wait.
     pub(super) fn hold_for_groups(&mut self, part: AppendPart, write: u64) -> AppendOutcome {
         let held = &mut self.moves.held;
-        if held.is_full() || held.bytes >= UNDECIDED_APPEND_BYTES_MAX {
+        if !held.takes_append() {
             return AppendOutcome::Done(AppendResult::failed(ErrorCode::RequestTimedOut, None));
         }
         held.push(Waiting::Groups(part, write));

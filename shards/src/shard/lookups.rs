@@ -123,8 +123,9 @@ impl<W: World, R> Shard<W, R> {
         let mut answers = Vec::with_capacity(queries.len());
         let mut missing = 0;
         for (place, query) in queries.iter().enumerate() {
+            let is_away = self.is_away(query.partition);
             let answer = match self.online(query.partition) {
-                Ok(_) if query.target.is_searched() => {
+                found if is_away || found.is_ok() && query.target.is_searched() => {
                     missing += 1;
                     self.lookups.turns.push_back((key, place));
                     None
@@ -150,6 +151,12 @@ impl<W: World, R> Shard<W, R> {
         self.search_next();
     }
 
+    /// Has these questions their turns: their log is there again, or is not.
+    pub(super) fn turns_of_lookups(&mut self, turns: Vec<(usize, usize)>) {
+        self.lookups.turns.extend(turns);
+        self.search_next();
+    }
+
     /// Begins searches, as far as they may be under way at a time.
     fn search_next(&mut self) {
         while self.lookups.under_way < LOOKUPS_MAX {
@@ -161,6 +168,10 @@ impl<W: World, R> Shard<W, R> {
                 continue;
             };
             let query = query.clone();
+            if self.is_away(query.partition) {
+                self.asked_again.lookups.push((key, place));
+                continue;
+            }
             let plan = match self.online(query.partition) {
                 Ok(partition) => partition.list_offset(&query),
                 Err(error) => OffsetPlan::Ready(OffsetAnswer::failed(error)),
@@ -181,7 +192,13 @@ impl<W: World, R> Shard<W, R> {
 
     pub(super) fn offsets_done(&mut self, key: usize, part: usize, done: OffsetDone<W>) {
         let id = done.partition();
+        let is_away = self.is_away(id);
         let plan = match self.online(id) {
+            _ if is_away => {
+                self.lookups.under_way -= 1;
+                self.asked_again.lookups.push((key, part));
+                return self.search_next();
+            }
             Ok(partition) => partition.complete_list_offset(done),
             Err(error) => OffsetPlan::Ready(OffsetAnswer::failed(error)),
         };

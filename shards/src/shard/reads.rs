@@ -20,7 +20,7 @@ use crate::shard::purgatory::Parked;
 pub(super) enum PartPlan<W: World> {
     Ready(ReadResult),
     Disk(ReadJob<W>),
-    /// It is being read already; so many bytes may be given of it.
+    /// It is being read already, or its log is closed for a moment; so many bytes may be given of it.
     Ahead {
         bytes_max: usize,
         at_least_one: bool,
@@ -126,6 +126,12 @@ impl<W: World, R> Shard<W, R> {
         left: usize,
         first: bool,
     ) -> PartPlan<W> {
+        if self.is_away(part.partition) {
+            return PartPlan::Ahead {
+                bytes_max: left,
+                at_least_one: first,
+            };
+        }
         let Some(Slot::Online(partition)) = self.partitions.get_mut(&part.partition) else {
             self.wanted(part.partition);
             return PartPlan::Ready(ReadResult::failed(self.absence(part.partition)));

@@ -11,6 +11,7 @@ mod history;
 mod incarnations;
 mod incarnations_model;
 mod moves;
+mod moves_asked;
 mod moves_images;
 mod moves_kept;
 mod moves_lost;

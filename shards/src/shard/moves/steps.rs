@@ -437,6 +437,7 @@ impl<W: World, R> Shard<W, R> {
         {
             self.remove(id, directory);
         }
+        self.ask_all_again();
         self.release_some();
         self.begin_move();
         self.close_when_idle();
