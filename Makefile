@@ -7,7 +7,7 @@ CHRONIK := target/release/chronik
 PORT ?= 9092
 DATA ?= ./data
 
-.PHONY: help need run build test check static deny fuzz crash client-suites idle quick overload micro bench-kafka perf-matrix clean
+.PHONY: help need run build test check static deny fuzz crash client-suites idle quick overload micro bench-kafka perf-matrix settings clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -75,6 +75,9 @@ bench-kafka: build ## Chronik beside Apache Kafka, 5 pairs: target/bench-kafka (
 perf-matrix: build ## kafka-producer-perf-test, a million records of every size, codec, acks
 	tests/clients/install java
 	CHRONIK_TEST_BINARY=$(CURDIR)/$(CHRONIK) CHRONIK_PERF_MATRIX=full $(CARGO) test --locked --test kafka_tools perf_test -- --nocapture
+
+settings: need ## the README's table of settings and SETTINGS.md, from protocol/schema/configs.tsv
+	CHRONIK_WRITE_SETTINGS=1 $(CARGO) test --locked -p chronik --lib the_documents_are
 
 clean: ## build output, but not the clients' cache
 	$(CARGO) clean

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Layer;
+use crate::config::pages::own_settings;
 
 /// A Kafka-compatible broker: one process, one thread per core, io_uring.
 #[derive(Debug, Parser)]
@@ -28,7 +29,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the broker until SIGTERM or SIGINT.
-    #[command(visible_alias = "integrated", after_help = SERVE_HELP)]
+    #[command(visible_alias = "integrated", after_help = serve_help())]
     Serve(Settings),
     /// Check whether this machine, these settings and what lies in the data directories can run the
     /// broker, and say how to mend what cannot. Changes nothing.
@@ -41,7 +42,7 @@ pub struct Settings {
     /// Port to listen on (the listener's address stays what `listeners` says, 127.0.0.1 unless set).
     #[arg(short, long, value_name = "PORT")]
     pub port: Option<u16>,
-    /// Data directory; created when missing [default: ./data]. Several, separated by commas or given one
+    /// Data directory; created when missing [default: what `log.dir` says]. Several, separated by commas or given one
     /// by one, for `log.dirs`: the one with the metadata log first.
     #[arg(short, long, value_name = "DIR", value_delimiter = ',')]
     pub data: Vec<PathBuf>,
@@ -56,23 +57,21 @@ pub struct Settings {
     pub help_config: bool,
 }
 
-const SERVE_HELP: &str = "\
+fn serve_help() -> String {
+    format!("{SOURCES}\n{}{MORE}", own_settings())
+}
+
+const SOURCES: &str = "\
 Settings come from four places; a later one wins:
   1. Kafka's defaults
   2. the file given with --config
   3. the environment: CHRONIK_PORT, CHRONIK_DATA, CHRONIK_CONFIG, and any Kafka key in capitals,
      CHRONIK_LOG_RETENTION_MS=60000 for log.retention.ms, CHRONIK_SHARDS=2 for chronik.shards
   4. the command line
+";
 
-Keys of Chronik's own:
-  chronik.shards        executors [default: the cores this process may use; half of them while
-                        every listener is on loopback, where the clients need the rest]
-  chronik.durability    disk: a produce is acknowledged once it survives a power cut [default]
-                        process: once it survives the end of this process, as in Kafka
-  chronik.writebehind.bytes  what each shard keeps beside the log for that, in a mapped file;
-                        0 for none [default: 67108864]
-
-What becomes of each of Kafka's settings: chronik serve --help-config
+const MORE: &str = "
+Every setting, Kafka's too: chronik serve --help-config
 
 Logging: CHRONIK_TRACE=debug (or chronik=debug,chronik_shards=trace); the default is info.
 

@@ -8,6 +8,7 @@ mod groups;
 mod keys;
 mod layers;
 mod listeners;
+pub(crate) mod pages;
 pub(crate) mod states;
 
 use std::collections::BTreeMap;

@@ -53,7 +53,7 @@ impl std::error::Error for Failure {}
 pub fn run(cli: &Cli) -> Result<(), Failure> {
     match &cli.command {
         Command::Serve(settings) | Command::Doctor(settings) if settings.help_config => {
-            print(config::states::table().as_bytes())
+            print(config::pages::table().as_bytes())
         }
         Command::Serve(settings) => serve(settings),
         Command::Doctor(settings) => doctor(settings),

@@ -127,32 +127,6 @@ pub(crate) fn tell_of_run_time(image: &Image) {
     }
 }
 
-/// Every setting with its state, for people: the scope, the name, its type and default, and what
-/// becomes of it.
-pub(crate) fn table() -> String {
-    let mut text = String::new();
-    for (scope, of) in [
-        (Scope::Broker, "broker"),
-        (Scope::Topic, "topic"),
-        (Scope::Group, "group"),
-    ] {
-        for definition in configs::all(scope) {
-            let default = definition.default.unwrap_or("null");
-            let kind = format!("{:?}", definition.kind).to_lowercase();
-            let state = match definition.state {
-                State::Works if scope != Scope::Broker => "works".to_owned(),
-                State::Works if definition.is_dynamic() => "works, also at run time".to_owned(),
-                State::Works | State::Restart => "works, from a start on".to_owned(),
-                State::Meaningless(reason) => format!("has no meaning here: {reason}"),
-                State::Refused(reason) => format!("is refused at start: {reason}"),
-            };
-            let name = definition.name;
-            text.push_str(&format!("{of}\t{name}\t{kind}\t{default}\t{state}\n"));
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,21 +211,6 @@ mod tests {
     fn every_setting_has_another_value() {
         for definition in configs::all(Scope::Broker) {
             assert!(other_value(definition).is_some(), "{definition:?}");
-        }
-    }
-
-    #[test]
-    fn the_table_has_every_setting_of_chroniks_own() {
-        let table = table();
-        for name in [
-            "shards",
-            "shards.pinned",
-            "writebehind.bytes",
-            "cluster.id",
-            "durability",
-        ] {
-            let row = format!("broker\tchronik.{name}\t");
-            assert_eq!(table.matches(&row).count(), 1, "{row}");
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod arrows;
 mod modules;
+mod settings;
 
 use std::collections::BTreeSet;
 use std::fs;
