@@ -1,4 +1,4 @@
-//! Sends glommio's setup of io_uring instances to `io/src/ring_setup.rs`, which says why.
+//! Links `io/src/ring_setup.rs` in place of liburing's ring setup; the reason stands there.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

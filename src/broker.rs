@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use chronik_catalog::Endpoint;
 use chronik_coordinators::groups::GroupRequest;
-use chronik_io::descriptors::ConnectionShare;
+use chronik_io::descriptors::ConnectionDescriptors;
 use chronik_io::executor::allowed_cpus;
-use chronik_io::net::{Accepting, Door, Incoming, ListenLimits};
+use chronik_io::net::{Accepting, ConnectionQuotas, Incoming, ListenLimits};
 use chronik_io::preflight::{DirectoryLock, Finding, Preflight, Verdict};
 use chronik_io::{DirectWorld, ExecutorOptions, Listener, ShardSeat, World};
 use chronik_protocol::Str;
@@ -54,7 +54,7 @@ struct Plan {
     options: StartOptions,
     incoming: Mutex<Vec<Vec<Incoming>>>,
     /// How many connections there may be; the designated shard keeps its limits as they are set.
-    door: Arc<Door>,
+    quotas: Arc<ConnectionQuotas>,
     /// Opened by the main thread when the sockets are distributed.
     accepting: Gate,
     /// Opened by the main thread: answer what was taken, then end.
@@ -128,7 +128,7 @@ impl Broker {
             options: start_options(&config),
             config: Arc::new(config),
             incoming: Mutex::new((0..shards).map(|_| Vec::new()).collect()),
-            door: Arc::default(),
+            quotas: Arc::default(),
             accepting: Gate::default(),
             stop: Gate::default(),
             drained: Gate::expecting(shards),
@@ -160,7 +160,7 @@ impl Broker {
                 return Err(Failure::new(reason));
             }
         };
-        let places = ConnectionShare::new(descriptors.connections);
+        let places = ConnectionDescriptors::new(descriptors.connections);
         let accepting = accept(sockets, shards, &plan, &places)?;
         plan.accepting.open();
         let Ready { topics, after_ms } = ready;
@@ -219,13 +219,13 @@ fn accept(
     sockets: Vec<Listener>,
     shards: usize,
     plan: &Plan,
-    places: &Arc<ConnectionShare>,
+    places: &Arc<ConnectionDescriptors>,
 ) -> Result<Vec<Accepting>, Failure> {
     let mut accepting = Vec::with_capacity(sockets.len());
     for (listener, socket) in sockets.into_iter().enumerate() {
         let limits = ListenLimits {
             descriptors: Arc::clone(places),
-            door: Arc::clone(&plan.door),
+            quotas: Arc::clone(&plan.quotas),
             listener,
         };
         let (running, incoming) = socket.start(shards, limits).map_err(Failure::new)?;
@@ -295,8 +295,8 @@ async fn shard_main(seat: ShardSeat<Request, Reply>, plan: Arc<Plan>) -> io::Res
         }
     };
     if index == COORDINATOR_SHARD {
-        let (door, config) = (Arc::clone(&plan.door), Arc::clone(&plan.config));
-        handle.watch_settings(move |image| limits::apply(&door, &config.listeners, image));
+        let (quotas, config) = (Arc::clone(&plan.quotas), Arc::clone(&plan.config));
+        handle.watch_settings(move |image| limits::apply(&quotas, &config.listeners, image));
         states::tell_of_run_time(&handle.image());
     }
     plan.tell(Ok(Ready {

@@ -56,7 +56,7 @@ fn look(config: &Config, out: &mut Vec<u8>) -> Result<(), Failure> {
     let mut is_in_use = false;
     for dir in [&config.data_dir].into_iter().chain(&config.more_data_dirs) {
         let path = dir.join(LOCK_FILE);
-        match DirectoryLock::look(&path) {
+        match DirectoryLock::check_free(&path) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 is_in_use = true;
                 refused += 1;

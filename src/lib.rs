@@ -19,7 +19,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::sync::mpsc;
 
-use chronik_io::log_queue::{self, LastLines};
+use chronik_io::log_queue::{self, FlushAtEnd};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
@@ -152,7 +152,7 @@ fn log_filter(said: &str) -> Result<EnvFilter, Failure> {
 }
 
 /// Logs to standard error; `CHRONIK_TRACE` says how much. Nobody who logs waits for that.
-fn begin_logging() -> Result<LastLines, Failure> {
+fn begin_logging() -> Result<FlushAtEnd, Failure> {
     let said = std::env::var_os("CHRONIK_TRACE").unwrap_or_default();
     let filter = log_filter(&said.to_string_lossy())?;
     let started = log_queue::start();

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use chronik_io::log_queue::{last_words, say};
+use chronik_io::log_queue::{flush_log, write_line};
 use clap::Parser;
 
 /// Frames come and go in the tens of thousands a second, and glibc gives memory back to the kernel
@@ -15,8 +15,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Standard error may be what is broken, or a pipe that nobody reads.
-            say(&format!("chronik: {error}"));
-            last_words();
+            write_line(&format!("chronik: {error}"));
+            flush_log();
             ExitCode::FAILURE
         }
     }

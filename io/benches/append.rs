@@ -1,5 +1,4 @@
-//! Micro-benchmarks of `AppendFile`: what putting bytes behind the others costs the core, without
-//! the disk's time.
+//! Micro-benchmarks of `AppendFile`: the core's cost of an append, without the disk's time.
 //!
 //! `cargo bench -p chronik-io --bench append`. The disk is the simulated one, in memory, and its
 //! work is not timed; `cargo run --release -p chronik-io --example append_sync` times real writes.
@@ -12,7 +11,7 @@ use chronik_io::simulated::{SimulatedWorld, Simulation};
 use chronik_io::world::World;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
-/// Bytes after which a file is begun anew, so that the disk in memory stays small.
+/// Bytes after which the file is started anew, so that the disk in memory stays small.
 const FILE_BYTES_MAX: usize = 64 << 20;
 /// Appends between two writes, and bytes of them.
 const APPENDS_PER_WRITE: usize = 32;
@@ -38,7 +37,7 @@ impl Rig {
         }
     }
 
-    /// Makes room for so many bytes, and for the block they end in.
+    /// Reserves room for `bytes` and the rest of their last block.
     fn make_room(&mut self, bytes: usize) {
         self.file.reserve(bytes as u64);
         while let Some(job) = self.file.take_zero() {
@@ -60,7 +59,7 @@ fn append(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("append_file");
     for bytes in [1_100, 16_700, 655_800] {
         let batch = vec![7; bytes];
-        // As a partition appends: the prefix it has rewritten, and the rest as it came.
+        // As a partition appends: the rewritten prefix, and the rest as received.
         let (prefix, rest) = batch.split_at(16);
         let per_write = (BYTES_PER_WRITE / bytes).clamp(1, APPENDS_PER_WRITE);
         group.throughput(Throughput::Bytes(bytes as u64));

@@ -1,5 +1,5 @@
-//! Micro-benchmarks of the mesh: a call to the own shard, a call to another one and back, and many
-//! calls under way at once.
+//! Micro-benchmarks of the mesh: a call to the own shard, a call to another one and back, and many calls in
+//! flight.
 //!
 //! `cargo bench -p chronik-io`. Each sample starts executors of its own; only the calls are timed.
 
@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use chronik_io::{Endpoint, ExecutorOptions, Responder, ShardSeat, World, executor};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
-/// Answered when the measurement is over: keeps a shard in service until then.
+/// A call answered when the measurement is over: keeps a shard serving until then.
 const UNTIL_THE_END: u64 = u64::MAX;
 
-/// Times `calls` calls of shard 0 to shard `destination`, `under_way` at once.
+/// Times `calls` calls of shard 0 to shard `destination`, `under_way` of them in flight.
 fn run(shards: usize, destination: usize, calls: u64, under_way: u64) -> Duration {
     let (told, took) = channel();
     let main = move |seat: ShardSeat<u64, u64>| {
@@ -40,7 +40,7 @@ fn run(shards: usize, destination: usize, calls: u64, under_way: u64) -> Duratio
             });
             if index == 0 {
                 let took = timed(&endpoint, destination, calls, under_way).await;
-                // Nobody listens only when the benchmark was ended.
+                // Unheard only when the benchmark was ended.
                 let _unheard = told.send(took);
                 waiting.borrow_mut().clear();
             } else {

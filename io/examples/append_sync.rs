@@ -1,4 +1,4 @@
-//! How fast appends become durable: `O_DSYNC` against `fdatasync`, one file and sixteen.
+//! Speed of durable appends: `O_DSYNC` against `fdatasync`, one file and sixteen.
 //!
 //! `cargo run --release -p chronik-io --example append_sync [directory] [seconds]`. Prints appends
 //! per second, latency percentiles and this process's CPU per append. Kernel workers that act for a

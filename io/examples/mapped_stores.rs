@@ -1,5 +1,5 @@
-//! What it costs to keep an append where the end of the process cannot take it: stores into a mapped
-//! file, by how much of the file is gone round, against a direct write without a sync.
+//! Cost of an append that survives the end of the process: stores into a mapped file, by the size of the file
+//! cycled over, against a direct write without a sync.
 //!
 //! `cargo run --release -p chronik-io --example mapped_stores [directory]`. Prints nanoseconds per
 //! append, median and tails. Small laps stay in the core's cache and fault only when the kernel has
@@ -17,11 +17,11 @@ const APPEND_BYTES: usize = 1_100;
 /// Bytes from one append to the next, in whole cache lines.
 const STRIDE_BYTES: usize = 1_152;
 const FILE_BYTES: usize = 64 << 20;
-/// What is brought into memory ahead of the stores.
+/// Bytes brought into memory ahead of the stores.
 const PREPARED_BYTES: usize = 128 << 10;
 const APPENDS: usize = 400_000;
 const WRITES: u64 = 20_000;
-/// What the direct writes go round over, written before.
+/// Blocks written before, which the direct writes cycle over.
 const BLOCKS: u64 = 2048;
 
 fn print(what: &str, mut took_ns: Vec<u64>) {

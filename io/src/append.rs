@@ -1,17 +1,16 @@
 //! `AppendFile`: the tail of one file, appended to in whole blocks over space zeroed ahead.
 //!
-//! Owns the not yet written bytes of one log file, which of them are on their way, and how far the
-//! file is written and durable. A synchronous state machine: it hands out jobs (`WriteJob`,
-//! `ZeroJob`, `SyncJob`) that somebody performs on the file's shard and whose results come back
-//! through `complete`. It never awaits inside the state, never has two jobs writing the same block,
-//! and never works again after a failed or short write or sync: what the disk holds is then
+//! Owns the unwritten bytes of one log file, the writes in flight, and how far the file is written and durable.
+//! A synchronous state machine on the file's shard: it returns jobs (`WriteJob`, `ZeroJob`, `SyncJob`), and
+//! takes their results through `complete`. Never awaits while it changes state, never has two jobs on the same
+//! block, and never works again after a failed or short write or sync: the content of the disk is then unknown
+//! until the next start scans it.
 //! unknown, and only a scan at the next start can tell.
 //!
-//! Why over zeroed space: overwriting written blocks needs no new extents and no new file size, so
-//! a small write is up to two times cheaper and a sync does not wait for the file system's metadata
-//! (measured; see `examples/append_sync.rs`). For large writes that does not pay: zeros take as much
-//! of the device as the data will. Their space is only allocated (requests of 640 KiB: 0.95 GB/s over
-//! zeros, 1.5 to 1.8 over allocated space).
+//! Why over zeroed space: overwriting written blocks needs no new extents and no new file size, so a small write
+//! is up to two times cheaper and a sync does not wait for the file system's metadata (measured; see
+//! `examples/append_sync.rs`). Large writes do not pay for it, since zeros use the device as much as data does:
+//! their space is only allocated (requests of 640 KiB: 0.95 GB/s over zeros, 1.5 to 1.8 over allocated space).
 
 mod job;
 mod options;
@@ -31,36 +30,36 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Why an [`AppendFile`] refuses to go on.
+/// Why an [`AppendFile`] does not go on.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum AppendError {
-    /// A write or sync failed earlier; the file stays refused until it is opened and scanned anew.
+    /// A write or sync failed earlier; the file stays failed until it is opened and scanned anew.
     #[error("the file has failed: {0}")]
     Failed(Arc<io::Error>),
-    /// No space to zero ahead, no descriptor or no memory ([`is_not_now`]). Nothing is lost and nothing
-    /// has failed: room stays as it was, and the next [`AppendFile::reserve`] tries again.
+    /// No space to zero ahead, no descriptor or no memory ([`is_not_now`]). Nothing is lost: room stays as it was,
+    /// and the next [`AppendFile::reserve`] tries again.
     #[error("the file cannot be changed now: {0}")]
     NoSpace(Arc<io::Error>),
 }
 
-/// How far a file has come after a job.
+/// Progress of a file after a job; positions in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completed {
-    /// Bytes below are written: a killed process loses none of them.
+    /// Bytes below survive the end of the process.
     pub written: u64,
-    /// Bytes below are durable: a power cut loses none of them.
+    /// Bytes below survive a power cut.
     pub durable: u64,
 }
 
-/// Bytes appended but not yet handed out in a write.
+/// Appended bytes that no write has taken yet.
 struct Pending<B> {
     buffer: B,
-    /// Block-aligned place of the buffer's first byte in the file.
+    /// Block-aligned file position of the buffer's first byte.
     position: u64,
     filled: usize,
 }
 
-/// How large the writes of a file are.
+/// Statistics of a file's write sizes.
 #[derive(Default)]
 struct WriteSizes {
     writes: u64,
@@ -73,14 +72,14 @@ impl WriteSizes {
         self.bytes += bytes;
     }
 
-    /// The mean since the last call; 0 without any write.
+    /// The mean size in bytes since the last call; 0 without any write.
     fn take_mean_bytes(&mut self) -> u64 {
         let WriteSizes { writes, bytes } = std::mem::take(self);
         bytes.checked_div(writes).unwrap_or(0)
     }
 }
 
-/// The appending end of a file; see the module's text. Belongs to one shard.
+/// The appending end of a file; see the module. Belongs to one shard.
 pub struct AppendFile<F: File> {
     file: Rc<F>,
     options: AppendOptions,
@@ -94,19 +93,18 @@ pub struct AppendFile<F: File> {
     /// The bytes of the last, incomplete block before the first pending one (less than a block).
     tail: Vec<u8>,
     pending: VecDeque<Pending<F::Buffer>>,
-    /// Where the write in flight ends, if there is one.
+    /// End of the write in flight, if any.
     writing: Option<u64>,
-    /// Where the zeroing in flight ends, if there is one.
+    /// End of the zeroing in flight, if any.
     zeroing: Option<u64>,
-    /// Tells it that somebody waits.
+    /// Tells the zeroing in flight that an append waits for it.
     hurry: Arc<AtomicBool>,
     syncing: bool,
-    /// The end that callers have asked room for.
+    /// The end that callers have reserved room for.
     reserved: u64,
-    /// The last zeroing found no space, and nobody has asked again.
+    /// The last zeroing found no space, and no caller has reserved since.
     space_refused: bool,
-    /// Nothing was done with the file yet: what lies behind its end is not cut off, and its last
-    /// incomplete block is not in `tail`.
+    /// The file is untouched: its excess is not cut off, and its last incomplete block is not in `tail`.
     resting: bool,
     /// The end at opening.
     opened: u64,
@@ -115,8 +113,8 @@ pub struct AppendFile<F: File> {
 }
 
 impl<F: File> AppendFile<F> {
-    /// Opens (creates) `path` for appending behind its first `valid_len` bytes. Whatever lies
-    /// behind is cut off first, so that no stale byte can ever be taken for a written one.
+    /// Opens (creates) `path` for appending after its first `valid_len` bytes. Excess bytes are cut off first, so
+    /// that no stale byte is ever taken for a written one.
     ///
     /// # Errors
     /// Those of opening and truncating; `InvalidData` if the file is shorter than `valid_len`.
@@ -154,8 +152,8 @@ impl<F: File> AppendFile<F> {
         if file.len() > valid_len {
             file.set_len(valid_len).await?;
         } else if valid_len > 0 && !options.known_durable {
-            // After a kill the kernel may still hold valid bytes that were never synced: nobody
-            // must build on them before they are.
+            // After a kill the kernel may hold valid bytes that were never synced: nothing may be built
+            // on them before they are durable.
             file.sync_data().await?;
         }
         let tail = job::last_block(&file, valid_len).await?;
@@ -164,9 +162,9 @@ impl<F: File> AppendFile<F> {
         Ok(append)
     }
 
-    /// Behind the first `valid_len` bytes of a file that may be a [`World::resting_file`] and has at
-    /// least as many, all of them durable. Nothing is done before the first append asks for room:
-    /// then it is opened, cut where it is longer, and its last block is read.
+    /// Appends after the first `valid_len` bytes of a file that may be a [`World::resting_file`] and has at least as
+    /// many, all durable. Nothing happens before the first append reserves room: then the file is opened, cut where
+    /// it is longer, and its last block is read.
     ///
     /// # Panics
     /// If the file is shorter.
@@ -206,13 +204,13 @@ impl<F: File> AppendFile<F> {
         &self.file
     }
 
-    /// Bytes appended, wherever they are.
+    /// Bytes appended, written or not.
     #[must_use]
     pub fn end(&self) -> u64 {
         self.end
     }
 
-    /// Bytes below survive the process.
+    /// Bytes below survive the end of the process.
     #[must_use]
     pub fn written(&self) -> u64 {
         self.written
@@ -224,25 +222,25 @@ impl<F: File> AppendFile<F> {
         self.durable
     }
 
-    /// Whether any job handed out has not come back yet.
+    /// True while a job handed out has not completed.
     #[must_use]
     pub fn has_job_in_flight(&self) -> bool {
         self.writing.is_some() || self.zeroing.is_some() || self.syncing
     }
 
-    /// Whether a write is on its way.
+    /// True while a write is in flight.
     #[must_use]
     pub fn is_writing(&self) -> bool {
         self.writing.is_some()
     }
 
-    /// Whether bytes wait for [`AppendFile::take_write`].
+    /// True when [`AppendFile::take_write`] has bytes to write.
     #[must_use]
     pub fn has_pending(&self) -> bool {
         !self.pending.is_empty()
     }
 
-    /// The failure that closed this file for ever, if any.
+    /// The failure that ended this file, if any.
     #[must_use]
     pub fn failure(&self) -> Option<&io::Error> {
         self.failed.as_deref()
@@ -261,8 +259,8 @@ impl<F: File> AppendFile<F> {
         self.end - self.writing.unwrap_or(self.written)
     }
 
-    /// Bytes that can be appended now: what the zeroed space holds, less than that while
-    /// [`AppendOptions::pending_bytes_max`] are waiting already.
+    /// Bytes that can be appended now: the zeroed space, less while [`AppendOptions::pending_bytes_max`] are waiting
+    /// already.
     #[must_use]
     pub fn room(&self) -> u64 {
         let zeroed = self.zeroed.saturating_sub(self.end);
@@ -273,15 +271,15 @@ impl<F: File> AppendFile<F> {
         zeroed.min(self.options.pending_bytes_max.saturating_sub(pending))
     }
 
-    /// Asks for zeroed space for `bytes` more than [`AppendFile::end`]; it is there once the
-    /// [`ZeroJob`] that may become due has completed. An idle file asks for nothing and costs nothing.
+    /// Asks for zeroed space for `bytes` more than [`AppendFile::end`]; it is there once the [`ZeroJob`] that may
+    /// become due has completed. A file without a reservation has no job and no cost.
     pub fn reserve(&mut self, bytes: u64) {
         self.reserved = self.reserved.max(self.end.saturating_add(bytes));
         self.space_refused = false;
         self.hurry.store(true, Ordering::Relaxed);
     }
 
-    /// The size of the next zeroed chunk: as much as the file has already, within the options.
+    /// Bytes of the next zeroed chunk: as many as the file has, within the options.
     fn chunk(&self) -> u64 {
         block_ceiling(self.zeroed).clamp(
             self.options.zero_ahead_bytes_min,
@@ -300,21 +298,21 @@ impl<F: File> AppendFile<F> {
         if self.reserved > self.zeroed {
             return Some(ahead.max(block_ceiling(self.reserved)));
         }
-        // Half a chunk before the space ends, so that a steady stream never waits for zeros; not
-        // before something was appended, so that files at rest cost nothing.
+        // Half a chunk before the space ends, so that a steady stream never waits for zeros; not before the first
+        // append, so that idle files cost nothing.
         let streaming = self.end > self.opened;
         let low = self.zeroed.saturating_sub(self.end) < self.chunk() / 2;
         (streaming && low && ahead > from).then_some(ahead)
     }
 
-    /// Whether [`AppendFile::take_zero`] would give a job.
+    /// True when [`AppendFile::take_zero`] would return a job.
     #[must_use]
     pub fn wants_zeroing(&self) -> bool {
         self.zero_target().is_some()
     }
 
-    /// The zeroing that is due: because room was asked for, or because the stream nears the end of
-    /// the zeroed space. One at a time.
+    /// The zeroing that is due, because room was reserved or the stream nears the end of the zeroed space. One at a
+    /// time.
     pub fn take_zero(&mut self) -> Option<ZeroJob<F>> {
         let target = self.zero_target()?;
         self.zeroing = Some(target);
@@ -326,7 +324,7 @@ impl<F: File> AppendFile<F> {
         self.hurry.store(false, Ordering::Relaxed);
         Some(ZeroJob::new(
             Rc::clone(&self.file),
-            // Of a file that was cut to its exact end, the rest of the last block may have no space.
+            // In a file cut to its exact end, the rest of the last block may have no space.
             self.zeroed,
             target,
             preparation,
@@ -334,10 +332,10 @@ impl<F: File> AppendFile<F> {
         ))
     }
 
-    /// Appends the parts one after the other, copying each byte once, and returns the new end.
+    /// Appends `parts` in order, copying each byte once, and returns the new end in bytes.
     ///
     /// # Errors
-    /// [`AppendError::Failed`] if the file has failed earlier; nothing is appended then.
+    /// [`AppendError::Failed`] if the file failed earlier; nothing is appended then.
     ///
     /// # Panics
     /// If the parts are longer than [`AppendFile::room`]: the caller's mistake.
@@ -365,7 +363,7 @@ impl<F: File> AppendFile<F> {
         Ok(self.end)
     }
 
-    /// The pending buffer that takes the next byte; a new one, sized for `left` bytes, if need be.
+    /// The pending buffer for the next byte; a new one, sized for `left` bytes, if need be.
     fn pending_with_space(&mut self, left: usize) -> &mut Pending<F::Buffer> {
         let full = match self.pending.back() {
             Some(last) => last.filled == last.buffer.as_slice().len(),
@@ -373,7 +371,7 @@ impl<F: File> AppendFile<F> {
         };
         if full {
             if !self.pending.is_empty() {
-                // One buffer was not enough for what arrives during a write: take larger ones.
+                // One buffer was too small for the bytes that arrive during a write: take larger ones.
                 self.next_capacity = (self.next_capacity * 2).min(self.options.buffer_bytes_max);
             }
             // A full buffer ends on a block boundary; only the first pending one carries a tail.
@@ -398,8 +396,8 @@ impl<F: File> AppendFile<F> {
             .expect("a buffer was just pushed or had space")
     }
 
-    /// Everything appended since the last write, as one write. `None` while a write is in flight
-    /// (what arrives meanwhile forms the next one), with nothing to write, or after a failure.
+    /// Everything appended since the last write, as one write. `None` while a write is in flight (later appends form
+    /// the next one), with nothing to write, or after a failure.
     pub fn take_write(&mut self) -> Option<WriteJob<F>> {
         if self.failed.is_some() || self.writing.is_some() || self.pending.is_empty() {
             return None;
@@ -427,8 +425,8 @@ impl<F: File> AppendFile<F> {
         ))
     }
 
-    /// For files of [`SyncMode::None`]: the sync that makes all written bytes durable. `None` if
-    /// they are, while one is in flight, or after a failure.
+    /// For files of [`SyncMode::None`]: the sync that makes all written bytes durable. `None` if they are, while a
+    /// sync is in flight, or after a failure.
     pub fn take_sync(&mut self) -> Option<SyncJob<F>> {
         if self.failed.is_some() || self.syncing || self.durable == self.written {
             return None;
@@ -437,11 +435,11 @@ impl<F: File> AppendFile<F> {
         Some(SyncJob::new(Rc::clone(&self.file), self.written))
     }
 
-    /// Takes a performed job's result in.
+    /// Takes the result of a performed job.
     ///
     /// # Errors
-    /// [`AppendError::Failed`] once any write or sync has failed, for ever;
-    /// [`AppendError::NoSpace`] if only the zeroing ahead found no space.
+    /// [`AppendError::Failed`] from the first failed write or sync on; [`AppendError::NoSpace`] when zeroing ahead
+    /// found no space.
     ///
     /// # Panics
     /// If the job was not handed out by this file.
@@ -503,7 +501,7 @@ impl<F: File> AppendFile<F> {
         })
     }
 
-    /// Whether the outcome counts: it is a success and nothing has failed before.
+    /// True when the outcome counts: a success, and no failure before.
     fn record(&mut self, outcome: io::Result<()>) -> bool {
         if let Err(error) = outcome {
             self.failed.get_or_insert_with(|| Arc::new(error));
@@ -511,7 +509,7 @@ impl<F: File> AppendFile<F> {
         self.failed.is_none()
     }
 
-    /// Frees what a file at rest does not need; it keeps its last incomplete block, at most 4 KiB.
+    /// Frees the memory an idle file does not need; its last incomplete block stays, less than 4 KiB.
     pub fn idle(&mut self) {
         self.next_capacity = self.options.buffer_bytes_min;
         if self.pending.is_empty() {
@@ -520,12 +518,12 @@ impl<F: File> AppendFile<F> {
         }
     }
 
-    /// Writes what is pending, cuts the file to its exact end, makes it durable and gives it back.
-    /// Nothing is appended any more.
+    /// Writes the pending bytes, cuts the file to its exact end, makes it durable and returns it. The last operation
+    /// on this end.
     ///
     /// # Errors
-    /// [`AppendError::Failed`], earlier or now; [`AppendError::NoSpace`] when the file could not be
-    /// cut for a shortage: nothing has changed, and the same may be asked again.
+    /// [`AppendError::Failed`], earlier or now; [`AppendError::NoSpace`] when a shortage prevented the cut: nothing
+    /// has changed, and the call may be repeated.
     ///
     /// # Panics
     /// If a job is still in flight.
@@ -543,7 +541,7 @@ impl<F: File> AppendFile<F> {
         match cut {
             Ok(()) => Ok(Rc::clone(&self.file)),
             Err(error) if is_not_now(&error) => Err(AppendError::NoSpace(Arc::new(error))),
-            // A sync is part of it: what the disk holds is not known.
+            // It includes a sync: the content of the disk is unknown.
             Err(error) => {
                 self.failed = Some(Arc::new(error));
                 self.check()?;

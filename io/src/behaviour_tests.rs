@@ -1,6 +1,6 @@
-//! What every `World` has to do: the same checks run on the simulated and on the direct twin.
+//! The contract of a `World` as checks that run in both, the simulated and the direct one.
 //!
-//! Owns test code only. Each check works below a directory of its own, on whatever executor runs it.
+//! Each check works below a directory of its own, on any executor.
 
 use crate::append::{AppendError, AppendFile, AppendOptions, SyncMethod, SyncMode};
 use crate::mapping::Mapping;
@@ -17,7 +17,7 @@ pub(crate) fn pattern(position: u64, len: usize) -> Vec<u8> {
     (position..position + len as u64).map(byte).collect()
 }
 
-/// Makes sure of `bytes` of room, performing whatever that takes.
+/// Reserves `bytes` of room, performing the jobs due.
 pub(crate) async fn make_room<F: File>(
     file: &mut AppendFile<F>,
     bytes: u64,
@@ -122,7 +122,7 @@ pub(crate) async fn append_arrives<W: World>(world: &W, dir: &Path, seed: u64) {
             match random.below(12) {
                 0 => file.idle(),
                 1 => {
-                    // As after a crash: the file is longer than what is valid.
+                    // As after a crash: the file has bytes after the valid ones.
                     let valid_len = random.below(file.end() + 1);
                     drop(file);
                     file = AppendFile::open(world, &path, valid_len, small(kind))
@@ -154,8 +154,7 @@ pub(crate) async fn append_arrives<W: World>(world: &W, dir: &Path, seed: u64) {
     }
 }
 
-/// Reads at any position and length, also far behind the end and longer than a piece.
-/// Whoever was slower to open a resting file takes what the faster one has made of it.
+/// The use that opens a resting file later sees the changes of the one that was faster.
 pub(crate) async fn a_resting_file_may_grow_while_it_is_opened<W: World>(world: &W, dir: &Path) {
     let path = dir.join("resting");
     let content = pattern(0, 2 * BLOCK_BYTES);
@@ -170,6 +169,7 @@ pub(crate) async fn a_resting_file_may_grow_while_it_is_opened<W: World>(world: 
     assert_eq!(file.len(), position + len);
 }
 
+/// Reads at any position and length, also beyond the end and longer than a piece.
 pub(crate) async fn reads_are_clamped<W: World>(world: &W, dir: &Path) {
     let path = dir.join("reads");
     let file = world
@@ -252,7 +252,7 @@ pub(crate) async fn directories_work<W: World>(world: &W, dir: &Path) {
     names_change(world, dir).await;
 }
 
-/// Renaming and removing what [`directories_work`] has made.
+/// Renaming and removing the files of [`directories_work`].
 async fn names_change<W: World>(world: &W, dir: &Path) {
     let kind = |error: io::Error| error.kind();
     world
@@ -311,7 +311,7 @@ async fn names_change<W: World>(world: &W, dir: &Path) {
     assert!(world.free_bytes(dir).await.unwrap() > 0);
 }
 
-/// Many files are appended to by turns, renamed meanwhile and read: each has what was put into it.
+/// Many files, appended to and renamed in turns, each keep their own content.
 pub(crate) async fn many_files_keep_what_is_theirs<W: World>(world: &W, dir: &Path) {
     let dir = dir.join("many");
     world.create_dir_all(&dir).await.unwrap();

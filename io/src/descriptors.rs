@@ -1,9 +1,8 @@
-//! How the descriptors of the process are shared out, and who holds those for connections.
+//! The division of the process's descriptors between files, connections and its own needs.
 //!
-//! Owns the arithmetic, done once at start, and the count of connections. Files of shards are opened
-//! and closed by need within their share (`direct::open_files`), the acceptors keep within theirs, and
-//! what the process needs for itself is kept back from both: neither can starve the other. Runs on
-//! whichever thread asks; never opens anything itself.
+//! Owns the arithmetic, done once at start, and the count of connections. Each shard's files
+//! (`direct::open_files`) and the acceptors stay within their shares, and a reserve is kept from both, so that
+//! neither starves the other. Runs on any thread; never opens anything itself.
 
 use rustix::io::Errno;
 use rustix::process::Resource;
@@ -11,35 +10,35 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Kept back for each shard: rings, pipes and mesh (12), and what its helper threads open for a moment
-/// (a directory to sync, a checkpoint).
+/// Descriptors reserved for each shard: rings, pipes and mesh (12), and short openings by its helper threads (a
+/// directory to sync, a checkpoint).
 const PER_SHARD: u64 = 24;
 
-/// Kept back for the process: listeners, lock files, a checkpoint of settings, a moment in between.
+/// Descriptors reserved for the process: listeners, lock files, a checkpoint of settings, short openings.
 const FOR_PROCESS: u64 = 24;
 
-/// Least a shard's files get. Below some four opened at a time nothing would go on.
+/// The least share of a shard's files. With fewer than about four at a time nothing proceeds.
 const FILES_MIN: usize = 8;
 
-/// Least that connections get.
+/// The least share of connections.
 const CONNECTIONS_MIN: usize = 4;
 
-/// Part of what is left that files get, as one to so many.
+/// The part of the remaining descriptors for files: one in so many.
 const FILES_PART: u64 = 3;
 
-/// Descriptors of one process, shared out.
+/// The descriptors of one process, divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shares {
-    /// How many there may be in all (`RLIMIT_NOFILE`).
+    /// The limit of the process (`RLIMIT_NOFILE`).
     pub limit: u64,
-    /// For the files of one shard.
+    /// Descriptors for the files of one shard.
     pub files_per_shard: usize,
-    /// For connections, of all listeners together.
+    /// Descriptors for the connections of all listeners.
     pub connections: usize,
 }
 
 impl Shares {
-    /// Shares out what this process may open, besides what it has open now.
+    /// Divides the process's limit, less the descriptors open now.
     #[must_use]
     pub fn of_process(shards: usize) -> Shares {
         let limit = rustix::process::getrlimit(Resource::Nofile).current;
@@ -47,7 +46,7 @@ impl Shares {
         Shares::new(limit.unwrap_or(u64::MAX), open as u64, shards)
     }
 
-    /// Of `limit` descriptors `open` are in use for good. A third of what is left goes to files, which can
+    /// Divides `limit` descriptors, of which `open` are in use for good. A third of the rest goes to files, which can
     /// be closed and opened again; connections cannot.
     #[must_use]
     pub fn new(limit: u64, open: u64, shards: usize) -> Shares {
@@ -65,7 +64,7 @@ impl Shares {
         }
     }
 
-    /// The limit below which even the least shares do not fit.
+    /// The smallest limit that the least shares fit into.
     #[must_use]
     pub fn limit_min(shards: usize) -> u64 {
         let shards = shards.max(1) as u64;
@@ -74,52 +73,52 @@ impl Shares {
     }
 }
 
-/// The places that connections may take, of all listeners together.
+/// The descriptors for connections, shared by all listeners.
 #[derive(Debug)]
-pub struct ConnectionShare {
+pub struct ConnectionDescriptors {
     max: usize,
     taken: AtomicUsize,
 }
 
-/// One of them, given back when it is dropped.
+/// One connection's descriptor, returned when dropped.
 #[derive(Debug)]
-pub struct ConnectionPlace(Arc<ConnectionShare>);
+pub struct ConnectionDescriptor(Arc<ConnectionDescriptors>);
 
-impl ConnectionShare {
-    /// `max` places.
+impl ConnectionDescriptors {
+    /// A share of `max` descriptors.
     #[must_use]
-    pub fn new(max: usize) -> Arc<ConnectionShare> {
-        Arc::new(ConnectionShare {
+    pub fn new(max: usize) -> Arc<ConnectionDescriptors> {
+        Arc::new(ConnectionDescriptors {
             max,
             taken: AtomicUsize::new(0),
         })
     }
 
-    /// A place, if one is free.
+    /// A descriptor, if one is free.
     #[must_use]
-    pub fn take(self: &Arc<Self>) -> Option<ConnectionPlace> {
+    pub fn take(self: &Arc<Self>) -> Option<ConnectionDescriptor> {
         let take = |taken: usize| (taken < self.max).then_some(taken + 1);
         let taken = self
             .taken
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, take);
-        taken.ok().map(|_| ConnectionPlace(Arc::clone(self)))
+        taken.ok().map(|_| ConnectionDescriptor(Arc::clone(self)))
     }
 
-    /// How many there are.
+    /// The size of the share.
     #[must_use]
     pub fn max(&self) -> usize {
         self.max
     }
 }
 
-impl Drop for ConnectionPlace {
+impl Drop for ConnectionDescriptor {
     fn drop(&mut self) {
         self.0.taken.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-/// Whether the process (`EMFILE`) or the machine (`ENFILE`) has no descriptor left: nothing was begun,
-/// and later the same may work.
+/// True when the process (`EMFILE`) or the machine (`ENFILE`) has no descriptor left: nothing has happened, and
+/// the operation may succeed later.
 #[must_use]
 pub fn is_out_of_descriptors(error: &io::Error) -> bool {
     let errno = Errno::from_io_error(error);
@@ -128,10 +127,10 @@ pub fn is_out_of_descriptors(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{ConnectionShare, Shares};
+    use super::{ConnectionDescriptors, Shares};
     use std::sync::Arc;
 
-    /// From the least limit on all shares together never pass it.
+    /// From the least limit on, all shares together stay within it.
     #[test]
     fn shares_fit_into_the_limit() {
         for shards in [1, 2, 3, 8, 64] {
@@ -148,7 +147,7 @@ mod tests {
         }
     }
 
-    /// A limit too small for anything still gives something to work with.
+    /// A limit too small for the least shares still gives each of them.
     #[test]
     fn no_limit_leaves_nothing() {
         let shares = Shares::new(10, 30, 4);
@@ -158,7 +157,7 @@ mod tests {
 
     #[test]
     fn places_come_back() {
-        let share = ConnectionShare::new(2);
+        let share = ConnectionDescriptors::new(2);
         let (first, second) = (share.take(), share.take());
         assert!(first.is_some() && second.is_some() && share.take().is_none());
         drop(first);

@@ -1,23 +1,23 @@
-//! The real twin: files through io_uring direct I/O, directories through a helper thread, the
-//! kernel's clocks and random numbers.
+//! The real world: files through io_uring direct I/O, directories through helper threads, the kernel's clocks and
+//! random numbers.
 //!
-//! Owns everything a shard has of the outside world. A `DirectWorld` lives on the glommio executor
-//! of one shard. Never blocks that shard: what has no io_uring form goes to the shard's own helper
-//! threads (see `blocking`).
+//! Owns a shard's open files, helper threads and tasks. A `DirectWorld` lives on the glommio executor of one
+//! shard. Never blocks that shard: an operation without an io_uring form goes to a helper thread (see
+//! `blocking`).
 
 mod blocking;
 mod file;
-mod judgement;
 mod mapping;
 mod name_order;
 mod names;
 mod open_files;
+mod polling_probe;
 mod reading;
 mod removing;
+mod semaphore;
 mod tasks;
 #[cfg(test)]
 mod tests;
-mod turns;
 
 pub use file::{DirectBuffer, DirectFile};
 pub use mapping::DirectMapping;
@@ -30,10 +30,11 @@ use bytes::Bytes;
 use glommio::GlommioError;
 use glommio::io::DmaFile;
 use glommio::timer::Timer;
-use judgement::Judgement;
 use name_order::NameOrder;
 use open_files::{Identity, OpenFiles};
+use polling_probe::PollingProbe;
 use reading::Readers;
+use semaphore::Semaphore;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
@@ -49,24 +50,23 @@ use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tasks::Tasks;
-use turns::Turns;
 
-/// The shortest sleep that lets the executor empty its queue and poll for I/O; shorter ones end
-/// at once (measured with glommio 0.9).
+/// The shortest sleep that lets the executor empty its queue and poll for I/O; shorter ones end at once
+/// (measured with glommio 0.9).
 const PAUSE: Duration = Duration::from_micros(1);
 
 /// Files of a shard whose space is being made, or waits for the helper, at a time.
 const PREPARING_MAX: usize = 128;
 
-/// How often a file is tried to be opened while the kernel gives no descriptor: some 3 s.
+/// Attempts to open a file while the kernel gives no descriptor: some 3 s in all.
 const OPENING_TRIES: u32 = 14;
 
-/// The first and the longest pause before another try.
+/// Bounds of the pause between two attempts.
 const RETRY_MIN: Duration = Duration::from_millis(1);
 const RETRY_MAX: Duration = Duration::from_millis(500);
 
-/// Parts of a shard's descriptors for what helper threads hold beside the open files: for each of three
-/// kinds of work one in so many, at most [`PREPARING_MAX`].
+/// Descriptors that helper threads hold besides the open files, for each of three kinds of work: one in so many
+/// of the shard's, at most [`PREPARING_MAX`].
 const BESIDE_PART: usize = 8;
 
 /// Random bytes fetched from the kernel at a time.
@@ -81,47 +81,47 @@ pub(crate) struct Inner {
     shard: usize,
     origin: Instant,
     entropy: RefCell<Entropy>,
-    /// Directories, opening, cutting: short jobs, by turns of the directories they are in.
+    /// Directories, opening, cutting: short jobs, in turns by directory.
     names: Helper,
-    /// What takes its time: removing files, syncing a file system.
+    /// Long jobs: removing files, syncing a file system.
     removals: Helper,
-    /// In which order operations on the same names go, on whichever thread.
+    /// The order of operations on the same names, on all threads.
     name_order: NameOrder,
-    /// Space that somebody waits for.
+    /// Making space that an append waits for.
     space: Helper,
-    /// Zeroing ahead that takes its time.
+    /// Zeroing ahead, slowly.
     zeros: Helper,
-    /// What would keep the shard from its other tasks.
+    /// Computations too long for the shard.
     computations: Helper,
-    /// What would keep those waiting that wait for the former.
+    /// Computations that would delay the others.
     long_computations: Helper,
     /// Large reads.
     readers: Readers,
     /// The files that are open.
     files: OpenFiles,
-    /// For making space that somebody waits for, and for cutting.
-    turns: Turns,
+    /// Bounds making space that an append waits for, and cutting.
+    space_permits: Semaphore,
     /// For zeroing ahead.
-    gentle_turns: Turns,
+    zeroing_permits: Semaphore,
     /// For large reads.
-    read_turns: Turns,
-    /// Files whose space is being made or waits for that.
+    read_permits: Semaphore,
+    /// The number of files whose space is being made or queued.
     preparing: Arc<AtomicUsize>,
-    /// Devices for which glommio has been shown a file that makes it judge polling rightly.
-    devices: RefCell<BTreeMap<u64, Judgement>>,
+    /// Devices whose polling was probed or is being probed.
+    devices: RefCell<BTreeMap<u64, PollingProbe>>,
     work: ShardWork,
     tasks: Tasks,
 }
 
-/// The world of one shard on a real machine; made by [`crate::executor::run`].
+/// The world of one shard on a real machine; created by [`crate::executor::run`].
 #[derive(Clone)]
 pub struct DirectWorld {
     inner: Rc<Inner>,
 }
 
 impl DirectWorld {
-    /// The world of shard `shard`, whose files may have so many descriptors; `origin` is where the
-    /// process's monotonic clock begins.
+    /// The world of shard `shard`, whose files may hold `files_max` descriptors; `origin` is zero on the process's
+    /// monotonic clock.
     pub(crate) fn new(
         shard: usize,
         descriptors: usize,
@@ -146,9 +146,9 @@ impl DirectWorld {
                 long_computations: Helper::new(format!("compute-long-{shard}")),
                 readers: Readers::new(shard),
                 files: OpenFiles::new(shard, descriptors.saturating_sub(3 * beside)),
-                turns: Turns::new(beside),
-                gentle_turns: Turns::new(beside),
-                read_turns: Turns::new(beside),
+                space_permits: Semaphore::new(beside),
+                zeroing_permits: Semaphore::new(beside),
+                read_permits: Semaphore::new(beside),
                 preparing: Arc::default(),
                 devices: RefCell::new(BTreeMap::new()),
                 work: Watchdog::shard(watchdog, shard),
@@ -157,14 +157,13 @@ impl DirectWorld {
         }
     }
 
-    /// Number of the shard.
+    /// The shard's number.
     pub(crate) fn shard(&self) -> usize {
         self.inner.shard
     }
 
-    /// Ends the shard: drops every task that is left, so that what they own is given up in order
-    /// (connections close, callers on other shards learn that nobody will answer). glommio would
-    /// keep them for ever, woken by nobody.
+    /// Ends the shard: drops every remaining task, so that connections close and callers on other shards see their
+    /// calls lost. glommio would keep the tasks for ever.
     pub(crate) async fn end(&self) {
         self.inner.tasks.end();
         for _ in 0..2 {
@@ -173,14 +172,14 @@ impl DirectWorld {
         }
     }
 
-    /// Marks I/O as under way, so that the watchdog expects this shard to come back for it.
-    pub(crate) fn begin_io(&self) -> IoUnderWay<'_> {
+    /// Marks an I/O operation in flight, for the watchdog.
+    pub(crate) fn begin_io(&self) -> IoInFlight<'_> {
         self.inner.work.begin_io();
-        IoUnderWay(&self.inner.work)
+        IoInFlight(&self.inner.work)
     }
 
-    /// Runs `work` on the shard's helper thread for names, by turns with what is done in other
-    /// directories than that of `path`; again while there are no descriptors: it has done nothing then.
+    /// Runs `work` on the helper thread for names, in turns with other directories than that of `path`; again while
+    /// there are no descriptors, since it has done nothing then.
     async fn on_names<T: Send + 'static>(
         &self,
         path: &Path,
@@ -190,7 +189,7 @@ impl DirectWorld {
             .await
     }
 
-    /// The same for what changes or finds `path`: in the order asked, see [`NameOrder`].
+    /// As [`DirectWorld::on_names`], for work that changes or finds `path`: in the order asked, see [`NameOrder`].
     async fn in_order<T: Send + 'static>(
         &self,
         path: &Path,
@@ -200,7 +199,7 @@ impl DirectWorld {
         self.on_names(path, work).await
     }
 
-    /// Runs `work`, which can be done again, for `of` on a helper thread.
+    /// Runs the repeatable `work` on a helper thread, in the queue of `of`.
     async fn on<T: Send + 'static>(
         &self,
         helper: &Helper,
@@ -213,11 +212,11 @@ impl DirectWorld {
             let work = Arc::clone(&work);
             helper.run_for(of, move || work()).await
         };
-        self.patiently(OPENING_TRIES, attempt).await
+        self.with_retries(OPENING_TRIES, attempt).await
     }
 
-    /// Tries again while the kernel gives no descriptor or has no memory, at most so many times.
-    async fn patiently<T>(
+    /// Repeats `attempt` while the kernel gives no descriptor or memory, at most `tries` times.
+    async fn with_retries<T>(
         &self,
         tries: u32,
         mut attempt: impl AsyncFnMut() -> io::Result<T>,
@@ -231,13 +230,13 @@ impl DirectWorld {
                     rest = (rest * 2).min(RETRY_MAX);
                 }
                 Err(error) if left > 0 && is_out_of_descriptors(&error) => {
-                    self.inner.files.give_way(&error).await;
+                    self.inner.files.close_idle(&error).await;
                     self.sleep_for(rest).await;
                     rest = (rest * 2).min(RETRY_MAX);
                 }
                 outcome => {
                     if outcome.is_ok() {
-                        self.inner.files.served();
+                        self.inner.files.descriptor_given();
                     }
                     return outcome;
                 }
@@ -245,9 +244,9 @@ impl DirectWorld {
         }
     }
 
-    /// Opens a file for direct I/O, trying so many times.
+    /// Opens a file for direct I/O in at most `tries` attempts.
     async fn open_dma(&self, path: &Path, options: OpenOptions, tries: u32) -> io::Result<Opened> {
-        self.patiently(tries, async || self.try_open(path, options).await)
+        self.with_retries(tries, async || self.try_open(path, options).await)
             .await
     }
 
@@ -268,15 +267,15 @@ impl DirectWorld {
             self.inner.names.run_for(directory, open).await?
         };
         if let Some(dir) = path.parent() {
-            self.judge_device(named.identity.0, dir).await;
+            self.probe_polling(named.identity.0, dir).await;
         }
         let mut how = glommio::io::OpenOptions::new();
         how.read(true).write(options.mode != OpenMode::Read);
         if options.write_through {
             how.custom_flags(rustix::fs::OFlags::DSYNC.bits().cast_signed());
         }
-        // Through the descriptor, not the path: glommio looks the path up three times, and a
-        // rename in between would give it another file or a panic.
+        // Through the descriptor, not the path: glommio looks the path up three times, and a rename in between would
+        // give it another file or a panic.
         let opened = {
             let _io = self.begin_io();
             how.dma_open(names::descriptor_path(named.descriptor.as_raw_fd()))
@@ -310,14 +309,14 @@ impl DirectWorld {
     }
 }
 
-/// Stands for the directory that `path` is in.
+/// A number that stands for the directory of `path`.
 fn directory_number(path: &Path) -> u64 {
     let mut hasher = DefaultHasher::new();
     path.parent().hash(&mut hasher);
     hasher.finish()
 }
 
-/// A file that was just opened.
+/// A file just opened.
 struct Opened {
     file: DmaFile,
     /// Bytes.
@@ -326,7 +325,7 @@ struct Opened {
 }
 
 impl Opened {
-    /// It is not needed after all.
+    /// Closes the file unused.
     async fn close(self) {
         if let Err(error) = self.file.close().await {
             tracing::warn!(error = %plain(error), "closing a file");
@@ -342,10 +341,10 @@ fn plain(error: GlommioError<()>) -> io::Error {
     }
 }
 
-/// Ends with the operation it stands for.
-pub(crate) struct IoUnderWay<'a>(&'a ShardWork);
+/// In flight until dropped.
+pub(crate) struct IoInFlight<'a>(&'a ShardWork);
 
-impl Drop for IoUnderWay<'_> {
+impl Drop for IoInFlight<'_> {
     fn drop(&mut self) {
         self.0.end_io();
     }
@@ -370,8 +369,8 @@ impl Future for DirectSleep {
     }
 }
 
-/// Polls `future` until it ends; a panic ends the process. A shard whose task is gone would hold
-/// its partitions without serving them, and its neighbours would wait for it for ever.
+/// Polls `future` to its end; a panic ends the process. A shard without its main task would hold its partitions
+/// without serving them, and other shards would wait for it for ever.
 pub(crate) async fn or_abort<T>(shard: usize, future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     poll_fn(|context| {
@@ -401,7 +400,7 @@ impl World for DirectWorld {
 
     fn sleep_until(&self, deadline_ns: u64) -> DirectSleep {
         let wait_ns = deadline_ns.saturating_sub(self.monotonic_ns());
-        // A deadline at the end of time means never; the timer wheel need not hold 584 years.
+        // A deadline beyond ten years means never; the timer wheel need not hold 584 years.
         let wait = Duration::from_nanos(wait_ns).min(Duration::from_secs(10 * 365 * 86_400));
         DirectSleep { wait, timer: None }
     }

@@ -1,14 +1,13 @@
 //! One glommio executor per core: placement, start, end, and how it must be built.
 //!
-//! Owns the recipe that keeps glommio 0.9 from its worst fault, parking with runnable tasks: the
-//! preemption timer is so long that it never fires, no task queue has a latency goal, long work ends
-//! its slices with `World::pause`, and a watchdog stands behind. A shard that dies takes the process
-//! with it. Never runs broker code itself.
+//! Owns the recipe that keeps glommio 0.9 from its worst fault, parking with runnable tasks: a preemption timer
+//! too long to fire, no latency goal on any task queue, slices of long work ended by `World::pause`, and a
+//! watchdog behind them. Ends the process when a shard dies. Never runs broker code itself.
 
 use crate::descriptors::Shares;
 use crate::direct::{DirectWorld, or_abort};
 use crate::fatal::abort;
-use crate::mesh::{Endpoint, Mesh, MeshOptions, Pulse, Remote};
+use crate::mesh::{Endpoint, Mesh, MeshOptions, Remote, WakeObserver};
 use crate::watchdog::{self, KICKS, ShardEnd, Watchdog};
 use futures_io::AsyncRead;
 use glommio::{
@@ -25,10 +24,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
-/// Longer than any stall: preemption by timer is what makes glommio park with work.
+/// Longer than any stall: preemption by timer makes glommio park with work.
 const PREEMPT_TIMER: Duration = Duration::from_secs(60);
 
-/// How many executors, where, and with how much memory.
+/// Number, placement and memory of the executors.
 #[derive(Clone, Debug)]
 pub struct ExecutorOptions {
     /// Number of shards, at least 1; may exceed the number of cores.
@@ -42,7 +41,7 @@ pub struct ExecutorOptions {
     pub io_memory_bytes: usize,
     /// Bounds of the mesh between the shards.
     pub mesh: MeshOptions,
-    /// What of the process's descriptors is for what.
+    /// The division of the process's descriptors.
     pub descriptors: Shares,
 }
 
@@ -50,7 +49,7 @@ impl ExecutorOptions {
     /// `shards` shards on the cores this process may use.
     ///
     /// # Errors
-    /// If the kernel does not say which cores those are.
+    /// If the kernel does not name those cores.
     pub fn new(shards: usize) -> io::Result<ExecutorOptions> {
         Ok(ExecutorOptions {
             shards,
@@ -74,7 +73,7 @@ pub fn allowed_cpus() -> io::Result<Vec<usize>> {
         .collect())
 }
 
-/// What a shard is given: its number, its world and its end of the mesh.
+/// A shard's number, world and end of the mesh.
 pub struct ShardSeat<Request, Reply> {
     /// Number of this shard, from 0.
     pub index: usize,
@@ -94,9 +93,8 @@ pub struct Running<Request, Reply> {
     watchdog: watchdog::Running,
 }
 
-/// Starts one executor per shard, each running `main` to its end. The process ends with a clear
-/// line if a shard panics or its thread dies. When `main` returns, the tasks its shard still has are
-/// dropped.
+/// Starts one executor per shard, each running `main` to its end. The process ends with a clear line if a shard
+/// panics or its thread dies. When `main` returns, its shard's remaining tasks are dropped.
 ///
 /// # Errors
 /// If an executor cannot be built: no io_uring, too little lockable memory (see `preflight`). No
@@ -124,8 +122,8 @@ where
     let count = options.shards;
     let files_max = options.descriptors.files_per_shard;
     let watchdog = Watchdog::new(count);
-    let pulse: Arc<dyn Pulse> = Arc::<Watchdog>::clone(&watchdog);
-    let mesh = Mesh::with_pulse(count, options.mesh, Some(pulse));
+    let observer: Arc<dyn WakeObserver> = Arc::<Watchdog>::clone(&watchdog);
+    let mesh = Mesh::with_observer(count, options.mesh, Some(observer));
     let running = Watchdog::start(&watchdog)?;
     let mut shards = Vec::with_capacity(count);
     let mut gates: Vec<Sender<()>> = Vec::with_capacity(count);
@@ -136,8 +134,8 @@ where
         let shard = move || async move {
             // The starter has gone only if it has failed, and then the gate stays shut.
             let _ = built.send(());
-            // Nobody starts before all can: a shard without its neighbours would wait for ever.
-            // Blocking is right here, for nothing else is on this executor yet.
+            // The starter is gone only after a failure, and then the gate stays shut.
+            // nothing else is on this executor yet.
             match opened.recv() {
                 Ok(()) => {
                     let world = DirectWorld::new(index, files_max, origin, &watchdog);
@@ -149,7 +147,7 @@ where
         let built = builder(&options, index).spawn(shard);
         let handle = built.map_err(io::Error::from)?;
         if is_built.recv().is_err() {
-            // The executor was not built; only its thread's result says why.
+            // The executor was not built; its thread's result says why.
             handle.join().map_err(io::Error::from)??;
             return Err(io::Error::other(format!("shard {index} did not start")));
         }
@@ -161,7 +159,7 @@ where
         "io_uring instances are set up"
     );
     for gate in gates {
-        // A shard that is gone already has said why.
+        // A shard that is gone already has reported why.
         let _ = gate.send(());
     }
     Ok(Running {
@@ -206,8 +204,8 @@ where
     result
 }
 
-/// Ends the process when a shard's thread ends in any other way than by its `main` returning.
-/// Executors die of panics outside tasks as well, and nobody would notice before joining.
+/// Ends the process when a shard's thread ends in any other way than by its `main` returning. Executors die of
+/// panics outside tasks as well, which would show only when joined.
 struct ThreadEnd;
 
 thread_local! {
@@ -250,7 +248,7 @@ fn builder(options: &ExecutorOptions, index: usize) -> LocalExecutorBuilder {
 }
 
 impl<Request: Send + 'static, Reply: Send + 'static> Running<Request, Reply> {
-    /// The way into the shards from threads that are none.
+    /// Access to the shards from other threads.
     #[must_use]
     pub fn remote(&self) -> Remote<Request, Reply> {
         self.remote.clone()
@@ -259,7 +257,7 @@ impl<Request: Send + 'static, Reply: Send + 'static> Running<Request, Reply> {
     /// Waits until every shard's `main` has returned.
     ///
     /// # Errors
-    /// The first that a shard returned.
+    /// The first error returned by a shard.
     pub fn join(self) -> io::Result<()> {
         let mut outcome = Ok(());
         for (index, shard) in self.shards.into_iter().enumerate() {
@@ -274,7 +272,7 @@ impl<Request: Send + 'static, Reply: Send + 'static> Running<Request, Reply> {
     }
 }
 
-/// Gives the watchdog its ways to wake this shard: each a pipe with a read of its own pending.
+/// Connects the watchdog's kicks to this shard: each a pipe with a pending read of its own.
 fn listen_to_kicks(world: &DirectWorld, watchdog: &Arc<Watchdog>, shard: usize) -> io::Result<()> {
     let mut writers = Vec::with_capacity(KICKS);
     for _ in 0..KICKS {
@@ -308,7 +306,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
-    /// Each pipe reaches the shard by itself, and again after it was used.
+    /// Each pipe reaches the shard by itself, and again after a use.
     #[test]
     fn every_kick_reaches_the_shard() {
         let watchdog = Watchdog::new(1);

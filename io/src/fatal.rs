@@ -1,12 +1,12 @@
 //! The end of the process after a fault that leaves a shard untrustworthy.
 //!
-//! Below everything that may find such a fault. What was acknowledged is on disk.
+//! Below every module that may find such a fault. Acknowledged records are as durable as promised.
 
-/// Ends the process with one line that says why. For faults after which nothing on this shard can
-/// be trusted.
+/// Ends the process with one line that says why, after a fault that leaves the state of this shard
+/// untrustworthy.
 pub(crate) fn abort(reason: &str) -> ! {
     tracing::error!("{reason}; the process ends");
-    crate::log_queue::say(&format!("chronik: {reason}; the process ends"));
-    crate::log_queue::last_words();
+    crate::log_queue::write_line(&format!("chronik: {reason}; the process ends"));
+    crate::log_queue::flush_log();
     std::process::abort()
 }

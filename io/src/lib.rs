@@ -1,8 +1,8 @@
 //! `chronik-io`: cores, files, sockets, channels, time, meters. The only user of glommio and of `unsafe`.
 //!
-//! Everything the broker does to storage and time goes through [`World`], to the network through
-//! [`net::Stream`], to other cores through [`mesh`]. Each has a real form (glommio, io_uring) and a
-//! seeded one in memory that tears writes, fills disks and cuts power. Knows not one Kafka word.
+//! The broker's storage and time go through [`World`], its network through [`net::Stream`], its calls between
+//! cores through [`mesh`]. World and stream have a real form (glommio, io_uring) and a seeded one in memory that
+//! tears writes, fills disks and cuts power; the mesh runs on both. Knows not one Kafka word.
 
 pub mod append;
 #[cfg(test)]

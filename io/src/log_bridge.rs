@@ -1,7 +1,7 @@
-//! glommio speaks through `log`; this hands its lines to `tracing`, where all others go.
+//! The bridge from `log`, which glommio writes to, to `tracing`, where all other lines go.
 //!
-//! Owns the process's `log` logger unless somebody else has set one. Never filters: that is the
-//! subscriber's business.
+//! Owns the process's `log` logger unless another one is installed. Never filters: that is the subscriber's
+//! part.
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
@@ -16,7 +16,7 @@ impl Log for Bridge {
         if !self.enabled(record.metadata()) {
             return;
         }
-        // tracing wants targets that are known when compiling, so the real one is a field.
+        // tracing requires targets known at compile time, so the real one is a field.
         let source = record.target();
         match record.level() {
             Level::Error => tracing::error!(target: "log", source, "{}", record.args()),

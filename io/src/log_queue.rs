@@ -1,9 +1,9 @@
 //! The process's log on standard error, written by a thread of its own.
 //!
-//! Whoever logs puts lines into a bounded queue and goes on: a pipe that nobody reads or has closed, a
-//! slow terminal or a full disk never holds a shard and never ends the process. Lines that find the
-//! queue full, or that cannot be written, are counted and told of with the next that can. The thread
-//! sleeps while there is nothing to write. Never filters or formats what others log.
+//! Loggers put lines into a bounded queue and go on: an unread or closed pipe, a slow terminal or a full disk
+//! never holds a shard and never ends the process. Lines lost to a full queue or a failed write are counted, and
+//! the count is written before the next line that succeeds. The thread sleeps while the queue is empty. Never
+//! filters or formats.
 
 use rustix::event::{PollFd, PollFlags};
 use std::io::{self, ErrorKind, Write};
@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Builder;
 use std::time::Duration;
 
-/// Most bytes of lines that wait to be written; some 30,000 lines.
+/// Bytes of waiting lines at most; some 30,000 lines.
 pub const WAITING_BYTES_MAX: usize = 4 << 20;
 
 /// Longest wait for the last lines when the process ends.
@@ -21,8 +21,7 @@ const LAST_LINES_WAIT: Duration = Duration::from_secs(1);
 /// The queue of this process's log, once [`start`] has been called.
 static LOG: OnceLock<LogQueue> = OnceLock::new();
 
-/// Where lines are put. A clone puts into the same queue; as a writer it takes whole lines and never
-/// fails.
+/// The writing end of the queue. Clones share it; as a writer it takes whole lines and never fails.
 #[derive(Clone)]
 pub struct LogQueue {
     shared: Arc<Shared>,
@@ -31,18 +30,18 @@ pub struct LogQueue {
 struct Shared {
     state: Mutex<State>,
     bytes_max: usize,
-    /// The writing thread waits here for lines.
+    /// Signals the writing thread that lines wait.
     filled: Condvar,
-    /// [`LogQueue::flush`] waits here for the writing thread.
+    /// Signals [`LogQueue::flush`] that lines were written.
     written: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     waiting: Vec<u8>,
-    /// Lines that found the queue full and nobody was told of yet. They follow what waits.
+    /// Lines lost to the full queue and not reported yet. They come after the waiting ones.
     refused: u64,
-    /// The thread holds lines that it is writing.
+    /// The thread is writing lines.
     is_writing: bool,
 }
 
@@ -80,12 +79,11 @@ impl LogQueue {
             true => state.waiting.extend_from_slice(lines),
             false => state.refused += lines_in(lines),
         }
-        // Free while the thread is not waiting.
+        // Cheap while the thread is not waiting.
         self.shared.filled.notify_one();
     }
 
-    /// Waits until everything put so far was written or given up, and says whether that was so
-    /// within `at_most`.
+    /// Waits until every line put so far is written or lost; false when that takes longer than `at_most`.
     pub fn flush(&self, at_most: Duration) -> bool {
         let state = self.shared.lock();
         let wait = self
@@ -131,7 +129,7 @@ impl Shared {
         }
     }
 
-    /// Waits for lines and exchanges them for the buffer; also says how many were refused behind them.
+    /// Waits for lines and swaps them for `lines`; returns the number of lines lost after them.
     fn take(&self, lines: &mut Vec<u8>) -> u64 {
         let mut state = self.lock();
         state.is_writing = false;
@@ -145,7 +143,7 @@ impl Shared {
     }
 }
 
-/// The writing end, with what could not be written.
+/// The thread's end: the sink, and the count of unreported losses.
 struct Output<Sink> {
     sink: Sink,
     lost: u64,
@@ -154,7 +152,7 @@ struct Output<Sink> {
 }
 
 impl<Sink: Write> Output<Sink> {
-    /// Tells of lines that were lost before, then writes `lines` or counts them.
+    /// Reports earlier losses, then writes `lines` or counts them as lost.
     fn write(&mut self, lines: &[u8]) {
         if self.lost > 0 {
             let told = match self.lost {
@@ -170,7 +168,7 @@ impl<Sink: Write> Output<Sink> {
         }
     }
 
-    /// What could not be written is returned as the error.
+    /// Writes to the sink; the error is the part that was not written.
     fn write_all<'a>(&mut self, lines: &'a [u8]) -> Result<(), &'a [u8]> {
         if self.is_torn {
             self.is_torn = !self.sink.write(b"\n").is_ok_and(|count| count > 0);
@@ -194,7 +192,7 @@ impl<Sink: Write> Output<Sink> {
     }
 }
 
-/// Standard error without std's lock around it, so that a write that hangs holds nobody else.
+/// Standard error without std's lock around it, so that a hanging write holds no other thread.
 struct StandardError;
 
 impl Write for StandardError {
@@ -202,7 +200,7 @@ impl Write for StandardError {
         let stderr = rustix::stdio::stderr();
         loop {
             match rustix::io::write(stderr, bytes) {
-                // Whoever shares the descriptor has made it non-blocking.
+                // Another holder of the descriptor has made it non-blocking.
                 Err(rustix::io::Errno::AGAIN) => {
                     rustix::event::poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], None)?;
                 }
@@ -216,21 +214,21 @@ impl Write for StandardError {
     }
 }
 
-/// Gives the last lines their time when dropped; then the process can end.
+/// Flushes the log when dropped, at the end of the process.
 #[must_use = "without it the last lines may be missing"]
-pub struct LastLines(LogQueue);
+pub struct FlushAtEnd(LogQueue);
 
-impl Drop for LastLines {
+impl Drop for FlushAtEnd {
     fn drop(&mut self) {
         self.0.flush(LAST_LINES_WAIT);
     }
 }
 
-/// Starts the log of this process on standard error. Panics are told of in it from now on.
+/// Starts the log of this process on standard error, panics included.
 ///
 /// # Errors
 /// If the thread cannot be started.
-pub fn start() -> io::Result<(LogQueue, LastLines)> {
+pub fn start() -> io::Result<(LogQueue, FlushAtEnd)> {
     let queue = match LOG.get() {
         Some(queue) => queue.clone(),
         None => LOG
@@ -241,7 +239,7 @@ pub fn start() -> io::Result<(LogQueue, LastLines)> {
             .clone(),
     };
     std::panic::set_hook(Box::new(tell_panic));
-    Ok((queue.clone(), LastLines(queue)))
+    Ok((queue.clone(), FlushAtEnd(queue)))
 }
 
 fn tell_panic(panic: &PanicHookInfo<'_>) {
@@ -251,26 +249,25 @@ fn tell_panic(panic: &PanicHookInfo<'_>) {
     let trace = std::backtrace::Backtrace::capture();
     match trace.status() {
         std::backtrace::BacktraceStatus::Captured => {
-            say(&format!("thread {name} {panic}\n{trace}"));
+            write_line(&format!("thread {name} {panic}\n{trace}"));
         }
-        _ => say(&format!("thread {name} {panic}")),
+        _ => write_line(&format!("thread {name} {panic}")),
     }
 }
 
-/// Puts a line of this process's own into the log, whatever the filter. Before [`start`] it goes to
-/// standard error at once, if that takes it.
-pub fn say(line: &str) {
+/// Writes a line into the log, whatever the filter. Before [`start`] it goes straight to standard error.
+pub fn write_line(line: &str) {
     match LOG.get() {
         Some(queue) => queue.put(format!("{line}\n").as_bytes()),
         None => {
-            // Nobody is left to be told that nobody can be told.
+            // A failure here has no place to be reported.
             let _ = writeln!(io::stderr(), "{line}");
         }
     }
 }
 
-/// Gives what was said so far a second to be written; for a process that is about to end.
-pub fn last_words() {
+/// Flushes the log for at most a second; for a process about to end.
+pub fn flush_log() {
     if let Some(queue) = LOG.get() {
         queue.flush(LAST_LINES_WAIT);
     }
@@ -286,7 +283,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(60);
 
-    /// Writes what it is allowed to, one permission a write: how many bytes, or an error.
+    /// A sink that writes by permission, one each: a number of bytes, or an error.
     struct Gated {
         permissions: Receiver<io::Result<usize>>,
         asked: Sender<()>,
@@ -296,7 +293,7 @@ mod tests {
     impl Write for Gated {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let _ = self.asked.send(());
-            // Whoever gave permissions and is gone gives all.
+            // Without a sender every write is permitted.
             let allowed = self.permissions.recv().unwrap_or(Ok(usize::MAX))?;
             let count = allowed.min(bytes.len());
             self.written.lock().unwrap().extend(&bytes[..count]);
@@ -369,7 +366,7 @@ mod tests {
         queue.put(b"one\ntwo\n");
         assert!(queue.flush(PATIENCE));
         assert_eq!(gate.text(), "");
-        // Neither the tidings of the loss nor the line itself can be written.
+        // Neither the report of the loss nor the line itself can be written.
         gate.permit.send(Err(full())).unwrap();
         gate.permit.send(Err(full())).unwrap();
         queue.put(b"three\n");
@@ -393,7 +390,7 @@ mod tests {
         output.write(b"one\ntwo\n");
         gate.permit.send(Ok(1)).unwrap();
         gate.permit.send(Ok(2)).unwrap();
-        // The rest of the tidings, then the end of their line.
+        // The rest of the report, then the end of its line.
         (0..2).for_each(|_| gate.permit.send(Err(full())).unwrap());
         output.write(b"three\n");
         (0..3).for_each(|_| gate.permit.send(Ok(usize::MAX)).unwrap());

@@ -1,12 +1,12 @@
-//! How the kernel backs the memory of this process.
+//! The kernel's backing of this process's memory.
 //!
-//! Called once, before the shards are started. Never asks for a right that an ordinary process does not have.
+//! Called once, before the shards start. Needs no privilege.
 
 use std::io;
 
-/// Asks for pages of 4 KiB only. Where transparent huge pages are always on, the first touch of new
-/// memory clears 2 MiB at once, on the shard that needs a few bytes of it: on a virtual machine
-/// that stood in every request's way for 8 ms, and made p99 of what p90 is.
+/// Asks for pages of 4 KiB only. With transparent huge pages always on, the first touch of new memory clears
+/// 2 MiB at once, on the shard that needs a few bytes of it: on a virtual machine that delayed requests by 8 ms
+/// and decided p99.
 ///
 /// # Errors
 /// Those of `prctl(2)`.

@@ -1,10 +1,10 @@
 //! The mesh: requests and replies between cores.
 //!
-//! Owns one bounded first-in-first-out lane per ordered pair of shards, the reply slots, and one
-//! inbox per shard for threads that are none. Each shard holds an `Endpoint` and runs its pump
-//! (`Endpoint::serve`). Works with any executor's waker. Why it cannot deadlock when every lane is
-//! full in every direction: a pump never waits for room. Handlers are synchronous, and a reply needs
-//! no room, for its slot was reserved before the request left. Never runs a handler on a foreign core.
+//! Owns one bounded first-in-first-out lane per ordered pair of shards, the reply slots, and one inbox per shard
+//! for threads that are no shard. Each shard holds an `Endpoint` and runs its pump (`Endpoint::serve`), on any
+//! executor. Cannot deadlock when every lane is full: a pump never waits for room. Handlers are synchronous, and
+//! a reply needs no room, since its slot was reserved before the request left. Never runs a handler on a foreign
+//! core.
 
 mod inbox;
 mod lane;
@@ -31,17 +31,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
-/// Longest time a pump works before it lets other tasks of its shard run, in nanoseconds.
+/// Longest slice of a pump before other tasks of its shard run, in nanoseconds.
 const SLICE_NS_MAX: u64 = 100_000;
 
-/// Requests taken from one lane before the next lane has its turn.
+/// Requests taken from one lane before the next lane's turn.
 const TURN_REQUESTS_MAX: usize = 16;
 
-/// Requests taken from each lane for one call of the shard to itself. One is fair among shards: a
-/// shard with many busy connections asks itself so often that its pump has hardly a turn.
+/// Requests taken from each lane for one call of the shard to itself. One is fair among shards: a shard with
+/// many busy connections calls itself so often that its pump hardly runs.
 const RELIEF_REQUESTS_MAX: usize = 1;
 
-/// The shard that was asked has ended, or dropped the request without a reply.
+/// The called shard has ended, or dropped the request without a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the shard that was asked is gone")]
 pub struct Lost;
@@ -49,9 +49,9 @@ pub struct Lost;
 /// Bounds of a mesh.
 #[derive(Clone, Copy, Debug)]
 pub struct MeshOptions {
-    /// Requests one shard may have unhandled at another.
+    /// Unhandled requests of one shard at another, at most.
     pub lane_capacity: usize,
-    /// Calls one shard may have unanswered in all, those to itself included.
+    /// Unanswered calls of one shard in all, at most, those to itself included.
     pub calls_in_flight_max: usize,
 }
 
@@ -64,8 +64,8 @@ impl Default for MeshOptions {
     }
 }
 
-/// Told about wake-ups, so that a watchdog knows who should be running.
-pub trait Pulse: Send + Sync {
+/// Observes wake-ups, so that a watchdog knows which shard should be running.
+pub trait WakeObserver: Send + Sync {
     /// A parked shard was woken, from any thread.
     fn woken(&self, shard: usize);
     /// A shard's pump runs.
@@ -92,26 +92,30 @@ impl<Request: Send + 'static, Reply: Send + 'static> Mesh<Request, Reply> {
     /// If a bound is zero or the calls do not fit 32 bits.
     #[must_use]
     pub fn new(count: usize, options: MeshOptions) -> Self {
-        Mesh::with_pulse(count, options, None)
+        Mesh::with_observer(count, options, None)
     }
 
-    /// Like [`Mesh::new`], with somebody who watches the wake-ups.
+    /// Like [`Mesh::new`], with an observer of the wake-ups.
     ///
     /// # Panics
     /// As [`Mesh::new`].
     #[must_use]
-    pub fn with_pulse(count: usize, options: MeshOptions, pulse: Option<Arc<dyn Pulse>>) -> Self {
+    pub fn with_observer(
+        count: usize,
+        options: MeshOptions,
+        observer: Option<Arc<dyn WakeObserver>>,
+    ) -> Self {
         assert!(count > 0 && options.lane_capacity > 0 && options.calls_in_flight_max > 0);
         assert!(u32::try_from(options.calls_in_flight_max).is_ok());
         Mesh {
-            shared: Arc::new(Shared::new(count, options, pulse)),
+            shared: Arc::new(Shared::new(count, options, observer)),
         }
     }
 
-    /// The endpoint of shard `index`, made on the thread that will run it.
+    /// The endpoint of shard `index`; call on the thread that will run it.
     ///
     /// # Panics
-    /// If it was made before.
+    /// If the endpoint was made before.
     #[must_use]
     pub fn endpoint(&self, index: usize) -> Endpoint<Request, Reply> {
         let before = self.shared.attached[index].swap(true, Ordering::SeqCst);
@@ -144,7 +148,7 @@ impl<Request: Send + 'static, Reply: Send + 'static> Mesh<Request, Reply> {
     }
 }
 
-/// The replying half of a shard: its slots, and the lanes back to others.
+/// The replying half of a shard: its slots, and the reply lanes to others.
 struct Port<Reply> {
     index: usize,
     replies: Arc<Replies<Reply>>,
@@ -170,8 +174,8 @@ enum Home<Reply> {
     Outside(Arc<inbox::Cell<Reply>>),
 }
 
-/// The way back to one caller. May be kept and used later, on the shard that got it; dropping it
-/// unused resolves the call with [`Lost`].
+/// The way back to one caller. May be kept and used later, on the shard that received it; dropped unused, the
+/// call resolves with [`Lost`].
 #[must_use = "somebody waits for the reply"]
 pub struct Responder<Reply> {
     port: Rc<Port<Reply>>,
@@ -202,7 +206,7 @@ impl<Reply> Drop for Responder<Reply> {
     }
 }
 
-/// A call on its way; resolves with the reply. Dropping it gives the reply up, not the request.
+/// A call in flight; resolves with the reply. Dropping it abandons the reply, not the request.
 #[must_use = "the reply arrives here"]
 pub struct Call<Reply> {
     port: Rc<Port<Reply>>,
@@ -226,7 +230,7 @@ impl<Reply> Future for Call<Reply> {
 impl<Reply> Drop for Call<Reply> {
     fn drop(&mut self) {
         if let Some(slot) = self.slot.take() {
-            // Bound, so that the borrow has ended before a reply's own drop code runs.
+            // Named, so that the borrow has ended before a reply's own drop code runs.
             let unread = self.port.slots.borrow_mut().release(slot);
             drop(unread);
             self.port.calls.give(1);
@@ -243,10 +247,10 @@ struct Inner<Request, Reply> {
     /// Credits for each destination.
     lanes: Vec<Pool>,
     handler: RefCell<Option<Handler<Request, Reply>>>,
-    /// Calls of this shard to itself that came before or inside the handler.
+    /// Calls of this shard to itself from before or inside the handler.
     local: RefCell<VecDeque<(Request, SlotId)>>,
-    /// Requests taken over from each lane and not handled yet; their credits are still out, so a
-    /// lane and its entry here together hold no more than the lane's capacity.
+    /// Requests taken from each lane and not handled yet. Their credits are still out: a lane and its entry here
+    /// together hold no more than the lane's capacity.
     taken: Vec<RefCell<Taken<Request>>>,
 }
 
@@ -278,8 +282,8 @@ impl<Request: Send + 'static, Reply: Send + 'static> Endpoint<Request, Reply> {
         self.inner.shared.count()
     }
 
-    /// Sends now, or gives the request back: the lane is full, others wait for it, or too many
-    /// calls are unanswered.
+    /// Sends now, or returns the request: the lane is full, other senders wait for it, or too many calls are
+    /// unanswered.
     ///
     /// # Errors
     /// The request itself.
@@ -295,8 +299,8 @@ impl<Request: Send + 'static, Reply: Send + 'static> Endpoint<Request, Reply> {
         Ok(inner.dispatch(destination, request))
     }
 
-    /// Sends, waiting first come first served while the lane is full. When this returns the request
-    /// is in its lane, in order; the returned [`Call`] is its reply. Safe to drop at any time.
+    /// Sends, waiting first come first served while the lane is full. When this returns the request is in its lane,
+    /// in order; the returned [`Call`] is its reply. Safe to drop at any time.
     pub async fn send(&self, destination: usize, request: Request) -> Call<Reply> {
         let inner = &*self.inner;
         inner.port.calls.take().await;
@@ -327,8 +331,8 @@ impl<Request: Send + 'static, Reply: Send + 'static> Endpoint<Request, Reply> {
         self.send(destination, request).await.await
     }
 
-    /// The pump of this shard: hands requests to `handler`, replies to their callers. Never
-    /// returns; every shard of a mesh runs it once, also one that only asks.
+    /// The pump of this shard: hands requests to `handler`, replies to their callers. Never returns; every shard of
+    /// a mesh runs it once, even one that only calls.
     ///
     /// # Panics
     /// If it runs already.
@@ -347,7 +351,7 @@ impl<Request: Send + 'static, Reply: Send + 'static> Endpoint<Request, Reply> {
     }
 }
 
-/// Gives a credit for a call back unless forgotten.
+/// Returns a credit for a call unless forgotten.
 struct CallCredit<'a>(&'a Pool);
 
 impl Drop for CallCredit<'_> {
@@ -365,28 +369,28 @@ impl<Request, Reply> Inner<Request, Reply> {
         self.lanes[destination].try_take()
     }
 
-    /// Takes back what the destination has handled, and hands it to whoever waits.
+    /// Collects the credits that the destination has returned, for the waiters.
     fn collect_credits(&self, destination: usize) {
         let lane = self.shared.requests(self.index, destination);
         let pool = &self.lanes[destination];
         loop {
             let count = lane.take_credits_or_starve();
             pool.give(count);
-            // As long as somebody waits, the lane must know that its credits are wanted.
+            // While a sender waits, the lane must know that its credits are wanted.
             if count == 0 || !pool.has_waiters() {
                 return;
             }
         }
     }
 
-    /// Requests of `source` were handled (or dropped): there is room for as many more.
+    /// Returns the credits of `count` requests of `source` that were handled or dropped.
     fn return_credits(&self, source: usize, count: usize) {
         if count > 0 && self.shared.requests(source, self.index).give_credits(count) {
             self.shared.replies.notify(source);
         }
     }
 
-    /// Sends with the credits for slot and lane in hand.
+    /// Sends with the credits for slot and lane taken.
     fn dispatch(&self, destination: usize, request: Request) -> Call<Reply> {
         let slot = self.port.slots.borrow_mut().reserve();
         if destination == self.index {
@@ -409,18 +413,18 @@ impl<Request, Reply> Inner<Request, Reply> {
         }
     }
 
-    /// Lets every other shard have its turn beside a call of this shard to itself.
+    /// Gives every other shard a turn beside a call of this shard to itself.
     fn relieve(&self) {
         for source in 0..self.taken.len() {
             if source != self.index && self.turn(source, RELIEF_REQUESTS_MAX) > 0 {
-                // What handlers asked of their own shard meanwhile: nobody else would look.
+                // Handlers' calls to their own shard: nothing else would run them.
                 self.run_local();
             }
         }
     }
 
-    /// Hands up to `count_max` requests of one lane to the handler; how many there were. None
-    /// inside the handler, or before there is one.
+    /// Hands up to `count_max` requests of one lane to the handler; returns their number. 0 inside the handler, or
+    /// before there is one.
     fn turn(&self, source: usize, count_max: usize) -> usize {
         let Ok(mut handler) = self.handler.try_borrow_mut() else {
             return 0;
@@ -449,8 +453,8 @@ impl<Request, Reply> Inner<Request, Reply> {
         taken.pop_front()
     }
 
-    /// Hands calls of this shard to itself straight to its handler; inside the handler or before
-    /// there is one, they wait for it to return.
+    /// Hands calls of this shard to itself straight to its handler; inside the handler or before there is one, they
+    /// wait for it to return.
     fn run_local(&self) {
         let Ok(mut handler) = self.handler.try_borrow_mut() else {
             return;
@@ -474,7 +478,7 @@ impl<Request, Reply> Inner<Request, Reply> {
 }
 
 impl<Request, Reply> Drop for Inner<Request, Reply> {
-    /// The shard ends: whoever waits for it learns so, and nobody asks it again.
+    /// The shard ends: its callers and senders learn so, and no shard calls it again.
     fn drop(&mut self) {
         for other in 0..self.shared.count() {
             let unread = self.shared.replies.lane(other, self.index).close();
@@ -484,7 +488,7 @@ impl<Request, Reply> Drop for Inner<Request, Reply> {
             for (slot, _) in unhandled {
                 self.shared.replies.send(self.index, other, slot, Err(Lost));
             }
-            // Whoever waits for room shall find the lane closed, not wait for ever.
+            // Senders that wait for room must find the lane closed, not wait for ever.
             self.return_credits(other, count);
         }
         let inbox = &self.shared.inboxes[self.index];

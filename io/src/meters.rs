@@ -61,7 +61,7 @@ const PLACES: usize = (POWERS + 1) * STEPS;
 /// The greatest value a [`Histogram`] tells apart: 2^36 - 1, 19 hours in microseconds.
 pub const HISTOGRAM_VALUE_MAX: u64 = (1 << (STEP_BITS as usize + POWERS)) - 1;
 
-/// How often each value was seen, usually microseconds. 8 KiB; values above [`HISTOGRAM_VALUE_MAX`] count as it.
+/// Counts of values, usually microseconds. 8 KiB; a value above [`HISTOGRAM_VALUE_MAX`] counts as that.
 #[derive(Debug)]
 pub struct Histogram {
     places: Box<[AtomicU64]>,
@@ -92,7 +92,7 @@ impl Histogram {
         self.sum.get()
     }
 
-    /// A copy to ask for quantiles and counts, from any thread. Values are the middle of their step.
+    /// A copy for quantiles and counts, from any thread. Values are the middle of their step.
     pub fn snapshot(&self) -> hdrhistogram::Histogram<u64> {
         let mut copy = hdrhistogram::Histogram::new_with_bounds(1, HISTOGRAM_VALUE_MAX, 2)
             .expect("the bounds are constants within the library's own");
@@ -100,7 +100,7 @@ impl Histogram {
         copy
     }
 
-    /// Adds this histogram to a copy of another, so that shards are told as one.
+    /// Adds this histogram to a copy of another, to report several shards as one.
     pub fn add_to(&self, copy: &mut hdrhistogram::Histogram<u64>) {
         for (place, count) in self.places.iter().enumerate() {
             let count = count.load(Relaxed);

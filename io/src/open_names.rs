@@ -1,8 +1,8 @@
-//! Under which names files are known that may be closed and opened again, through renames and removals.
+//! The current names of files that may be closed and reopened, through renames and removals.
 //!
-//! Owns the map from names to whoever holds such a file; used by both twins. A file whose name is gone
-//! cannot be opened again: its holder is told so. Lives on its shard; knows only of changes that go
-//! through its own world, so whoever opens a file again compares what it gets with what it had.
+//! Owns the map from names to the holders of such files; used by both worlds. A file without a name cannot be
+//! reopened, which its holder sees. Lives on its shard; sees only changes through its own world, so that whoever
+//! reopens a file compares it with the former one.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 
-/// The name of a file, shared by its holder and the map.
+/// The name of a file, shared by the file's holder and the map.
 #[derive(Debug, Default)]
 pub(crate) struct Name(RefCell<Option<PathBuf>>);
 
@@ -19,32 +19,32 @@ impl Name {
         Rc::new(Name(RefCell::new(Some(path))))
     }
 
-    /// Where the file is; `None` once it has been removed or replaced.
+    /// The file's path; `None` once it has been removed or replaced.
     pub(crate) fn path(&self) -> Option<PathBuf> {
         self.0.borrow().clone()
     }
 
-    /// Whether the file can be found by a name.
+    /// True when the file has a name.
     pub(crate) fn exists(&self) -> bool {
         self.0.borrow().is_some()
     }
 }
 
-/// See the module's text.
+/// The names of held files; see the module.
 #[derive(Default)]
 pub(crate) struct OpenNames {
     names: RefCell<BTreeMap<PathBuf, Vec<Weak<Name>>>>,
 }
 
 impl OpenNames {
-    /// From now on the name follows the file.
+    /// Makes the name follow the file from now on.
     pub(crate) fn follow(&self, name: &Rc<Name>) {
         let Some(path) = name.path() else { return };
         let mut names = self.names.borrow_mut();
         names.entry(path).or_default().push(Rc::downgrade(name));
     }
 
-    /// The holder of the file is gone.
+    /// Ends following: the file's holder is gone.
     pub(crate) fn forget(&self, name: &Rc<Name>) {
         let Some(path) = name.path() else { return };
         let mut names = self.names.borrow_mut();
@@ -67,12 +67,12 @@ impl OpenNames {
             .collect()
     }
 
-    /// Whether somebody holds a file at `path` or below.
+    /// True when a file at `path` or below is held.
     pub(crate) fn is_held(&self, path: &Path) -> bool {
         !self.below(path).is_empty()
     }
 
-    /// A file or directory has another name now; what was there has none any more.
+    /// A file or directory was renamed; a file that was at `to` has lost its name.
     pub(crate) fn renamed(&self, from: &Path, to: &Path) {
         self.removed(to);
         for old in self.below(from) {
@@ -94,7 +94,7 @@ impl OpenNames {
         }
     }
 
-    /// A file or directory has no name any more, or is about to have none.
+    /// A file or directory has lost its name, or is about to.
     pub(crate) fn removed(&self, path: &Path) {
         for name in self.below(path) {
             let holders = self.names.borrow_mut().remove(&name);

@@ -1,9 +1,9 @@
-//! Start-up checks: what has to be true of the machine, and how to mend it where it is not.
+//! Start-up checks: the broker's demands on the machine, and the remedy for each that is not met.
 //!
-//! Owns the checks and the raising of the descriptor limit; the lock of a data directory is in `lock`.
-//! Each finding is one sentence. Runs on the starting thread before there are shards; `chronik doctor`
-//! prints the same findings. Changes nothing but that limit, and where it is to write a data directory,
-//! that for a moment.
+//! Owns the checks and the raising of the descriptor limit; the lock of a data directory is in `lock`. Each
+//! finding is one sentence. Runs on the starting thread before there are shards; `chronik doctor` prints the
+//! same findings. Changes nothing but that limit, except for one file for a moment in a data directory it may
+//! write.
 
 mod lock;
 
@@ -24,31 +24,31 @@ use std::path::{Path, PathBuf};
 /// Lockable memory below which no io_uring executor starts, root or not (glommio's own limit).
 const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
 
-/// Descriptors below which a broker with some partitions and connections will not last.
+/// Descriptors below which a broker with some partitions and connections soon runs out.
 const DESCRIPTORS_MIN: u64 = 1_024;
 
-/// Descriptors a process has that was just started.
+/// Descriptors of a process just started.
 const DESCRIPTORS_AT_START: u64 = 8;
 
-/// How much a finding matters.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// As it should be.
     Fine,
-    /// Works, but somebody should know.
+    /// Works, with a drawback.
     Warning,
-    /// The broker cannot start.
+    /// Prevents the start.
     Refused,
 }
 
-/// The outcome of one check.
+/// The result of one check.
 #[derive(Clone, Debug)]
 pub struct Finding {
-    /// What was looked at: `io_uring`, `memlock`, `descriptors`, a directory, an address.
+    /// The subject: `io_uring`, `memlock`, `descriptors`, a directory, an address.
     pub subject: String,
     /// Whether the broker can start.
     pub verdict: Verdict,
-    /// One sentence; where something is wrong it says how to mend it.
+    /// One sentence, with the remedy where there is a problem.
     pub sentence: String,
 }
 
@@ -62,25 +62,25 @@ impl Finding {
     }
 }
 
-/// What a broker is about to use.
+/// The resources a broker is about to use.
 #[derive(Clone, Debug, Default)]
 pub struct Preflight {
-    /// Directories it will write to.
+    /// Directories to write to.
     pub directories: Vec<PathBuf>,
-    /// Directories that a start goes on without, unless they are no directories: only looked at.
+    /// Directories a start goes on without, unless the path is no directory: never written.
     pub dispensable: Vec<PathBuf>,
-    /// Whether the check may write there, and create what is missing.
+    /// True when the check may write there, and create missing ones.
     pub may_write: bool,
-    /// Addresses it will listen on.
+    /// Addresses to listen on.
     pub addresses: Vec<SocketAddr>,
-    /// Descriptors it expects to need; a lower limit is a warning.
+    /// Descriptors expected to be needed; a lower limit is a warning.
     pub descriptors: u64,
-    /// Shards it will have; a limit that leaves them next to nothing is refused.
+    /// The number of shards; a limit that leaves them next to nothing is refused.
     pub shards: usize,
 }
 
 impl Preflight {
-    /// Looks at everything and says what it found, one finding per subject.
+    /// Runs every check; one finding per subject.
     #[must_use]
     pub fn check(&self) -> Vec<Finding> {
         let memlock = check_memlock();
@@ -130,7 +130,7 @@ impl Preflight {
     }
 }
 
-/// Raises the soft limit of open descriptors to the hard one and returns what holds now.
+/// Raises the soft limit of open descriptors to the hard one and returns the limit in force.
 pub fn raise_descriptor_limit() -> u64 {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -167,9 +167,9 @@ fn check_memlock() -> Finding {
     }
 }
 
-/// Builds an executor and runs nothing on it: the only answer that covers kernel, sandbox and limits.
+/// Builds an executor and runs nothing on it: only this covers kernel, sandbox and limits.
 fn check_io_uring() -> Finding {
-    // glommio panics where io_uring is forbidden; on a thread of its own that is an answer.
+    // glommio panics where io_uring is forbidden; on a thread of its own that is a result.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let attempt = std::thread::Builder::new()
@@ -239,7 +239,7 @@ fn check_dispensable(path: &Path) -> Finding {
     finding
 }
 
-/// Says whether files could be created and opened for direct I/O, by asking only.
+/// True when files could be created and opened for direct I/O, by metadata only.
 fn look_at_directory(path: &Path) -> io::Result<bool> {
     let found = path.ancestors().find(|ancestor| ancestor.exists());
     let found = found.unwrap_or(Path::new("/"));
@@ -256,7 +256,7 @@ fn look_at_directory(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Writes one block; says whether directly.
+/// Writes one block; true when directly.
 fn try_directory(path: &Path) -> io::Result<bool> {
     fs::create_dir_all(path)?;
     let probe = path.join(format!(".preflight-{}.tmp", std::process::id()));
@@ -282,15 +282,14 @@ fn write_block(file: &rustix::fd::OwnedFd) -> io::Result<()> {
     Ok(rustix::fs::fdatasync(file)?)
 }
 
-/// Takes the address without listening: a client that connects during the check would be taken, too,
-/// and thrown away.
+/// Binds the address without listening, so that no client connects during the check.
 fn try_bind(address: SocketAddr) -> io::Result<()> {
     let family = match address {
         SocketAddr::V4(_) => AddressFamily::INET,
         SocketAddr::V6(_) => AddressFamily::INET6,
     };
     let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    // As a listener does: connections that ended lately do not hold the port.
+    // As a listener does: recently closed connections do not hold the port.
     set_socket_reuseaddr(&socket, true)?;
     Ok(bind(&socket, &address)?)
 }

@@ -1,11 +1,11 @@
 //! Figures of this process: memory, CPU time, descriptors.
 //!
-//! Owns reading them from /proc; any thread may ask. Never caches.
+//! Owns reading them from /proc, on any thread. Never caches.
 
 use std::fs;
 use std::io;
 
-/// What the kernel says about this process.
+/// The kernel's figures of this process.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ProcessFigures {
     /// Resident memory in bytes.
@@ -34,7 +34,7 @@ pub fn figures() -> io::Result<ProcessFigures> {
         .nth(1)
         .and_then(|n| n.parse::<u64>().ok());
     let status = fs::read_to_string("/proc/self/stat")?;
-    // The name in parentheses may hold anything; behind it come numbers, utime and stime 12th and 13th.
+    // The name in parentheses may hold anything; after it come numbers, utime and stime 12th and 13th.
     let (_, numbers) = status.rsplit_once(')').ok_or_else(|| invalid("stat"))?;
     let mut times = numbers
         .split_ascii_whitespace()
@@ -43,7 +43,7 @@ pub fn figures() -> io::Result<ProcessFigures> {
     let (Some(Ok(user)), Some(Ok(system))) = (times.next(), times.next()) else {
         return Err(invalid("stat"));
     };
-    // The kernel counts these in hundredths of a second for every program.
+    // The kernel counts in hundredths of a second for every program.
     let cpu_ms = user.saturating_add(system).saturating_mul(10);
     let resident_pages = resident_pages.ok_or_else(|| invalid("statm"))?;
     Ok(ProcessFigures {

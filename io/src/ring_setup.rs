@@ -1,10 +1,10 @@
-//! How glommio's io_uring instances are set up: with cooperative task work.
+//! The setup of glommio's io_uring instances: with cooperative task work.
 //!
-//! Owns one function that the linker puts in the place of liburing's own (`--wrap` in
-//! the packages' `build.rs`), because glommio 0.9 passes no flags. Without the flag the kernel interrupts a
-//! running shard for every completion and every readable socket; with it the kernel waits for the
-//! next system call, and a shard makes one in every turn of its loop. Measured: a sixth of a busy
-//! shard's processor time. Never called by anything but liburing.
+//! Owns one function that the linker substitutes for liburing's own (`--wrap` in the packages' `build.rs`),
+//! because glommio 0.9 passes no flags. Without the flag the kernel interrupts a running shard for every
+//! completion and every readable socket; with it the kernel waits for the next system call, and a shard makes one
+//! in every turn of its loop. Measured: a sixth of a busy shard's processor time. Never called by anything but
+//! liburing.
 
 use rustix::io_uring::{IoringSetupFlags, io_uring_params, io_uring_setup};
 use std::ffi::{c_int, c_uint};
@@ -13,16 +13,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 static COOPERATIVE: AtomicBool = AtomicBool::new(false);
 
-/// Whether the rings made so far leave running shards alone.
+/// True when the rings made so far do not interrupt running shards.
 #[must_use]
 pub(crate) fn is_cooperative() -> bool {
-    // Mentioned here, so that a linker that takes objects one by one takes this one.
+    // Referenced here for linkers that take objects one by one.
     std::hint::black_box(__wrap___sys_io_uring_setup as *const ());
     COOPERATIVE.load(Ordering::Relaxed)
 }
 
-/// In the place of liburing's `__sys_io_uring_setup`: the same system call, with one flag more
-/// where the kernel knows it (Linux 5.19). Returns the descriptor, or a negative error number.
+/// Substitutes liburing's `__sys_io_uring_setup`: the same system call, with one flag more where the kernel knows
+/// it (Linux 5.19). Returns the descriptor, or a negative error number.
 ///
 /// # Safety
 /// `params` must be valid for reads and writes, as for the system call; liburing sees to it.
@@ -59,7 +59,7 @@ unsafe extern "C" fn __wrap___sys_io_uring_setup(
 mod tests {
     use super::is_cooperative;
 
-    /// Fails where the linker was not told, or the kernel is older than the flag.
+    /// Fails where the linker has not substituted it, or the kernel is older than the flag.
     #[test]
     fn glommio_sets_its_rings_up_through_here() {
         let executor = glommio::LocalExecutorBuilder::default().make().unwrap();

@@ -1,14 +1,14 @@
-//! What the world is short of now and may have again later.
+//! Shortages: resources the machine lacks now and may have again later.
 //!
-//! Owns the one classification of such errors. Decides nothing: whoever meets one refuses or waits,
-//! says so once, and tries again; nothing is offline for it.
+//! Owns the one classification of such errors. Decides nothing: the caller refuses or waits, reports it once, and
+//! tries again; nothing goes offline for it.
 
 use rustix::io::Errno;
 use std::io;
 
-/// Whether an operation failed for want of space, of a descriptor or of memory: nothing is wrong with
-/// the file, and the same may succeed later. A write or sync of a log's own bytes is no such case:
-/// what the disk holds after one that failed is not known, whatever the error.
+/// True when an operation failed for want of space, of a descriptor or of memory: the file is sound, and the
+/// operation may succeed later. Not for a write or sync of a log's own bytes: after a failed one the content of
+/// the disk is unknown, whatever the error.
 #[must_use]
 pub fn is_not_now(error: &io::Error) -> bool {
     use io::ErrorKind::{OutOfMemory, QuotaExceeded, StorageFull};

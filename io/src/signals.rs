@@ -1,9 +1,9 @@
 //! Signals: SIGTERM, SIGINT and SIGHUP as calls on a thread of their own.
 //!
-//! Owns the thread that waits for them. The handler only writes to a pipe (signal-hook), so nothing
-//! of ours runs in signal context. A SIGHUP that was ignored before (`nohup`) stays so, as in a JVM.
-//! Writing to a closed pipe or beyond `ulimit -f` is an error of that write and no signal: SIGPIPE is
-//! ignored by Rust's runtime, SIGXFSZ here. Never ends the process itself.
+//! Owns the waiting thread. The handler only writes to a pipe (signal-hook), so no broker code runs in signal
+//! context. A SIGHUP ignored at start (`nohup`) stays ignored, as in a JVM. A write to a closed pipe or beyond
+//! `ulimit -f` is an error of that write and no signal: SIGPIPE is ignored by Rust's runtime, SIGXFSZ here. Never
+//! ends the process itself.
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::{Handle, Signals};
@@ -16,8 +16,8 @@ pub struct SignalWatch {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Calls `on_signal` with the signal's name each time the process is asked to stop. The default,
-/// sudden end is off from now on.
+/// Calls `on_signal` with the signal's name each time the process is asked to stop, instead of the default, sudden
+/// end.
 ///
 /// # Errors
 /// If the handlers or the thread cannot be installed.
@@ -44,7 +44,7 @@ pub fn watch(mut on_signal: impl FnMut(&'static str) + Send + 'static) -> io::Re
     })
 }
 
-/// Whether this process came into being with `signal` ignored.
+/// True when this process was started with `signal` ignored.
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mut lines = status.lines();
@@ -80,7 +80,7 @@ mod tests {
             rustix::process::kill_process(rustix::process::getpid(), signal).unwrap();
             assert_eq!(receiver.recv().unwrap(), name);
         }
-        // This one has no call, and does not end the process either.
+        // This signal has no call, and does not end the process either.
         rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::XFSZ)
             .unwrap();
         drop(watch);

@@ -1,7 +1,7 @@
 //! The seeded twin of storage, network and time: one thread, virtual time, a disk that can lose.
 //!
-//! Owns the simulation's run loop and its ends, power cut and kill. The same seed and the same code
-//! give the same run, to the byte. Used by tests of every room; never by the broker itself.
+//! Owns the simulation's run loop and its two ends, power cut and kill. The same seed and the same code give the
+//! same run, to the byte. Used by tests of every package; never by the broker itself.
 
 mod disk;
 mod executor;
@@ -35,15 +35,15 @@ use std::time::Duration;
 /// Where simulated wall clocks begin: 2026-01-01 UTC.
 const WALL_ORIGIN_MS: i64 = 1_767_225_600_000;
 
-/// What all parts of one simulation share.
+/// State shared by all parts of one simulation.
 pub(crate) struct Core {
     executor: Executor,
     random: RefCell<Random>,
     disk: RefCell<Disk>,
     faults: RefCell<Faults>,
-    /// Where the files are that somebody has open.
+    /// The names of open files.
     names: OpenNames,
-    /// How often a file is closed between two uses, parts per million.
+    /// Chance that a file is closed between two uses, parts per million.
     closing_ppm: Cell<u32>,
     /// Operations waiting for the device.
     outstanding: Cell<usize>,
@@ -54,18 +54,18 @@ pub(crate) struct Core {
 /// A start of the machine, or of the process on it.
 struct Boot {
     wall_ms: i64,
-    /// The same until the power goes.
+    /// Changes with each power cut.
     id: u128,
     closing_ppm: u32,
 }
 
 impl Core {
-    /// The disk, for one access.
+    /// One access to the disk.
     fn disk<T>(&self, access: impl FnOnce(&mut Disk) -> T) -> T {
         access(&mut self.disk.borrow_mut())
     }
 
-    /// The fault that is due now, if any.
+    /// The fault due now, if any.
     fn fault(&self, operation: Operation, path: &Path) -> Option<Fault> {
         let mut faults = self.faults.borrow_mut();
         faults.draw(&mut self.random.borrow_mut(), operation, path)
@@ -121,7 +121,7 @@ impl Simulation {
         }
     }
 
-    /// The seed it was made with.
+    /// The seed of the run.
     #[must_use]
     pub fn seed(&self) -> u64 {
         self.seed
@@ -135,8 +135,7 @@ impl Simulation {
         }
     }
 
-    /// Damages a file behind everybody's back: its times stay as they were, and what is changed is so
-    /// for good. Says whether there is such a file.
+    /// Damages a file on the medium, durably and without a change of its times. False if there is no such file.
     pub fn damage(&mut self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) -> bool {
         let mut disk = self.core.disk.borrow_mut();
         let Ok(inode) = disk.file(path) else {
@@ -146,28 +145,28 @@ impl Simulation {
         true
     }
 
-    /// Corrects the wall clock by so many milliseconds; the monotonic one goes on as it did.
+    /// Moves the wall clock by so many milliseconds; the monotonic clock is not affected.
     pub fn correct_clock(&self, by_ms: i64) {
         let origin_ms = &self.core.wall_origin_ms;
         origin_ms.set(origin_ms.get().saturating_add(by_ms));
     }
 
-    /// Closes this share of the open files between two uses, as where there are fewer descriptors than
-    /// files: the next use finds the file by its name again. Holds through restarts.
+    /// Closes this share of the open files between two uses, as with fewer descriptors than files: the next use finds
+    /// the file by its name again. Holds through restarts.
     pub fn close_files(&self, parts_per_million: u32) {
         self.core.closing_ppm.set(parts_per_million);
     }
 
-    /// The faults to come.
+    /// The faults of the run.
     #[must_use]
     pub fn faults(&self) -> RefMut<'_, Faults> {
         self.core.faults.borrow_mut()
     }
 
-    /// Runs `future` to its end, and everything spawned beside it meanwhile.
+    /// Runs `future` to its end, and the spawned tasks meanwhile.
     ///
     /// # Panics
-    /// If nothing can run any more and no timer is set: `future` waits for ever.
+    /// If no task can run and no timer is set: `future` waits for ever.
     pub fn run<T>(&mut self, future: impl Future<Output = T>) -> T {
         let mut future = pin!(future);
         let main = self.core.executor.main_waker();
@@ -186,8 +185,8 @@ impl Simulation {
         }
     }
 
-    /// Runs until no task can run and no operation waits for the device. Sleeping tasks are left
-    /// asleep, except where the device's time runs past them.
+    /// Runs until no task can run and no operation waits for the device. Sleeping tasks stay asleep, unless the
+    /// device's time passes their deadlines.
     pub fn run_until_idle(&mut self) {
         loop {
             // Time stands still unless the device is busy.
@@ -203,7 +202,7 @@ impl Simulation {
         }
     }
 
-    /// Runs for `duration` of virtual time, then stops wherever everything is: the moment for a
+    /// Runs for `duration` of virtual time and stops in the middle of all work: the moment for a
     /// [`Simulation::crash`].
     pub fn advance(&mut self, duration: Duration) {
         let duration_ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
@@ -215,7 +214,7 @@ impl Simulation {
         self.core.executor.set_now(until_ns);
     }
 
-    /// Runs at most `count` steps (a task's turn, or time moving on); says whether there is more.
+    /// Runs at most `count` steps (one task's poll, or a move of time); true when there are more.
     pub fn run_steps(&mut self, count: usize) -> bool {
         (0..count).all(|_| {
             !matches!(
@@ -225,14 +224,14 @@ impl Simulation {
         })
     }
 
-    /// Cuts the power and starts again on what the disk kept. Faults are cleared.
+    /// Cuts the power and restarts with the disk's surviving content. Faults are cleared.
     #[must_use]
     pub fn crash(self) -> Simulation {
         self.restart(Disk::after_power_cut, true)
     }
 
-    /// Kills the process and starts again: what the kernel was given is all there, and what of it
-    /// was not synced is still not. Faults are cleared.
+    /// Kills the process and restarts: everything given to the kernel is there, and unsynced bytes are still
+    /// unsynced. Faults are cleared.
     #[must_use]
     pub fn kill(self) -> Simulation {
         self.restart(Disk::after_kill, false)
@@ -240,7 +239,7 @@ impl Simulation {
 
     fn restart(self, survive: impl FnOnce(Disk, &mut Random) -> Disk, reboots: bool) -> Simulation {
         let mut random = self.core.random.borrow().clone();
-        // Before the tasks go: what their drop code does must not reach the disk any more.
+        // Before the tasks are dropped: their drop code must not reach the disk.
         let disk = survive(self.core.disk.take(), &mut random);
         let down_ms = random.below(60_000);
         let ran_ms = self.core.executor.now_ns() / 1_000_000;
@@ -256,7 +255,7 @@ impl Simulation {
 
 impl Drop for Simulation {
     fn drop(&mut self) {
-        // Tasks hold worlds and worlds hold the tasks: cut the circle.
+        // Tasks hold worlds and worlds hold the tasks: break the cycle.
         self.core.executor.clear();
     }
 }

@@ -1,12 +1,11 @@
 //! The watchdog: one thread that notices a shard which has work and does not run.
 //!
-//! Why: glommio's loop can park a shard although tasks are runnable (its preemption timer has fired
-//! before the first look, see `executor`), and nothing but a new completion wakes it then. The
-//! watchdog sleeps while no shard has anything outstanding, so an idle process uses no CPU. It kicks
-//! a shard without progress through one of several pipes, and ends the process when a shard does
-//! not answer for long. Never touches a shard's state.
+//! glommio's loop can park a shard although tasks are runnable (its preemption timer has fired before the first
+//! poll, see `executor`), and then only a new completion wakes it. The watchdog sleeps while no shard has work
+//! outstanding, so an idle process uses no CPU. It kicks a shard without progress through one of several pipes,
+//! and ends the process when a shard does not answer for long. Never touches a shard's state.
 
-use crate::mesh::Pulse;
+use crate::mesh::WakeObserver;
 use std::io::{ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -14,26 +13,26 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{Builder, JoinHandle, Thread};
 use std::time::Duration;
 
-/// How often it looks while there is work.
+/// Time between two checks while there is work.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Looks without any work before it goes to sleep.
+/// Checks without any work before the watchdog sleeps.
 const QUIET_TICKS: u32 = 20;
 
-/// Looks with work and no answer to kicks before the process is given up: some 30 s of the
-/// watchdog's own running, so that a suspended machine does not count.
+/// Checks with work and no answer to kicks before the process is given up: some 30 s of the watchdog's own
+/// running, so that a suspended machine does not count.
 const DEAD_TICKS: u32 = 3_000;
 
-/// Independently armed ways to wake a shard. A used one that is not polled again leaves the others.
+/// Independent ways to wake a shard: a used one that is not polled again leaves the others.
 pub(crate) const KICKS: usize = 4;
 
 #[derive(Default)]
 struct State {
-    /// I/O operations under way.
+    /// I/O operations in flight.
     in_flight: AtomicUsize,
     /// Woken through the mesh and not run since.
     woken: AtomicBool,
-    /// Things done; any change is progress.
+    /// The shard's beats; any change is progress.
     beats: AtomicU64,
     /// The writing ends of the pipes the shard listens to.
     kicks: Mutex<Vec<UnixStream>>,
@@ -47,7 +46,7 @@ impl State {
         waits && !self.ended.load(Ordering::Relaxed)
     }
 
-    /// Wakes the shard; which pipe is taken turns with `attempt`.
+    /// Wakes the shard, through the pipes in turn by `attempt`.
     fn kick(&self, attempt: u32) {
         let mut kicks = self.kicks.lock().unwrap_or_else(PoisonError::into_inner);
         let count = kicks.len();
@@ -94,7 +93,7 @@ impl Watchdog {
         })
     }
 
-    /// What shard `shard` reports to.
+    /// The reporting end of shard `shard`.
     pub(crate) fn shard(watchdog: &Arc<Watchdog>, shard: usize) -> ShardWork {
         ShardWork {
             watchdog: Arc::clone(watchdog),
@@ -102,19 +101,19 @@ impl Watchdog {
         }
     }
 
-    /// Wakes a shard; which pipe is taken turns with `attempt`.
+    /// Wakes a shard, through the pipes in turn by `attempt`.
     #[cfg(test)]
     pub(crate) fn kick(&self, shard: usize, attempt: u32) {
         self.shards[shard].kick(attempt);
     }
 
-    /// Signs of life a shard has given so far.
+    /// The beats of a shard so far.
     #[cfg(test)]
     pub(crate) fn beats(&self, shard: usize) -> u64 {
         self.shards[shard].beats.load(Ordering::Relaxed)
     }
 
-    /// Work has appeared: from now on the watchdog looks.
+    /// Wakes the watchdog: there is work.
     fn rouse(&self) {
         if self.asleep.load(Ordering::SeqCst)
             && self.asleep.swap(false, Ordering::SeqCst)
@@ -144,7 +143,7 @@ impl Watchdog {
                 continue;
             }
             self.asleep.store(true, Ordering::SeqCst);
-            // Work that came before the line above saw a watchdog awake: look once more.
+            // Work from before the line above saw a watchdog awake: check once more.
             if self.shards.iter().any(State::has_work) || self.stopped.load(Ordering::SeqCst) {
                 self.asleep.store(false, Ordering::SeqCst);
             } else {
@@ -156,7 +155,7 @@ impl Watchdog {
     }
 }
 
-/// What the watchdog has seen of one shard.
+/// The watchdog's last view of one shard.
 #[derive(Default)]
 struct Seen {
     beats: u64,
@@ -164,7 +163,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// Looks at the shard, kicks it where it stands still, and says for how many looks it has.
+    /// Checks the shard, kicks it if it stands still, and returns for how many checks it has.
     fn look(&mut self, state: &State) -> u32 {
         let beats = state.beats.load(Ordering::Relaxed);
         if beats != self.beats || !state.has_work() {
@@ -181,7 +180,7 @@ impl Seen {
     }
 }
 
-impl Pulse for Watchdog {
+impl WakeObserver for Watchdog {
     fn woken(&self, shard: usize) {
         self.shards[shard].woken.store(true, Ordering::SeqCst);
         self.rouse();
@@ -194,7 +193,7 @@ impl Pulse for Watchdog {
     }
 }
 
-/// One shard's line to the watchdog.
+/// One shard's reports to the watchdog.
 pub(crate) struct ShardWork {
     watchdog: Arc<Watchdog>,
     shard: usize,
@@ -215,12 +214,12 @@ impl ShardWork {
         self.beat();
     }
 
-    /// The shard runs.
+    /// Reports that the shard runs.
     pub(crate) fn beat(&self) {
         self.state().beats.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The shard listens to the other ends of these pipes.
+    /// Registers the kicks the shard listens to.
     pub(crate) fn listen(&self, kicks: Vec<UnixStream>) {
         *self
             .state()
@@ -236,7 +235,7 @@ impl Drop for ShardEnd {
     }
 }
 
-/// Dropped when a shard's executor ends: nothing is expected of it any more.
+/// Dropped when a shard's executor ends: the watchdog expects nothing of it any more.
 pub(crate) struct ShardEnd(pub(crate) ShardWork);
 
 /// The watchdog's thread; dropping it stops the thread.
@@ -250,7 +249,7 @@ impl Drop for Running {
         self.watchdog.stopped.store(true, Ordering::SeqCst);
         if let Some(handle) = self.handle.take() {
             handle.thread().unpark();
-            // It only panics if it is wrong itself, and has said so then.
+            // The thread panics only by a fault of its own, and has reported it then.
             let _ = handle.join();
         }
     }

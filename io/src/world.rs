@@ -1,12 +1,12 @@
-//! The one door to storage, time and randomness: the `World` trait.
+//! The `World` trait: the only access to storage, time and randomness.
 //!
-//! Owns the contract only. `direct::DirectWorld` keeps it with io_uring and the kernel's clocks,
-//! `simulated::SimulatedWorld` with memory, a seed and virtual time; code that is generic over
-//! `W: World` is therefore testable under power cuts and full disks. A world belongs to the shard
-//! it was made on and never crosses threads. This file never performs I/O itself.
+//! Owns the contract only. `direct::DirectWorld` implements it with io_uring and the kernel's clocks,
+//! `simulated::SimulatedWorld` with memory, a seed and virtual time; code generic over `W: World` is therefore
+//! tested under power cuts and full disks. A world belongs to the shard it was made on and never crosses threads.
+//! Never performs I/O itself.
 
-// The futures of these traits stay on the shard that made them; a `Send` bound would forbid
-// exactly the single-threaded sharing (`Rc`) the design rests on.
+// Futures of these traits stay on their shard; a `Send` bound would forbid the single-threaded sharing (`Rc`)
+// that the design rests on.
 #![allow(async_fn_in_trait)]
 
 use crate::mapping::Mapping;
@@ -19,34 +19,32 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// How a file is opened; see [`OpenOptions`] for the less common wishes.
+/// Access and creation of a file to open; [`OpenOptions`] has the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
     /// Reading only; the file must exist.
     Read,
     /// Reading and writing; the file must exist.
     ReadWrite,
-    /// Reading and writing; the file is created if missing, and its directory entry is durable
-    /// when the call returns. That of a file which exists is synced as well: it may have been
-    /// created by a process that was killed before it could.
+    /// Reading and writing; the file is created if missing, and its directory entry is durable when the call returns.
+    /// The entry of an existing file is synced as well: the process that created it may have been killed before.
     ReadWriteCreate,
 }
 
-/// Everything that can be asked for when a file is opened.
+/// Options of opening a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenOptions {
     /// Access and creation.
     pub mode: OpenMode,
     /// Every completed write is already durable (`O_DSYNC`).
     pub write_through: bool,
-    /// Whether the entry is synced before the call returns, for [`OpenMode::ReadWriteCreate`]. When
-    /// several files of one directory are opened, ask for `false` and finish with one
-    /// [`World::sync_dir`].
+    /// True when [`OpenMode::ReadWriteCreate`] syncs the entry before it returns. To open several files of one
+    /// directory, set `false` and finish with one [`World::sync_dir`].
     pub sync_entry: bool,
 }
 
 impl OpenOptions {
-    /// The same file, every completed write durable.
+    /// The same options, every completed write durable.
     #[must_use]
     pub fn with_write_through(self) -> OpenOptions {
         OpenOptions {
@@ -55,7 +53,7 @@ impl OpenOptions {
         }
     }
 
-    /// The same file; its entry becomes durable only with the next [`World::sync_dir`].
+    /// The same options; the entry becomes durable only with the next [`World::sync_dir`].
     #[must_use]
     pub fn without_entry_sync(self) -> OpenOptions {
         OpenOptions {
@@ -78,34 +76,33 @@ impl From<OpenMode> for OpenOptions {
 /// One entry of a listed directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirEntry {
-    /// The name without its directory; a foreign directory may hold names that are not UTF-8.
+    /// The name without its directory; not necessarily UTF-8.
     pub name: OsString,
-    /// A directory; everything else (links included) counts as a file.
+    /// True for a directory; everything else (links included) counts as a file.
     pub is_dir: bool,
     /// Length in bytes; 0 for directories.
     pub len: u64,
-    /// When its content last changed, ns since the epoch; no clock to measure with, but another value
-    /// means another content.
+    /// Last change of the content, ns since the epoch. Not for measuring: another value means another content.
     pub modified_ns: i64,
 }
 
-/// Storage, clocks and randomness of one shard. Cheap to clone; all clones are the same world.
+/// Storage, clocks and randomness of one shard. Cheap to clone; clones are the same world.
 ///
-/// Operations that are under way at the same time pass each other: who needs an order awaits the first.
-/// Paths are absolute. Every operation that changes a directory is durable when it returns: the
-/// parent directory has been synced as well (`fsync(2)`: syncing a file does not sync its entry).
+/// Concurrent operations have no order: to order two, await the first. Paths are absolute. Every operation that
+/// changes a directory is durable when it returns: the parent directory is synced as well (`fsync(2)`: syncing a
+/// file does not sync its entry).
 pub trait World: Clone + 'static {
     /// An open file of this world.
     type File: File;
     /// A mapped file of this world.
     type Mapping: Mapping;
-    /// A sleep that has been asked for; dropping it takes the request back.
+    /// A pending sleep; dropping it cancels it.
     type Sleep: Future<Output = ()> + Unpin + 'static;
 
     /// Wall clock, milliseconds since 1970-01-01 UTC. May jump; never use it to measure.
     fn now_ms(&self) -> i64;
 
-    /// Monotonic clock in nanoseconds, from an origin that is the same for all shards of a process.
+    /// Monotonic clock in nanoseconds, with one origin for all shards of a process.
     fn monotonic_ns(&self) -> u64;
 
     /// Sleeps until [`World::monotonic_ns`] has reached `deadline_ns`; at once if it has already.
@@ -117,29 +114,28 @@ pub trait World: Clone + 'static {
         self.sleep_until(self.monotonic_ns().saturating_add(duration_ns))
     }
 
-    /// Ends a slice of work, so that other tasks run and I/O is polled. Long work calls it about
-    /// every 100 µs: the executors never preempt by timer (see the crate's `executor` module).
+    /// Ends a slice of work, so that other tasks run and I/O is polled. Long work calls it about every 100 µs: the
+    /// executors never preempt by timer (see `executor`).
     fn pause(&self) -> impl Future<Output = ()>;
 
-    /// Runs a long computation on a thread beside the shard, whose other tasks run meanwhile. Worth
-    /// it from about 50 µs on: the hop there and back takes as long.
+    /// Runs a long computation on a thread beside the shard, whose other tasks run meanwhile. Worth it from about
+    /// 50 µs on, the time of the hop there and back.
     ///
     /// # Errors
-    /// When no thread can be had.
+    /// When no thread can be started.
     async fn compute<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<T>;
 
-    /// As [`World::compute`], for what takes longer than some milliseconds (a large record through a
-    /// codec, a checkpoint of all logs): it waits for others of its kind and stands before none that
-    /// are short.
+    /// As [`World::compute`], for computations longer than some milliseconds (a large record through a codec, a
+    /// checkpoint of all logs): they queue among themselves and delay no short one.
     async fn compute_long<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<T>;
 
-    /// As [`World::compute_long`]; where no thread can be had the work is done here: slowly, but done.
+    /// As [`World::compute_long`], with the shard as fallback where no thread can be started: slow, but done.
     async fn compute_surely<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -182,34 +178,33 @@ pub trait World: Clone + 'static {
     /// The entries of a directory, sorted by name.
     async fn list_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>>;
 
-    /// A whole file. `FileTooLarge` if it has more than `max_bytes`, before anything is allocated.
+    /// A whole file. `FileTooLarge` above `max_bytes`, before anything is allocated.
     async fn read_file(&self, path: &Path, max_bytes: usize) -> io::Result<Bytes>;
 
-    /// Replaces `path` by `content`: whatever happens, afterwards it holds all of the old bytes or
-    /// all of the new ones. Uses `<path>.tmp`, which a crash may leave behind.
+    /// Replaces the content of `path`: after a crash it holds all of the old bytes or all of the new ones. Uses
+    /// `<path>.tmp`, which a crash may leave behind.
     async fn write_file_atomic(&self, path: &Path, content: &[u8]) -> io::Result<()> {
         let content = Bytes::copy_from_slice(content);
         self.write_bytes_atomic(path, content).await
     }
 
-    /// As [`World::write_file_atomic`], without a copy: for content that a shard has no time to copy.
+    /// As [`World::write_file_atomic`], without a copy of `content`.
     async fn write_bytes_atomic(&self, path: &Path, content: Bytes) -> io::Result<()>;
 
-    /// As [`World::write_file_atomic`], but durable only with the next [`World::sync_file_system`]:
-    /// until then a power cut may leave either content, none, or a part. For files that can be made anew.
+    /// As [`World::write_file_atomic`], but durable only with the next [`World::sync_file_system`]: until then a power
+    /// cut may leave either content, none, or a part. For files that can be rebuilt.
     async fn replace_file(&self, path: &Path, content: &[u8]) -> io::Result<()>;
 
     /// Makes the entries of a directory durable; only needed after
     /// [`OpenOptions::without_entry_sync`].
     async fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// Makes everything durable that was written so far to the file system that holds `path`,
-    /// whoever wrote it: one call after the end of a process, instead of one for each of its files.
+    /// Makes all writes so far to the file system of `path` durable, by any process: one call after the end of a
+    /// process, instead of one for each of its files.
     async fn sync_file_system(&self, path: &Path) -> io::Result<()>;
 
-    /// The file at `path`, which exists and has `len` bytes as its directory said; opened by its
-    /// first use, so that a file nobody uses costs neither time nor a descriptor. Where it was
-    /// changed in between, that first use fails.
+    /// The existing file at `path`, of `len` bytes by its directory entry; opened by its first use, so that an unused
+    /// file costs neither time nor a descriptor. The first use fails if the file has changed in between.
     fn resting_file(&self, path: &Path, options: impl Into<OpenOptions>, len: u64) -> Self::File;
 
     /// Opens a file for block-aligned direct I/O.
@@ -219,18 +214,18 @@ pub trait World: Clone + 'static {
         options: impl Into<OpenOptions>,
     ) -> io::Result<Self::File>;
 
-    /// Creates `path`, which must not exist, with `len` bytes of zeros (at least one), all of them
-    /// written and durable, and maps it. Works in the background, off the shard's core where it can.
+    /// Creates `path`, which must not exist, with `len` bytes of zeros (at least one), written and durable, and maps
+    /// it. Off the shard's core where it can be.
     ///
     /// # Errors
-    /// `StorageFull`; `Unsupported` on a file system that may need new blocks to overwrite old bytes,
-    /// where a full disk would end the process. No file is left then.
+    /// `StorageFull`; `Unsupported` on a file system that may need new blocks to overwrite old bytes, where a full
+    /// disk would end the process. The file is removed then.
     async fn create_mapping(&self, path: &Path, len: usize) -> io::Result<Self::Mapping>;
 
-    /// Names the time since this machine was last started: what a process had stored in a mapping
-    /// and not synced is there as long as this is the same.
+    /// An id of the time since the machine's last start: unsynced stores into a mapping survive while it stays the
+    /// same.
     async fn boot_id(&self) -> io::Result<u128>;
 
-    /// Bytes an unprivileged process can still write to the file system that holds `path`.
+    /// Bytes an unprivileged process can still write to the file system of `path`.
     async fn free_bytes(&self, path: &Path) -> io::Result<u64>;
 }

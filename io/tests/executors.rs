@@ -1,7 +1,7 @@
 //! Real executors from outside: no run hangs, the mesh holds under flood, sockets keep every byte.
 
 use bytes::{Bytes, BytesMut};
-use chronik_io::net::{Door, DoorLimits, ListenLimits, Listener};
+use chronik_io::net::{ConnectionLimits, ConnectionQuotas, ListenLimits, Listener};
 use chronik_io::storage::{BlockBuffer, File};
 use chronik_io::world::{OpenMode, World};
 use chronik_io::{
@@ -18,8 +18,8 @@ use std::time::Duration;
 
 const LOCAL: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 
-/// Fails the test process, with a name, if `work` does not end: a hang would otherwise only show
-/// as a test run that never finishes.
+/// Fails the test process, by name, if `work` does not end: a hang would otherwise be a test run that never
+/// finishes.
 fn must_end(what: &str, work: impl FnOnce() + Send + 'static) {
     let (sender, receiver) = channel::<()>();
     let worker = std::thread::spawn(move || {
@@ -32,7 +32,7 @@ fn must_end(what: &str, work: impl FnOnce() + Send + 'static) {
     worker.join().unwrap();
 }
 
-/// One short life of two shards: calls, timers, a file.
+/// One short run of two shards: calls, timers, a file.
 fn short_run(dir: &std::path::Path) {
     let path = dir.join("file");
     let main = move |seat: ShardSeat<u64, u64>| {
@@ -63,7 +63,7 @@ fn short_run(dir: &std::path::Path) {
                 // Holds the other shard's pump until this one has all its answers.
                 endpoint.call(1, 1_000).await.map_err(io::Error::other)?;
             } else {
-                // Answers until nobody asks any more: shard 0 is gone once its lane says so.
+                // Serves until shard 0 is gone.
                 while endpoint.call(0, 0).await.is_ok() {
                     world.sleep_for(Duration::from_micros(200)).await;
                 }
@@ -90,8 +90,8 @@ fn short_runs_under_cpu_hogs_never_hang() {
             })
         })
         .collect();
-    // A run takes some 70 ms beside the hogs, and on a machine that is busy with other tests now and
-    // then seconds: each has its own limit.
+    // A run takes some 70 ms beside the hogs, and seconds on a machine busy with other tests: each has its own
+    // limit.
     let runs = std::env::var("CHRONIK_SHORT_RUNS").map_or(200, |runs| runs.parse().unwrap());
     for _ in 0..runs {
         must_end("a short run", || {
@@ -269,7 +269,7 @@ fn sockets_keep_every_byte() {
                     }
                 });
                 client.await?;
-                // The disconnects of this shard's clients reach the servers by a pending read.
+                // A pending read tells the servers of this shard's disconnected clients.
                 while open.get() > 0 {
                     world.sleep_for(Duration::from_millis(1)).await;
                 }
@@ -316,9 +316,9 @@ fn limits_disconnect_the_one_too_many() {
         let listener = Listener::bind(LOCAL.into()).unwrap();
         let address = listener.address();
         let limits = ListenLimits {
-            door: Door::new(DoorLimits {
+            quotas: ConnectionQuotas::new(ConnectionLimits {
                 per_address_max: 2,
-                ..DoorLimits::default()
+                ..ConnectionLimits::default()
             }),
             ..ListenLimits::default()
         };

@@ -1,4 +1,4 @@
-//! Running out of descriptors: alone in its process, because the limit is the process's.
+//! Running out of descriptors: in a process of its own, because the limit is the process's.
 
 use chronik_io::net::{ListenLimits, Listener};
 use chronik_io::{ExecutorOptions, ShardSeat, executor};

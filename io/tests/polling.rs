@@ -1,4 +1,4 @@
-//! The guard against glommio's misjudging a device by the first file it sees: alone in its process,
+//! The probe that keeps glommio from misjudging a device by the first file it sees: in a process of its own,
 //! because the judgement is made once per thread and device.
 
 use chronik_io::storage::{BlockBuffer, File};
@@ -17,8 +17,8 @@ fn thread_cpu() -> u64 {
         .sum()
 }
 
-/// Misjudged, a write spins for 4 ms of CPU; right, it costs some 0.1 ms. The first file is empty,
-/// which is what misleads glommio.
+/// A write of a misjudged device spins for 4 ms of CPU; else it costs some 0.1 ms. The first file is empty, which
+/// misleads glommio.
 #[test]
 fn writes_do_not_spin_although_the_first_file_is_empty() {
     const WRITES: u64 = 500;

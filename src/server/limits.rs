@@ -1,7 +1,7 @@
 //! How many connections there may be, as the settings say: `max.connections` and its relatives.
 //!
 //! Runs on the designated shard whenever settings of the broker change. Looking host names up is left to a
-//! thread, for it can take seconds. Never counts connections; the door does.
+//! thread, for it can take seconds. Never counts connections: the quotas do.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, ToSocketAddrs};
@@ -9,21 +9,21 @@ use std::sync::Arc;
 use std::thread::Builder;
 
 use chronik_catalog::Image;
-use chronik_io::net::{Door, DoorLimits, ListenerLimits};
+use chronik_io::net::{ConnectionLimits, ConnectionQuotas, ListenerLimits};
 use chronik_protocol::configs::keys::broker;
 use chronik_protocol::configs::{Key, address_limits};
 use tracing::warn;
 
 use crate::config::Listener;
 
-/// Makes the door keep what `image` says.
-pub(crate) fn apply(door: &Arc<Door>, listeners: &[Listener], image: &Image) {
+/// Makes the quotas keep what `image` says.
+pub(crate) fn apply(quotas: &Arc<ConnectionQuotas>, listeners: &[Listener], image: &Image) {
     let (mut limits, names) = limits_of(listeners, image);
     if names.is_empty() {
-        return door.change(limits);
+        return quotas.change(limits);
     }
-    door.change(limits.clone());
-    let (door, settings) = (Arc::clone(door), door.generation());
+    quotas.change(limits.clone());
+    let (quotas, settings) = (Arc::clone(quotas), quotas.generation());
     let look_up = move || {
         for (name, count) in names {
             match (name.as_str(), 0).to_socket_addrs() {
@@ -36,7 +36,7 @@ pub(crate) fn apply(door: &Arc<Door>, listeners: &[Listener], image: &Image) {
                 }
             }
         }
-        door.change_if(settings, limits);
+        quotas.change_if(settings, limits);
     };
     let thread = Builder::new().name("look-up".to_owned()).spawn(look_up);
     if let Err(error) = thread {
@@ -82,7 +82,7 @@ fn address_counts(image: &Image, per_address_max: usize) -> Vec<(String, usize)>
 }
 
 /// The limits, and the hosts whose addresses are still to be found.
-fn limits_of(listeners: &[Listener], image: &Image) -> (DoorLimits, Vec<(String, usize)>) {
+fn limits_of(listeners: &[Listener], image: &Image) -> (ConnectionLimits, Vec<(String, usize)>) {
     let (configs, node_id) = (&image.broker_configs, image.node_id);
     let count = |number: i32| usize::try_from(number).unwrap_or(usize::MAX);
     // The greatest number is no limit.
@@ -103,7 +103,7 @@ fn limits_of(listeners: &[Listener], image: &Image) -> (DoorLimits, Vec<(String,
         };
         (number_of, own)
     });
-    let limits = DoorLimits {
+    let limits = ConnectionLimits {
         connections_max: count(configs.get(node_id, broker::MAX_CONNECTIONS)),
         per_address_max,
         overrides,

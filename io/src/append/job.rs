@@ -1,8 +1,8 @@
-//! The jobs an `AppendFile` hands out: what is performed on the file, away from the state.
+//! The jobs of an `AppendFile`: I/O on the file, apart from the state.
 //!
-//! Runs on the file's shard, in whatever task awaits it. A job owns all it needs, so it may outlive
-//! a borrow of its `AppendFile`; it never changes that state itself. A job that is dropped
-//! unperformed leaves its file waiting for ever: whoever takes one performs it.
+//! Runs on the file's shard, in the task that awaits it. A job owns all it needs, so it may outlive a borrow of
+//! its `AppendFile`; it never changes that state itself. A job dropped unperformed leaves its file waiting for
+//! ever: perform every job taken.
 
 use crate::storage::{File, Preparation, block_floor};
 use std::future::{Future, poll_fn};
@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 
-/// What a performed job brings back to [`super::AppendFile::complete`].
+/// The result of a performed job, for [`super::AppendFile::complete`].
 #[derive(Debug)]
 #[must_use = "the file waits for it"]
 pub enum JobResult {
@@ -28,7 +28,7 @@ pub enum JobResult {
         end: u64,
         /// `StorageFull` is not a failure of the file.
         outcome: io::Result<()>,
-        /// The last incomplete block of a file that rested until now.
+        /// The last incomplete block of a file that was untouched until now.
         tail: Option<Vec<u8>>,
     },
     /// A sync of everything that was written below `end`.
@@ -40,7 +40,7 @@ pub enum JobResult {
     },
 }
 
-/// A group commit: all bytes that were pending, in whole blocks.
+/// A group commit: all pending bytes, in whole blocks.
 #[must_use = "the file waits for it"]
 pub struct WriteJob<F: File> {
     file: Rc<F>,
@@ -64,8 +64,8 @@ impl<F: File> WriteJob<F> {
         }
     }
 
-    /// Writes all buffers, several at once (they share no block), then syncs if the file's method
-    /// says so. A sync covers completed writes only, therefore it waits for all of them.
+    /// Writes all buffers concurrently (they share no block), then syncs if the file's method requires it. A sync
+    /// covers completed writes only, so it comes after all of them.
     pub async fn perform(self) -> JobResult {
         let WriteJob {
             file,
@@ -87,8 +87,8 @@ impl<F: File> WriteJob<F> {
     }
 }
 
-/// Performs all writes and waits for every one, also after an error: no write may still be under
-/// way when its result is reported.
+/// Performs all writes and awaits every one, also after an error: no write may be in flight when its result is
+/// reported.
 async fn write_concurrently<F: File>(
     file: &Rc<F>,
     buffers: Vec<(F::Buffer, u64)>,
@@ -123,14 +123,14 @@ async fn write_concurrently<F: File>(
     outcome
 }
 
-/// Space for the next chunk of a file, that reads as zeros.
+/// Space for the next chunk of a file, which reads as zeros.
 #[must_use = "the file waits for it"]
 pub struct ZeroJob<F: File> {
     file: Rc<F>,
     from: u64,
     to: u64,
     preparation: Preparation,
-    /// Where the valid bytes of a file end that rested until now.
+    /// End of the valid bytes of a file that was untouched until now.
     wakes_at: Option<u64>,
 }
 
@@ -157,7 +157,7 @@ impl<F: File> ZeroJob<F> {
         self.to - self.from
     }
 
-    /// Makes the space and makes the new size durable.
+    /// Makes the space, and the new size durable.
     pub async fn perform(self) -> JobResult {
         let bytes = self.to - self.from;
         let tail = match self.wakes_at {
@@ -179,8 +179,8 @@ impl<F: File> ZeroJob<F> {
     }
 }
 
-/// Cuts off what lies behind the valid bytes, so that no stale byte can ever be taken for a written
-/// one, and gives those of the last incomplete block.
+/// Cuts off the bytes after the valid ones, so that no stale byte is ever taken for a written one, and returns
+/// those of the last incomplete block.
 async fn wake<F: File>(file: &F, valid_len: u64) -> io::Result<Vec<u8>> {
     if file.len() > valid_len {
         file.set_len(valid_len).await?;
@@ -204,7 +204,7 @@ pub(super) async fn last_block<F: File>(file: &F, valid_len: u64) -> io::Result<
     Ok(tail)
 }
 
-/// A sync of what is written already.
+/// A sync of the bytes written so far.
 #[must_use = "the file waits for it"]
 pub struct SyncJob<F: File> {
     file: Rc<F>,

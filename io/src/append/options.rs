@@ -1,6 +1,6 @@
-//! How an `AppendFile` behaves: promise, method of syncing, and its memory and zeroing bounds.
+//! Options of an `AppendFile`: its promise, method of syncing, and bounds of memory and zeroing.
 //!
-//! Owns numbers and their relations only; runs nowhere of its own and never touches a file.
+//! Owns numbers and their relations only. Never touches a file.
 
 use crate::storage::BLOCK_BYTES;
 
@@ -28,24 +28,21 @@ pub enum SyncMethod {
 /// Options of an [`super::AppendFile`]; all sizes in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct AppendOptions {
-    /// The promise.
+    /// The promise of a completed write.
     pub sync: SyncMode,
-    /// How it is kept.
+    /// The method that keeps the promise.
     pub method: SyncMethod,
-    /// The valid bytes are known to be durable already (a clean shutdown said so), so that opening
-    /// needs no sync.
+    /// The valid bytes are durable already (a clean shutdown said so), so that opening needs no sync.
     pub known_durable: bool,
     /// First chunk zeroed ahead; at least a block, whole blocks.
     pub zero_ahead_bytes_min: u64,
     /// Largest chunk zeroed ahead; chunks grow with the file.
     pub zero_ahead_bytes_max: u64,
-    /// Nothing is zeroed ahead beyond this position (a segment's size), except on demand by
-    /// [`super::AppendFile::reserve`].
+    /// Position (a segment's size) beyond which nothing is zeroed ahead, except by [`super::AppendFile::reserve`].
     pub zero_until: u64,
-    /// Mean size of a file's writes from which its space is allocated and not zeroed.
+    /// Mean size of a file's writes from which its space is allocated instead of zeroed.
     pub allocate_from_write_bytes: u64,
-    /// Bytes that may wait while a write is in flight. A single append larger than this is taken
-    /// when nothing waits.
+    /// Bytes that may wait while a write is in flight. A single append above this is accepted when nothing waits.
     pub pending_bytes_max: u64,
     /// Size of the first buffer after rest; whole blocks.
     pub buffer_bytes_min: usize,
@@ -71,7 +68,7 @@ impl Default for AppendOptions {
 }
 
 impl AppendOptions {
-    /// Whether the file has to be opened with [`crate::OpenOptions::write_through`].
+    /// True when the file must be opened with [`crate::OpenOptions::write_through`].
     #[must_use]
     pub fn writes_through(&self) -> bool {
         self.sync == SyncMode::Data && self.method == SyncMethod::WriteThrough

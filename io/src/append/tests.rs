@@ -1,5 +1,5 @@
-//! Tests of `AppendFile` that need faults: failures stay, full disks pass, power cuts take only
-//! what was not durable. (Plain behaviour is in `behaviour_tests`, on both twins.)
+//! Tests of `AppendFile` that need faults: failures stay, shortages pass, power cuts take only bytes that were
+//! not durable. (Plain behaviour is in `behaviour_tests`, in both worlds.)
 
 use super::{AppendError, AppendFile, AppendOptions, SyncMode};
 use crate::behaviour_tests::{KINDS, flush, make_room, pattern, small};
@@ -94,7 +94,7 @@ fn a_full_disk_is_not_a_failure() {
     });
 }
 
-/// The rest of the last block of a file that was cut is a hole where the file system's blocks are small.
+/// In a cut file the rest of the last block is a hole where the file system's blocks are small.
 #[test]
 fn space_is_found_from_the_exact_end_on_before_anything_is_appended() {
     for (number, kind) in KINDS.into_iter().enumerate() {
@@ -115,7 +115,7 @@ fn space_is_found_from_the_exact_end_on_before_anything_is_appended() {
                     AppendFile::open(&world, log(), 5_000, small(kind)).await
                 })
                 .unwrap();
-            // Enough for what is zeroed, and not for the hole before it.
+            // Enough for the zeros, and not for the hole before them.
             for free in [0, 2_048, 8 << 10, (8 << 10) + 2_048] {
                 simulation.faults().set_space(Some(used + free));
                 let refused = simulation.run(make_room(&mut file, 3_000));
@@ -180,8 +180,8 @@ fn what_arrives_during_a_write_forms_the_next_one() {
     });
 }
 
-/// A writer that appends, writes, zeroes and syncs until it is stopped or fails, and notes the
-/// durable and the written end.
+/// A writer that appends, writes, zeroes and syncs until it is stopped or fails, and notes the durable and the
+/// written end.
 async fn write_on(world: SimulatedWorld, start: u64, options: AppendOptions, ends: Rc<Ends>) {
     let Ok(mut file) = AppendFile::open(&world, log(), start, options).await else {
         return;
@@ -223,7 +223,7 @@ struct Ends {
     durable: Cell<u64>,
 }
 
-/// How far the file holds the stream, before zeros, torn bytes or its end.
+/// Length of the stream in the file, before zeros, torn bytes or the file's end.
 fn valid_len(simulation: &mut Simulation) -> u64 {
     let world = simulation.world();
     let whole = match simulation.run(world.read_file(log(), usize::MAX)) {
@@ -238,7 +238,7 @@ fn valid_len(simulation: &mut Simulation) -> u64 {
         .count() as u64
 }
 
-/// One life after another on the same disk, each ended by a power cut or a kill.
+/// Several runs on one disk, each ended by a power cut or a kill.
 fn lives(seed: u64) {
     let mut simulation = Simulation::new(seed);
     let options = small(KINDS[(seed % 3) as usize]);
@@ -280,7 +280,7 @@ fn power_cuts_take_nothing_that_was_durable() {
     }
 }
 
-/// The simulation can lose data at all: the test above must be able to fail.
+/// Without this the test above could not fail.
 #[test]
 fn power_cuts_do_take_what_was_not_durable() {
     let lost = (0..50).filter(|seed| {

@@ -1,9 +1,9 @@
 //! Helper threads of a shard, for system calls that block and have no io_uring form.
 //!
-//! Owns one thread per helper, started by its first job, asleep while there is none. Jobs are done by
-//! turns of those for whom they are (a partition, say), each in the order asked: one with many does not
-//! stand before the others. A panic in a job reaches whoever asked for it; the thread lives on. glommio's
-//! own pool is not used: there the caller of a job that panics waits for ever.
+//! Owns one thread per helper, started by its first job, asleep without any. Jobs are queued by key (a partition,
+//! say); the queues take turns, and each keeps its order, so that a long queue does not delay the others. A panic
+//! in a job reaches its caller; the thread lives on. glommio's own pool is not used: there the caller of a job
+//! that panics waits for ever.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -32,12 +32,12 @@ struct Queue {
     grown: Condvar,
 }
 
-/// Jobs that wait.
+/// Waiting jobs.
 #[derive(Default)]
 struct Jobs {
-    /// Of each who has any.
+    /// Queues by key; none is empty.
     of: HashMap<u64, VecDeque<Job>>,
-    /// Whose turn is next.
+    /// Keys in the order of their turns.
     turns: VecDeque<u64>,
     ended: bool,
 }
@@ -68,7 +68,7 @@ impl Queue {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next job; `None` when there will be none any more.
+    /// The next job; `None` once the helper is dropped and its jobs are done.
     fn next(&self) -> Option<Job> {
         let mut jobs = self.lock();
         loop {
@@ -129,8 +129,7 @@ impl Helper {
         Ok(())
     }
 
-    /// Runs `work` on the thread, after everything asked for earlier by others who say nothing of
-    /// themselves either.
+    /// Runs `work` on the thread, after all earlier jobs without a key.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
@@ -138,7 +137,7 @@ impl Helper {
         self.run_for(0, work).await
     }
 
-    /// Runs `work` on the thread, after everything asked for earlier for `of` and by turns with others.
+    /// Runs `work` on the thread, after all earlier jobs of `of` and in turns with other keys.
     pub(super) async fn run_for<T: Send + 'static>(
         &self,
         of: u64,
@@ -178,7 +177,7 @@ mod tests {
     use super::{Job, Jobs};
     use std::sync::{Arc, Mutex};
 
-    /// One with a thousand jobs takes turns with the others, and each keeps its order.
+    /// A queue of a thousand jobs takes turns with the others, and each keeps its order.
     #[test]
     fn those_with_many_jobs_take_turns_with_those_with_few() {
         let done: Arc<Mutex<Vec<(u64, u32)>>> = Arc::default();

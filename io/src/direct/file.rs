@@ -1,11 +1,11 @@
 //! `DirectFile`: an open file for block-aligned direct I/O through io_uring.
 //!
-//! Owns the file's length and its place among the shard's open files (`open_files`), where it may be
-//! closed while nobody uses it. Lives on the shard that opened it. Reads are split into bounded pieces and clamped to the known length, because glommio returns too much at
-//! an unaligned end and hangs in very long reads. Large reads, cutting and zeroing run on the helper
-//! threads.
+//! Owns the file's length and its place among the shard's open files (`open_files`), where it may be closed
+//! between two uses. Lives on the shard that opened it. Reads are split into bounded pieces and clamped to the
+//! known length, because glommio returns too much at an unaligned end and hangs in very long reads. Large reads,
+//! cutting and zeroing run on the helper threads.
 
-use super::open_files::{InUse, Room, Slot};
+use super::open_files::{InUse, OpenPermit, Slot};
 use super::reading::LARGE_BYTES;
 use super::{DirectWorld, OPENING_TRIES, Opened, names, plain};
 use crate::open_names::Name;
@@ -30,11 +30,11 @@ use std::time::Duration;
 /// Zeros written by one system call, in bytes.
 const ZERO_PIECE_BYTES: usize = 1 << 20;
 
-/// The same where writers are not to be disturbed, and the pause after it: 16 MiB take 60 ms.
+/// As [`ZERO_PIECE_BYTES`], slowly, and the pause after each: 16 MiB take 60 ms.
 const GENTLE_PIECE_BYTES: usize = 128 << 10;
 const GENTLE_REST: Duration = Duration::from_micros(300);
 
-/// Aligned zeros, shared by all shards: they are only ever read.
+/// Aligned zeros, shared by all shards: only ever read.
 fn zeros() -> &'static [u8] {
     static ZEROS: OnceLock<Vec<u8>> = OnceLock::new();
     let memory = ZEROS.get_or_init(|| vec![0; ZERO_PIECE_BYTES + BLOCK_BYTES]);
@@ -42,7 +42,7 @@ fn zeros() -> &'static [u8] {
     &memory[skip..skip + ZERO_PIECE_BYTES]
 }
 
-/// A file of a [`DirectWorld`]; its use opens it where it is not open.
+/// A file of a [`DirectWorld`]; each use opens it if it is closed.
 pub struct DirectFile {
     world: DirectWorld,
     slot: Rc<Slot>,
@@ -59,11 +59,11 @@ impl DirectFile {
     ) -> io::Result<DirectFile> {
         let file = DirectFile::resting(world, path, options, 0);
         let files = &file.world.inner.files;
-        let room = files.room().await;
+        let permit = files.permit().await;
         let path = file.slot.name.path().ok_or(io::ErrorKind::NotFound)?;
         let opened = file.world.open_dma(&path, options, OPENING_TRIES).await?;
         file.len.set(opened.len);
-        drop(file.keep(opened, room));
+        drop(file.keep(opened, permit));
         Ok(file)
     }
 
@@ -81,16 +81,16 @@ impl DirectFile {
         }
     }
 
-    /// It is open from now on, and its name is followed from the first time on.
-    fn keep<'a>(&'a self, opened: Opened, room: Room<'a>) -> InUse<'a> {
+    /// Registers the opened file; its name is followed from its first opening on.
+    fn keep<'a>(&'a self, opened: Opened, permit: OpenPermit<'a>) -> InUse<'a> {
         let files = &self.world.inner.files;
         if self.slot.identity.replace(Some(opened.identity)).is_none() {
             files.names.follow(&self.slot.name);
         }
-        files.put(&self.slot, opened.file, room)
+        files.put(&self.slot, opened.file, permit)
     }
 
-    /// The file, opened if it is not.
+    /// The file, opened if it is closed.
     async fn file(&self) -> io::Result<InUse<'_>> {
         match self.world.inner.files.get(&self.slot) {
             Some(file) => Ok(file),
@@ -98,10 +98,10 @@ impl DirectFile {
         }
     }
 
-    /// Opens the file of a slot that has none: one that rests, or was closed for others.
+    /// Opens a file that rests, or was closed to free a descriptor.
     async fn open_again(&self) -> io::Result<InUse<'_>> {
         let files = &self.world.inner.files;
-        let room = files.room().await;
+        let permit = files.permit().await;
         loop {
             if let Some(file) = files.get(&self.slot) {
                 return Ok(file); // Another use was faster.
@@ -110,7 +110,7 @@ impl DirectFile {
             let path = self.slot.name.path().ok_or(io::ErrorKind::NotFound)?;
             let (mut options, mut tries) = (self.options, OPENING_TRIES);
             if self.slot.identity.get().is_some() {
-                // What was promised about it must not fail because it was closed.
+                // An acknowledged promise must not fail because the file was closed.
                 tries = u32::MAX;
                 if options.mode == OpenMode::ReadWriteCreate {
                     options.mode = OpenMode::ReadWrite;
@@ -136,12 +136,11 @@ impl DirectFile {
                 }
                 return Err(error);
             }
-            return Ok(self.keep(opened, room));
+            return Ok(self.keep(opened, permit));
         }
     }
 
-    /// Whether it is the file that is meant: by its length as its directory told it, or the one that
-    /// was open before.
+    /// Checks that the opened file is the expected one: of the length its directory named, or the one open before.
     fn check(&self, path: &Path, opened: &Opened) -> io::Result<()> {
         let (len, expected, path) = (opened.len, self.len.get(), path.display());
         let what = match self.slot.identity.get() {
@@ -154,7 +153,7 @@ impl DirectFile {
         Err(io::Error::new(io::ErrorKind::InvalidData, what))
     }
 
-    /// A descriptor of its own for a helper thread, which may outlive this file.
+    /// A descriptor for a helper thread, which may outlive this file.
     async fn duplicate(&self) -> io::Result<OwnedFd> {
         let duplicate = async || {
             let file = self.file().await?;
@@ -162,11 +161,10 @@ impl DirectFile {
             let borrowed = unsafe { BorrowedFd::borrow_raw(file.as_raw_fd()) };
             borrowed.try_clone_to_owned()
         };
-        self.world.patiently(u32::MAX, duplicate).await
+        self.world.with_retries(u32::MAX, duplicate).await
     }
 
-    /// Reads one aligned piece, at most [`READ_PIECE_BYTES_MAX`] long, and appends what of it lies
-    /// in `[position, end)`.
+    /// Reads one aligned piece, at most [`READ_PIECE_BYTES_MAX`] long, and appends its part of `[position, end)`.
     async fn read_piece(&self, position: u64, end: u64, into: &mut BytesMut) -> io::Result<usize> {
         let start = block_floor(position);
         let stop = block_ceiling(end).min(start + READ_PIECE_BYTES_MAX as u64);
@@ -220,12 +218,12 @@ impl File for DirectFile {
         debug_assert!((position + len).is_multiple_of(BLOCK_BYTES as u64));
         // Stays open meanwhile.
         let _file = self.file().await?;
-        // Each takes a descriptor more while it waits for the helper.
-        let turns = match how {
-            Preparation::ZeroGently(_) => &self.world.inner.gentle_turns,
-            Preparation::ZeroNow | Preparation::Allocate => &self.world.inner.turns,
+        // Each holds one more descriptor while it waits for the helper.
+        let permits = match how {
+            Preparation::ZeroGently(_) => &self.world.inner.zeroing_permits,
+            Preparation::ZeroNow | Preparation::Allocate => &self.world.inner.space_permits,
         };
-        let _turn = turns.take().await;
+        let _permit = permits.take().await;
         let descriptor = self.duplicate().await?;
         let write_through = self.options.write_through;
         let _io = self.world.begin_io();
@@ -256,7 +254,7 @@ impl File for DirectFile {
         }
         if end - position >= LARGE_BYTES as u64 {
             let _file = self.file().await?;
-            let _turn = self.world.inner.read_turns.take().await;
+            let _permit = self.world.inner.read_permits.take().await;
             let descriptor = self.duplicate().await?;
             let _io = self.world.begin_io();
             let readers = &self.world.inner.readers;
@@ -283,12 +281,12 @@ impl File for DirectFile {
 
     async fn set_len(&self, len: u64) -> io::Result<()> {
         let _file = self.file().await?;
-        let _turn = self.world.inner.turns.take().await;
+        let _permit = self.world.inner.space_permits.take().await;
         let file = std::fs::File::from(self.duplicate().await?);
         let path = self.slot.name.path().unwrap_or_default();
         let cut = self.world.on_names(&path, move || {
             file.set_len(len)?;
-            // Whatever its error: nobody may take a failed sync for a shortage that passes.
+            // Whatever its error: a failed sync must not look like a shortage that passes.
             file.sync_all().map_err(io::Error::other)
         });
         cut.await?;
@@ -317,8 +315,8 @@ impl Drop for DirectFile {
     }
 }
 
-/// On a helper thread. A descriptor opened with `O_DSYNC` would sync after every piece, so the
-/// work is done through a plain one and synced once.
+/// On a helper thread. A descriptor opened with `O_DSYNC` would sync after every piece, so the work is done
+/// through a plain one and synced once.
 fn prepare(
     descriptor: OwnedFd,
     write_through: bool,
@@ -340,7 +338,7 @@ fn prepare(
     let range = whole;
     match how {
         Preparation::Allocate => {
-            // Not every file system can.
+            // Not every file system can allocate.
             if !allocate(&plain, range.clone())? {
                 write_zeros(&plain, range, || false)?;
             }
@@ -354,7 +352,7 @@ fn prepare(
     Ok(())
 }
 
-/// Gives the range blocks of the file system; says whether that can do so.
+/// Allocates the range's blocks; false where the file system cannot.
 fn allocate(file: &OwnedFd, range: Range<u64>) -> io::Result<bool> {
     if range.is_empty() {
         return Ok(true);
@@ -379,7 +377,7 @@ fn write_zeros(file: &OwnedFd, range: Range<u64>, is_gentle: impl Fn() -> bool) 
             .unwrap_or(usize::MAX)
             .min(piece_bytes);
         match rustix::io::pwrite(file, &zeros()[..piece], at) {
-            // Short where the disk is full; the next call says so.
+            // Short where the disk is full; the next call fails.
             Ok(count) if count >= BLOCK_BYTES => at += block_floor(count as u64),
             Ok(_) => return Err(io::ErrorKind::StorageFull.into()),
             Err(Errno::INTR) => {}

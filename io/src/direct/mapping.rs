@@ -1,9 +1,9 @@
 //! `DirectMapping`: a file of page cache mapped into this process.
 //!
-//! Owns the mapped memory and making the file under it. A store into a mapped file ends the process
-//! (SIGBUS) where the kernel finds no block for it, so the file is written in full before it is
-//! mapped, and only on file systems that overwrite in place. Lives on its shard; the writing runs on
-//! a helper thread. Never unmaps memory that can still be reached.
+//! Owns the mapped memory and creates its file. A store into a mapped file ends the process (SIGBUS) where the
+//! kernel finds no block for it, so the file is written in full before it is mapped, and only on file systems
+//! that overwrite in place. Lives on its shard; the writing runs on a helper thread. Never unmaps memory that can
+//! still be reached.
 
 use crate::mapping::Mapping;
 use rustix::fs::{Mode, OFlags};
@@ -21,12 +21,12 @@ const ZERO_PIECE_BYTES: usize = 256 << 10;
 /// Bytes at the front that are brought into memory at once.
 const FRONT_BYTES: usize = 2 << 20;
 
-/// File systems that overwrite a written block where it is (`statfs(2)`): ext2 to ext4, xfs, tmpfs.
-/// Others (btrfs, zfs, f2fs, overlays over them) look for a new block at each write and can find none.
+/// File systems that overwrite a written block in place (`statfs(2)`): ext2 to ext4, xfs, tmpfs. Others (btrfs,
+/// zfs, f2fs, overlays over them) allocate a new block for each write and can find none.
 const IN_PLACE: [u64; 3] = [0xef53, 0x5846_5342, 0x0102_1994];
 
-/// Makes `path`, which must not exist, with `len` written zeros, durable with its entry. On a helper
-/// thread. Leaves nothing behind when it fails.
+/// Creates `path`, which must not exist, with `len` written zeros, durable with its entry. On a helper thread.
+/// Removes the file on failure.
 fn create(path: &Path, len: usize) -> io::Result<OwnedFd> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
     let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?;
@@ -57,7 +57,7 @@ fn fill(file: &OwnedFd, len: usize) -> io::Result<()> {
             Err(error) => return Err(error.into()),
         }
     }
-    // With delayed allocation only this finds out whether there are blocks.
+    // With delayed allocation only this shows that there are blocks.
     rustix::fs::fsync(file)?;
     Ok(())
 }
@@ -72,8 +72,8 @@ pub struct DirectMapping {
 unsafe impl Send for DirectMapping {}
 
 impl DirectMapping {
-    /// Makes `path` with `len` zeros and maps it. On a helper thread, which also takes the first
-    /// faults of the front: each may wait for the file system's journal.
+    /// Creates `path` with `len` zeros and maps it. On a helper thread, which also takes the front's first faults:
+    /// each may wait for the file system's journal.
     pub(super) fn create(path: &Path, len: usize) -> io::Result<DirectMapping> {
         let file = create(path, len)?;
         let mut mapping = DirectMapping::over(&file, len)?;
@@ -125,7 +125,7 @@ impl Mapping for DirectMapping {
         let advised =
             unsafe { rustix::mm::madvise(start, end - first, Advice::LinuxPopulateWrite) };
         match advised {
-            // Before Linux 5.14 there is nobody to ask; the blocks are there all the same.
+            // Before Linux 5.14 there is no such advice; the blocks are there all the same.
             Ok(()) | Err(rustix::io::Errno::INVAL) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -147,7 +147,7 @@ impl Mapping for DirectMapping {
         // SAFETY: the target lies within the mapping, which begins at a page, and is a multiple of
         // eight behind that; only this value writes to it.
         let target = unsafe { AtomicU64::from_ptr(target) };
-        // Nothing stored before may be moved behind this by the compiler or the core.
+        // Earlier stores stay before this one, in the compiler and on the core.
         target.store(word.to_le(), Ordering::Release);
     }
 }

@@ -1,9 +1,8 @@
-//! The order of operations on names, whatever threads perform them.
+//! The order of operations on names, across threads.
 //!
-//! Owns which paths are being worked on. An operation waits for those that were asked for earlier and
-//! touch the same path, one above or one below: a file is created after the removal of the one before it,
-//! removed after its renaming, found under a directory's new name. All others pass each other freely.
-//! Stays on its shard.
+//! Owns the paths being worked on. An operation waits for earlier ones on the same path, one above or one below:
+//! a file is created after its predecessor's removal, removed after its renaming, found under a directory's new
+//! name. All others overtake freely. Stays on its shard.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +11,7 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::task::{Poll, Waker};
 
-/// See the module's text.
+/// The operations in progress or waiting; see the module.
 #[derive(Default)]
 pub(super) struct NameOrder {
     under_way: RefCell<BTreeMap<PathBuf, BTreeSet<u64>>>,
@@ -20,7 +19,7 @@ pub(super) struct NameOrder {
     next: Cell<u64>,
 }
 
-/// An operation that was asked for; the paths are free for others when it is dropped.
+/// An operation in the order; its paths are free when it is dropped.
 pub(super) struct Entered<'a> {
     order: &'a NameOrder,
     ticket: u64,
@@ -40,7 +39,7 @@ impl Drop for Entered<'_> {
         }
         let mut waiting = self.order.waiting.borrow_mut();
         waiting.remove(&self.ticket);
-        // Few wait, if any: each looks for itself.
+        // Few wait, if any: each checks for itself.
         for waker in std::mem::take(&mut *waiting).into_values() {
             waker.wake();
         }
@@ -48,7 +47,7 @@ impl Drop for Entered<'_> {
 }
 
 impl NameOrder {
-    /// Takes its place in the order now and waits for its turn.
+    /// Takes a place in the order now and waits for its turn.
     pub(super) async fn enter(&self, paths: &[&Path]) -> Entered<'_> {
         let ticket = self.next.get();
         self.next.set(ticket + 1);
@@ -65,7 +64,7 @@ impl NameOrder {
         entered
     }
 
-    /// Waits for its turn, and lets those who come later pass: it only looks.
+    /// Waits for earlier operations on `path` without holding up later ones: for operations that only look.
     pub(super) async fn follow(&self, path: &Path) {
         let ticket = self.next.get();
         self.next.set(ticket + 1);

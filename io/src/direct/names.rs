@@ -1,7 +1,7 @@
 //! Directory operations and whole files, each durable when it returns.
 //!
-//! Owns the order of system calls that makes them so. Plain blocking code: it runs on a shard's
-//! helper thread and never on the shard.
+//! Owns the order of system calls that makes them so. Plain blocking code for a shard's helper threads; never
+//! runs on a shard.
 
 use super::open_files::Identity;
 use crate::shortage::is_not_now;
@@ -15,15 +15,15 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// How often a file that grows while it is read is read again.
+/// Bytes read at a time from a file.
 const READ_CHUNK_BYTES: usize = 64 * 1024;
 
 pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Also flushes the device where the file system had nothing to write and would not: a written file
-/// of its own is synced behind it, or what is there where no block is free.
+/// Syncs a written file of its own afterwards, or an existing one where no block is free: a file system with
+/// nothing to write would not flush the device.
 pub(super) fn sync_file_system(path: &Path) -> io::Result<()> {
     let dir = File::open(path)?;
     rustix::fs::syncfs(&dir)?;
@@ -59,8 +59,8 @@ pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), sync_dir)
 }
 
-/// Opens the directory that is to be synced after a change in it, before the change: without a free
-/// descriptor nothing has happened then, and the same can be tried again.
+/// Opens the parent directory before a change in it, for the sync after it: without a free descriptor nothing
+/// has happened then, and the change can be tried again.
 fn open_parent(path: &Path) -> io::Result<Option<File>> {
     path.parent().map(File::open).transpose()
 }
@@ -88,7 +88,7 @@ pub(super) fn remove_dir_all(path: &Path) -> io::Result<()> {
     sync_opened(parent)
 }
 
-/// Renames; an error outside says that it was not renamed, one inside that it may not be durable.
+/// Renames. The outer error: not renamed; the inner one: renamed, perhaps not durably.
 pub(super) fn rename(from: &Path, to: &Path) -> io::Result<io::Result<()>> {
     let (old, new) = (open_parent(from)?, open_parent(to)?);
     fs::rename(from, to)?;
@@ -99,13 +99,13 @@ pub(super) fn rename(from: &Path, to: &Path) -> io::Result<io::Result<()>> {
     Ok(synced.and_then(|()| sync_opened(new)))
 }
 
-/// Removes a file; one of more than `keeps_from` bytes is given back open, with its length, for closing
-/// the last one that is open takes as long as the file is.
+/// Removes a file. One of more than `keeps_from` bytes is returned open, with its length: closing the last
+/// descriptor takes time by the length.
 pub(super) fn remove_file(path: &Path, keeps_from: u64) -> io::Result<Option<(File, u64)>> {
     let parent = open_parent(path)?;
     let metadata = fs::symlink_metadata(path)?;
     let kept = match metadata.is_file() && metadata.len() > keeps_from {
-        // Where it cannot be opened it goes at once.
+        // A file that cannot be opened is removed at once.
         true => fs::OpenOptions::new().write(true).open(path).ok(),
         false => None,
     };
@@ -137,7 +137,7 @@ pub(super) fn list_dir(path: &Path) -> io::Result<Vec<DirEntry>> {
         let entry = entry?;
         let metadata = match entry.metadata() {
             Ok(metadata) => metadata,
-            // Removed since it was listed.
+            // Removed since the listing.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error),
         };
@@ -191,7 +191,7 @@ pub(super) fn write_file_atomic(path: &Path, content: &[u8]) -> io::Result<()> {
     rename(&temporary, path)?
 }
 
-/// The same without its syncs.
+/// As [`write_file_atomic`], without the syncs.
 pub(super) fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".tmp");
@@ -199,7 +199,7 @@ pub(super) fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
     fs::rename(&temporary, path)
 }
 
-/// What the kernel calls this boot.
+/// The kernel's id of this boot.
 pub(super) fn boot_id() -> io::Result<u128> {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     let digits: String = text.trim().chars().filter(|char| *char != '-').collect();
@@ -212,7 +212,7 @@ pub(super) struct Named {
     pub(super) descriptor: OwnedFd,
     /// Length, bytes.
     pub(super) len: u64,
-    /// Its device and inode.
+    /// Device and inode.
     pub(super) identity: Identity,
 }
 
@@ -241,7 +241,7 @@ pub(super) fn open(path: &Path, options: OpenOptions) -> io::Result<Named> {
     })
 }
 
-/// The path that leads to an open descriptor of this process, whatever its name is by now.
+/// The path of an open descriptor of this process, whatever the file's name is by now.
 pub(super) fn descriptor_path(descriptor: RawFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{descriptor}"))
 }

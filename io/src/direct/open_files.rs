@@ -1,12 +1,11 @@
-//! The open files of a shard: so many at a time, closed and opened again by need.
+//! The open files of a shard: bounded in number, closed and reopened on demand.
 //!
-//! Owns which files are open and which of them go when another is to be opened: the first of those that
-//! nobody uses and that were not used since they were last looked at. A file in use is never closed, nor
-//! one whose name is gone, for that could not be opened again; it does not count either, or somebody could
-//! wait for ever for one who holds such a file. Stays on its shard. While there are enough descriptors
-//! nothing is ever closed, and a use costs a flag and a reference count.
+//! Owns the set of open files and the choice of the one to close for another: the clock algorithm over files
+//! not in use. A file in use is never closed, nor one without a name, which could not be reopened; the latter
+//! does not count either, or opening could wait for ever on the holder of such files. Stays on its shard. With
+//! enough descriptors nothing is ever closed, and a use costs a flag and a reference count.
 
-use super::turns::Line;
+use super::semaphore::WaitQueue;
 use crate::open_names::{Name, OpenNames};
 use glommio::io::DmaFile;
 use std::cell::{Cell, RefCell};
@@ -16,56 +15,56 @@ use std::ops::Deref;
 use std::path::Path;
 use std::rc::Rc;
 
-/// What names a file on this machine: its device and inode.
+/// A file's identity on this machine: its device and inode.
 pub(super) type Identity = (u64, u64);
 
-/// See the module's text.
+/// The open files of one shard; see the module.
 pub(super) struct OpenFiles {
     shard: usize,
     max: usize,
     /// Files that are open, being opened or being closed.
     count: Cell<usize>,
-    /// Those that are open; the first is looked at next.
+    /// Open files; the clock's hand is at the first.
     order: RefCell<BTreeMap<u64, Rc<Slot>>>,
     next: Cell<u64>,
-    /// Those who are to open a file.
-    line: Line,
+    /// Openings that wait for a permit.
+    queue: WaitQueue,
     pub(super) names: OpenNames,
     renames: Renames,
-    /// It was told that files are closed by need.
-    told: Cell<bool>,
-    /// The kernel has refused a descriptor, and has not given one since.
+    /// It was logged that files are closed on demand.
+    reported: Cell<bool>,
+    /// The kernel's last answer was that it has no descriptor.
     refused: Cell<bool>,
 }
 
-/// Renames of files that are held here: until the end of one is told, a name may be wrong.
+/// Renames of held files: while one is in progress, a name may be wrong.
 #[derive(Default)]
 struct Renames {
     begun: Cell<u64>,
     ended: Cell<u64>,
-    /// Those who look for a file by a name that may be wrong.
-    line: Line,
+    /// Uses that look for a file by a name that may be wrong.
+    queue: WaitQueue,
 }
 
-/// A rename under way.
+/// A rename in progress.
 pub(super) struct Renaming<'a>(&'a Renames);
 
 impl Drop for Renaming<'_> {
     fn drop(&mut self) {
         self.0.ended.set(self.0.ended.get() + 1);
-        self.0.line.wake();
+        self.0.queue.wake();
     }
 }
 
-/// One file, open or not.
+/// The slot of one file, open or not.
 pub(super) struct Slot {
     pub(super) name: Rc<Name>,
     file: RefCell<Option<Rc<DmaFile>>>,
-    /// Which file it was when it was first opened.
+    /// The file's identity at its first opening.
     pub(super) identity: Cell<Option<Identity>>,
-    /// Used since it was last looked at.
+    /// Used since the clock's hand last passed.
     used: Cell<bool>,
-    /// Its key in the order, while it is open.
+    /// Its key in the order, while open.
     place: Cell<Option<u64>>,
 }
 
@@ -83,7 +82,7 @@ impl Slot {
 
 /// A file in use.
 pub(super) struct InUse<'a> {
-    /// There until it is dropped.
+    /// `Some` until it is dropped.
     file: Option<Rc<DmaFile>>,
     files: &'a OpenFiles,
 }
@@ -99,19 +98,19 @@ impl Deref for InUse<'_> {
 impl Drop for InUse<'_> {
     fn drop(&mut self) {
         self.file = None;
-        if self.files.line.is_waited_in() {
-            self.files.line.wake();
+        if self.files.queue.has_waiters() {
+            self.files.queue.wake();
         }
     }
 }
 
-/// The right to have one more file open, given back when it is dropped.
-pub(super) struct Room<'a>(&'a OpenFiles);
+/// The permit for one more open file, returned when dropped.
+pub(super) struct OpenPermit<'a>(&'a OpenFiles);
 
-impl Drop for Room<'_> {
+impl Drop for OpenPermit<'_> {
     fn drop(&mut self) {
         self.0.count.set(self.0.count.get() - 1);
-        self.0.line.wake();
+        self.0.queue.wake();
     }
 }
 
@@ -123,10 +122,10 @@ impl OpenFiles {
             count: Cell::new(0),
             order: RefCell::default(),
             next: Cell::new(0),
-            line: Line::default(),
+            queue: WaitQueue::default(),
             names: OpenNames::default(),
             renames: Renames::default(),
-            told: Cell::new(false),
+            reported: Cell::new(false),
             refused: Cell::new(false),
         }
     }
@@ -141,26 +140,26 @@ impl OpenFiles {
         })
     }
 
-    /// Waits until one more file may be open, closing another where there are as many already.
-    pub(super) async fn room(&self) -> Room<'_> {
-        let (room, idle) = self
-            .line
+    /// Waits for a permit, closing another file at the limit.
+    pub(super) async fn permit(&self) -> OpenPermit<'_> {
+        let (permit, idle) = self
+            .queue
             .wait(|| {
                 if self.count.get() >= self.max
                     && let Some(idle) = self.take_idle()
                 {
-                    // It leaves its room to this one.
-                    return Some((Room(self), Some(idle)));
+                    // The closed file leaves its permit to this one.
+                    return Some((OpenPermit(self), Some(idle)));
                 }
-                let is_room = self.count.get() < self.max;
-                is_room.then(|| {
+                let is_permit = self.count.get() < self.max;
+                is_permit.then(|| {
                     self.count.set(self.count.get() + 1);
-                    (Room(self), None)
+                    (OpenPermit(self), None)
                 })
             })
             .await;
         if let Some(file) = idle {
-            if !self.told.replace(true) {
+            if !self.reported.replace(true) {
                 let (shard, max) = (self.shard, self.max);
                 tracing::info!(
                     shard,
@@ -170,23 +169,23 @@ impl OpenFiles {
             }
             close(file).await;
         }
-        room
+        permit
     }
 
-    /// Closes one file that nobody uses, if there is one: the kernel gives no descriptor.
-    pub(super) async fn give_way(&self, error: &io::Error) {
+    /// Closes one file not in use, if there is one, when the kernel gives no descriptor.
+    pub(super) async fn close_idle(&self, error: &io::Error) {
         if !self.refused.replace(true) {
             let shard = self.shard;
             tracing::warn!(shard, %error, "descriptors have run out: files wait until there are some");
         }
         if let Some(file) = self.take_idle() {
-            let _room = Room(self);
+            let _permit = OpenPermit(self);
             close(file).await;
         }
     }
 
-    /// The kernel has given a descriptor.
-    pub(super) fn served(&self) {
+    /// Notes that the kernel has given a descriptor.
+    pub(super) fn descriptor_given(&self) {
         if self.refused.replace(false) {
             tracing::warn!(
                 shard = self.shard,
@@ -195,7 +194,7 @@ impl OpenFiles {
         }
     }
 
-    /// A rename of `from` begins, if a file is held there or below.
+    /// A rename of `from` begins; `None` if no file is held there or below.
     pub(super) fn renaming(&self, from: &Path) -> Option<Renaming<'_>> {
         let renames = &self.renames;
         self.names.is_held(from).then(|| {
@@ -204,26 +203,30 @@ impl OpenFiles {
         })
     }
 
-    /// How many renames have ended, for [`OpenFiles::settle`].
+    /// The number of renames ended, for [`OpenFiles::settle`].
     pub(super) fn renamed(&self) -> u64 {
         self.renames.ended.get()
     }
 
-    /// Whether a name may have been wrong because a rename was under way after `seen` had ended; waits
-    /// for the end of one if so.
+    /// True when a name may have been wrong because of a rename after the first `seen`; waits for the end of one in
+    /// progress.
     pub(super) async fn settle(&self, seen: u64) -> bool {
-        let Renames { begun, ended, line } = &self.renames;
+        let Renames {
+            begun,
+            ended,
+            queue,
+        } = &self.renames;
         if begun.get() == seen {
             return false;
         }
-        line.wait(|| (ended.get() > seen).then_some(())).await;
+        queue.wait(|| (ended.get() > seen).then_some(())).await;
         true
     }
 
-    /// Takes out a file that nobody uses, the one that was not used for longest as far as it is known.
+    /// Takes out the next file not in use, by the clock algorithm.
     fn take_idle(&self) -> Option<DmaFile> {
         let mut order = self.order.borrow_mut();
-        // Once around takes the marks away, the second time finds what has none.
+        // The first round clears the marks, the second finds a file without one.
         for _ in 0..2 * order.len() {
             let (_, slot) = order.pop_first()?;
             let mut file = slot.file.borrow_mut();
@@ -248,10 +251,15 @@ impl OpenFiles {
         None
     }
 
-    /// An opened file is that of `slot`, which has none.
-    pub(super) fn put<'a>(&'a self, slot: &Rc<Slot>, file: DmaFile, room: Room<'a>) -> InUse<'a> {
-        // Given back when the file is closed.
-        std::mem::forget(room);
+    /// Registers an opened file in `slot`, which has none.
+    pub(super) fn put<'a>(
+        &'a self,
+        slot: &Rc<Slot>,
+        file: DmaFile,
+        permit: OpenPermit<'a>,
+    ) -> InUse<'a> {
+        // Returned when the file is closed.
+        std::mem::forget(permit);
         let file = Rc::new(file);
         let before = slot.file.replace(Some(Rc::clone(&file)));
         debug_assert!(before.is_none(), "opened twice");
@@ -266,26 +274,26 @@ impl OpenFiles {
         }
     }
 
-    /// Takes the file out of `slot`, which goes; its room is free once the result is dropped.
-    pub(super) fn take(&self, slot: &Slot) -> Option<(DmaFile, Option<Room<'_>>)> {
+    /// Takes the file out of `slot` for good; its permit is returned when the result is dropped.
+    pub(super) fn take(&self, slot: &Slot) -> Option<(DmaFile, Option<OpenPermit<'_>>)> {
         let file = slot.file.take()?;
-        let room = slot.place.take().map(|place| {
+        let permit = slot.place.take().map(|place| {
             self.order.borrow_mut().remove(&place);
-            Room(self)
+            OpenPermit(self)
         });
-        Rc::into_inner(file).map(|file| (file, room))
+        Rc::into_inner(file).map(|file| (file, permit))
     }
 
-    /// A file or directory is about to lose its name: what is open stays so, and counts no more.
+    /// A file or directory is about to lose its name: open files there stay open and no longer count.
     pub(super) fn removed(&self, path: &Path) {
         self.names.removed(path);
-        self.line.wake();
+        self.queue.wake();
     }
 }
 
 async fn close(file: DmaFile) {
     if let Err(error) = file.close().await {
-        // It is gone all the same, see close(2); what was written is synced where that was asked for.
+        // The descriptor is closed all the same, see close(2); writes were synced where that was asked for.
         tracing::warn!(error = %super::plain(error), "closing a file");
     }
 }

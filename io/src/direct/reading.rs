@@ -1,9 +1,9 @@
 //! Large reads: helper threads read straight into memory that any core may hold and drop.
 //!
-//! glommio's own buffers belong to their shard, so what leaves the shard has to be copied out of
-//! them: a fifth of the broker's time for consumers of old records. Two threads for each shard, asleep
-//! without work, keep two pieces in flight, which is what it takes to keep a fast disk busy. Small
-//! reads stay with io_uring, where a hop to a thread would cost more than the copy.
+//! glommio's own buffers belong to their shard, so bytes that leave the shard would be copied out of them: a
+//! fifth of the broker's time for consumers of old records. Two threads for each shard, asleep without work,
+//! keep two pieces in flight, enough for a fast disk. Small reads stay with io_uring, where a hop to a thread
+//! would cost more than the copy.
 
 use super::blocking::Helper;
 use crate::storage::{BLOCK_BYTES, block_ceiling, block_floor};
@@ -21,7 +21,7 @@ use std::sync::Arc;
 /// Reads from this length on are large, bytes.
 pub(super) const LARGE_BYTES: usize = 128 << 10;
 
-/// Length of the pieces that are read side by side, bytes.
+/// Length of the pieces read concurrently, bytes.
 const PIECE_BYTES: usize = 512 << 10;
 
 /// The threads of one shard.
@@ -38,7 +38,7 @@ impl Readers {
         }
     }
 
-    /// Reads what the file has of `[position, end)`.
+    /// Reads `[position, end)`, or less where the file ends.
     pub(super) async fn read(&self, file: OwnedFd, position: u64, end: u64) -> io::Result<Bytes> {
         let start = block_floor(position);
         let length = to_usize(block_ceiling(end) - start)?;
@@ -57,7 +57,7 @@ impl Readers {
         let mut filled = 0;
         for (number, count) in join_all(pieces).await.into_iter().enumerate() {
             let count = count?;
-            // Behind a piece that came short the file has ended.
+            // After a short piece the file has ended.
             if filled == number * PIECE_BYTES {
                 filled += count;
             }
@@ -76,7 +76,7 @@ fn to_usize(bytes: u64) -> io::Result<usize> {
     usize::try_from(bytes).map_err(io::Error::other)
 }
 
-/// Reads until `piece` is full or the file ends; how many bytes that were.
+/// Reads until `piece` is full or the file ends; returns the bytes read.
 fn fill(file: &OwnedFd, position: u64, piece: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < piece.len() {
@@ -139,7 +139,7 @@ impl Drop for Memory {
     }
 }
 
-/// Memory whose first bytes have been read.
+/// Memory with its first bytes read.
 struct Filled {
     memory: Arc<Memory>,
     bytes: usize,

@@ -1,9 +1,9 @@
-//! Removing files, the long ones in steps.
+//! Removal of files, the long ones in steps.
 //!
-//! Owns in which steps. The system calls run on a helper thread of their own: removing a file of 1 GiB takes
-//! ext4 half a second, and whoever syncs a directory meanwhile waits for its journal. So the name goes
-//! first, durably, and what it stood for is cut away piece by piece; each piece is a job of its own, so
-//! that removals take turns. A file that somebody holds goes at once, when he lets go.
+//! Owns the steps; the system calls run on a helper thread of their own. Removing a file of 1 GiB takes ext4 half
+//! a second, and every sync of a directory meanwhile waits for its journal. So the name goes first, durably, and
+//! the file is then cut piece by piece; each piece is a job of its own, so that removals take turns. A file still
+//! held elsewhere is not cut: it goes when its holder closes it.
 
 use super::{DirectWorld, names};
 use std::fs::File;
@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Cut away at a time, bytes: 40 ms (ext4 with discard). What is not longer goes at once.
+/// Bytes cut at a time: 40 ms (ext4 with discard). A shorter file goes at once.
 pub(super) const PIECE_BYTES: u64 = 64 << 20;
 
 impl DirectWorld {
@@ -52,7 +52,7 @@ impl DirectWorld {
             .await
     }
 
-    /// Takes the name away; gives what is to be freed yet, and how long it is.
+    /// Removes the name; returns the open file to free, and its length.
     async fn remove_name(&self, path: &Path) -> io::Result<Option<(File, u64)>> {
         let is_held = self.inner.files.names.is_held(path);
         self.inner.files.removed(path);
@@ -64,7 +64,7 @@ impl DirectWorld {
             .await
     }
 
-    /// Cuts a file without a name away, piece by piece.
+    /// Cuts a file without a name, piece by piece.
     async fn free(&self, file: Option<(File, u64)>) {
         let Some((file, mut len)) = file else { return };
         let file = Arc::new(file);
@@ -76,7 +76,7 @@ impl DirectWorld {
                 file.sync_data()
             });
             if let Err(error) = cut.await {
-                // Then the kernel frees the rest when it is closed.
+                // The kernel then frees the rest on close.
                 tracing::debug!(%error, "a removed file was not cut away in steps");
                 return;
             }

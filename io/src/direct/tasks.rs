@@ -1,7 +1,7 @@
 //! The spawned tasks of one shard, so that all of them can be dropped when it ends.
 //!
-//! Owns the futures; glommio's own tasks only borrow them for each poll. Stays on its shard. Never
-//! drops a task while it is being polled.
+//! Owns the futures; glommio's own tasks only borrow them for each poll. Stays on its shard. Never drops a task
+//! during its poll.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ pub(super) struct Tasks {
 }
 
 impl Tasks {
-    /// Takes a task in; the returned future runs it, and ends early if the shard does.
+    /// Adds a task; the returned future runs it, and ends early with the shard.
     pub(super) fn add(
         &self,
         task: impl Future<Output = ()> + 'static,
@@ -29,7 +29,7 @@ impl Tasks {
         let id = self.next.get();
         self.next.set(id + 1);
         let slot: Slot = Rc::new(RefCell::new(None));
-        // What the dropped tasks of an ending shard spawn is dropped as well.
+        // Tasks spawned by the dropped tasks of an ending shard are dropped as well.
         if !self.ended.get() {
             *slot.borrow_mut() = Some(Box::pin(task));
             self.slots.borrow_mut().insert(id, Rc::clone(&slot));

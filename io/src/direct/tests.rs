@@ -1,4 +1,4 @@
-//! The behaviour every world must have, on real files, and what is special about them.
+//! The contract of a world, on real files, and the direct world's own properties.
 
 use crate::behaviour_tests as behaviour;
 use crate::executor::{ExecutorOptions, ShardSeat, run};
@@ -20,7 +20,7 @@ where
     on_shard_with(files_max, main);
 }
 
-/// The same with so many descriptors for files and what is done with them.
+/// As [`on_shard`], with `files_max` descriptors for files and the work on them.
 fn on_shard_with<Run>(files_max: usize, main: fn(DirectWorld, PathBuf) -> Run)
 where
     Run: Future<Output = ()> + 'static,
@@ -58,7 +58,7 @@ fn behaves_as_every_world() {
     on_shard(behaves);
 }
 
-/// With room for two open files at a time nothing is different.
+/// The contract holds with two open files at a time.
 #[test]
 fn behaves_the_same_with_hardly_a_descriptor() {
     on_shard_with(5, behaves);
@@ -75,7 +75,7 @@ fn open_below(dir: &Path) -> usize {
         .count()
 }
 
-/// As many files are open as may be; all of them stay usable, also under new names.
+/// All files stay usable while only some are open, also under new names.
 #[test]
 fn files_are_closed_and_opened_by_need() {
     on_shard_with(8, |world, dir| async move {
@@ -93,7 +93,7 @@ fn files_are_closed_and_opened_by_need() {
             files.push(file);
             assert!(open_below(&dir) <= 8, "{} files are open", open_below(&dir));
         }
-        // While it is closed a file is renamed, replaced, and its directory as well.
+        // A closed file is renamed and replaced, and its directory as well.
         world
             .rename(&dir.join("a/0"), &dir.join("a/zero"))
             .await
@@ -112,7 +112,7 @@ fn files_are_closed_and_opened_by_need() {
                 vec![number; 2 * BLOCK_BYTES]
             );
         });
-        // All at once: each waits for its turn.
+        // All at once: each waits for a permit.
         join_all(each).await;
         assert!(open_below(&dir) <= 8, "{} files are open", open_below(&dir));
         assert_eq!(
@@ -128,7 +128,7 @@ fn files_are_closed_and_opened_by_need() {
     });
 }
 
-/// Another file under the old name is never taken for the one that was closed.
+/// Another file under the old name is never taken for the closed one.
 #[test]
 fn a_file_replaced_while_closed_is_not_mixed_up() {
     on_shard_with(4, |world, dir| async move {
@@ -188,7 +188,7 @@ fn zeroing_extends_by_zeros_and_keeps_the_rest() {
     });
 }
 
-/// A file that was renamed while open is still the same file: nothing goes by path.
+/// A file renamed while open stays the same file: its path is not used.
 #[test]
 fn an_open_file_outlives_its_name() {
     on_shard(|world, dir| async move {
@@ -212,7 +212,7 @@ fn an_open_file_outlives_its_name() {
     });
 }
 
-/// Somebody else cuts a file under us: fewer bytes, no panic, no made-up ones.
+/// A file cut from outside: fewer bytes, no panic, no invented ones.
 #[test]
 fn a_file_cut_from_outside_reads_short() {
     on_shard(|world, dir| async move {
@@ -243,7 +243,7 @@ fn random_numbers_differ_and_clocks_move() {
     });
 }
 
-/// Long files go in steps, also those deep in a directory, and work on other names passes them.
+/// Long files are removed in steps, also deep in a directory, and work on other names overtakes them.
 #[test]
 fn long_files_are_removed_in_steps() {
     on_shard(|world, dir| async move {
@@ -268,7 +268,7 @@ fn long_files_are_removed_in_steps() {
             created.unwrap();
             first.borrow_mut().push("created");
         };
-        // Of the same name: done when that is gone.
+        // On the same name: done after the removal.
         let again = async {
             let file = world
                 .open_file(&one, OpenMode::ReadWriteCreate)
@@ -280,12 +280,12 @@ fn long_files_are_removed_in_steps() {
         assert!(first.borrow().contains(&"created"));
         world.remove_dir_all(&dir.join("a")).await.unwrap();
         assert!(!dir.join("a").exists());
-        // It was not cut under the one who has it.
+        // A held file is not cut.
         assert_eq!(held.read_at(long - 5, 100).await.unwrap(), [0; 5][..]);
     });
 }
 
-/// What is asked for at once on one name happens in the order asked, on whichever thread.
+/// Concurrent operations on one name happen in the order asked, on any thread.
 #[test]
 fn names_keep_their_order() {
     on_shard(|world, dir| async move {
@@ -310,7 +310,7 @@ fn names_keep_their_order() {
     });
 }
 
-/// A long computation does not stand before short ones.
+/// A long computation does not delay short ones.
 #[test]
 fn short_computations_pass_long_ones() {
     on_shard(|world, _| async move {

@@ -1,4 +1,4 @@
-//! The inbox of a shard for threads that are none, and the cells in which their replies arrive.
+//! The inbox of a shard for threads that are no shard, and the cells in which their replies arrive.
 //!
 //! Bounded; never polls.
 
@@ -11,7 +11,7 @@ use std::task::Waker;
 /// Requests of outside threads to one shard.
 pub(super) struct Inbox<Request, Reply> {
     pub(super) lane: Lane<(Request, Arc<Cell<Reply>>)>,
-    /// Those who found the inbox full.
+    /// Callers that found the inbox full.
     pub(super) waiters: Mutex<Vec<Waker>>,
 }
 
@@ -23,7 +23,7 @@ impl<Request, Reply> Inbox<Request, Reply> {
         }
     }
 
-    /// The shard has taken entries out (or is gone): whoever waits for room looks again.
+    /// Wakes the callers that wait for room: entries were taken out, or the shard is gone.
     pub(super) fn wake_waiters(&self) {
         let waiters = std::mem::take(&mut *lock(&self.waiters));
         for waker in waiters {
@@ -32,7 +32,7 @@ impl<Request, Reply> Inbox<Request, Reply> {
     }
 }
 
-/// Where one outside caller's reply arrives.
+/// The place of one outside caller's reply.
 pub(super) struct Cell<Reply> {
     pub(super) state: Mutex<CellState<Reply>>,
 }

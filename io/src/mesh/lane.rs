@@ -1,13 +1,13 @@
 //! `Lane`: a first-in-first-out queue between two threads.
 //!
-//! Owns its entries and one flag that is read without the lock. Wakes nobody: who pushes says so elsewhere.
+//! Owns its entries and one flag that is read without the lock. Never wakes a task: the pusher notifies.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Locks, also after a panic elsewhere: every critical section here is a push or a swap, which
-/// leaves the queue whole.
+/// Locks, also after a panic elsewhere: every critical section here is a push or a swap, which leaves the queue
+/// whole.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -61,13 +61,12 @@ impl<T> Lane<T> {
         Ok(())
     }
 
-    /// Whether [`Lane::take`] would find something.
+    /// True when [`Lane::take`] would find an entry.
     pub(super) fn is_ready(&self) -> bool {
         self.ready.load(Ordering::SeqCst)
     }
 
-    /// Moves everything into `into`, which is empty: one lock for a whole batch, and the two
-    /// queues' memory changes sides instead of being allocated again.
+    /// Swaps all entries into `into`, which is empty: one lock for a batch, and no allocation.
     pub(super) fn take(&self, into: &mut VecDeque<T>) {
         debug_assert!(into.is_empty());
         let mut queue = lock(&self.queue);
@@ -75,7 +74,7 @@ impl<T> Lane<T> {
         self.ready.store(false, Ordering::SeqCst);
     }
 
-    /// Refuses further entries and returns those that nobody will take.
+    /// Refuses further entries and returns the untaken ones.
     pub(super) fn close(&self) -> VecDeque<T> {
         let mut queue = lock(&self.queue);
         queue.closed = true;

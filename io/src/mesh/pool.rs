@@ -1,7 +1,7 @@
 //! A pool of credits on one shard, with waiters served first come, first served.
 //!
-//! Owns how many more requests a lane (or the slab of reply slots) takes, and who waits for that.
-//! Used by one shard only. Never loses a credit when a waiter gives up, granted or not.
+//! Owns the free credits of a lane (or of the slab of reply slots) and the waiters. Used by one shard only. Never
+//! loses a credit when a waiter is dropped, granted or not.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -22,7 +22,7 @@ struct Waiter {
     waker: RefCell<Option<Waker>>,
 }
 
-/// Credits and those who wait for one.
+/// Credits and their waiters.
 pub(super) struct Pool {
     credits: Cell<usize>,
     waiters: RefCell<VecDeque<Rc<Waiter>>>,
@@ -40,7 +40,7 @@ impl Pool {
         !self.waiters.borrow().is_empty()
     }
 
-    /// Takes a credit unless somebody waits already: nobody overtakes.
+    /// Takes a credit unless an earlier caller waits.
     pub(super) fn try_take(&self) -> bool {
         let credits = self.credits.get();
         if credits == 0 || self.has_waiters() {
@@ -50,7 +50,7 @@ impl Pool {
         true
     }
 
-    /// Gives credits back, to the waiters first.
+    /// Returns credits, to the waiters first.
     pub(super) fn give(&self, count: usize) {
         for done in 0..count {
             loop {

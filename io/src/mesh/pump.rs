@@ -1,7 +1,7 @@
-//! The pump of one shard: drains what other cores and threads have sent it, in bounded slices.
+//! The pump of one shard: drains requests and replies of other cores and threads, in bounded slices.
 //!
-//! Runs on its shard, driven by `Endpoint::serve`. Every lane gets its turn round robin, so that a
-//! flooding core cannot starve the others. Never waits for room anywhere.
+//! Runs on its shard, driven by `Endpoint::serve`. Lanes have their turns round robin, so that a flooding core
+//! cannot starve the others. Never waits for room.
 
 use super::inbox::{self, take_inbox};
 use super::slots::SlotId;
@@ -18,7 +18,7 @@ pub(super) struct Pump<Request, Reply> {
     inner: Rc<Inner<Request, Reply>>,
     outside: VecDeque<Outside<Request, Reply>>,
     replies: VecDeque<(SlotId, Result<Reply, Lost>)>,
-    /// Whose turn is next.
+    /// The lane of the next turn.
     next: usize,
 }
 
@@ -75,7 +75,7 @@ impl<Request, Reply> Pump<Request, Reply> {
         }
     }
 
-    /// Hands credits that came back to those who wait for them.
+    /// Gives returned credits to their waiters.
     fn wake_senders(&self) {
         for (destination, pool) in self.inner.lanes.iter().enumerate() {
             if pool.has_waiters() {
@@ -84,7 +84,7 @@ impl<Request, Reply> Pump<Request, Reply> {
         }
     }
 
-    /// One turn for every lane and the outside inbox; whether anything was handled.
+    /// One turn for every lane and the outside inbox; true when a request was handled.
     fn turns(&mut self, slice_is_over: impl Fn() -> bool) -> bool {
         let sources = self.inner.taken.len() + 1;
         let mut worked = false;
@@ -100,7 +100,7 @@ impl<Request, Reply> Pump<Request, Reply> {
             };
             if handled > 0 {
                 worked = true;
-                // What handlers asked of their own shard meanwhile.
+                // Handlers' calls to their own shard.
                 self.inner.run_local();
                 if slice_is_over() {
                     break;
@@ -143,7 +143,7 @@ impl<Request, Reply> Pump<Request, Reply> {
 }
 
 impl<Request, Reply> Drop for Pump<Request, Reply> {
-    /// The shard stops serving: requests taken over but not handled are lost, and said to be.
+    /// The shard stops serving: requests taken but not handled resolve as lost.
     fn drop(&mut self) {
         for (source, taken) in self.inner.taken.iter().enumerate() {
             let taken = taken.take();
@@ -158,7 +158,7 @@ impl<Request, Reply> Drop for Pump<Request, Reply> {
             drop(request);
             drop(self.inner.responder(Home::Outside(cell)));
         }
-        // The handler often owns an endpoint; taken out, the two do not keep each other alive.
+        // The handler often owns an endpoint; taking it out breaks the cycle.
         let handler = self.inner.handler.borrow_mut().take();
         drop(handler);
     }

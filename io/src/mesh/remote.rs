@@ -1,7 +1,7 @@
 //! `Remote`: calls into a shard from threads that are no shard (signals, the operations endpoint).
 //!
-//! Owns one bounded inbox per shard and the one-shot cells their replies come back through. Works
-//! with any executor's waker and with none (`call_blocking`); never polls.
+//! Owns one bounded inbox per shard and the one-shot cells of the replies. Works on any executor and on none
+//! (`call_blocking`); never polls.
 
 use super::Lost;
 use super::inbox::Cell;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
-/// A call from outside the shards; resolves with the reply, whichever thread it is polled on.
+/// A call from outside the shards; resolves with the reply, on any thread.
 #[must_use = "the reply arrives here"]
 pub struct RemoteCall<Reply> {
     cell: Arc<Cell<Reply>>,
@@ -56,7 +56,7 @@ impl<Request: Send + 'static, Reply: Send + 'static> Remote<Request, Reply> {
         self.shared.count()
     }
 
-    /// Submits to shard `destination`, or gives the request back when its inbox is full.
+    /// Submits to shard `destination`, or returns the request when its inbox is full.
     ///
     /// # Errors
     /// The request itself.
@@ -91,7 +91,7 @@ impl<Request: Send + 'static, Reply: Send + 'static> Remote<Request, Reply> {
                 Err(request) => request,
             };
             lock(&self.shared.inboxes[destination].waiters).push(context.waker().clone());
-            // Room made between the two lines above would not wake us, so look again.
+            // Room freed between the two lines above would not wake this task, so try again.
             match self.try_call(destination, request) {
                 Ok(call) => Poll::Ready(call),
                 Err(request) => {
@@ -120,7 +120,7 @@ impl Wake for ThreadWaker {
     }
 }
 
-/// Drives `future` on this thread, parked while nothing happens.
+/// Drives `future` on this thread, which parks between polls.
 pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     let waker = Waker::from(Arc::new(ThreadWaker(std::thread::current())));

@@ -7,7 +7,7 @@
 use super::inbox::Inbox;
 use super::lane::{Lane, lock};
 use super::slots::SlotId;
-use super::{Lost, Pulse};
+use super::{Lost, WakeObserver};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
@@ -15,9 +15,9 @@ use std::task::Waker;
 /// Requests from one core to another, with the credits that bound them.
 pub(super) struct RequestLane<Request> {
     pub(super) lane: Lane<(SlotId, Request)>,
-    /// Credits the destination has given back by handling requests.
+    /// Credits that the destination has returned by handling requests.
     returned: AtomicUsize,
-    /// The source has none left and wants to be woken when some come back.
+    /// The source has no credit left and must be woken when some return.
     starved: AtomicBool,
 }
 
@@ -30,20 +30,20 @@ impl<Request> RequestLane<Request> {
         }
     }
 
-    /// Destination: `count` requests were handled. Says whether the source waits for that.
+    /// At the destination: `count` requests were handled. True when the source waits for that.
     pub(super) fn give_credits(&self, count: usize) -> bool {
         self.returned.fetch_add(count, Ordering::SeqCst);
         self.starved.swap(false, Ordering::SeqCst)
     }
 
-    /// Source: takes the credits given back so far; with none there, asks to be woken.
+    /// At the source: takes the returned credits; with none, asks to be woken.
     pub(super) fn take_credits_or_starve(&self) -> usize {
         let count = self.returned.swap(0, Ordering::SeqCst);
         if count > 0 {
             return count;
         }
         self.starved.store(true, Ordering::SeqCst);
-        // Given back between the two lines above: then nobody will wake us, so look again.
+        // Credits returned between the two lines above wake no one, so look again.
         self.returned.swap(0, Ordering::SeqCst)
     }
 
@@ -66,8 +66,8 @@ impl Signal {
         }
     }
 
-    /// The pump is about to return with nothing to do. It must look at its queues once more after
-    /// this call: whoever pushed before it saw no parked pump and did not wake it.
+    /// The pump is about to return with nothing to do. It must look at its queues once more after this call: an
+    /// earlier push saw no parked pump and did not wake it.
     pub(super) fn park(&self, waker: &Waker) {
         let mut slot = lock(&self.waker);
         match &mut *slot {
@@ -84,21 +84,21 @@ impl Signal {
     }
 }
 
-/// What replies need, apart from the type of requests.
+/// The part of [`Shared`] that replies need, without the type of requests.
 pub(super) struct Replies<Reply> {
     pub(super) count: usize,
     lanes: Vec<Lane<(SlotId, Result<Reply, Lost>)>>,
     signals: Vec<Signal>,
-    pulse: Option<Arc<dyn Pulse>>,
+    observer: Option<Arc<dyn WakeObserver>>,
 }
 
 impl<Reply> Replies<Reply> {
-    fn new(count: usize, pulse: Option<Arc<dyn Pulse>>) -> Replies<Reply> {
+    fn new(count: usize, observer: Option<Arc<dyn WakeObserver>>) -> Replies<Reply> {
         Replies {
             count,
             lanes: (0..count * count).map(|_| Lane::new()).collect(),
             signals: (0..count).map(|_| Signal::new()).collect(),
-            pulse,
+            observer,
         }
     }
 
@@ -111,15 +111,15 @@ impl<Reply> Replies<Reply> {
         &self.signals[shard]
     }
 
-    /// Something was pushed for `shard`: wakes it if it is parked.
+    /// An entry was pushed for `shard`: wakes it if it is parked.
     pub(super) fn notify(&self, shard: usize) {
         let signal = &self.signals[shard];
         fence(Ordering::SeqCst);
         if !signal.parked.load(Ordering::SeqCst) || !signal.parked.swap(false, Ordering::SeqCst) {
             return;
         }
-        if let Some(pulse) = &self.pulse {
-            pulse.woken(shard);
+        if let Some(observer) = &self.observer {
+            observer.woken(shard);
         }
         let waker = lock(&signal.waker).clone();
         if let Some(waker) = waker {
@@ -129,13 +129,13 @@ impl<Reply> Replies<Reply> {
 
     /// The pump of `shard` is running.
     pub(super) fn ran(&self, shard: usize) {
-        if let Some(pulse) = &self.pulse {
-            pulse.ran(shard);
+        if let Some(observer) = &self.observer {
+            observer.ran(shard);
         }
     }
 
-    /// Sends a reply home. Never blocks and never drops: the slot was reserved by the caller. A
-    /// caller whose shard has ended is past caring.
+    /// Sends a reply to its caller. Never blocks and never drops it while the caller's shard lives: the slot was
+    /// reserved by the caller.
     pub(super) fn send(&self, from: usize, to: usize, slot: SlotId, reply: Result<Reply, Lost>) {
         if self.lane(from, to).push((slot, reply)).is_ok() {
             self.notify(to);
@@ -151,7 +151,7 @@ pub(super) struct Shared<Request, Reply> {
     pub(super) inboxes: Vec<Inbox<Request, Reply>>,
     pub(super) lane_capacity: usize,
     pub(super) calls_in_flight_max: usize,
-    /// Which endpoints have been made.
+    /// The endpoints made so far.
     pub(super) attached: Vec<AtomicBool>,
 }
 
@@ -159,10 +159,10 @@ impl<Request, Reply> Shared<Request, Reply> {
     pub(super) fn new(
         count: usize,
         options: super::MeshOptions,
-        pulse: Option<Arc<dyn Pulse>>,
+        observer: Option<Arc<dyn WakeObserver>>,
     ) -> Shared<Request, Reply> {
         Shared {
-            replies: Arc::new(Replies::new(count, pulse)),
+            replies: Arc::new(Replies::new(count, observer)),
             requests: (0..count * count).map(|_| RequestLane::new()).collect(),
             inboxes: (0..count).map(|_| Inbox::new()).collect(),
             lane_capacity: options.lane_capacity,

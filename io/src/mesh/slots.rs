@@ -1,7 +1,7 @@
-//! Reply slots: where the answer to each outstanding call of one shard will be put.
+//! Reply slots: the place of the reply to each outstanding call of one shard.
 //!
-//! Owns the slab of slots with their generations, so that a reply which comes after its caller has
-//! gone finds a newer generation and is dropped. Used by one shard only; never crosses threads.
+//! Owns the slab of slots with their generations: a reply that comes after its caller has gone finds a newer
+//! generation and is dropped. Used by one shard only; never crosses threads.
 
 use super::Lost;
 use std::task::{Context, Poll, Waker};
@@ -61,7 +61,7 @@ impl<Reply> Slots<Reply> {
         (slot.generation == id.generation).then_some(slot)
     }
 
-    /// Puts the reply in and returns whom to wake; drops it if the call was given up.
+    /// Stores the reply and returns the caller's waker; drops the reply of an abandoned call.
     pub(super) fn fill(&mut self, id: SlotId, reply: Result<Reply, Lost>) -> Option<Waker> {
         let slot = self.get(id)?;
         match std::mem::replace(&mut slot.state, State::Answered(reply)) {
@@ -70,7 +70,7 @@ impl<Reply> Slots<Reply> {
         }
     }
 
-    /// Takes the reply out and frees the slot, or leaves the waker.
+    /// Takes the reply out and frees the slot, or stores the waker.
     pub(super) fn poll(
         &mut self,
         id: SlotId,

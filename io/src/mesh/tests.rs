@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// A request: who sent it, its number on that lane, and how it is to be treated.
+/// A request: its sender, its number on that lane, and the treatment asked for.
 #[derive(Debug, PartialEq)]
 struct Ask {
     from: usize,
@@ -32,12 +32,11 @@ const TINY: MeshOptions = MeshOptions {
     calls_in_flight_max: 40,
 };
 
-/// Replies owed, with the numbers they are to carry.
-type Kept = Vec<(u64, Responder<u64>)>;
+/// Responders of deferred replies, each with the number to reply.
+type Deferred = Vec<(u64, Responder<u64>)>;
 
-/// Answers with the number, checks the order of every lane, keeps some replies for later and drops
-/// some.
-fn answering(count: usize, kept: Rc<RefCell<Kept>>) -> impl FnMut(Ask, Responder<u64>) {
+/// Answers with the number, checks the order of every lane, defers some replies and drops some.
+fn answering(count: usize, kept: Rc<RefCell<Deferred>>) -> impl FnMut(Ask, Responder<u64>) {
     let mut next = vec![0; count];
     move |ask, responder| {
         assert_eq!(
@@ -140,7 +139,7 @@ fn simulated_shards_flood_each_other() {
         simulation.run(async {
             while left.get() > 0 {
                 world.sleep_for(Duration::from_millis(1)).await;
-                // What is kept for later has to be answered by somebody in the end.
+                // Deferred replies are answered in the end.
                 for kept in &keeps {
                     for (number, responder) in kept.take() {
                         responder.reply(number);
@@ -151,14 +150,13 @@ fn simulated_shards_flood_each_other() {
     }
 }
 
-/// A world for plain threads: only what a pump needs, by blocking the thread.
+/// Serves on a plain thread, which blocks between polls.
 fn serve_on_thread<Request: Send + 'static, Reply: Send + 'static>(
     endpoint: &Endpoint<Request, Reply>,
     handler: impl FnMut(Request, Responder<Reply>) + 'static,
     until: impl Future<Output = ()>,
 ) {
-    // The simulation lends its clock and its pauses, which end at once: its pump is polled by this
-    // thread's waker.
+    // The simulation lends its clock and its pauses, which end at once: its pump is polled by this thread's waker.
     let simulation = Simulation::new(0);
     let world = simulation.world();
     let mut until = Box::pin(until);
@@ -233,7 +231,7 @@ fn threads_flood_each_other_with_full_lanes() {
                     },
                 );
                 assert!(finished.get());
-                // The others may still need this shard's answers: serve until all are done.
+                // Other shards may still need this one's replies: serve until all are done.
                 let (sender, receiver) = std::sync::mpsc::channel::<()>();
                 let waiter = std::thread::spawn(move || {
                     done.wait();
@@ -301,7 +299,7 @@ fn outside_threads_get_their_replies() {
     for thread in threads {
         thread.join().unwrap();
     }
-    // Full, then gone: requests that wait and those that come later learn it.
+    // Full, then gone: waiting senders and later ones learn it.
     let waiting: Vec<_> = (0..2)
         .map(|number| remote.try_call(0, number).ok().unwrap())
         .collect();
@@ -351,7 +349,7 @@ fn a_shard_asks_itself_without_a_lane() {
         let nested = Rc::new(RefCell::new(Vec::new()));
         let handler = move |ask: u64, responder: Responder<u64>| {
             if ask == 100 {
-                // Asked from inside the handler: runs when it has returned.
+                // A call from inside the handler runs when the handler has returned.
                 nested
                     .borrow_mut()
                     .push(inner.try_send(0, 101).ok().unwrap());
@@ -363,7 +361,7 @@ fn a_shard_asks_itself_without_a_lane() {
     simulation.run(async {
         assert_eq!(early.await, Ok(2));
         assert_eq!(endpoint.call(0, 100).await, Ok(200));
-        // Answered before the call is even polled.
+        // Answered before the call is polled.
         let mut call = std::pin::pin!(endpoint.try_send(0, 21).ok().unwrap());
         assert_eq!(
             poll_fn(|c| Poll::Ready(call.as_mut().poll(c))).await,
@@ -389,7 +387,7 @@ fn waiters_that_give_up_pass_their_turn_on() {
         pool.give(1);
         let granted = usize::from(random.chance(500_000));
         if granted == 0 {
-            // Given up after it was granted: the next one gets it.
+            // Dropped after its grant: the credit goes to the next.
             drop(waiting.remove(0));
         }
         assert!(waiting[0].as_mut().poll(&mut context).is_ready());
@@ -401,7 +399,7 @@ fn waiters_that_give_up_pass_their_turn_on() {
     }
 }
 
-/// A shard that is busy with itself serves the others as often, although its pump has no turn.
+/// A shard that is busy with itself serves the others as often, although its pump hardly runs.
 #[test]
 fn a_shard_that_asks_itself_does_not_starve_the_others() {
     let mut simulation = Simulation::new(3);
@@ -416,7 +414,7 @@ fn a_shard_that_asks_itself_does_not_starve_the_others() {
             handled.borrow_mut().push(from);
             responder.reply(());
             if from == 1 {
-                // A question that only comes up inside a handler must not wait for the pump either.
+                // A call made inside a handler must not wait for the pump either.
                 drop(itself.try_send(0, 2));
             }
         };

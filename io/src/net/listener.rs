@@ -1,14 +1,13 @@
 //! Accepting connections: one plain thread per listening socket, which hands them to the shards.
 //!
-//! Owns the listening socket and the queues to the shards; the limits are `door`'s.
-//! A thread of its own because glommio's `accept` loses connections when cancelled, spins when
-//! descriptors run out, and its `bind` lets a second broker take the same port. Never reads a byte
-//! from a connection.
+//! Owns the listening socket and the queues to the shards; the limits are `connection_quotas`'s. A thread of its
+//! own because glommio's `accept` loses connections when cancelled, spins when descriptors run out, and its
+//! `bind` lets a second broker take the same port. Never reads a byte from a connection.
 
-use super::door::{Bell, Door, DoorPlace, Wait};
-use super::place::{Counts, ListenLimits, Place, Refusal, lock};
+use super::connection_quotas::{BacklogWait, Bell, ConnectionQuotas, QuotaPlace};
+use super::place::{ConnectionPlace, ConnectionRefusal, Counts, ListenLimits, lock};
 use super::stream::DirectStream;
-use crate::descriptors::ConnectionShare;
+use crate::descriptors::ConnectionDescriptors;
 use crate::direct::DirectWorld;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -27,33 +26,33 @@ use std::time::{Duration, Instant};
 /// Connections the kernel holds until they are accepted.
 const BACKLOG: i32 = 1024;
 
-/// How long to leave connections in the backlog when descriptors or memory have run out.
+/// The pause with connections left in the backlog when descriptors or memory have run out.
 const EXHAUSTED_WAIT: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 100_000_000,
 };
 
-/// The same where nothing can be waited for, not even the stop.
+/// The pause when `poll(2)` fails: not even the stop can be waited for.
 const UNWATCHED_WAIT: Duration = Duration::from_millis(100);
 
-/// Waits for descriptors: `poll(2)`, but for tests.
+/// `poll(2)`, replaced in tests.
 type Watch =
     for<'a, 'b> fn(&'a mut [PollFd<'b>], Option<&'a Timespec>) -> rustix::io::Result<usize>;
 
-/// Connections that are disconnected at once are told of in one line in this time.
+/// Refused connections are reported in at most one line in this time.
 const REFUSALS_TOLD_EACH: Duration = Duration::from_secs(10);
 
-/// A bound socket that accepts nobody yet.
+/// A bound socket that accepts no connection yet.
 pub struct Listener {
     socket: TcpListener,
     address: SocketAddr,
 }
 
 impl Listener {
-    /// Binds `address` (port 0 takes a free one). The kernel may hold up connections from now on.
+    /// Binds `address` (port 0 takes a free one). The kernel may queue connections from now on.
     ///
     /// # Errors
-    /// `AddrInUse` if anybody listens there already: the port is never shared.
+    /// `AddrInUse` if the port is taken: it is never shared.
     pub fn bind(address: SocketAddr) -> io::Result<Listener> {
         // std sets SO_REUSEADDR, which a restart needs, and not SO_REUSEPORT.
         let socket = TcpListener::bind(address)?;
@@ -99,7 +98,7 @@ impl Listener {
             per_shard: vec![0; shards],
         };
         let (stop, stopped) = UnixStream::pair()?;
-        let bell = limits.door.bell()?;
+        let bell = limits.quotas.bell()?;
         let acceptor = Acceptor {
             listener: self,
             stopped,
@@ -107,7 +106,7 @@ impl Listener {
             limits,
             counts: Arc::new(Mutex::new(counts)),
             queues: queues.clone(),
-            told: Told::default(),
+            log: RefusalLog::default(),
             poll,
         };
         let name = format!("accept-{}", acceptor.listener.address.port());
@@ -130,7 +129,7 @@ pub struct Accepting {
 }
 
 impl Accepting {
-    /// Stops accepting and frees the port. Connections that were handed out live on.
+    /// Stops accepting and frees the port. Accepted connections live on.
     pub fn stop(self) {
         drop(self);
     }
@@ -187,7 +186,7 @@ pub struct Accepted {
     socket: TcpStream,
     peer: SocketAddr,
     local: SocketAddr,
-    place: Place,
+    place: ConnectionPlace,
 }
 
 impl Accepted {
@@ -207,36 +206,41 @@ impl Accepted {
 struct Acceptor {
     listener: Listener,
     stopped: UnixStream,
-    /// Rings when one that waits at the door may look again.
+    /// Rings when the quotas may allow a waiting connection.
     bell: Arc<Bell>,
     limits: ListenLimits,
     counts: Arc<Mutex<Counts>>,
     queues: Vec<Arc<Queue>>,
-    told: Told,
+    log: RefusalLog,
     poll: Watch,
 }
 
-/// What was said of connections that were not taken.
+/// The log's memory of connections not accepted, so that a lasting state is one line.
 #[derive(Default)]
-struct Told {
-    /// None could be accepted, and none has been since.
+struct RefusalLog {
+    /// No connection could be accepted, and none has been since.
     exhausted: bool,
-    /// There was no descriptor for one, and there was none for any since.
+    /// A connection found no descriptor, and none has been accepted since.
     short: bool,
-    /// Nothing could be waited for, and nothing has been since.
+    /// `poll(2)` failed, and has not succeeded since.
     unwatched: Cell<bool>,
-    /// When one was last told of.
+    /// Time of the last line about a refusal.
     last: Option<Instant>,
-    /// When it was last told that connections wait.
+    /// Time of the last line about waiting connections.
     full: Option<Instant>,
-    /// Not told of since.
+    /// Refusals since the last line.
     untold: u64,
 }
 
-impl Told {
-    /// A connection was disconnected.
-    fn refused(&mut self, why: Refusal, peer: SocketAddr, descriptors: &ConnectionShare) {
-        self.short |= why == Refusal::NoDescriptor;
+impl RefusalLog {
+    /// A connection was refused.
+    fn refused(
+        &mut self,
+        why: ConnectionRefusal,
+        peer: SocketAddr,
+        descriptors: &ConnectionDescriptors,
+    ) {
+        self.short |= why == ConnectionRefusal::NoDescriptor;
         if self
             .last
             .is_some_and(|last| last.elapsed() < REFUSALS_TOLD_EACH)
@@ -247,10 +251,10 @@ impl Told {
         self.last = Some(Instant::now());
         let untold = std::mem::take(&mut self.untold);
         match why {
-            Refusal::TooMany => {
+            ConnectionRefusal::TooMany => {
                 tracing::warn!(%peer, untold, "disconnected: too many connections of its address")
             }
-            Refusal::NoDescriptor => tracing::warn!(
+            ConnectionRefusal::NoDescriptor => tracing::warn!(
                 %peer, untold, connections_max = descriptors.max(),
                 "disconnected: the descriptors that are left are kept for files; raise the limit (ulimit -Hn, \
                  or LimitNOFILE= of the service)"
@@ -258,7 +262,7 @@ impl Told {
         }
     }
 
-    /// Connections wait for others to leave.
+    /// Connections wait for others to close.
     fn full(&mut self, listener: SocketAddr) {
         if self
             .full
@@ -272,7 +276,7 @@ impl Told {
         }
     }
 
-    /// One was taken.
+    /// A connection was accepted.
     fn taken(&mut self) {
         if std::mem::take(&mut self.exhausted) | std::mem::take(&mut self.short) {
             tracing::warn!("there are descriptors for connections again");
@@ -284,7 +288,7 @@ impl Acceptor {
     fn run(mut self) {
         while self.wait() {
             self.bell.reset();
-            let place = match Door::reserve(&self.limits.door, self.limits.listener) {
+            let place = match ConnectionQuotas::reserve(&self.limits.quotas, self.limits.listener) {
                 Ok(place) => place,
                 Err(wait) => match self.leave_waiting(wait) {
                     true => continue,
@@ -294,13 +298,13 @@ impl Acceptor {
             match self.listener.socket.accept() {
                 Ok((socket, peer)) => {
                     if let Err(error) = self.take(socket, peer, place) {
-                        // Gone again before it was set up.
+                        // Closed again before it was set up.
                         tracing::debug!(%peer, %error, "a connection was not taken");
                     }
                 }
                 Err(error) if is_exhausted(&error) => {
                     drop(place); // Others need not rest.
-                    if !std::mem::replace(&mut self.told.exhausted, true) {
+                    if !std::mem::replace(&mut self.log.exhausted, true) {
                         tracing::error!(%error, "no connection can be accepted for the moment");
                     }
                     if !self.rest() {
@@ -328,18 +332,18 @@ impl Acceptor {
         self.sleep(&mut [self.stop(), ready], None)
     }
 
-    /// Leaves a connection in the backlog for a while, because descriptors have run out; false when
-    /// told to stop. Where nobody is left in the backlog then, [`Acceptor::wait`] sleeps on.
+    /// Leaves connections in the backlog for a while, because descriptors have run out; false when told to stop. With
+    /// an empty backlog [`Acceptor::wait`] then sleeps on.
     fn rest(&self) -> bool {
         self.sleep(&mut [self.stop()], Some(&EXHAUSTED_WAIT))
     }
 
-    /// Leaves connections in the backlog until they may look at the door again; false when told to stop.
-    fn leave_waiting(&mut self, wait: Wait) -> bool {
+    /// Leaves connections in the backlog until the quotas may allow one; false when told to stop.
+    fn leave_waiting(&mut self, wait: BacklogWait) -> bool {
         let timeout = match wait {
-            Wait::Rate(delay) => Some(Timespec::try_from(delay).unwrap_or(EXHAUSTED_WAIT)),
-            Wait::Room => {
-                self.told.full(self.listener.address);
+            BacklogWait::Rate(delay) => Some(Timespec::try_from(delay).unwrap_or(EXHAUSTED_WAIT)),
+            BacklogWait::Room => {
+                self.log.full(self.listener.address);
                 None
             }
         };
@@ -354,11 +358,11 @@ impl Acceptor {
     fn sleep(&self, watched: &mut [PollFd<'_>], timeout: Option<&Timespec>) -> bool {
         match (self.poll)(watched, timeout) {
             Ok(_) | Err(Errno::INTR) => {
-                self.told.unwatched.set(false);
+                self.log.unwatched.set(false);
                 watched[0].revents().is_empty()
             }
             Err(error) => {
-                if !self.told.unwatched.replace(true) {
+                if !self.log.unwatched.replace(true) {
                     tracing::error!(%error, "connections cannot be waited for at the moment; trying again");
                 }
                 self.rest_unwatched()
@@ -366,8 +370,8 @@ impl Acceptor {
         }
     }
 
-    /// Rests although nothing can be waited for, which is so while the kernel has no memory; false when told
-    /// to stop. Who then finds no connection in the backlog comes here again.
+    /// Rests without `poll(2)`, which fails while the kernel has no memory; false when told to stop. With an empty
+    /// backlog the next wait fails again and comes back here.
     fn rest_unwatched(&self) -> bool {
         std::thread::sleep(UNWATCHED_WAIT);
         let mut nothing = [0];
@@ -375,16 +379,16 @@ impl Acceptor {
         matches!(told, Err(Errno::AGAIN | Errno::INTR))
     }
 
-    fn take(&mut self, socket: TcpStream, peer: SocketAddr, place: DoorPlace) -> io::Result<()> {
+    fn take(&mut self, socket: TcpStream, peer: SocketAddr, place: QuotaPlace) -> io::Result<()> {
         let place = match Counts::admit(&self.counts, &self.limits, place, peer.ip()) {
             Ok(place) => place,
             Err(why) => {
                 drop(socket); // Before anything is said: a slow terminal must not keep descriptors.
-                self.told.refused(why, peer, &self.limits.descriptors);
+                self.log.refused(why, peer, &self.limits.descriptors);
                 return Ok(());
             }
         };
-        self.told.taken();
+        self.log.taken();
         socket.set_nonblocking(true)?;
         socket.set_nodelay(true)?;
         rustix::net::sockopt::set_socket_keepalive(&socket, true)?;
@@ -406,8 +410,8 @@ impl Acceptor {
     }
 }
 
-/// Errors of `accept(2)` that last until somebody gives something back: retrying at once would spin. What is
-/// not known counts as such; the others took the connection that they speak of out of the backlog.
+/// True for errors of `accept(2)` that last until a resource is freed: retrying at once would spin. Unknown
+/// errors count as such; the others removed their connection from the backlog.
 fn is_exhausted(error: &io::Error) -> bool {
     const PASSED: [Errno; 14] = [
         Errno::AGAIN,
@@ -434,7 +438,7 @@ mod tests {
     use std::pin::pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    /// How many times waiting still fails.
+    /// The number of waits still to fail.
     static FAILURES: AtomicUsize = AtomicUsize::new(0);
 
     fn failing_poll(
@@ -463,7 +467,7 @@ mod tests {
             std::thread::yield_now();
         }
         FAILURES.store(usize::MAX, Ordering::SeqCst);
-        // The wait under way has to end first, for the next one to fail.
+        // The wait in progress has to end first, for the next one to fail.
         let _other = TcpStream::connect(address).expect("the kernel takes it");
         while FAILURES.load(Ordering::SeqCst) == usize::MAX {
             std::thread::yield_now();

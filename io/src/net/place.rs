@@ -1,9 +1,9 @@
-//! The place of a connection: which shard takes it, and what it counts against while it is open.
+//! The place of a connection: its shard, and the counts it is part of while open.
 //!
-//! Given by the acceptor's thread, given up on the connection's shard when the connection is dropped.
+//! Taken on the acceptor's thread, given up on the connection's shard when the connection is dropped.
 
-use super::door::{Door, DoorPlace};
-use crate::descriptors::{ConnectionPlace, ConnectionShare};
+use super::connection_quotas::{ConnectionQuotas, QuotaPlace};
+use crate::descriptors::{ConnectionDescriptor, ConnectionDescriptors};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,22 +11,22 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a listener asks before it takes a connection. Who exceeds the limit of its address or the descriptors
-/// is disconnected at once; who exceeds another waits in the backlog.
+/// The limits of one listener. A connection beyond its address's limit or the descriptors is closed at once; one
+/// beyond another limit waits in the backlog.
 pub struct ListenLimits {
-    /// The places of all listeners of the process: what is beyond is kept for files.
-    pub descriptors: Arc<ConnectionShare>,
-    /// The limits, shared with the other listeners.
-    pub door: Arc<Door>,
-    /// This listener's number among them.
+    /// The descriptors for connections of all listeners; the rest is kept for files.
+    pub descriptors: Arc<ConnectionDescriptors>,
+    /// The quotas, shared with the other listeners.
+    pub quotas: Arc<ConnectionQuotas>,
+    /// This listener's number in the quotas.
     pub listener: usize,
 }
 
 impl Default for ListenLimits {
     fn default() -> ListenLimits {
         ListenLimits {
-            descriptors: ConnectionShare::new(usize::MAX),
-            door: Arc::default(),
+            descriptors: ConnectionDescriptors::new(usize::MAX),
+            quotas: Arc::default(),
             listener: 0,
         }
     }
@@ -38,24 +38,24 @@ pub(super) struct Counts {
     pub(super) per_shard: Vec<usize>,
 }
 
-/// Why a connection is not taken.
+/// Why a connection is closed at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// The limit of its address.
+pub(super) enum ConnectionRefusal {
+    /// The limit of its address is reached.
     TooMany,
-    /// The descriptors that are left are kept for files.
+    /// The remaining descriptors are kept for files.
     NoDescriptor,
 }
 
 /// One connection's place in the counts, given up when dropped.
-pub(super) struct Place {
+pub(super) struct ConnectionPlace {
     counts: Arc<Mutex<Counts>>,
     pub(super) shard: usize,
-    _descriptor: ConnectionPlace,
-    _door: DoorPlace,
+    _descriptor: ConnectionDescriptor,
+    _quotas: QuotaPlace,
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         lock(&self.counts).per_shard[self.shard] -= 1;
     }
@@ -66,26 +66,30 @@ impl Counts {
     pub(super) fn admit(
         counts: &Arc<Mutex<Counts>>,
         limits: &ListenLimits,
-        door: DoorPlace,
+        quotas: QuotaPlace,
         address: IpAddr,
-    ) -> Result<Place, Refusal> {
+    ) -> Result<ConnectionPlace, ConnectionRefusal> {
         let Some(descriptor) = limits.descriptors.take() else {
-            return Err(Refusal::NoDescriptor);
+            return Err(ConnectionRefusal::NoDescriptor);
         };
-        let door = door.of_address(address).ok_or(Refusal::TooMany)?;
+        let quotas = quotas
+            .of_address(address)
+            .ok_or(ConnectionRefusal::TooMany)?;
         let mut open = lock(counts);
         let fewest = open
             .per_shard
             .iter()
             .enumerate()
             .min_by_key(|(_, count)| **count);
-        let shard = fewest.map(|(shard, _)| shard).ok_or(Refusal::TooMany)?;
+        let shard = fewest
+            .map(|(shard, _)| shard)
+            .ok_or(ConnectionRefusal::TooMany)?;
         open.per_shard[shard] += 1;
-        Ok(Place {
+        Ok(ConnectionPlace {
             counts: Arc::clone(counts),
             shard,
             _descriptor: descriptor,
-            _door: door,
+            _quotas: quotas,
         })
     }
 }

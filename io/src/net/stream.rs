@@ -1,11 +1,11 @@
 //! `DirectStream`: a TCP connection on its shard.
 //!
-//! Owns the socket. glommio supplies the waiting; the bytes move by plain `recv` and `sendmsg`,
-//! because its own calls read into initialised memory only and send the first of several parts.
-//! A request that comes whole costs one `recv`, a reply one `sendmsg`.
+//! Owns the socket. glommio supplies the waiting; the bytes move by plain `recv` and `sendmsg`, because its own
+//! calls read into initialised memory only and send the first of several parts. A request that arrives whole
+//! costs one `recv`, a reply one `sendmsg`.
 
 use super::Stream;
-use super::place::Place;
+use super::place::ConnectionPlace;
 use crate::direct::DirectWorld;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_io::{AsyncRead, AsyncWrite};
@@ -19,11 +19,11 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd};
 use std::pin::Pin;
 
-/// Spare capacity that is read into by glommio, which wants it zeroed first: enough for most
-/// requests, little enough to zero for each. With more spare capacity `recv` is tried first.
+/// Spare capacity for reads through glommio, which requires zeroed memory: enough for most requests, little
+/// enough to zero for each. With more spare capacity `recv` is tried first.
 const SMALL_READ_BYTES: usize = 4096;
 
-/// Spare capacity from which a read in the middle of a large frame is likely to find bytes waiting.
+/// Spare capacity from which a read in the middle of a large frame probably finds bytes waiting.
 const LARGE_READ_BYTES: usize = 16 * 1024;
 
 /// Parts up to this size are joined with their neighbours: a vector entry costs more than the copy.
@@ -41,7 +41,7 @@ pub struct DirectStream {
     stream: RefCell<TcpStream>,
     peer: SocketAddr,
     local: SocketAddr,
-    _place: Option<Place>,
+    _place: Option<ConnectionPlace>,
 }
 
 impl DirectStream {
@@ -50,7 +50,7 @@ impl DirectStream {
         socket: std::net::TcpStream,
         peer: SocketAddr,
         local: SocketAddr,
-        place: Option<Place>,
+        place: Option<ConnectionPlace>,
     ) -> DirectStream {
         // SAFETY: the descriptor was just given up by `socket`, so the stream is its only owner.
         let stream = unsafe { TcpStream::from_raw_fd(socket.into_raw_fd()) };
@@ -84,7 +84,7 @@ impl DirectStream {
         call(unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) })
     }
 
-    /// Takes what is there, without waiting; `None` if nothing is.
+    /// Receives the bytes at hand, without waiting; `None` without any.
     fn receive_now(&self, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
         let received = self.with_descriptor(|descriptor| {
             let spare = buffer.spare_capacity_mut();
@@ -102,7 +102,7 @@ impl DirectStream {
         }
     }
 
-    /// Sends what the socket takes now of the first parts; `None` if it takes nothing.
+    /// Sends as much of the first parts as the socket takes now; `None` if it takes nothing.
     fn send_now(&self, parts: &[Bytes]) -> io::Result<Option<usize>> {
         let mut slices = [IoSlice::new(&[]); 16];
         let heap: Vec<IoSlice<'_>>;
@@ -133,10 +133,10 @@ impl DirectStream {
 }
 
 impl Drop for DirectStream {
-    /// glommio closes the socket with its next pass through the kernel, on a busy shard much later;
-    /// the peer learns now.
+    /// glommio closes the socket with its next pass through the kernel, on a busy shard much later; the shutdown tells
+    /// the peer now.
     fn drop(&mut self) {
-        // Fails only where the connection has ended already.
+        // Fails only on an ended connection.
         let _ = self.with_descriptor(|descriptor| {
             rustix::net::shutdown(descriptor, rustix::net::Shutdown::Both)
         });
@@ -173,7 +173,7 @@ fn join_small(parts: Vec<Bytes>) -> Vec<Bytes> {
     joined
 }
 
-/// Cuts `count` sent bytes off the front; `sent` is the number of parts done with.
+/// Cuts `count` sent bytes off the front; `sent` counts the parts sent whole.
 fn advance(parts: &mut [Bytes], sent: &mut usize, mut count: usize) {
     while let Some(part) = parts.get_mut(*sent) {
         if part.len() > count {
@@ -205,7 +205,7 @@ impl Stream for DirectStream {
         }
         let start = buffer.len();
         let zeroed = (buffer.capacity() - start).min(SMALL_READ_BYTES);
-        // Cut back on every way out, dropping the future included.
+        // Truncated on every way out, dropping the future included.
         let mut read = Zeroed { buffer, len: start };
         read.buffer.resize(start + zeroed, 0);
         let count = poll_fn(|context| {
@@ -251,7 +251,7 @@ impl Stream for DirectStream {
     }
 }
 
-/// A buffer extended by zeros for a read, cut to what was read when dropped.
+/// A buffer extended by zeros for a read, truncated to the bytes read when dropped.
 struct Zeroed<'a> {
     buffer: &'a mut BytesMut,
     len: usize,

@@ -1,8 +1,8 @@
 //! The exclusive lock of a data directory.
 //!
-//! Owns both kinds of lock that brokers take on the same file: `flock(2)`, which tells apart two
-//! brokers of one process, and the record lock of `fcntl(2)`, which is what Java's `FileLock` takes.
-//! The two do not see each other. Runs on the starting thread.
+//! Owns both kinds of lock that brokers take on the same file: `flock(2)`, which excludes another broker in this
+//! process, and the record lock of `fcntl(2)`, which is Java's `FileLock`. The two kinds do not see each other.
+//! Runs on the starting thread.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -12,17 +12,17 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
-/// The exclusive lock of a data directory; held until dropped, and by no dead process.
+/// The exclusive lock of a data directory; held until dropped or the process ends.
 #[derive(Debug)]
 pub struct DirectoryLock {
     file: File,
     path: PathBuf,
-    /// The file was not there before: it goes when the lock does.
+    /// True when the lock created the file, and so removes it.
     is_new: bool,
 }
 
 impl DirectoryLock {
-    /// Locks `path`, a file that is created if missing and names the holder's process id.
+    /// Locks `path`, a file that is created if missing and contains the holder's process id.
     ///
     /// # Errors
     /// `WouldBlock` with one sentence if another process holds it; otherwise those of the file.
@@ -33,7 +33,7 @@ impl DirectoryLock {
             if let Some(holder) = try_lock(&file)? {
                 return Err(held(path, &holder));
             }
-            // Whoever held it before may have removed the file between the two calls.
+            // The former holder may have removed the file between the two calls.
             if !is_at(&file, path) {
                 continue;
             }
@@ -45,11 +45,11 @@ impl DirectoryLock {
         }
     }
 
-    /// Says whether nobody holds the lock, without taking it or creating the file.
+    /// Fails when a process holds the lock. Never keeps the lock or creates the file.
     ///
     /// # Errors
     /// As [`DirectoryLock::acquire`].
-    pub fn look(path: &Path) -> io::Result<()> {
+    pub fn check_free(path: &Path) -> io::Result<()> {
         let file = match options().open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -61,7 +61,7 @@ impl DirectoryLock {
         }
     }
 
-    /// Gives the lock up and leaves the directory without a file that was not there before.
+    /// Releases the lock, and removes the file if the lock created it.
     ///
     /// # Errors
     /// Those of the file's removal.
@@ -86,7 +86,7 @@ fn is_at(file: &File, path: &Path) -> bool {
     (ours.dev(), ours.ino()) == (there.dev(), there.ino())
 }
 
-/// Takes both locks; else says who holds one.
+/// Takes both locks; else returns the holder.
 fn try_lock(file: &File) -> io::Result<Option<String>> {
     match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
@@ -108,14 +108,14 @@ fn try_lock(file: &File) -> io::Result<Option<String>> {
 }
 
 fn whole_file() -> libc::flock {
-    // SAFETY: a plain record of numbers, for which zeros are a value: all of the file.
+    // SAFETY: a plain record of numbers, for which zeros are a value: the whole file.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
     lock.l_type = libc::F_WRLCK as libc::c_short;
     lock.l_whence = libc::SEEK_SET as libc::c_short;
     lock
 }
 
-/// The lock belongs to the open file, not to the process, or any other close would end it.
+/// The lock belongs to the open file, not to the process, where any close would end it.
 fn record_lock(file: &File, command: libc::c_int, lock: &mut libc::flock) -> io::Result<()> {
     // SAFETY: the descriptor is open for the call, and the kernel reads and writes one `flock`, which
     // is borrowed exclusively.
@@ -153,12 +153,12 @@ mod tests {
     fn a_directory_has_one_owner() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
-        DirectoryLock::look(&path).unwrap();
+        DirectoryLock::check_free(&path).unwrap();
         assert!(!path.exists());
         let lock = DirectoryLock::acquire(&path).unwrap();
         for refused in [
             DirectoryLock::acquire(&path).unwrap_err(),
-            DirectoryLock::look(&path).unwrap_err(),
+            DirectoryLock::check_free(&path).unwrap_err(),
         ] {
             assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
             let holder = format!("process {}:", std::process::id());
@@ -178,7 +178,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         fs::write(&path, b"").unwrap();
-        // Another open file, locked the other way only.
+        // Another open file, locked in the other kind only.
         let java = options().open(&path).unwrap();
         record_lock(&java, libc::F_OFD_SETLK, &mut whole_file()).unwrap();
         let refused = DirectoryLock::acquire(&path).unwrap_err();

@@ -1,8 +1,8 @@
-//! The simulated disk: names, files, writes under way, and what survives.
+//! The simulated disk: names, files, writes in flight, and their survival.
 //!
-//! Owns the name space twice, as it is seen and as it is durable, with the changes between the two,
-//! and all inodes. A power cut keeps a seeded choice of the changes that were not synced yet; the
-//! end of a process keeps everything. Never waits: latency is the world's business.
+//! Owns the name space twice, visible and durable, with the changes between the two, and all inodes. A power cut
+//! keeps a seeded choice of the unsynced changes; the end of a process keeps everything. Never waits: latency
+//! belongs to `world`.
 
 use super::inode::{Inode, SECTOR_BYTES};
 use super::random::Random;
@@ -17,7 +17,7 @@ pub(super) enum Node {
     File(u64),
 }
 
-/// A change of names that may not be durable yet.
+/// A change of names, durable after a sync.
 #[derive(Clone, Debug)]
 pub(super) enum Change {
     Create(PathBuf, Node),
@@ -36,7 +36,7 @@ impl Change {
 
 type Names = BTreeMap<PathBuf, Node>;
 
-/// A write that the device has and has not finished.
+/// A write in flight on the device.
 struct UnderWay {
     inode: u64,
     position: u64,
@@ -66,8 +66,7 @@ fn is_file(names: &Names, path: &Path) -> bool {
     matches!(names.get(path), Some(Node::File(_)))
 }
 
-/// Carries a change out, if it (still) makes sense: replaying a chosen subset of changes can meet
-/// a parent that was lost.
+/// Applies a change if its parent exists: a replayed subset of the changes may lack it.
 fn apply(names: &mut Names, change: &Change) -> bool {
     let has_parent = |names: &Names, path: &Path| match path.parent() {
         None => true,
@@ -81,7 +80,7 @@ fn apply(names: &mut Names, change: &Change) -> bool {
             }
             names.insert(path.clone(), *node);
         }
-        // Nothing lies below a file: no other name has to be looked at.
+        // Nothing lies below a file, so only its own name is checked.
         Change::Remove(path) if is_file(names, path) => {
             names.remove(path);
         }
@@ -141,7 +140,7 @@ impl Disk {
             .expect("an inode stays while the simulation runs")
     }
 
-    /// Applies a change to the names that are seen; durable only after a sync.
+    /// Applies a change to the visible names; durable only after a sync.
     pub(super) fn change(&mut self, change: Change) -> io::Result<()> {
         let (Change::Create(path, _) | Change::Remove(path) | Change::Rename(path, _)) = &change;
         if !apply(&mut self.names, &change) {
@@ -214,7 +213,7 @@ impl Disk {
             .collect()
     }
 
-    /// Bytes in use, in whole blocks of so many bytes per file with a name.
+    /// Bytes in use, in whole blocks of `block_bytes` for each named file.
     pub(super) fn used_bytes(&self, block_bytes: u64) -> u64 {
         let used = |inode: &Inode| inode.used_bytes(block_bytes);
         let used = self.names.values().map(|node| match node {
@@ -224,7 +223,7 @@ impl Disk {
         used.sum()
     }
 
-    /// A write has been handed to the device.
+    /// Starts a write on the device.
     pub(super) fn begin_write(&mut self, inode: u64, position: u64, data: Vec<u8>) -> u64 {
         let id = self.next_write;
         self.next_write += 1;
@@ -239,7 +238,7 @@ impl Disk {
         id
     }
 
-    /// The device has done the first `len` bytes of a write and no more will come.
+    /// Ends a write on the device after its first `len` bytes.
     pub(super) fn finish_write(&mut self, id: u64, len: usize) {
         if let Some(write) = self.under_way.remove(&id)
             && len > 0
@@ -250,12 +249,12 @@ impl Disk {
         }
     }
 
-    /// Length of a write under way; 0 if it has finished.
+    /// Length of a write in flight; 0 if it has ended.
     pub(super) fn write_len(&self, id: u64) -> usize {
         self.under_way.get(&id).map_or(0, |write| write.data.len())
     }
 
-    /// Writes under way end somewhere: not at all, in full, or in the middle.
+    /// Ends the writes in flight: each at its start, at its end, or in between.
     fn end_writes(&mut self, random: &mut Random) {
         while let Some((id, write)) = self.under_way.first_key_value() {
             let (id, len) = (*id, write.data.len());
@@ -268,17 +267,17 @@ impl Disk {
         }
     }
 
-    /// The process ends: the kernel keeps everything it was given.
+    /// The disk after the process's end: everything given to the kernel is there.
     pub(super) fn after_kill(mut self, random: &mut Random) -> Disk {
         self.end_writes(random);
         self
     }
 
-    /// The power goes: unsynced data and names survive by the seed.
+    /// The disk after a power cut: unsynced data and names survive by the seed.
     pub(super) fn after_power_cut(mut self, random: &mut Random) -> Disk {
         self.end_writes(random);
-        // With a journal, names survive as a prefix of what was done; without one, each directory
-        // on its own. Both happen in the field.
+        // With a journal a prefix of the changes of names survives; without one, each directory's own. Both are found
+        // in practice.
         let journal = random.chance(500_000);
         let mut names = self.durable_names;
         for change in &self.unsynced {

@@ -1,7 +1,7 @@
 //! A deterministic executor with virtual time: one thread, tasks picked by the seed.
 //!
-//! Owns the tasks, the run queue and the timers of a simulation. Time stands still while anything
-//! can run and then jumps to the next timer. Never sleeps, never asks a real clock.
+//! Owns the tasks, the run queue and the timers of a simulation. Time stands still while a task can run and then
+//! jumps to the next timer. Never sleeps, never reads a real clock.
 
 use super::random::Random;
 use std::cell::{Cell, RefCell};
@@ -55,14 +55,14 @@ pub(super) struct Executor {
     now_ns: Cell<u64>,
 }
 
-/// What one step did.
+/// The result of one step.
 pub(super) enum Step {
     Ran,
-    /// The main task is to be polled by whoever drives it.
+    /// The main task is to be polled by its driver.
     Main,
     /// Time moved to the next timer.
     Waited,
-    /// Nothing can run and no timer is set (within the limit).
+    /// No task can run and no timer is set (within the limit).
     Nothing,
 }
 
@@ -111,7 +111,7 @@ impl Executor {
         waker.wake_by_ref();
     }
 
-    /// Runs one task that the seed picks, or moves time to the next timer not after `until_ns`.
+    /// Runs one task chosen by the seed, or moves time to the next timer not after `until_ns`.
     pub(super) fn step(&self, random: &RefCell<Random>, until_ns: u64) -> Step {
         let picked = {
             let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
@@ -133,7 +133,7 @@ impl Executor {
     fn poll(&self, id: usize) {
         let (task, waker) = match self.tasks.borrow_mut().get_mut(&id) {
             Some(entry) => (entry.task.take(), Arc::clone(&entry.waker)),
-            None => return, // Ended, and woken once more by a stale waker.
+            None => return, // Ended; this was a stale wake-up.
         };
         let Some(mut task) = task else { return };
         waker.queued.store(false, Ordering::SeqCst);
@@ -176,12 +176,12 @@ impl Executor {
         }
     }
 
-    /// Moves time forward to `now_ns`; timers before it have been served.
+    /// Moves time forward to `now_ns`; earlier timers have fired.
     pub(super) fn set_now(&self, now_ns: u64) {
         self.now_ns.set(self.now_ns.get().max(now_ns));
     }
 
-    /// Drops every task: the process is gone. What their drop code spawns or wakes goes as well.
+    /// Drops every task, and those spawned or woken by their drop code: the process is gone.
     pub(super) fn clear(&self) {
         loop {
             let first = self.tasks.borrow_mut().pop_first();
@@ -196,7 +196,7 @@ impl Executor {
 pub(super) struct MainWaker(Arc<TaskWaker>);
 
 impl MainWaker {
-    /// About to be polled: further wake-ups queue it again.
+    /// Call before a poll: later wake-ups queue the task again.
     pub(super) fn start_poll(&self) -> Waker {
         self.0.queued.store(false, Ordering::SeqCst);
         Waker::from(Arc::clone(&self.0))

@@ -1,6 +1,6 @@
-//! What goes wrong in a simulation: faults by script and by chance, and the size of the disk.
+//! The faults of a simulation, by script and by chance, and the size of its disk.
 //!
-//! Owns the plan only; `disk` and `world` carry it out. Never decides without the seed.
+//! Owns the plan only; `disk` and `world` carry it out. Never draws outside the seed.
 
 use super::random::Random;
 use crate::storage::BLOCK_BYTES;
@@ -34,13 +34,12 @@ const OPERATIONS: usize = 8;
 /// How an operation fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
-    /// An input/output error. A write may have reached the disk in part; after a failed sync the
-    /// unsynced data may be gone although it still reads back, and no later sync brings it back,
-    /// which is how Linux behaves.
+    /// An input/output error. A write may have reached the disk in part; after a failed sync, unsynced data may be
+    /// gone although it still reads back, and no later sync brings it back, as on Linux.
     Broken,
     /// No space left on the device.
     NoSpace,
-    /// The owner's share of the disk is used up.
+    /// The owner's quota is used up.
     Quota,
     /// The process has no free descriptor.
     Descriptors,
@@ -65,27 +64,26 @@ impl Fault {
         }
     }
 
-    /// Whether [`Faults::shortage`] lets such an operation on this path fail so: what Linux may say, but
-    /// for writes and syncs of logs. Whoever writes where there is space needs nothing more, and a log
-    /// that fails at them is lost until a restart.
+    /// True when [`Faults::shortage`] lets `operation` on `path` fail this way: as on Linux, except for writes and
+    /// syncs of logs. Where there is space such a write needs no other resource, and a log is offline after a failed
+    /// one.
     #[must_use]
-    pub fn may_befall(self, operation: Operation, path: &str) -> bool {
+    pub fn hits(self, operation: Operation, path: &str) -> bool {
         let writes_log =
             matches!(operation, Operation::Write | Operation::Sync) && path.ends_with(".log");
-        !writes_log && self.may_be_told_of(operation)
+        !writes_log && self.is_real_for(operation)
     }
 
-    /// Whether Linux fails such an operation so.
+    /// True when Linux fails such an operation this way.
     #[must_use]
-    pub fn may_be_told_of(self, operation: Operation) -> bool {
+    pub fn is_real_for(self, operation: Operation) -> bool {
         use Operation::{Directory, Map, Open, Read, SetLen, Write, Zero};
         match self {
             Fault::Broken => true,
             Fault::Short => operation == Write,
-            // A file's blocks may be found as late as by its sync.
+            // A file's blocks may be allocated as late as by its sync.
             Fault::NoSpace | Fault::Quota => !matches!(operation, Read | Map),
-            // An open file needs none, but for a descriptor of its own on another thread; a directory
-            // is opened to be synced.
+            // An open file needs none, except for a duplicate on another thread; a directory is opened to be synced.
             Fault::Descriptors | Fault::DescriptorsOfSystem => {
                 matches!(operation, Open | Directory | SetLen | Zero | Read)
             }
@@ -94,7 +92,7 @@ impl Fault {
     }
 }
 
-/// Failures that pass: see [`Faults::shortage`].
+/// A temporary lack: see [`Faults::shortage`].
 struct Shortage {
     first: u64,
     count: u64,
@@ -108,27 +106,26 @@ struct Script {
     fault: Fault,
 }
 
-/// The faults of one simulation; nothing fails unless asked for.
+/// The faults of one simulation; none by default.
 #[derive(Default)]
 pub struct Faults {
     scripts: Vec<Script>,
     chance_ppm: [u32; OPERATIONS],
     space_bytes: Option<u64>,
-    /// Bytes of the file system's blocks, if they are smaller than [`BLOCK_BYTES`].
+    /// Block size of the file system, if smaller than [`BLOCK_BYTES`].
     small_block_bytes: Option<u64>,
-    /// A path, the operation from which on what begins with it fails, and how.
+    /// A path prefix, the operation from which on every operation below it fails, and how.
     below: Option<(String, u64, Fault)>,
     /// Operations since the last [`Faults::shortage`] or [`Faults::begin_trace`].
     operations: u64,
     shortage: Option<Shortage>,
     trace: Option<Vec<(Operation, String)>>,
-    /// How often the shortage was met.
+    /// Operations failed by the shortage.
     met: u64,
 }
 
 impl Faults {
-    /// Lets one coming `operation` on a path containing `path_contains` fail, after letting `skip`
-    /// such operations pass.
+    /// Lets one later `operation` on a path containing `path_contains` fail, after `skip` others of that kind.
     pub fn script(&mut self, operation: Operation, path_contains: &str, skip: u32, fault: Fault) {
         self.scripts.push(Script {
             operation,
@@ -138,31 +135,30 @@ impl Faults {
         });
     }
 
-    /// Lets this share of all operations of a kind fail with [`Fault::Broken`] (or, for writes,
-    /// [`Fault::Short`]).
+    /// Lets this share of all operations of a kind fail with [`Fault::Broken`] (or, for writes, [`Fault::Short`]).
     pub fn chance(&mut self, operation: Operation, parts_per_million: u32) {
         self.chance_ppm[operation as usize] = parts_per_million;
     }
 
-    /// From now on every operation on a path that begins with this one fails with [`Fault::Broken`].
+    /// Lets every operation on a path with this prefix fail with [`Fault::Broken`] from now on.
     pub fn break_below(&mut self, path: &str) {
         self.break_below_from(path, 0);
     }
 
-    /// As [`Faults::break_below`], from an operation on that is counted from now on, from 0.
+    /// As [`Faults::break_below`], from operation `first` on, counted from now and 0.
     pub fn break_below_from(&mut self, path: &str, first: u64) {
         self.fail_below_from(path, first, Fault::Broken);
     }
 
     /// As [`Faults::break_below_from`], with this fault where it may befall an operation
-    /// ([`Fault::may_befall`]): one of several file systems is full.
+    /// ([`Fault::hits`]): one of several file systems is full.
     pub fn fail_below_from(&mut self, path: &str, first: u64, fault: Fault) {
         (self.operations, self.met) = (0, 0);
         self.below = Some((path.to_owned(), first, fault));
     }
 
-    /// Of the operations from now on, counted from 0, those from `first` on fail with `fault` where
-    /// that may befall them ([`Fault::may_befall`]), `count` of them.
+    /// Lets `count` of the operations from `first` on, counted from now and 0, fail with `fault`, among those it
+    /// [may hit](Fault::hits).
     pub fn shortage(&mut self, first: u64, count: u64, fault: Fault) {
         (self.operations, self.met) = (0, 0);
         self.shortage = Some(Shortage {
@@ -172,25 +168,25 @@ impl Faults {
         });
     }
 
-    /// How many operations failed for the shortage.
+    /// The number of operations failed by the shortage.
     #[must_use]
     pub fn met(&self) -> u64 {
         self.met
     }
 
-    /// From now on the kinds of all operations, and their paths, are noted.
+    /// Records the kind and path of every operation from now on.
     pub fn begin_trace(&mut self) {
         self.operations = 0;
         self.trace = Some(Vec::new());
     }
 
-    /// How many were noted.
+    /// The number of recorded operations.
     #[must_use]
     pub fn noted(&self) -> usize {
         self.trace.as_ref().map_or(0, Vec::len)
     }
 
-    /// What was noted, in the order in which [`Faults::shortage`] counts.
+    /// The recorded operations, in the order in which [`Faults::shortage`] counts.
     pub fn take_trace(&mut self) -> Vec<(Operation, String)> {
         self.trace.take().unwrap_or_default()
     }
@@ -206,18 +202,18 @@ impl Faults {
         if at < shortage.first || at >= last {
             return None;
         }
-        let befalls = shortage.fault.may_befall(operation, path);
+        let befalls = shortage.fault.hits(operation, path);
         self.met += u64::from(befalls);
         befalls.then_some(shortage.fault)
     }
 
-    /// Size of the disk in bytes, counted in whole blocks per file; `None` is endless.
+    /// Sets the size of the disk in bytes, counted in whole blocks per file; `None` is unlimited.
     pub fn set_space(&mut self, bytes: Option<u64>) {
         self.space_bytes = bytes;
     }
 
-    /// Lets the file system have blocks of so many bytes, fewer than [`BLOCK_BYTES`]: what lies between
-    /// the end of a file and a write behind it is a hole then.
+    /// Sets the file system's block size, below [`BLOCK_BYTES`]: a write after the end of a file then leaves a hole in
+    /// between.
     pub fn set_block_bytes(&mut self, bytes: u64) {
         self.small_block_bytes = Some(bytes);
     }
@@ -230,7 +226,7 @@ impl Faults {
         self.space_bytes
     }
 
-    /// Nothing fails any more, and the disk is endless.
+    /// Removes all faults and the disk's limit.
     pub fn clear(&mut self) {
         *self = Faults::default();
     }
@@ -247,7 +243,7 @@ impl Faults {
         if let Some((below, first, fault)) = &self.below
             && at >= *first
             && path.starts_with(below)
-            && (*fault == Fault::Broken || fault.may_befall(operation, &path))
+            && (*fault == Fault::Broken || fault.hits(operation, &path))
         {
             self.met += 1;
             return Some(*fault);

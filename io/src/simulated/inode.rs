@@ -1,17 +1,16 @@
-//! One simulated file: what reads see, what is durable, and every version in between.
+//! One simulated file: its visible content, its durable content, and every version in between.
 //!
-//! Owns the sectors of one file and decides, by the seed, which of the unsynced ones survive a
-//! power cut: each 512-byte sector on its own, so that a cut also tears a single write. Never knows
-//! the file's name.
+//! Owns the sectors of one file and decides, by the seed, which unsynced ones survive a power cut: each 512-byte
+//! sector on its own, so that a cut also tears a single write. Never knows the file's name.
 
 use super::random::Random;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// What a disk writes at once; a power cut never tears less than this.
+/// The unit a disk writes atomically; a power cut never tears it.
 pub(super) const SECTOR_BYTES: usize = 512;
 
-/// Versions of a stored-to sector from which a power cut chooses one.
+/// Kept versions of a mapped sector, from which a power cut chooses one.
 const STORED_VERSIONS_MAX: usize = 8;
 
 type Sector = [u8; SECTOR_BYTES];
@@ -23,17 +22,17 @@ pub(super) struct Moment(u64);
 /// A file without its name.
 #[derive(Clone, Default)]
 pub(super) struct Inode {
-    /// What reads see.
+    /// The visible content.
     current: Vec<u8>,
-    /// What is on the medium for certain, whatever the length says.
+    /// The content certain to be on the medium, whatever the length.
     durable: Vec<u8>,
     durable_len: u64,
-    /// Versions written since, oldest first; the last is the current one.
+    /// Later versions by sector, oldest first; the last is the current one.
     unsynced: BTreeMap<u64, Vec<(u64, Sector)>>,
-    /// Lengths since, oldest first.
+    /// Later lengths, oldest first.
     unsynced_lens: Vec<(u64, u64)>,
     changes: u64,
-    /// Never written, and passed over by a write behind the end.
+    /// Unwritten range between the old end and a write after it.
     hole: Range<u64>,
 }
 
@@ -42,7 +41,7 @@ impl Inode {
         self.current.len() as u64
     }
 
-    /// Bytes in use where the file system's blocks have so many.
+    /// Bytes in use, in blocks of `block_bytes`.
     pub(super) fn used_bytes(&self, block_bytes: u64) -> u64 {
         self.len().next_multiple_of(block_bytes) - self.hole_bytes(block_bytes)
     }
@@ -52,7 +51,7 @@ impl Inode {
         self.hole.end.saturating_sub(first)
     }
 
-    /// Bytes that a write of this range needs.
+    /// Bytes that a write of this range allocates.
     pub(super) fn growth_bytes(&self, range: Range<u64>, block_bytes: u64) -> u64 {
         let held = self.len().next_multiple_of(block_bytes);
         let end = range.end.next_multiple_of(block_bytes);
@@ -68,7 +67,7 @@ impl Inode {
         i64::try_from(self.changes).unwrap_or(i64::MAX)
     }
 
-    /// Another content, of which nobody is told.
+    /// Changes the content on the medium without a trace.
     pub(super) fn damage(&mut self, change: impl FnOnce(&mut Vec<u8>)) {
         change(&mut self.current);
         self.durable.clone_from(&self.current);
@@ -135,27 +134,27 @@ impl Inode {
         }
     }
 
-    /// Everything changed up to `moment` becomes durable.
+    /// Makes every change up to `moment` durable.
     pub(super) fn sync(&mut self, moment: Moment) {
         self.settle(moment, 0..u64::MAX, |_| true);
     }
 
-    /// Everything changed so far in `[position, position + len)` becomes durable, and the length:
-    /// what a write of that range to a file opened with `O_DSYNC` gives.
+    /// Makes every change so far in `[position, position + len)` durable, and the length: the effect of a write of
+    /// that range to a file opened with `O_DSYNC`.
     pub(super) fn sync_range(&mut self, position: u64, len: u64) {
         let first = position / SECTOR_BYTES as u64;
         let end = (position + len).div_ceil(SECTOR_BYTES as u64);
         self.settle(self.now(), first..end, |_| true);
     }
 
-    /// A sync that failed: each sector up to `moment` may have reached the medium or not, and the
-    /// kernel believes all of them clean, so that no later sync writes them.
+    /// Fails a sync: each sector up to `moment` may have reached the medium or not, and the kernel takes all of them
+    /// for clean, so that no later sync writes them.
     pub(super) fn lose(&mut self, moment: Moment, random: &mut Random) {
         self.settle(moment, 0..u64::MAX, |_| random.chance(500_000));
     }
 
-    /// Takes the changes up to `moment` off the unsynced ones; `reaches` says whether a sector (or,
-    /// for `None`, the length) gets to the medium.
+    /// Removes the changes up to `moment` from the unsynced ones; `reaches` decides whether a sector (or, for `None`,
+    /// the length) gets to the medium.
     fn settle(
         &mut self,
         moment: Moment,
@@ -187,7 +186,7 @@ impl Inode {
         }
     }
 
-    /// Cuts or extends with zeros; durable, with everything else that was pending.
+    /// Cuts or extends with zeros; durable, with all pending changes.
     pub(super) fn set_len(&mut self, len: u64) {
         self.changes += 1;
         let bytes = usize::try_from(len).expect("simulated files are small");
@@ -201,7 +200,7 @@ impl Inode {
         self.unsynced_lens.clear();
     }
 
-    /// Extends with zeros, not durably: what is there has space.
+    /// Extends with zeros, not durably, with allocated blocks.
     pub(super) fn grow(&mut self, len: u64) {
         let bytes = usize::try_from(len).expect("simulated files are small");
         if bytes > self.current.len() {
@@ -211,7 +210,7 @@ impl Inode {
         }
     }
 
-    /// Cuts, not durably: a power cut may leave any length there was.
+    /// Cuts, not durably: a power cut may leave any earlier length.
     pub(super) fn cut_unsynced(&mut self, len: u64) {
         self.changes += 1;
         self.current
@@ -219,7 +218,7 @@ impl Inode {
         self.unsynced_lens.push((self.changes, len));
     }
 
-    /// The power is gone: each unsynced sector is in any of its versions, the length in any of its.
+    /// The file after a power cut: each unsynced sector, and the length, in any of its versions.
     pub(super) fn after_power_cut(mut self, random: &mut Random) -> Inode {
         let lost = !self.unsynced.is_empty() || !self.unsynced_lens.is_empty();
         let changes = self.changes + u64::from(lost);
@@ -253,7 +252,7 @@ fn put(medium: &mut Vec<u8>, number: u64, sector: &Sector) {
     medium[start..start + SECTOR_BYTES].copy_from_slice(sector);
 }
 
-/// As `Vec::resize` with zeros, whose loop takes long where nothing is optimised.
+/// `Vec::resize` with zeros, whose loop is slow in debug builds.
 fn set_len(bytes: &mut Vec<u8>, len: usize) {
     match len.checked_sub(bytes.len()) {
         Some(more) => bytes.append(&mut vec![0; more]),

@@ -1,7 +1,7 @@
 //! `SimulatedMapping`: a simulated file's bytes as memory.
 //!
-//! Every store goes into the file's sectors as if the kernel might write it back at any time: the
-//! end of the process keeps all of it, a power cut any version of each sector. Never syncs.
+//! A store changes the file's sectors, which the kernel might write back at any time: the end of the process keeps
+//! all of it, a power cut any version of each sector. Never syncs.
 
 use super::Core;
 use super::fault::Operation;

@@ -1,7 +1,7 @@
 //! A simulated connection: two streams joined in memory, with short reads, delays and resets.
 //!
-//! Owns the bytes under way in both directions. Runs on the simulation's thread; sizes and delays
-//! come from its seed. Never loses or reorders a byte of a connection that is not reset.
+//! Owns the bytes in flight in both directions. Runs on the simulation's thread; sizes and delays come from its
+//! seed. Never loses or reorders a byte of a connection that is not reset.
 
 use super::SimulatedWorld;
 use crate::net::Stream;
@@ -47,7 +47,7 @@ pub struct SimulatedStream {
     peer: SocketAddr,
 }
 
-/// A connection inside a simulation: what one end writes the other reads.
+/// A connection inside a simulation: each end reads the other's bytes.
 #[must_use]
 pub fn pipe(world: &SimulatedWorld) -> (SimulatedStream, SimulatedStream) {
     let there = Rc::new(RefCell::new(Direction::default()));
@@ -69,7 +69,7 @@ pub fn pipe(world: &SimulatedWorld) -> (SimulatedStream, SimulatedStream) {
 }
 
 impl SimulatedStream {
-    /// Breaks the connection: both ends get `ConnectionReset`, and what was under way is lost.
+    /// Breaks the connection: both ends get `ConnectionReset`, and bytes in flight are lost.
     pub fn reset(&self) {
         for direction in [&self.incoming, &self.outgoing] {
             let mut direction = direction.borrow_mut();

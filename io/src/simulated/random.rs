@@ -1,6 +1,6 @@
 //! Seeded randomness of a simulation (SplitMix64: one word of state, every seed a good one).
 //!
-//! Owns a number sequence and nothing else; never looks at the outside world.
+//! Owns a number sequence and nothing else.
 
 /// A reproducible sequence of numbers. Not for secrets.
 #[derive(Clone, Debug)]
@@ -26,7 +26,7 @@ impl Random {
 
     /// A number in `0..bound`; 0 for a bound of 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        // The bias of the remainder is far below what a test could notice.
+        // The bias of the remainder is far below a test's notice.
         self.next_u64().checked_rem(bound).unwrap_or(0)
     }
 

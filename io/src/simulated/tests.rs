@@ -1,4 +1,4 @@
-//! Tests of the simulation itself, and the behaviour every world must have, on it.
+//! Tests of the simulation itself, and the contract of a world, on it.
 
 use super::{Random, Simulation, pipe};
 use crate::behaviour_tests as behaviour;
@@ -59,7 +59,7 @@ fn mappings_outlive_the_process_and_not_the_power() {
     assert!(kept > 0 && lost > 0, "{kept} kept, {lost} lost");
 }
 
-/// What a run did, as a list: order of tasks, times and random numbers.
+/// The trace of a run: order of tasks, times and random numbers.
 fn trace(seed: u64) -> Vec<(u64, u64, u64)> {
     let mut simulation = Simulation::new(seed);
     let notes = Rc::new(RefCell::new(Vec::new()));

@@ -1,7 +1,7 @@
 //! `SimulatedWorld`: the `World` of a simulation.
 //!
-//! Owns the way from a call to the disk: seeded latency, so that completions come out of order, and
-//! the faults due. Runs on the simulation's only thread; never touches a real file or clock.
+//! Owns the seeded latency between a call and the disk, so that completions come out of order, and the faults
+//! due. Runs on the simulation's only thread; never touches a real file or clock.
 
 use super::Core;
 use super::disk::{Change, Disk, Node};
@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Between two tries to open a file that was open before.
+/// Pause between two attempts to reopen a file.
 const REOPENING_PAUSE: Duration = Duration::from_millis(10);
 
 /// The world of a [`super::Simulation`]; clones are further shards on the same disk.
@@ -55,13 +55,13 @@ impl SimulatedWorld {
         self.core.fault(operation, path)
     }
 
-    /// Whether the file that is to be used was closed since, because others needed its descriptor.
+    /// True when the file was closed since its last use, because others needed its descriptor.
     fn closes_file(&self) -> bool {
         let ppm = self.core.closing_ppm.get();
         ppm > 0 && self.core.random.borrow_mut().chance(ppm)
     }
 
-    /// Latency, then the fault that is due, if any.
+    /// Waits the latency, then returns the fault due, if any.
     async fn begin(&self, operation: Operation, path: &Path) -> io::Result<()> {
         assert!(path.is_absolute(), "{} is not absolute", path.display());
         self.latency().await;
@@ -91,14 +91,14 @@ impl SimulatedWorld {
         Ok(())
     }
 
-    /// Cuts what a write in whole blocks left behind the end.
+    /// Cuts the excess of a write in whole blocks after the end.
     async fn cut_unsynced(&self, file: &SimulatedFile, len: u64) -> io::Result<()> {
         let inode = file.inode().await?;
         self.disk(|disk| disk.inode(inode).cut_unsynced(len));
         Ok(())
     }
 
-    /// Refuses growth beyond the size of the disk; says how many of the bytes still fit.
+    /// The free bytes of the disk, when the growth does not fit.
     fn space_for(&self, inode: u64, range: Range<u64>) -> Option<u64> {
         let space = self.core.faults.borrow().space()?;
         let block_bytes = self.core.faults.borrow().block_bytes();
@@ -171,7 +171,7 @@ impl World for SimulatedWorld {
         }
         for dir in missing.into_iter().rev() {
             self.begin(Operation::Directory, &dir).await?;
-            // Somebody else may have made it while this call waited.
+            // Another call may have created it while this one waited.
             if self.disk(|disk| disk.lookup(&dir)).is_none() {
                 self.disk(|disk| disk.change(Change::Create(dir.clone(), Node::Dir)))?;
             }
@@ -353,21 +353,20 @@ impl World for SimulatedWorld {
     }
 }
 
-/// An open file of a [`SimulatedWorld`].
+/// A file of a [`SimulatedWorld`].
 pub struct SimulatedFile {
     world: SimulatedWorld,
-    /// `None` for one that rests.
+    /// `None` for a file that rests.
     opened: Cell<Option<u64>>,
     resting_len: u64,
-    /// Where it was opened.
+    /// The path it was opened at.
     path: PathBuf,
-    /// Where it is.
+    /// The current name.
     name: Rc<Name>,
     options: OpenOptions,
 }
 
-/// A write handed to the device. If its future is dropped it may or may not happen, as with
-/// io_uring.
+/// A write handed to the device. If its future is dropped it may or may not happen, as with io_uring.
 struct UnderWay<'a> {
     world: &'a SimulatedWorld,
     id: u64,
@@ -391,11 +390,11 @@ impl SimulatedFile {
         }
     }
 
-    /// The inode, found by the first use, and by its name again where the file was closed for others.
+    /// The inode, found by the first use, and by name again where the file was closed for others.
     async fn inode(&self) -> io::Result<u64> {
         match self.opened.get() {
             None => self.open_first().await,
-            // Without a name it stays open.
+            // A file without a name stays open.
             Some(inode) if self.world.closes_file() && self.name.exists() => {
                 self.open_again(inode).await
             }
@@ -421,8 +420,7 @@ impl SimulatedFile {
         Ok(inode)
     }
 
-    /// What was promised about a file must not fail because it was closed: this waits for whatever it
-    /// takes to open it.
+    /// Reopens the file however long that takes: an acknowledged promise must not fail because the file was closed.
     async fn open_again(&self, inode: u64) -> io::Result<u64> {
         while let Err(error) = self.world.begin(Operation::Read, &self.path).await {
             if !is_not_now(&error) {
@@ -484,7 +482,7 @@ impl SimulatedFile {
         fault.map_or(Ok(()), |(fault, _)| Err(fault.error()))
     }
 
-    /// Space up to the next whole block.
+    /// Allocates up to the next whole block.
     async fn allocate(&self, range: Range<u64>) -> io::Result<()> {
         let inode = self.inode().await?;
         if self.world.space_for(inode, range.clone()).is_some() {
@@ -502,7 +500,7 @@ impl File for SimulatedFile {
         let used = self.opened.get().is_some();
         assert!(used, "a resting file is used before it is written to");
         let len = capacity.max(1).next_multiple_of(BLOCK_BYTES);
-        // Not zeros: whoever forgets to clear the padding is to be found out.
+        // Not zeros, so that a writer that forgets the padding is detected.
         SimulatedBuffer(vec![0xa5; len])
     }
 

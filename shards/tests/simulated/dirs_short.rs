@@ -142,8 +142,7 @@ fn start_while_full(
     drop(faults);
     let (simulation, handles) = try_start(simulation);
     let trace = simulation.faults().take_trace();
-    let able =
-        |(kind, on): &(Operation, String)| on.starts_with(path) && fault.may_befall(*kind, on);
+    let able = |(kind, on): &(Operation, String)| on.starts_with(path) && fault.hits(*kind, on);
     let next = trace.iter().skip(at as usize).position(able);
     let next = next.map(|next| at + next as u64 + 1);
     match handles {
@@ -261,7 +260,7 @@ fn a_full_second_directory_refuses_no_start_after_an_interrupted_move() {
                     cluster.advance(60_000);
                 }
                 let able = |(kind, on): &(Operation, String)| {
-                    on.starts_with(OTHER) && Fault::NoSpace.may_befall(*kind, on)
+                    on.starts_with(OTHER) && Fault::NoSpace.hits(*kind, on)
                 };
                 let next = trace.iter().skip(from as usize).position(able);
                 at = next.map(|next| from + next as u64 + 1);

@@ -133,7 +133,7 @@ fn plan(trace: &[(Operation, String)]) -> Vec<Run> {
     for (at, (operation, path)) in trace.iter().enumerate() {
         let able: Vec<Fault> = SHORTAGES
             .into_iter()
-            .filter(|fault| fault.may_befall(*operation, path))
+            .filter(|fault| fault.hits(*operation, path))
             .collect();
         if able.is_empty() {
             let is_log = path.ends_with(".log");
@@ -167,7 +167,7 @@ fn plan(trace: &[(Operation, String)]) -> Vec<Run> {
     }
     for operation in KINDS {
         for fault in SHORTAGES {
-            let is_told = fault.may_be_told_of(operation);
+            let is_told = fault.is_real_for(operation);
             assert_eq!(
                 met.contains(&(operation, fault)),
                 is_told,
@@ -246,7 +246,7 @@ fn a_start_behind_a_kill_passes_any_failure() {
     let mut runs = Vec::new();
     for (at, (operation, path)) in trace.iter().enumerate() {
         let all = SHORTAGES.into_iter().chain([Fault::Broken]);
-        let able = all.filter(|fault| fault.may_befall(*operation, path));
+        let able = all.filter(|fault| fault.hits(*operation, path));
         // Each operation meets two of them, and one of these for good.
         let able: Vec<Fault> = able.collect();
         for turn in 0..2_usize.min(able.len()) {

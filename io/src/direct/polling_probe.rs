@@ -1,7 +1,6 @@
-//! Whether a device can be polled, as glommio judges it: shown a written file first, it judges rightly.
+//! The probe of a device's polling: glommio sees a written file first, and then judges the device rightly.
 //!
-//! Owns who judges which device and who waits for that. Stays on its shard; the file is made on a helper
-//! thread.
+//! Owns the state of each probe and its waiters. Runs on its shard; the probed file is made on a helper thread.
 
 use super::{DirectWorld, names, plain};
 use std::future::poll_fn;
@@ -10,47 +9,47 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::task::{Poll, Waker};
 
-/// Whether glommio has judged a device.
-pub(super) enum Judgement {
-    /// Under way; these wait for it.
+/// The state of one device's probe.
+pub(super) enum PollingProbe {
+    /// In progress; with the tasks that wait for it.
     Running(Vec<Waker>),
     Done,
 }
 
-/// Lets those who wait go on, also when the one who judges is dropped.
-struct JudgementEnd<'a> {
+/// Ends the probe when dropped, even unfinished, and wakes its waiters.
+struct PollingProbeEnd<'a> {
     world: &'a DirectWorld,
     device: u64,
 }
 
-impl Drop for JudgementEnd<'_> {
+impl Drop for PollingProbeEnd<'_> {
     fn drop(&mut self) {
         let before = self
             .world
             .inner
             .devices
             .borrow_mut()
-            .insert(self.device, Judgement::Done);
-        if let Some(Judgement::Running(waiting)) = before {
+            .insert(self.device, PollingProbe::Done);
+        if let Some(PollingProbe::Running(waiting)) = before {
             waiting.into_iter().for_each(Waker::wake);
         }
     }
 }
 
 impl DirectWorld {
-    /// Shows glommio a written file of the device before the first real one. It decides by the
-    /// first file a thread opens whether the device can be polled, and takes an empty or sparse one
-    /// for yes: every write then spins for milliseconds.
-    pub(super) async fn judge_device(&self, device: u64, dir: &Path) {
+    /// Shows glommio a written file of the device before the first real one. It decides by the first file a thread
+    /// opens whether the device can be polled, and takes an empty or sparse one for yes: every write then spins for
+    /// milliseconds.
+    pub(super) async fn probe_polling(&self, device: u64, dir: &Path) {
         let first = poll_fn(|context| {
             let mut devices = self.inner.devices.borrow_mut();
             match devices.get_mut(&device) {
                 None => {
-                    devices.insert(device, Judgement::Running(Vec::new()));
+                    devices.insert(device, PollingProbe::Running(Vec::new()));
                     Poll::Ready(true)
                 }
-                Some(Judgement::Done) => Poll::Ready(false),
-                Some(Judgement::Running(waiting)) => {
+                Some(PollingProbe::Done) => Poll::Ready(false),
+                Some(PollingProbe::Running(waiting)) => {
                     waiting.push(context.waker().clone());
                     Poll::Pending
                 }
@@ -59,12 +58,12 @@ impl DirectWorld {
         if !first.await {
             return;
         }
-        let ending = JudgementEnd {
+        let ending = PollingProbeEnd {
             world: self,
             device,
         };
         if let Err(error) = self.show_written_file(dir).await {
-            // Reading a directory that cannot be written is fine; it may only cost more CPU.
+            // A read-only directory needs no probe; the cost is CPU only.
             tracing::warn!(dir = %dir.display(), %error, "the device's polling was not judged");
         }
         drop(ending);

@@ -1,42 +1,42 @@
-//! Waiting in line, in order, and turns of which only so many are given out at a time.
+//! A wait queue, first come first served, and a semaphore over it.
 //!
-//! Owns who waits. Stays on its shard. Each of those who wait stands in the line once, however often it
-//! is polled, and leaves it when it is dropped: a wake-up is never spent on somebody who does not need it.
+//! Owns the waiters. Stays on its shard. A waiter has one place however often it is polled, and leaves it when
+//! dropped: no wake-up is spent on a waiter that no longer needs it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::task::{Poll, Waker};
 
-/// Those who wait for the same thing, the first first.
+/// Waiters for one resource, in order.
 #[derive(Default)]
-pub(super) struct Line {
+pub(super) struct WaitQueue {
     waiting: RefCell<BTreeMap<u64, Waker>>,
     next: Cell<u64>,
 }
 
-/// A place in a line, given up when it is dropped.
-struct Place<'a> {
-    line: &'a Line,
+/// A place in the queue, left when dropped.
+struct QueuePlace<'a> {
+    queue: &'a WaitQueue,
     ticket: Option<u64>,
 }
 
-impl Drop for Place<'_> {
+impl Drop for QueuePlace<'_> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
-            self.line.waiting.borrow_mut().remove(&ticket);
-            // There may be something for the next one, too; or it was meant for this one.
-            self.line.wake();
+            self.queue.waiting.borrow_mut().remove(&ticket);
+            // The next waiter may be served too; or the wake-up was meant for this one.
+            self.queue.wake();
         }
     }
 }
 
-impl Line {
-    /// Waits until `get` gives something; it is asked when this one is first in the line, and again
-    /// after each [`Line::wake`].
+impl WaitQueue {
+    /// Waits until `get` returns `Some`; it is called when this waiter is first, and again after each
+    /// [`WaitQueue::wake`].
     pub(super) async fn wait<T>(&self, mut get: impl FnMut() -> Option<T>) -> T {
-        let mut place = Place {
-            line: self,
+        let mut place = QueuePlace {
+            queue: self,
             ticket: None,
         };
         poll_fn(|context| {
@@ -62,12 +62,12 @@ impl Line {
         .await
     }
 
-    /// Whether anybody waits.
-    pub(super) fn is_waited_in(&self) -> bool {
+    /// True while a task waits.
+    pub(super) fn has_waiters(&self) -> bool {
         !self.waiting.borrow().is_empty()
     }
 
-    /// Lets the first one ask again.
+    /// Lets the first waiter try again.
     pub(super) fn wake(&self) {
         let first = self.waiting.borrow().values().next().cloned();
         if let Some(waker) = first {
@@ -76,42 +76,42 @@ impl Line {
     }
 }
 
-/// Turns of which only so many are given out at a time; who waits is served in order.
-pub(super) struct Turns {
+/// A bounded number of permits, given to waiters in order.
+pub(super) struct Semaphore {
     free: Cell<usize>,
-    line: Line,
+    queue: WaitQueue,
 }
 
-/// One of them, given back when it is dropped.
-pub(super) struct Turn<'a>(&'a Turns);
+/// One permit, returned when dropped.
+pub(super) struct Permit<'a>(&'a Semaphore);
 
-impl Turns {
-    pub(super) fn new(count: usize) -> Turns {
-        Turns {
+impl Semaphore {
+    pub(super) fn new(count: usize) -> Semaphore {
+        Semaphore {
             free: Cell::new(count),
-            line: Line::default(),
+            queue: WaitQueue::default(),
         }
     }
 
-    pub(super) fn take(&self) -> impl Future<Output = Turn<'_>> {
-        self.line.wait(|| {
+    pub(super) fn take(&self) -> impl Future<Output = Permit<'_>> {
+        self.queue.wait(|| {
             let left = self.free.get().checked_sub(1)?;
             self.free.set(left);
-            Some(Turn(self))
+            Some(Permit(self))
         })
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
         self.0.free.set(self.0.free.get() + 1);
-        self.0.line.wake();
+        self.0.queue.wake();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Turn, Turns};
+    use super::{Permit, Semaphore};
     use std::future::Future;
     use std::pin::{Pin, pin};
     use std::sync::Arc;
@@ -128,23 +128,23 @@ mod tests {
     }
 
     fn poll<'a>(
-        future: Pin<&mut impl Future<Output = Turn<'a>>>,
+        future: Pin<&mut impl Future<Output = Permit<'a>>>,
         woken: &Arc<Woken>,
-    ) -> Poll<Turn<'a>> {
+    ) -> Poll<Permit<'a>> {
         let waker = Waker::from(Arc::clone(woken));
         future.poll(&mut Context::from_waker(&waker))
     }
 
-    /// One that is polled many times while it waits takes one wake-up, not those of the others.
+    /// A waiter polled many times takes one wake-up, not those of the others.
     #[test]
     fn polling_again_takes_no_wake_up_of_others() {
-        let turns = Turns::new(1);
+        let permits = Semaphore::new(1);
         let [a, b] = [0, 1].map(|_| Arc::<Woken>::default());
-        let mut held = pin!(turns.take());
+        let mut held = pin!(permits.take());
         let Poll::Ready(held) = poll(held.as_mut(), &a) else {
             panic!("a turn was free")
         };
-        let (mut first, mut second) = (pin!(turns.take()), pin!(turns.take()));
+        let (mut first, mut second) = (pin!(permits.take()), pin!(permits.take()));
         for _ in 0..3 {
             assert!(poll(first.as_mut(), &a).is_pending());
         }
@@ -158,17 +158,17 @@ mod tests {
         assert!(poll(second.as_mut(), &b).is_ready());
     }
 
-    /// One that was woken and is dropped before it looks passes the wake-up on.
+    /// A waiter woken and dropped before its poll passes the wake-up on.
     #[test]
     fn a_dropped_one_passes_its_wake_up_on() {
-        let turns = Turns::new(1);
+        let permits = Semaphore::new(1);
         let [a, b] = [0, 1].map(|_| Arc::<Woken>::default());
-        let mut held = pin!(turns.take());
+        let mut held = pin!(permits.take());
         let Poll::Ready(held) = poll(held.as_mut(), &a) else {
             panic!("a turn was free")
         };
-        let mut first = Box::pin(turns.take());
-        let mut second = pin!(turns.take());
+        let mut first = Box::pin(permits.take());
+        let mut second = pin!(permits.take());
         assert!(poll(first.as_mut(), &a).is_pending());
         assert!(poll(second.as_mut(), &b).is_pending());
         drop(held);
@@ -177,19 +177,19 @@ mod tests {
         assert!(poll(second.as_mut(), &b).is_ready());
     }
 
-    /// Who comes later does not pass who waits.
+    /// A late waiter does not overtake.
     #[test]
     fn nobody_jumps_the_line() {
-        let turns = Turns::new(1);
+        let permits = Semaphore::new(1);
         let woken = Arc::<Woken>::default();
-        let mut held = pin!(turns.take());
+        let mut held = pin!(permits.take());
         let Poll::Ready(held) = poll(held.as_mut(), &woken) else {
             panic!("a turn was free")
         };
-        let mut first = pin!(turns.take());
+        let mut first = pin!(permits.take());
         assert!(poll(first.as_mut(), &woken).is_pending());
         drop(held);
-        let mut late = pin!(turns.take());
+        let mut late = pin!(permits.take());
         assert!(poll(late.as_mut(), &woken).is_pending());
         assert!(poll(first.as_mut(), &woken).is_ready());
     }

@@ -1,9 +1,9 @@
-//! Who may connect: the limits of all listeners together, and the counts behind them.
+//! Connection quotas: the limits of all listeners together, and the counts against them.
 //!
-//! Shared by the threads that accept; the limits may change while connections are open, and hold for
-//! the next one. As in Kafka (`ConnectionQuotas`), a connection beyond the number of all or of its listener,
-//! and one that comes too fast, waits in the backlog; one beyond the number of its address is refused. Who
-//! leaves and who changes the limits wakes those that wait. Never closes a connection that was let in.
+//! Shared by the accepting threads; the limits may change while connections are open, and hold from the next
+//! one on. As in Kafka's class `ConnectionQuotas`, a connection beyond the total, its listener's number or a rate
+//! waits in the backlog; one beyond its address's number is refused. A close or a change of limits wakes the
+//! waiting listeners. Never closes an accepted connection.
 
 use rustix::event::EventfdFlags;
 use std::collections::HashMap;
@@ -13,37 +13,37 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What a rate may save up: as many connections as it allows in this time.
+/// A rate's burst: the connections it allows in this time.
 const SAVED_UP: Duration = Duration::from_secs(1);
 
-/// How many connections there may be.
+/// Limits of connections.
 #[derive(Clone, Debug)]
-pub struct DoorLimits {
-    /// In all.
+pub struct ConnectionLimits {
+    /// Open connections in all.
     pub connections_max: usize,
-    /// Of one address; 0 refuses the address.
+    /// Open connections of one address; 0 refuses the address.
     pub per_address_max: usize,
-    /// Of particular addresses.
+    /// Open connections of particular addresses.
     pub overrides: HashMap<IpAddr, usize>,
-    /// New ones in a second; `None` for any number.
+    /// New connections per second; `None` is unlimited.
     pub per_second_max: Option<u32>,
-    /// What each listener may have besides, by its number.
+    /// Further limits of each listener, by its number.
     pub of_listeners: HashMap<usize, ListenerLimits>,
 }
 
-/// How many connections one listener may have.
+/// Limits of one listener's connections.
 #[derive(Clone, Copy, Debug)]
 pub struct ListenerLimits {
-    /// At a time.
+    /// Open connections.
     pub connections_max: usize,
-    /// New ones in a second; `None` for any number.
+    /// New connections per second; `None` is unlimited.
     pub per_second_max: Option<u32>,
 }
 
-impl Default for DoorLimits {
-    /// Any number.
-    fn default() -> DoorLimits {
-        DoorLimits {
+impl Default for ConnectionLimits {
+    /// No limit.
+    fn default() -> ConnectionLimits {
+        ConnectionLimits {
             connections_max: usize::MAX,
             per_address_max: usize::MAX,
             overrides: HashMap::new(),
@@ -53,59 +53,59 @@ impl Default for DoorLimits {
     }
 }
 
-/// What all listeners of a broker ask before they take a connection.
+/// The quotas of all listeners of a broker, asked before each accept.
 #[derive(Default)]
-pub struct Door {
+pub struct ConnectionQuotas {
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    limits: DoorLimits,
+    limits: ConnectionLimits,
     generation: u64,
     total: usize,
     per_address: HashMap<IpAddr, usize>,
-    pace: Pace,
-    listeners: HashMap<usize, (usize, Pace)>,
+    pace: RateClock,
+    listeners: HashMap<usize, (usize, RateClock)>,
     bells: Vec<Arc<Bell>>,
-    /// Somebody was told to wait, and no bell was rung since.
+    /// A listener waits, and no bell has rung since.
     is_awaited: bool,
 }
 
-/// Wakes one accepting thread, which watches it among its other descriptors.
+/// Wakes one accepting thread, which polls it among its other descriptors.
 pub(super) struct Bell(OwnedFd);
 
 impl Bell {
-    /// What to watch: readable once it was rung.
+    /// The descriptor to poll: readable once the bell has rung.
     pub(super) fn descriptor(&self) -> &OwnedFd {
         &self.0
     }
 
-    /// Forgets that it was rung; to be called before looking at what it was rung for.
+    /// Clears the bell; call before checking the quotas again.
     pub(super) fn reset(&self) {
-        // There is nothing to read where it was not rung: the counter does not block.
+        // Nothing to read when it has not rung: the counter does not block.
         let _not_rung = rustix::io::read(&self.0, &mut [0; 8]);
     }
 
     fn ring(&self) {
-        // It can only fail where the counter is full, and then it is readable.
+        // Fails only when the counter is full, and then it is readable.
         let _full = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
     }
 }
 
-/// How fast connections came: each one moves the time at which the rate would have let it in.
+/// The rate's clock: each connection moves it one interval on.
 #[derive(Clone, Copy, Default)]
-struct Pace(Option<Instant>);
+struct RateClock(Option<Instant>);
 
-impl Pace {
+impl RateClock {
     fn interval(per_second_max: Option<u32>) -> Duration {
         per_second_max.map_or(Duration::ZERO, |rate| SAVED_UP / rate.max(1))
     }
 
-    /// How long the next one has to wait.
+    /// The delay until the rate allows the next connection.
     fn wait(self, per_second_max: Option<u32>, now: Instant) -> Duration {
         let ahead = self.0.map(|at| at.saturating_duration_since(now));
-        let ahead = ahead.unwrap_or_default() + Pace::interval(per_second_max);
+        let ahead = ahead.unwrap_or_default() + RateClock::interval(per_second_max);
         match per_second_max {
             Some(_) => ahead.saturating_sub(SAVED_UP),
             None => Duration::ZERO,
@@ -114,30 +114,30 @@ impl Pace {
 
     fn count(&mut self, per_second_max: Option<u32>, now: Instant) {
         let from = self.0.map_or(now, |at| at.max(now));
-        self.0 = Some(from + Pace::interval(per_second_max));
+        self.0 = Some(from + RateClock::interval(per_second_max));
     }
 }
 
-/// Why the next connection of a listener is left in the backlog.
+/// Why the next connection of a listener stays in the backlog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wait {
-    /// It comes too fast by this much.
+pub(super) enum BacklogWait {
+    /// A rate is exceeded for this long.
     Rate(Duration),
-    /// Others have to leave first.
+    /// Another connection must close first.
     Room,
 }
 
 /// One connection's place in the counts, given up when dropped.
-pub(super) struct DoorPlace {
-    door: Arc<Door>,
-    /// Counted once it is known.
+pub(super) struct QuotaPlace {
+    quotas: Arc<ConnectionQuotas>,
+    /// `Some` once counted.
     address: Option<IpAddr>,
     listener: usize,
 }
 
-impl Drop for DoorPlace {
+impl Drop for QuotaPlace {
     fn drop(&mut self) {
-        let mut state = self.door.lock();
+        let mut state = self.quotas.lock();
         state.total = state.total.saturating_sub(1);
         if let Some((count, _)) = state.listeners.get_mut(&self.listener) {
             *count = count.saturating_sub(1);
@@ -155,7 +155,7 @@ impl Drop for DoorPlace {
 }
 
 impl State {
-    /// Everybody who waits looks again.
+    /// Wakes the waiting listeners.
     fn ring(&mut self) {
         if std::mem::take(&mut self.is_awaited) {
             self.bells.iter().for_each(|bell| bell.ring());
@@ -163,11 +163,11 @@ impl State {
     }
 }
 
-impl DoorPlace {
-    /// Counts it for its address, if that may have one more.
-    pub(super) fn of_address(mut self, address: IpAddr) -> Option<DoorPlace> {
-        let door = Arc::clone(&self.door);
-        let mut guard = door.lock();
+impl QuotaPlace {
+    /// Counts the connection for its address; `None` at the address's limit.
+    pub(super) fn of_address(mut self, address: IpAddr) -> Option<QuotaPlace> {
+        let quotas = Arc::clone(&self.quotas);
+        let mut guard = quotas.lock();
         let state = &mut *guard;
         let now = Instant::now();
         state.pace.count(state.limits.per_second_max, now);
@@ -188,30 +188,30 @@ impl DoorPlace {
     }
 }
 
-impl Door {
-    /// A door with these limits.
+impl ConnectionQuotas {
+    /// Quotas with these limits.
     #[must_use]
-    pub fn new(limits: DoorLimits) -> Arc<Door> {
-        let door = Door::default();
-        door.change(limits);
-        Arc::new(door)
+    pub fn new(limits: ConnectionLimits) -> Arc<ConnectionQuotas> {
+        let quotas = ConnectionQuotas::default();
+        quotas.change(limits);
+        Arc::new(quotas)
     }
 
-    /// These limits hold from now on.
-    pub fn change(&self, limits: DoorLimits) {
+    /// Replaces the limits, for the next connection on.
+    pub fn change(&self, limits: ConnectionLimits) {
         let mut state = self.lock();
         state.limits = limits;
         state.generation += 1;
         state.ring();
     }
 
-    /// How often the limits were changed: a handle for [`Door::change_if`].
+    /// The number of changes so far, for [`ConnectionQuotas::change_if`].
     pub fn generation(&self) -> u64 {
         self.lock().generation
     }
 
-    /// These limits hold from now on, unless they were changed since `generation` was asked for.
-    pub fn change_if(&self, generation: u64, limits: DoorLimits) {
+    /// Replaces the limits unless they have changed since `generation` was read.
+    pub fn change_if(&self, generation: u64, limits: ConnectionLimits) {
         let mut state = self.lock();
         if state.generation == generation {
             state.limits = limits;
@@ -224,7 +224,7 @@ impl Door {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A bell that rings when somebody left or the limits changed.
+    /// A bell that rings when a connection closes or the limits change.
     ///
     /// # Errors
     /// When there is no descriptor for it.
@@ -235,12 +235,15 @@ impl Door {
         Ok(bell)
     }
 
-    /// A place for the next connection of a listener, to be given its address.
+    /// A place for the listener's next connection, not yet counted for an address.
     ///
     /// # Errors
-    /// What it has to wait for.
-    pub(super) fn reserve(door: &Arc<Door>, listener: usize) -> Result<DoorPlace, Wait> {
-        let mut guard = door.lock();
+    /// The reason to wait.
+    pub(super) fn reserve(
+        quotas: &Arc<ConnectionQuotas>,
+        listener: usize,
+    ) -> Result<QuotaPlace, BacklogWait> {
+        let mut guard = quotas.lock();
         let (state, now) = (&mut *guard, Instant::now());
         let limits = &state.limits;
         let own = limits.of_listeners.get(&listener);
@@ -248,19 +251,19 @@ impl Door {
         let listener_max = own.map_or(usize::MAX, |own| own.connections_max);
         if state.total >= limits.connections_max || *count >= listener_max {
             state.is_awaited = true;
-            return Err(Wait::Room);
+            return Err(BacklogWait::Room);
         }
         let of_all = state.pace.wait(limits.per_second_max, now);
         let of_own = pace.wait(own.and_then(|own| own.per_second_max), now);
         let delay = of_all.max(of_own);
         if !delay.is_zero() {
             state.is_awaited = true;
-            return Err(Wait::Rate(delay));
+            return Err(BacklogWait::Rate(delay));
         }
         *count += 1;
         state.total += 1;
-        Ok(DoorPlace {
-            door: Arc::clone(door),
+        Ok(QuotaPlace {
+            quotas: Arc::clone(quotas),
             address: None,
             listener,
         })
@@ -269,7 +272,7 @@ impl Door {
 
 #[cfg(test)]
 mod tests {
-    use super::{Door, DoorLimits, ListenerLimits, Pace, Wait};
+    use super::{BacklogWait, ConnectionLimits, ConnectionQuotas, ListenerLimits, RateClock};
     use std::collections::HashMap;
     use std::net::IpAddr;
     use std::time::{Duration, Instant};
@@ -280,71 +283,84 @@ mod tests {
             connections_max: 1,
             per_second_max: None,
         };
-        let door = Door::new(DoorLimits {
+        let quotas = ConnectionQuotas::new(ConnectionLimits {
             connections_max: 3,
             of_listeners: HashMap::from([(1, own)]),
-            ..DoorLimits::default()
+            ..ConnectionLimits::default()
         });
         let address: IpAddr = [127, 0, 0, 1].into();
         let enter = |listener| {
-            let place = Door::reserve(&door, listener).ok();
+            let place = ConnectionQuotas::reserve(&quotas, listener).ok();
             place.and_then(|place| place.of_address(address))
         };
-        let waits = |listener| Door::reserve(&door, listener).err();
+        let waits = |listener| ConnectionQuotas::reserve(&quotas, listener).err();
         let first = enter(0);
         let second = enter(1);
         assert!(first.is_some() && second.is_some());
-        assert_eq!(waits(1), Some(Wait::Room), "the listener's own limit");
+        assert_eq!(
+            waits(1),
+            Some(BacklogWait::Room),
+            "the listener's own limit"
+        );
         let third = enter(0);
         assert!(third.is_some());
-        assert_eq!(waits(0), Some(Wait::Room), "in all");
-        door.change(DoorLimits {
+        assert_eq!(waits(0), Some(BacklogWait::Room), "in all");
+        quotas.change(ConnectionLimits {
             per_address_max: 3,
-            ..DoorLimits::default()
+            ..ConnectionLimits::default()
         });
         assert!(enter(0).is_none(), "of the address");
         drop(second);
         let again = enter(1);
         assert!(again.is_some() && enter(0).is_none());
-        door.change(DoorLimits {
+        quotas.change(ConnectionLimits {
             overrides: HashMap::from([(address, 4)]),
             per_address_max: 0,
-            ..DoorLimits::default()
+            ..ConnectionLimits::default()
         });
         assert!(enter(0).is_some());
-        let other = Door::reserve(&door, 0).expect("room for others");
+        let other = ConnectionQuotas::reserve(&quotas, 0).expect("room for others");
         assert!(other.of_address([127, 0, 0, 2].into()).is_none());
         assert!(waits(0).is_none(), "who was refused holds no place");
     }
 
-    /// Whether it was rung; it is not any more.
+    /// True when the bell has rung since the last call.
     fn is_rung(bell: &super::Bell) -> bool {
         rustix::io::read(bell.descriptor(), &mut [0; 8]).is_ok()
     }
 
     #[test]
     fn who_leaves_and_who_changes_the_limits_wakes_those_that_wait() {
-        let limits = DoorLimits {
+        let limits = ConnectionLimits {
             connections_max: 1,
-            ..DoorLimits::default()
+            ..ConnectionLimits::default()
         };
-        let door = Door::new(limits.clone());
-        let bells = [0, 1].map(|_| door.bell().expect("a descriptor"));
-        let mut place = Door::reserve(&door, 0).expect("room");
+        let quotas = ConnectionQuotas::new(limits.clone());
+        let bells = [0, 1].map(|_| quotas.bell().expect("a descriptor"));
+        let mut place = ConnectionQuotas::reserve(&quotas, 0).expect("room");
         let rung = || bells.iter().all(|bell| is_rung(bell));
         for address in [Some([127, 0, 0, 1].into()), None] {
-            assert_eq!(Door::reserve(&door, 1).err(), Some(Wait::Room));
+            assert_eq!(
+                ConnectionQuotas::reserve(&quotas, 1).err(),
+                Some(BacklogWait::Room)
+            );
             assert!(!rung());
             place.address = address;
             drop(place);
             assert!(rung(), "taken or given up, others may have waited for it");
-            place = Door::reserve(&door, 0).expect("room");
+            place = ConnectionQuotas::reserve(&quotas, 0).expect("room");
         }
-        assert_eq!(Door::reserve(&door, 1).err(), Some(Wait::Room));
-        door.change(limits.clone());
+        assert_eq!(
+            ConnectionQuotas::reserve(&quotas, 1).err(),
+            Some(BacklogWait::Room)
+        );
+        quotas.change(limits.clone());
         assert!(rung());
-        assert_eq!(Door::reserve(&door, 1).err(), Some(Wait::Room));
-        door.change_if(door.generation(), limits);
+        assert_eq!(
+            ConnectionQuotas::reserve(&quotas, 1).err(),
+            Some(BacklogWait::Room)
+        );
+        quotas.change_if(quotas.generation(), limits);
         assert!(rung());
         drop(place);
         assert!(!rung(), "nobody waits");
@@ -352,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_rate_saves_up_a_second_and_no_more() {
-        let (mut pace, start, rate) = (Pace::default(), Instant::now(), Some(4));
+        let (mut pace, start, rate) = (RateClock::default(), Instant::now(), Some(4));
         for _ in 0..4 {
             assert_eq!(pace.wait(rate, start), Duration::ZERO);
             pace.count(rate, start);
