@@ -1,8 +1,8 @@
-//! Owns one non-blocking connection of the load loop: requests waiting for the socket, requests
-//! waiting for their reply, and the bytes of a reply that has not come completely.
+//! One non-blocking connection of the load loop: queued requests, unanswered requests, and the bytes of an
+//! incomplete reply.
 //!
-//! Never copies a frame: only its first bytes (length, key, version, correlation id) are made per
-//! request, the rest is sent from where the frame was built.
+//! Never copies a frame: only its first bytes (length, key, version, correlation id) are made per request, the rest
+//! is sent from the frame's own memory.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
@@ -12,13 +12,13 @@ use crate::frames::{Frame, PREFIX_BYTES};
 
 /// Requests put into one system call.
 const REQUESTS_PER_WRITE: usize = 64;
-/// Bytes asked of the socket at once; no produce reply is longer.
+/// Bytes read from the socket at once; every produce reply is shorter.
 const INPUT_BYTES: usize = 64 * 1024;
 
 /// A reply (or, for acks=0, the end of sending), matched with its request.
 #[derive(Debug)]
 pub(crate) struct Completion {
-    /// Which of the frames was sent.
+    /// Index of the frame sent.
     pub(crate) frame: usize,
     /// When the request was due, ns since the run started.
     pub(crate) due_ns: u64,
@@ -49,7 +49,7 @@ pub(crate) struct Connection {
     stream: TcpStream,
     outgoing: VecDeque<Outgoing>,
     awaited: VecDeque<Awaited>,
-    /// The first `filled` bytes are the beginning of replies.
+    /// The first `filled` bytes are incomplete replies.
     input: Box<[u8]>,
     filled: usize,
     next_correlation_id: i32,
@@ -76,17 +76,17 @@ impl Connection {
         })
     }
 
-    /// The socket, to be watched.
+    /// The socket, for epoll.
     pub(crate) fn socket(&self) -> &TcpStream {
         &self.stream
     }
 
-    /// Requests waiting to be sent or without the reply they ask for.
+    /// Requests queued, or sent and not yet answered.
     pub(crate) fn unanswered(&self) -> usize {
         self.awaited.len().max(self.outgoing.len())
     }
 
-    /// Whether bytes wait for the socket to take them.
+    /// True while bytes wait for the socket.
     pub(crate) fn is_blocked(&self) -> bool {
         self.blocked
     }
@@ -111,8 +111,8 @@ impl Connection {
         }
     }
 
-    /// Sends what the socket takes and appends the requests that ask for no reply to `completions`;
-    /// true when [`Self::is_blocked`] changed.
+    /// Sends as much as the socket takes and appends the requests without reply to `completions`; true when
+    /// [`Self::is_blocked`] changed.
     ///
     /// # Errors
     /// The socket's.
@@ -164,11 +164,10 @@ impl Connection {
         }
     }
 
-    /// Reads what is there and appends the requests that are now answered to `completions`.
+    /// Reads the bytes at hand and appends the requests they answer to `completions`.
     ///
     /// # Errors
-    /// The socket's, `UnexpectedEof` when the broker closed the connection, and `InvalidData` when
-    /// a reply is not the one that is due.
+    /// The socket's, `UnexpectedEof` when the broker closed the connection, and `InvalidData` for a reply out of order.
     pub(crate) fn receive(
         &mut self,
         frames: &[Frame],

@@ -1,8 +1,8 @@
-//! Owns one connection that fetches: the request in flight, the bytes of a reply that has not come
-//! completely, and how far each of its partitions has been read.
+//! One fetching connection: the request in flight, the bytes of an incomplete reply, and the position in each of
+//! its partitions.
 //!
-//! Never keeps a record: batches are walked by their headers and forgotten. Asks without fetch
-//! sessions, so that each request says all it wants. Its buffer is used again for every reply.
+//! Keeps no record: batches are counted by their headers. Fetches without sessions, so that each request is
+//! complete. Its buffer is reused for every reply.
 
 use std::io::{self, ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -19,21 +19,21 @@ use crate::rpc::{encode, invalid};
 
 /// The least room offered to the socket.
 const ROOM_BYTES: usize = 64 * 1024;
-/// Longest reply: what may be asked for, and one batch more than that.
+/// Longest reply: the limit asked for, and one batch more.
 const REPLY_BYTES_MAX: usize = 1 << 30;
 /// Bytes of a whole reply, as Kafka's consumer asks (`fetch.max.bytes`).
 const FETCH_BYTES_MAX: i32 = 50 << 20;
-/// How long the broker may hold a request that finds nothing, as Kafka's consumer asks.
+/// The longest wait of a fetch that finds nothing, as Kafka's consumer asks.
 const WAIT_MS: i32 = 500;
 
-/// Where a partition is read.
+/// The reading position in a partition.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Position {
     /// The partition.
     pub(crate) partition: i32,
     /// Offset of the next record wanted.
     pub(crate) offset: i64,
-    /// The offset at which reading is done; `None` reads on as long as the run lasts.
+    /// The offset at which reading ends; `None` reads on to the end of the run.
     pub(crate) end: Option<i64>,
 }
 
@@ -43,34 +43,33 @@ impl Position {
     }
 }
 
-/// What consumers ask for.
+/// The fetch load of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Consumption {
     /// Connections; each reads its share of the partitions.
     pub(crate) connections: usize,
     /// The topic; it exists.
     pub(crate) topic: String,
-    /// Where to begin, one for each partition.
+    /// The start of each partition.
     pub(crate) positions: Vec<Position>,
     /// The version of the request, at most 12: later ones do not name the topic.
     pub(crate) version: i16,
     /// Most bytes of one partition in a reply.
     pub(crate) partition_bytes_max: i32,
-    /// Take no more than so many bytes from each socket at every tick, as a slow reader does;
-    /// `None` takes all that comes.
+    /// Bytes taken from each socket at every tick at most, as by a slow reader; `None` is unlimited.
     pub(crate) bytes_per_tick: Option<usize>,
 }
 
 /// A batch that arrived.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FetchedBatch {
-    /// Its partition.
+    /// The partition.
     pub(crate) partition: i32,
-    /// Offset of its first record.
+    /// Offset of the first record.
     pub(crate) base_offset: i64,
 }
 
-/// What one reply brought.
+/// The content of one reply.
 #[derive(Debug, Default)]
 pub(crate) struct Fetched {
     /// When the request was sent, ns since the run started.
@@ -107,8 +106,7 @@ impl Consumer {
         consumption: &Consumption,
         positions: Vec<Position>,
     ) -> io::Result<Self> {
-        // It stays blocking: requests are small and sent when the socket is empty, and reads say
-        // each time that they do not wait.
+        // Stays blocking: requests are small and sent when the socket is empty, and reads use MSG_DONTWAIT.
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         Ok(Self {
@@ -123,17 +121,17 @@ impl Consumer {
         })
     }
 
-    /// The socket, to be watched.
+    /// The socket, for epoll.
     pub(crate) fn socket(&self) -> &TcpStream {
         &self.stream
     }
 
-    /// Whether everything that was wanted has been read.
+    /// True when everything asked for has been read.
     pub(crate) fn is_done(&self) -> bool {
         self.positions.iter().all(Position::is_at_end)
     }
 
-    /// Asks for what comes next.
+    /// Sends the next fetch.
     ///
     /// # Errors
     /// The socket's.
@@ -166,11 +164,11 @@ impl Consumer {
         (&self.stream).write_all(&encode(&request, self.version, self.correlation_id)?)
     }
 
-    /// Reads what is there, at most `bytes_max`; the reply when it is complete.
+    /// Reads the bytes at hand, at most `bytes_max`; returns the reply when it is complete.
     ///
     /// # Errors
-    /// The socket's, `UnexpectedEof` when the broker closed the connection, and `InvalidData` for a
-    /// reply that cannot be read or carries an error.
+    /// The socket's, `UnexpectedEof` when the broker closed the connection, and `InvalidData` for a reply that is
+    /// malformed or carries an error.
     pub(crate) fn receive(&mut self, bytes_max: usize) -> io::Result<Option<Fetched>> {
         let mut left = bytes_max;
         loop {
@@ -210,7 +208,7 @@ impl Consumer {
         Ok(rustix::net::recv(&self.stream, spare, RecvFlags::DONTWAIT)?.0)
     }
 
-    /// Where the reply ends in the input, its length included; `None` before that is known.
+    /// The end of the reply in the input, its length included; `None` before that is known.
     fn reply_end(&self) -> io::Result<Option<usize>> {
         let Some(length) = self.input.first_chunk::<4>() else {
             return Ok(None);
@@ -228,7 +226,7 @@ impl Consumer {
         }
         let frame = Bytes::from(std::mem::take(&mut self.input));
         let fetched = self.walk(&frame);
-        // Nothing refers to the reply any more, so this is the same memory.
+        // Nothing else refers to the reply, so this is the same memory.
         self.input = Vec::from(frame);
         self.input.clear();
         fetched
@@ -266,8 +264,8 @@ impl Consumer {
                 walk_batches(part, position, &mut fetched)?;
             }
         }
-        // Who got something stands behind next time, as Kafka's consumer does it: a broker fills
-        // replies in the order of the request.
+        // Partitions with records go to the end of the next request, as in Kafka's consumer: a broker fills replies in
+        // the order of the request.
         if !fetched.batches.is_empty() {
             let served = |position: &Position| {
                 fetched
@@ -288,7 +286,7 @@ fn check(code: i16) -> io::Result<()> {
     Err(invalid(format!("fetch: {:?}", ErrorCode::try_from(code))))
 }
 
-/// Counts the whole batches at the front of `bytes`; the last one may be cut off.
+/// Counts the whole batches at the front of `bytes`; the last one may be incomplete.
 fn walk_batches(bytes: &Bytes, position: &mut Position, fetched: &mut Fetched) -> io::Result<()> {
     let mut rest = bytes.as_ref();
     while rest.len() >= BATCH_HEADER_BYTES {

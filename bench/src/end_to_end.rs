@@ -1,13 +1,13 @@
-//! Owns the pairing of what was produced with what was consumed: a batch is known by its partition
-//! and its first offset, which the produce reply and the fetched batch both tell.
+//! The pairing of produced with consumed batches: a batch is known by its partition and its first offset, which the
+//! produce reply and the fetched batch both carry.
 //!
-//! Never looks into records, so requests need not be made anew to carry a time. Either side may come
-//! first: a parked fetch can be answered before the producer is.
+//! Never reads records, so requests need no timestamp of their own. Either side may come first: a parked fetch can
+//! be answered before the producer is.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-/// Batches of which one half of the story is known.
+/// Batches seen on one side only.
 #[derive(Debug, Default)]
 pub(crate) struct EndToEnd {
     open: HashMap<(i32, i64), Half>,
@@ -19,12 +19,12 @@ enum Half {
     Consumed(u64),
 }
 
-/// A batch whose story is complete, times in ns since the run started.
+/// A batch seen on both sides, times in ns since the run started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Journey {
     /// When its request was due.
     pub(crate) due_ns: u64,
-    /// When a consumer had it completely.
+    /// When a consumer had received it whole.
     pub(crate) consumed_ns: u64,
 }
 
@@ -49,7 +49,7 @@ impl EndToEnd {
         self.pair(partition, base_offset, Half::Consumed(consumed_ns))
     }
 
-    /// Batches of which only one side is known.
+    /// The number of batches seen on one side only.
     pub(crate) fn unpaired(&self) -> usize {
         self.open.len()
     }
@@ -66,7 +66,7 @@ impl EndToEnd {
                     due_ns,
                     consumed_ns,
                 }),
-                // The same half twice: the broker gave an offset two times. Nothing to measure.
+                // The same side twice: the broker gave an offset two times. Nothing to measure.
                 _ => None,
             },
         }

@@ -1,21 +1,20 @@
-//! Owns the figures of a run by name, as JSON and the comparison know them. The unit stands last in
-//! each name.
+//! The figures of a run by name, for JSON and the comparison. The unit is last in each name.
 //!
-//! Never rounds: print does that.
+//! Never rounds: the printed table does.
 
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
-use crate::load::Outcome;
+use crate::load::LoadResult;
 
 /// Figures by name.
 pub(crate) type Figures = BTreeMap<String, f64>;
 
-/// What processes that have nothing to do with the measurement took.
+/// Processor time of unrelated processes.
 pub(crate) const OTHERS: &str = "others_cpu_percent_of_a_core";
 
-/// The percentiles that are told, and how they are called.
+/// The percentiles reported, with their names.
 const PERCENTILES: [(&str, f64); 5] = [
     ("p50", 0.5),
     ("p90", 0.9),
@@ -24,9 +23,9 @@ const PERCENTILES: [(&str, f64); 5] = [
     ("p9999", 0.9999),
 ];
 
-/// Everything a run showed. Figures of the broker's process and the disk are left out when they were
-/// not watched, latencies when nothing of their kind happened.
-pub(crate) fn of(outcome: &Outcome) -> Figures {
+/// All figures of a run. Those of the broker's process and disk are left out when not watched, latencies when
+/// nothing of their kind happened.
+pub(crate) fn of(outcome: &LoadResult) -> Figures {
     let mut figures = Figures::new();
     let seconds = outcome.elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
     let mut put = |name: &str, value: f64| {
@@ -74,14 +73,14 @@ fn latencies(figures: &mut Figures, of: &str, latency_us: &Histogram<u64>) {
     figures.insert(format!("{of}_mean_us"), latency_us.mean());
 }
 
-/// Processor time, memory and writing. What is per GB or per record counts produced ones, or
-/// consumed ones when nothing was produced.
-fn costs(figures: &mut Figures, outcome: &Outcome) {
+/// Processor time, memory and writing. Per GB and per record counts produced ones, or consumed ones when nothing
+/// was produced.
+fn costs(figures: &mut Figures, outcome: &LoadResult) {
     let usage = &outcome.usage;
     let (requests, records, bytes) = if outcome.requests > 0 {
         (outcome.requests, outcome.records, outcome.bytes)
     } else {
-        let Outcome {
+        let LoadResult {
             fetches,
             fetched_records,
             fetched_bytes,
@@ -99,7 +98,7 @@ fn costs(figures: &mut Figures, outcome: &Outcome) {
         ("client", usage.client),
     ];
     for (name, time) in shares {
-        // A process that worked for nobody during a load was not watched.
+        // A broker without any processor time during a load was not watched.
         if time.is_zero() && name.starts_with("broker") {
             continue;
         }

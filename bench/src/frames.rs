@@ -1,6 +1,6 @@
-//! Owns the produce requests of a run, built once: one frame per partition, each holding one batch.
+//! The produce requests of a run, built once: frames of one batch each, for every partition.
 //!
-//! Never touched while load runs, except for the bytes in front that carry the correlation id.
+//! Unchanged while load runs, except for the bytes in front that carry the correlation id.
 
 use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -21,7 +21,7 @@ const CORRELATION_ID_AT: usize = 8;
 /// Frames of one partition at most: enough variety for keys, little enough to build at once.
 const FRAMES_PER_PARTITION_MAX: usize = 64;
 
-/// What each request carries.
+/// The content of each request.
 #[derive(Clone, Debug)]
 pub(crate) struct Payload {
     /// The topic; it exists.
@@ -32,17 +32,17 @@ pub(crate) struct Payload {
     pub(crate) records: usize,
     /// Bytes of each record's value.
     pub(crate) record_bytes: usize,
-    /// Different keys that records have in turn; 0 for records without keys.
+    /// Different keys that records use in turn; 0 for records without keys.
     pub(crate) keys: usize,
     /// 0, 1 or −1.
     pub(crate) acks: i16,
-    /// How the batch is compressed.
+    /// The codec of the batch.
     pub(crate) codec: Compression,
     /// The version of the request, at most 12: later ones do not name the topic.
     pub(crate) version: i16,
 }
 
-/// Where fields of the only partition stand in a reply, counted without its length.
+/// Places of the only partition's fields in a reply, counted after its length.
 #[derive(Clone, Copy, Debug)]
 struct ReplyLayout {
     error_at: usize,
@@ -53,9 +53,9 @@ struct ReplyLayout {
 #[derive(Clone, Debug)]
 pub(crate) struct Frame {
     bytes: Bytes,
-    /// Where in a reply what is of interest stands; `None` for acks=0.
+    /// Places of the fields read from a reply; `None` for acks=0.
     reply: Option<ReplyLayout>,
-    /// The partition it goes to.
+    /// The partition produced to.
     pub(crate) partition: i32,
     /// Records in it.
     pub(crate) records: u64,
@@ -72,18 +72,17 @@ impl Frame {
         prefix
     }
 
-    /// Everything behind the prefix.
+    /// Everything after the prefix.
     pub(crate) fn rest(&self) -> &[u8] {
         &self.bytes[PREFIX_BYTES..]
     }
 
-    /// Whether the broker replies to it.
+    /// True when the broker replies to it.
     pub(crate) fn is_answered(&self) -> bool {
         self.reply.is_some()
     }
 
-    /// The Kafka error code and the base offset in a reply, which comes without its length; `None`
-    /// when it is too short.
+    /// The Kafka error code and the base offset in a reply without its length; `None` when it is too short.
     pub(crate) fn result_in(&self, reply: &[u8]) -> Option<(i16, i64)> {
         let layout = self.reply?;
         let code = reply.get(layout.error_at..)?.first_chunk()?;
@@ -160,8 +159,7 @@ fn batch(payload: &Payload, value: &[u8], first_key: usize) -> io::Result<Bytes>
     Ok(batch.build().map_err(invalid)?.bytes)
 }
 
-/// Finds the fields by encoding replies that differ in nothing else: each stands where the first
-/// byte differs.
+/// Finds each field as the first different byte of two replies that differ in it alone.
 fn reply_layout(payload: &Payload) -> io::Result<ReplyLayout> {
     let reply = |error_code, base_offset| {
         let partition = produce_response::PartitionProduceResponse {

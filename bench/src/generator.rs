@@ -1,8 +1,8 @@
-//! Owns the load loop: one thread, non-blocking sockets on one epoll instance, requests sent when
-//! they are due and replies measured from that moment.
+//! The load loop: one thread, non-blocking sockets on one epoll instance; requests are sent when due and their
+//! latency counts from then.
 //!
-//! Never waits for a reply before sending what is due (open loop), never builds a request while
-//! measuring: frames are made beforehand, replies are checked at fixed places.
+//! An open loop: never waits for a reply before a request that is due. Never builds a request while measuring:
+//! frames are made beforehand, replies are checked at fixed places.
 
 use std::io;
 use std::num::NonZeroU64;
@@ -16,26 +16,26 @@ use crate::connection::{Completion, Connection};
 use crate::consumer::{Consumer, Consumption, Fetched, Position};
 use crate::end_to_end::{EndToEnd, Journey};
 use crate::frames::Frame;
-use crate::load::{Load, Outcome, Pace};
+use crate::load::{Load, LoadResult, Pace};
 use crate::process::{self, Subject};
-use crate::progress::Progress;
+use crate::progress::ProgressLine;
 
-/// Runs `load` with `frames` in turn, watching `subject`.
+/// Runs `load`, with `frames` in turn, and watches `subject`.
 ///
 /// # Errors
 /// When a connection fails or is closed by the broker, or a fetch fails.
-pub(crate) fn run(load: &Load, frames: &[Frame], subject: &Subject) -> io::Result<Outcome> {
+pub(crate) fn run(load: &Load, frames: &[Frame], subject: &Subject) -> io::Result<LoadResult> {
     Generator::connect(load, frames, subject)?.run()
 }
 
 /// Ready sockets taken per system call.
 const EVENTS_PER_WAIT: usize = 128;
-/// How long replies may still come in after the last request was sent.
+/// Time for outstanding replies after the last request was sent.
 const DRAIN: Duration = Duration::from_secs(10);
-/// Most requests of a fixed rate that may be unanswered at once. Beyond it the broker is too slow
-/// for the rate: later requests are sent when there is room, and measured from when they were due.
+/// Unanswered requests of a fixed rate at most. Beyond it the broker is too slow for the rate: later requests wait,
+/// and their latency still counts from when they were due.
 const UNANSWERED_MAX: usize = 200_000;
-/// Between two looks at the broker's memory, and two sips of slow readers.
+/// Time between two reads of the broker's memory, and of slow readers' sockets.
 const TICK_NS: u64 = 250_000_000;
 
 /// One run; see the module.
@@ -45,24 +45,23 @@ pub(crate) struct Generator<'a> {
     subject: &'a Subject,
     epoll: OwnedFd,
     events: Vec<epoll::Event>,
-    /// Watched under their index.
+    /// Registered in epoll by index.
     connections: Vec<Connection>,
-    /// Requests answered inside the window, of each connection.
+    /// Requests answered inside the window, by connection.
     served: Vec<u64>,
-    /// Watched under their index behind those of the connections, but for slow readers.
+    /// Registered in epoll by index after the connections, except for slow readers.
     consumers: Vec<Consumer>,
     completions: Vec<Completion>,
     end_to_end: EndToEnd,
-    /// Whether what is produced is also consumed here, at once and by one consumer each.
+    /// True when each produced batch is also consumed here, at once and by one consumer.
     pairs_batches: bool,
-    progress: Progress,
+    progress: ProgressLine,
     started: Instant,
     next_tick_ns: u64,
-    /// Requests made so far: number `n` goes to connection `n % connections` with frame
-    /// `n % frames` when the rate is fixed.
+    /// Requests made so far: at a fixed rate, number `n` goes to connection `n % connections` with frame `n % frames`.
     made: u64,
     window: Option<Window>,
-    outcome: Outcome,
+    outcome: LoadResult,
 }
 
 #[derive(Clone, Copy)]
@@ -88,8 +87,8 @@ impl<'a> Generator<'a> {
         subject: &'a Subject,
     ) -> io::Result<Self> {
         process::raise_open_files();
-        // A request that is due must not wait for the 50 µs by which Linux may be late to save
-        // power: they would be counted as the broker's.
+        // A due request must not wait for the 50 µs of Linux's default timer slack, which would be counted as the
+        // broker's.
         rustix::thread::set_current_timer_slack(NonZeroU64::new(1))?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mut connections = Vec::with_capacity(load.connections);
@@ -120,20 +119,20 @@ impl<'a> Generator<'a> {
             completions: Vec::new(),
             end_to_end: EndToEnd::default(),
             pairs_batches: is_answered && keeps_up,
-            progress: Progress::new(load.warm_up + load.measured),
+            progress: ProgressLine::new(load.warm_up + load.measured),
             started: Instant::now(),
             next_tick_ns: 0,
             made: 0,
             window: None,
-            outcome: Outcome::empty()?,
+            outcome: LoadResult::empty()?,
         })
     }
 
-    /// Warms up, measures, and takes the replies that are still to come.
+    /// Warms up, measures, and receives the outstanding replies.
     ///
     /// # Errors
     /// When a connection fails or is closed by the broker, or a fetch fails.
-    pub(crate) fn run(mut self) -> io::Result<Outcome> {
+    pub(crate) fn run(mut self) -> io::Result<LoadResult> {
         self.outcome.resident_before_bytes = self.subject.resident_bytes().unwrap_or_default();
         self.started = Instant::now();
         for number in 0..self.consumers.len() {
@@ -174,8 +173,8 @@ impl<'a> Generator<'a> {
         Ok(())
     }
 
-    /// Sends what is due and takes replies until `end_ns`, until `bytes_max` were transferred or
-    /// until everything that was to be read has been.
+    /// Sends due requests and takes replies until `end_ns`, until `bytes_max` are transferred or until everything to
+    /// read has been read.
     fn run_until(&mut self, end_ns: u64) -> io::Result<()> {
         loop {
             let now_ns = self.now_ns();
@@ -218,7 +217,7 @@ impl<'a> Generator<'a> {
         self.load.consumption.as_ref()?.bytes_per_tick
     }
 
-    /// Sends the requests of a fixed rate that are due and returns when the next one is.
+    /// Sends the due requests of a fixed rate; returns when the next one is due.
     fn send_due(&mut self, now_ns: u64) -> io::Result<u64> {
         let Pace::Fixed {
             requests_per_second,
@@ -252,8 +251,8 @@ impl<'a> Generator<'a> {
         self.connections[number].enqueue(frame, due_ns, self.frames);
     }
 
-    /// Waits for sockets to become ready, takes their replies and, with `go_on`, asks for more:
-    /// consumers always, producers in a closed loop.
+    /// Waits for ready sockets, takes their replies and, with `go_on`, sends more: consumers always, producers in a
+    /// closed loop.
     fn take_events(&mut self, patience: Duration, go_on: bool) -> io::Result<()> {
         let timeout = Timespec::try_from(patience).map_err(io::Error::other)?;
         let mut events = std::mem::take(&mut self.events);
@@ -353,7 +352,7 @@ impl<'a> Generator<'a> {
         }
     }
 
-    /// Takes what a consumer's socket has and asks for more when a reply is complete.
+    /// Reads a consumer's socket and sends the next fetch when a reply is complete.
     fn read(&mut self, number: usize) -> io::Result<()> {
         let bytes_max = self.slow_bytes().unwrap_or(usize::MAX);
         if let Some(fetched) = self.consumers[number].receive(bytes_max)? {
@@ -392,7 +391,7 @@ impl<'a> Generator<'a> {
         }
     }
 
-    /// Takes the replies that are still to come, for the latencies of the window's last requests.
+    /// Receives outstanding replies, for the latencies of the window's last requests.
     fn drain(&mut self) -> io::Result<()> {
         let deadline_ns = self.now_ns() + nanoseconds(DRAIN);
         while self.unanswered() > 0 || self.unpaired() > 0 {
@@ -414,7 +413,7 @@ impl<'a> Generator<'a> {
             .sum()
     }
 
-    /// Batches the consumers should still bring, or whose reply should.
+    /// Batches still to be consumed, or to be acknowledged.
     fn unpaired(&self) -> u64 {
         self.end_to_end.unpaired() as u64
     }

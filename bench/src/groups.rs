@@ -1,6 +1,6 @@
-//! Owns the instrument for consumer groups: many members that beat like clients do, each a thread
-//! with a connection of its own. It tells what a heartbeat costs the broker, how long a rebalance takes
-//! and costs, and what producers to other partitions notice of it all.
+//! The instrument for consumer groups: many members with clients' heartbeats, each a thread with a connection of
+//! its own. Measures a heartbeat's cost for the broker, a rebalance's length and cost, and the effect on producers
+//! to other partitions.
 //!
 //! Never fetches or commits: only membership is measured.
 
@@ -18,7 +18,7 @@ use clap::{Args, ValueEnum};
 
 use crate::frames::{self, Payload};
 use crate::generator;
-use crate::load::{Load, Outcome, Pace};
+use crate::load::{Load, LoadResult, Pace};
 use crate::rpc::{Rpc, invalid};
 use crate::target::Target;
 
@@ -26,18 +26,18 @@ mod member;
 
 use member::Member;
 
-/// What the groups consume.
+/// The topic that the groups consume.
 const TOPIC: &str = "groups";
-/// What is produced beside them.
+/// The topic of the producers beside them.
 const BESIDE: &str = "beside";
-/// A member's thread holds next to nothing.
+/// A member's thread needs little stack.
 const STACK_BYTES: usize = 256 * 1024;
-/// How long all members together may take to agree.
+/// Time for all members together to agree.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Nobody is told anything new for so long when a group is at rest; more than two heartbeats.
+/// A group is at rest after this time without a change; more than two heartbeats.
 const REST: Duration = Duration::from_millis(2_500);
 
-/// How members and broker share out partitions.
+/// The group protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Protocol {
     /// JoinGroup, SyncGroup, Heartbeat: the leader assigns
@@ -46,7 +46,7 @@ enum Protocol {
     Consumer,
 }
 
-/// How many of what.
+/// The numbers of groups, members and requests.
 #[derive(Args, Debug)]
 pub(crate) struct GroupOptions {
     /// Groups
@@ -73,16 +73,16 @@ pub(crate) struct GroupOptions {
     produce_rate: u32,
 }
 
-/// What a member was told: it is in this epoch (or generation) and has so many partitions.
+/// A member's assignment: its epoch (or generation) and its number of partitions.
 #[derive(Clone, Copy, Debug)]
-struct Told {
+struct Assigned {
     group: usize,
     member: usize,
     epoch: i32,
     partitions: usize,
 }
 
-/// What all members share.
+/// State shared by all members.
 #[derive(Debug)]
 struct Stage {
     target: std::net::SocketAddr,
@@ -91,10 +91,10 @@ struct Stage {
     partitions: i32,
     heartbeat: Duration,
     heartbeats: AtomicU64,
-    /// From a heartbeat to its answer, the longest since it was asked for last, µs.
+    /// The slowest heartbeat since the last read, µs.
     slowest_us: AtomicU64,
     over: AtomicBool,
-    /// Told to the first member of the first group: leave and come back.
+    /// Tells the first member of the first group to leave and come back.
     restless: AtomicBool,
     failure: Mutex<Option<io::Error>>,
 }
@@ -111,26 +111,27 @@ impl Stage {
     }
 }
 
-/// What each member was told last.
+/// The last assignment of each member.
 #[derive(Debug)]
 struct Assembly {
-    heard: Receiver<Told>,
-    last: BTreeMap<(usize, usize), Told>,
+    heard: Receiver<Assigned>,
+    last: BTreeMap<(usize, usize), Assigned>,
     groups: usize,
     members: usize,
     partitions: usize,
 }
 
 impl Assembly {
-    /// Waits until all members of each group are in one epoch, hold every partition together, and
-    /// hear nothing new; says when the last of them was told.
+    /// Waits until all members of each group are in one epoch, hold every partition together, and see no change;
+    /// returns the time of the last assignment.
     fn agree(&mut self, stage: &Stage) -> io::Result<Instant> {
         let started = Instant::now();
         let mut last = started;
         loop {
             match self.heard.recv_timeout(REST) {
-                Ok(told) => {
-                    self.last.insert((told.group, told.member), told);
+                Ok(assigned) => {
+                    self.last
+                        .insert((assigned.group, assigned.member), assigned);
                     last = Instant::now();
                 }
                 Err(RecvTimeoutError::Timeout) if self.is_settled() => return Ok(last),
@@ -148,13 +149,15 @@ impl Assembly {
 
     fn is_settled(&self) -> bool {
         let mut groups: BTreeMap<usize, (i32, usize, usize)> = BTreeMap::new();
-        for told in self.last.values() {
-            let group = groups.entry(told.group).or_insert((told.epoch, 0, 0));
-            if group.0 != told.epoch {
+        for assigned in self.last.values() {
+            let group = groups
+                .entry(assigned.group)
+                .or_insert((assigned.epoch, 0, 0));
+            if group.0 != assigned.epoch {
                 return false;
             }
             group.1 += 1;
-            group.2 += told.partitions;
+            group.2 += assigned.partitions;
         }
         groups.len() == self.groups
             && groups
@@ -164,10 +167,10 @@ impl Assembly {
 }
 
 impl GroupOptions {
-    /// Runs it and prints what happened.
+    /// Runs the measurement and prints the results.
     ///
     /// # Errors
-    /// When the broker refuses something, or the members do not agree.
+    /// When the broker refuses a request, or the members do not agree.
     pub(crate) fn run(&self, target: &Target) -> io::Result<bool> {
         let members = i32::try_from(self.members).unwrap_or(i32::MAX);
         let partitions = self.partitions.unwrap_or(members);
@@ -207,7 +210,7 @@ impl GroupOptions {
         let measured = self.measure(&rpc, target, &stage, &mut assembly);
         stage.over.store(true, Ordering::Relaxed);
         for thread in threads {
-            // What a member fell over is in `failure`.
+            // A member's error is in `failure`.
             let _ended = thread.join();
         }
         measured?;
@@ -217,14 +220,14 @@ impl GroupOptions {
     fn start(
         &self,
         stage: &Arc<Stage>,
-        teller: &Sender<Told>,
+        teller: &Sender<Assigned>,
     ) -> io::Result<Vec<thread::JoinHandle<()>>> {
         let mut threads = Vec::new();
         let all = self.groups * self.members;
         for number in 0..all {
             let (stage, teller) = (Arc::clone(stage), teller.clone());
             let place = (number / self.members, number % self.members);
-            // Spread over the interval, as those of clients that know nothing of each other are.
+            // Spread over the interval, like the heartbeats of independent clients.
             let share = number as f64 / all as f64;
             let phase = stage.heartbeat.mul_f64(share);
             let thread = thread::Builder::new().stack_size(STACK_BYTES);
@@ -288,7 +291,7 @@ impl GroupOptions {
         Ok(())
     }
 
-    fn produce(&self, rpc: &Rpc, target: &Target) -> io::Result<Outcome> {
+    fn produce(&self, rpc: &Rpc, target: &Target) -> io::Result<LoadResult> {
         let frames = frames::build(&Payload {
             topic: BESIDE.to_owned(),
             partitions: 16,
@@ -314,7 +317,7 @@ impl GroupOptions {
     }
 }
 
-fn print_latency(when: &str, outcome: &Outcome) {
+fn print_latency(when: &str, outcome: &LoadResult) {
     let at = |quantile: f64| outcome.latency_us.value_at_quantile(quantile);
     println!(
         "{:.0} requests/s {when}: p50 {} us, p99 {} us, p99.9 {} us",
@@ -325,7 +328,7 @@ fn print_latency(when: &str, outcome: &Outcome) {
     );
 }
 
-/// Makes a topic, and tells its id.
+/// Creates a topic and returns its id.
 fn made(rpc: &mut Rpc, name: &str, partitions: i32) -> io::Result<Uuid> {
     let (error, id) = rpc.create_topic_with_id(name, partitions, &[])?;
     if error != ErrorCode::None {

@@ -1,6 +1,6 @@
-//! Owns what a run of load is and what it showed.
+//! The description of a run of load, and its results.
 //!
-//! Never sends anything: `generator.rs` does.
+//! Plain values; `generator.rs` runs it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,13 +11,13 @@ use hdrhistogram::Histogram;
 use crate::consumer::Consumption;
 use crate::process::Usage;
 
-/// Latencies above this are recorded as this, µs.
+/// The greatest latency recorded, µs; a longer one counts as this.
 const LATENCY_US_MAX: u64 = 60_000_000;
 
-/// When the next request is sent.
+/// The rule for the next request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pace {
-    /// So many requests a second over all connections, whatever the replies do.
+    /// A fixed rate over all connections, whatever the replies do.
     Fixed {
         /// Requests a second, at least 1.
         requests_per_second: u32,
@@ -32,15 +32,15 @@ pub(crate) enum Pace {
 /// One run of load.
 #[derive(Clone, Debug)]
 pub(crate) struct Load {
-    /// Where the broker listens.
+    /// The broker's address.
     pub(crate) address: SocketAddr,
     /// Connections that produce, opened before the first request; 0 when nothing is produced.
     pub(crate) connections: usize,
-    /// When requests are sent.
+    /// The rule for the next request.
     pub(crate) pace: Pace,
-    /// What is read meanwhile.
+    /// The consumers of the run, if any.
     pub(crate) consumption: Option<Consumption>,
-    /// Load that is not measured, first.
+    /// Length of the unmeasured load in front.
     pub(crate) warm_up: Duration,
     /// Length of the measured window.
     pub(crate) measured: Duration,
@@ -49,9 +49,9 @@ pub(crate) struct Load {
     pub(crate) bytes_max: u64,
 }
 
-/// What one run showed.
+/// The results of one run.
 #[derive(Clone, Debug)]
-pub(crate) struct Outcome {
+pub(crate) struct LoadResult {
     /// From when a request was due to its reply, µs; requests due inside the window.
     pub(crate) latency_us: Histogram<u64>,
     /// From when a request was due until a consumer had its batch, µs; requests due inside the
@@ -78,9 +78,9 @@ pub(crate) struct Outcome {
     pub(crate) failures: u64,
     /// The first Kafka error code that came back.
     pub(crate) first_error: Option<i16>,
-    /// What was spent during the window.
+    /// Costs during the window.
     pub(crate) usage: Usage,
-    /// The broker's resident memory before the load, bytes; 0 when it is not known.
+    /// The broker's resident memory before the load, bytes; 0 when unknown.
     pub(crate) resident_before_bytes: u64,
     /// The most resident memory seen in the window, bytes.
     pub(crate) resident_bytes_max: u64,
@@ -92,8 +92,8 @@ pub(crate) struct Outcome {
     pub(crate) served: Vec<u64>,
 }
 
-impl Outcome {
-    /// Nothing yet.
+impl LoadResult {
+    /// Results of nothing.
     ///
     /// # Errors
     /// Only when the histogram refuses its bounds.
@@ -124,13 +124,12 @@ impl Outcome {
         })
     }
 
-    /// What other processes took, as a share of one core. Above a tenth the figures tell of them,
-    /// too.
+    /// Processor time of unrelated processes, as a share of one core. Above a tenth it affects the figures.
     pub(crate) fn others_share(&self) -> f64 {
         self.usage.others().as_secs_f64() / self.elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
     }
 
-    /// Whether every request was answered without an error and everything acknowledged was read.
+    /// True when every request was answered without an error and every acknowledged batch was consumed.
     pub(crate) fn is_sound(&self) -> bool {
         self.failures == 0 && self.unanswered == 0 && self.unpaired == 0
     }

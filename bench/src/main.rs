@@ -39,7 +39,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::consumer::Consumption;
 use crate::groups::GroupOptions;
-use crate::load::{Outcome, Pace};
+use crate::load::{LoadResult, Pace};
 use crate::output::Output;
 use crate::overload::OverloadOptions;
 use crate::process::Subject;
@@ -347,7 +347,7 @@ impl LoadArguments {
 }
 
 impl ReadArguments {
-    fn run(&self, target: &Target) -> io::Result<Outcome> {
+    fn run(&self, target: &Target) -> io::Result<LoadResult> {
         if self.partitions < 1 || self.connections == 0 {
             return Err(io::Error::other("counts start at 1"));
         }

@@ -1,5 +1,5 @@
-//! Owns the files a run leaves when asked: figures as JSON, histograms as an HdrHistogram log that
-//! Java's and the web's tools read, percentile curves as SVG.
+//! The optional files of a run: figures as JSON, histograms as an HdrHistogram log for Java's and the web's tools,
+//! percentile curves as SVG.
 //!
 //! Never prints: the table is `row.rs`'s.
 
@@ -15,7 +15,7 @@ use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 use serde_json::json;
 
 use crate::figures;
-use crate::load::Outcome;
+use crate::load::LoadResult;
 use crate::svg;
 
 /// Which files, and where.
@@ -33,11 +33,11 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Writes what was asked for; `title` says which load it was.
+    /// Writes the files asked for; `title` names the load.
     ///
     /// # Errors
     /// The file system's.
-    pub(crate) fn write(&self, title: &str, outcome: &Outcome) -> io::Result<()> {
+    pub(crate) fn write(&self, title: &str, outcome: &LoadResult) -> io::Result<()> {
         let curves = [
             ("produce", &outcome.latency_us),
             ("end-to-end", &outcome.end_to_end_us),
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_log_holds_what_was_measured() {
-        let mut outcome = Outcome::empty().expect("histograms");
+        let mut outcome = LoadResult::empty().expect("histograms");
         outcome.latency_us.record(1_234).expect("in range");
         let curves = [
             ("produce", &outcome.latency_us),

@@ -1,8 +1,8 @@
-//! Owns the overload instrument: far more than the broker can take, from many connections at once,
-//! while readers take almost nothing of what they asked for.
+//! The overload instrument: far more load than the broker can take, from many connections, beside readers that take
+//! almost nothing of the records they fetch.
 //!
-//! Never calls slowness a failure: what counts is that memory stays bounded, that nobody starves and
-//! that no request ends with an error or a closed connection.
+//! Never calls slowness a failure: the criteria are bounded memory, fairness between connections, and no request
+//! that ends with an error or a closed connection.
 
 use std::io;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use clap::Args;
 use crate::consumer::{Consumption, Position};
 use crate::frames::{self, Payload};
 use crate::generator;
-use crate::load::{Load, Outcome, Pace};
+use crate::load::{Load, LoadResult, Pace};
 use crate::row;
 use crate::rpc::{Rpc, invalid};
 use crate::target::Target;
@@ -22,11 +22,10 @@ use crate::target::Target;
 const TOPIC: &str = "overload";
 const RECORDS: usize = 16;
 const RECORD_BYTES: usize = 1024;
-/// What a slow reader asks for in one request: much, because the broker must not hold it for all of
-/// them.
+/// Bytes a slow reader fetches in one request: many, because the broker must not hold them for all of them.
 const SLOW_PARTITION_BYTES: i32 = 16 << 20;
 
-/// How much of it.
+/// The extent of the overload.
 #[derive(Args, Debug)]
 pub(crate) struct OverloadOptions {
     /// Connections that send as fast as the broker takes it
@@ -59,7 +58,7 @@ pub(crate) struct OverloadOptions {
 }
 
 impl OverloadOptions {
-    /// Runs it and prints what happened; false when a limit was passed or a request failed.
+    /// Runs it and prints the results; false when a limit was passed or a request failed.
     ///
     /// # Errors
     /// When a connection is closed or a fetch fails: the broker may throttle, not refuse.
@@ -77,7 +76,7 @@ impl OverloadOptions {
         Ok(self.judge(&outcome?))
     }
 
-    fn load(&self, rpc: &mut Rpc, target: &Target) -> io::Result<Outcome> {
+    fn load(&self, rpc: &mut Rpc, target: &Target) -> io::Result<LoadResult> {
         rpc.await_topic(TOPIC, self.partitions)?;
         let frames = frames::build(&Payload {
             topic: TOPIC.to_owned(),
@@ -130,7 +129,7 @@ impl OverloadOptions {
         }))
     }
 
-    fn judge(&self, outcome: &Outcome) -> bool {
+    fn judge(&self, outcome: &LoadResult) -> bool {
         let seconds = outcome.elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         let tenths: Vec<u64> = (0..=10)

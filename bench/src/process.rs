@@ -1,9 +1,9 @@
-//! Owns what `/proc` and `/sys` tell of a run: processor time, memory and writing of the broker,
-//! processor time of the kernel's threads and of this program, writes and flushes of the disk.
+//! Figures of a run from `/proc` and `/sys`: processor time, memory and writing of the broker, processor time of the
+//! kernel's threads and of this program, writes and flushes of the disk.
 //!
-//! Never estimates: what the kernel does not tell is zero or absent, and the table says so. Never
-//! uses the machine's times in `/proc/stat`: they are sampled at the clock's ticks, and a load that
-//! wakes in step with those was seen to be missed almost wholly.
+//! Never estimates: a figure the kernel lacks is zero or absent, and the table says so. Never uses the machine's
+//! times in `/proc/stat`: they are sampled at the clock's ticks, and miss a load that wakes in step with those
+//! almost wholly.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,30 +14,29 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit};
 
-/// The process whose children are the kernel's threads.
+/// The parent of the kernel's threads.
 const KERNEL_THREADS_PARENT: u32 = 2;
 /// A sector in the block layer's statistics, whatever the device's own is.
 const SECTOR_BYTES: u64 = 512;
 
-/// What is watched: a process, and the disk its data is on.
+/// The watched process, and the disk of its data.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Subject {
-    /// The broker's process, when it is known.
+    /// The broker's process, if known.
     pub(crate) pid: Option<u32>,
     disk_statistics: Option<PathBuf>,
 }
 
-/// Counters at one moment; the difference of two is what happened between them.
+/// Counters at one moment; a difference of two is a cost.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
     /// User time of the broker's process, all threads.
     pub(crate) broker_user: Duration,
     /// System time of the broker's process; `iou-wrk` threads are its threads.
     pub(crate) broker_system: Duration,
-    /// Time of each of the kernel's own threads, by its id: what completes writes and syncs for any
-    /// process.
+    /// Time of each of the kernel's own threads, by id: they complete writes and syncs for any process.
     kernel_threads: BTreeMap<u32, Duration>,
-    /// Time of each process that has nothing to do with the measurement, by its id.
+    /// Time of each unrelated process, by id.
     others: BTreeMap<u32, Duration>,
     /// User and system time of this program.
     pub(crate) client: Duration,
@@ -45,13 +44,13 @@ pub(crate) struct Usage {
     pub(crate) written_bytes: u64,
     /// Bytes the broker's process caused to be fetched from storage.
     pub(crate) read_bytes: u64,
-    /// Write-like system calls of the broker's process. What goes through io_uring is not counted.
+    /// Write-like system calls of the broker's process, without those of io_uring.
     pub(crate) write_calls: u64,
-    /// Writes that the disk completed, whoever asked for them.
+    /// Writes completed by the disk, of any process.
     pub(crate) disk_writes: u64,
     /// Bytes written to the disk.
     pub(crate) disk_written_bytes: u64,
-    /// Flushes of the disk's cache: what a sync costs in the end.
+    /// Flushes of the disk's cache: the final cost of a sync.
     pub(crate) disk_flushes: u64,
 }
 
@@ -61,12 +60,12 @@ impl Usage {
         self.broker_user + self.broker_system
     }
 
-    /// The broker and the kernel's threads: all it costs, on a machine that has nothing else to do.
+    /// Time of the broker and of the kernel's threads: its whole cost on an otherwise idle machine.
     pub(crate) fn with_kernel(&self) -> Duration {
         self.broker() + self.kernel_threads.values().sum::<Duration>()
     }
 
-    /// What processes that have nothing to do with the measurement took from it.
+    /// Time of unrelated processes.
     pub(crate) fn others(&self) -> Duration {
         self.others.values().sum()
     }
@@ -94,7 +93,7 @@ impl Sub for Usage {
     }
 }
 
-/// Each time less what it was; what began meanwhile counts as a whole.
+/// Each time less its earlier value; new ones count as a whole.
 fn grown(
     times: BTreeMap<u32, Duration>,
     earlier: &BTreeMap<u32, Duration>,
@@ -107,8 +106,8 @@ fn grown(
 }
 
 impl Subject {
-    /// Watches `pid` and the disk that `directory` is on. A file system without a block device of
-    /// its own (tmpfs, overlay) has no disk figures.
+    /// Watches `pid` and the disk of `directory`. A file system without a block device of its own (tmpfs, overlay) has
+    /// no disk figures.
     pub(crate) fn new(pid: Option<u32>, directory: Option<&Path>) -> Self {
         let disk_statistics = directory.and_then(disk_statistics);
         Self {
@@ -117,7 +116,7 @@ impl Subject {
         }
     }
 
-    /// Reads all counters now; the broker's are zero when no process was named.
+    /// Reads all counters; the broker's are zero without a process.
     pub(crate) fn usage(&self) -> Usage {
         let mut usage = Usage {
             client: process_times("self").map_or(Duration::ZERO, |(_, user, system)| user + system),
@@ -146,8 +145,8 @@ impl Subject {
         usage
     }
 
-    /// Adds the kernel's threads, ns exactly, and the processes that are neither the broker nor this
-    /// program nor started by it. One that ends meanwhile is left out.
+    /// Adds the kernel's threads, in exact ns, and the unrelated processes: neither the broker nor this program nor a
+    /// child of it. One that ends meanwhile is left out.
     fn add_beside(&self, usage: &mut Usage) {
         let own = std::process::id();
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -167,7 +166,7 @@ impl Subject {
         }
     }
 
-    /// Time the process's threads have run, ns exactly; what ended threads spent is left out.
+    /// Time the process's threads have run, in exact ns, without ended threads.
     pub(crate) fn run_time(&self) -> Duration {
         let Some(pid) = self.pid else {
             return Duration::ZERO;
@@ -178,7 +177,7 @@ impl Subject {
         times.sum()
     }
 
-    /// Resident memory of the process now, bytes.
+    /// Resident memory of the process, bytes.
     pub(crate) fn resident_bytes(&self) -> Option<u64> {
         let statm = fs::read_to_string(format!("/proc/{}/statm", self.pid?)).ok()?;
         let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
@@ -186,19 +185,18 @@ impl Subject {
     }
 }
 
-/// Allows as many open files as the system lets this user have: a thousand connections need more
-/// than the usual 1,024.
+/// Raises the soft limit of open files to the hard one: a thousand connections need more than the usual 1,024.
 pub(crate) fn raise_open_files() {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
         maximum: limit.maximum,
     };
-    // Where it is refused, opening the connections fails and says why.
+    // Where it is refused, opening the connections fails with the reason.
     let _refused = rustix::process::setrlimit(Resource::Nofile, raised);
 }
 
-/// The statistics of the block device below `directory`.
+/// The statistics of the block device of `directory`.
 fn disk_statistics(directory: &Path) -> Option<PathBuf> {
     let device = fs::metadata(directory).ok()?.st_dev();
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));

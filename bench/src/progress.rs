@@ -1,22 +1,22 @@
-//! Owns the line on standard error that says how far a run is.
+//! The progress line of a run, on standard error.
 //!
-//! Never writes when standard error is not a terminal: a log of thousands of such lines helps nobody.
+//! Never writes when standard error is not a terminal, where thousands of such lines would fill a log.
 
 use std::io::{IsTerminal, Write, stderr};
 use std::time::Duration;
 
-use crate::load::Outcome;
+use crate::load::LoadResult;
 
 /// The line; empty until it is shown first.
 #[derive(Debug)]
-pub(crate) struct Progress {
+pub(crate) struct ProgressLine {
     whole: Duration,
     is_terminal: bool,
     seconds_shown: Option<u64>,
 }
 
-impl Progress {
-    /// For a run of this length.
+impl ProgressLine {
+    /// For a run of length `whole`.
     pub(crate) fn new(whole: Duration) -> Self {
         Self {
             whole,
@@ -25,8 +25,8 @@ impl Progress {
         }
     }
 
-    /// Shows where the run is, at most once a second.
-    pub(crate) fn show(&mut self, now_ns: u64, outcome: &Outcome) {
+    /// Shows the progress, at most once a second.
+    pub(crate) fn show(&mut self, now_ns: u64, outcome: &LoadResult) {
         let seconds = now_ns / 1_000_000_000;
         if !self.is_terminal || self.seconds_shown == Some(seconds) {
             return;
@@ -41,11 +41,11 @@ impl Progress {
             outcome.latency_us.value_at_quantile(0.5),
             outcome.latency_us.value_at_quantile(0.99),
         );
-        // The line is a courtesy: a closed standard error does not end the measurement.
+        // A closed standard error does not end the measurement.
         let _unshown = stderr().write_all(line.as_bytes());
     }
 
-    /// Takes the line away.
+    /// Erases the line.
     pub(crate) fn finish(&mut self) {
         if self.seconds_shown.take().is_some() {
             let _unshown = stderr().write_all(b"\r\x1b[K");

@@ -1,5 +1,5 @@
-//! Owns the rows of the quick benchmark: 1 and 16 partitions, both promises, five loads. Every later
-//! change is compared by them, so they stay as they are.
+//! The rows of the quick benchmark: 1 and 16 partitions, both promises, five loads. Later results are compared by
+//! them, so they never change.
 
 use chronik_protocol::record::Compression;
 

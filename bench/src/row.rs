@@ -1,5 +1,5 @@
-//! Owns one row of results: a load on a topic of its own, made before and removed after, and its
-//! line of print, the same for any broker.
+//! One row of results: a load on a topic of its own, created before and removed after, and its printed line, the
+//! same for any broker.
 
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,21 +12,21 @@ use clap::ValueEnum;
 use crate::consumer::{Consumption, Position};
 use crate::frames::{self, Payload};
 use crate::generator;
-use crate::load::{Load, Outcome, Pace};
+use crate::load::{Load, LoadResult, Pace};
 use crate::rpc::{EARLIEST, LATEST, Rpc, invalid};
 use crate::target::Target;
 
 /// Most bytes of one partition in a fetch reply, as Kafka's consumer asks.
 const PARTITION_FETCH_BYTES: i32 = 1 << 20;
 
-/// When `acks=all` is answered.
+/// The durability behind an answer of `acks=all`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Promise {
     /// On stable storage. Kafka's nearest: `flush.messages=1`.
     Disk,
     /// Survives the end of the process. Kafka's default.
     Process,
-    /// Whatever the broker does when the topic says nothing.
+    /// The broker's default.
     Broker,
 }
 
@@ -52,7 +52,7 @@ impl Promise {
     }
 }
 
-/// How long and how much a row runs.
+/// The length of a row.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
     /// Unmeasured load first.
@@ -66,9 +66,9 @@ pub(crate) struct Limits {
 /// A load.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
-    /// What it is called in print.
+    /// Its printed name.
     pub(crate) name: String,
-    /// A topic that is made if it is missing and stays; `None` for one that lives as long as the row.
+    /// A topic created if missing and kept; `None` for one that lives as long as the row.
     pub(crate) topic: Option<String>,
     /// Partitions of the topic; requests go to each in turn.
     pub(crate) partitions: i32,
@@ -76,11 +76,11 @@ pub(crate) struct Row {
     pub(crate) promise: Promise,
     /// More configs of the topic.
     pub(crate) configs: Vec<(String, String)>,
-    /// Connections that produce, each used in turn.
+    /// Producing connections, used in turn.
     pub(crate) connections: usize,
-    /// Connections that fetch what is produced, each a share of the partitions.
+    /// Consuming connections, each with a share of the partitions.
     pub(crate) consumers: usize,
-    /// When requests are sent.
+    /// The rule for the next request.
     pub(crate) pace: Pace,
     /// Records in the one batch of a request.
     pub(crate) records: usize,
@@ -90,11 +90,11 @@ pub(crate) struct Row {
     pub(crate) keys: usize,
     /// 0, 1 or −1.
     pub(crate) acks: i16,
-    /// How batches are compressed.
+    /// The codec of the batches.
     pub(crate) codec: Compression,
 }
 
-/// Prints what the columns mean.
+/// Prints the columns' headings.
 pub(crate) fn print_heading() {
     println!(
         " P promise load                      req/s    MB/s     p50     p99   p99.9     max µs  \
@@ -127,16 +127,16 @@ impl Row {
         }
     }
 
-    /// Prints the line of what was measured.
-    pub(crate) fn print(&self, outcome: &Outcome) {
+    /// Prints the line of the results.
+    pub(crate) fn print(&self, outcome: &LoadResult) {
         println!("{} {}", self.title(), columns(outcome));
     }
 
-    /// Makes the topic, runs the load and removes the topic.
+    /// Creates the topic, runs the load and removes the topic.
     ///
     /// # Errors
-    /// When the topic cannot be made or removed, or a connection fails.
-    pub(crate) fn measure(&self, target: &Target, limits: &Limits) -> io::Result<Outcome> {
+    /// When the topic cannot be created or removed, or a connection fails.
+    pub(crate) fn measure(&self, target: &Target, limits: &Limits) -> io::Result<LoadResult> {
         let mut rpc = Rpc::connect(target.address)?;
         let topic = self.create_topic(&mut rpc)?;
         let outcome = self.load(&mut rpc, target, limits, &topic);
@@ -155,7 +155,7 @@ impl Row {
         target: &Target,
         limits: &Limits,
         topic: &str,
-    ) -> io::Result<Outcome> {
+    ) -> io::Result<LoadResult> {
         rpc.await_topic(topic, self.partitions)?;
         let payload = Payload {
             topic: topic.to_owned(),
@@ -183,8 +183,8 @@ impl Row {
         generator::run(&load, &frames::build(&payload)?, &target.subject)
     }
 
-    /// Makes the topic and returns its name. A broker that does not know Chronik's config gets
-    /// Kafka's for the same promise.
+    /// Creates the topic and returns its name. A broker that does not know Chronik's config gets Kafka's for the same
+    /// promise.
     fn create_topic(&self, rpc: &mut Rpc) -> io::Result<String> {
         static TOPICS: AtomicU32 = AtomicU32::new(0);
         let topic = self.topic.clone().unwrap_or_else(|| {
@@ -210,7 +210,7 @@ impl Row {
     }
 }
 
-/// Reading what will be produced from now on.
+/// Consumption from the present end on.
 fn tail(
     rpc: &mut Rpc,
     topic: &str,
@@ -234,10 +234,10 @@ fn tail(
     })
 }
 
-/// Reading what is there now, from the first offset on.
+/// Consumption of the stored records, from the first offset to the present end.
 ///
 /// # Errors
-/// When the broker cannot be asked for the offsets.
+/// When the broker does not give the offsets.
 pub(crate) fn stored(
     rpc: &mut Rpc,
     topic: &str,
@@ -255,7 +255,7 @@ pub(crate) fn stored(
     Ok(consumption)
 }
 
-/// Reads until everything wanted has been read, at most for so long.
+/// Consumes everything asked for, at most for the given time.
 ///
 /// # Errors
 /// When a connection or a fetch fails.
@@ -263,7 +263,7 @@ pub(crate) fn read(
     consumption: Consumption,
     at_most: Duration,
     target: &Target,
-) -> io::Result<Outcome> {
+) -> io::Result<LoadResult> {
     let load = Load {
         address: target.address,
         connections: 0,
@@ -276,7 +276,7 @@ pub(crate) fn read(
     generator::run(&load, &[], &target.subject)
 }
 
-fn columns(outcome: &Outcome) -> String {
+fn columns(outcome: &LoadResult) -> String {
     let seconds = outcome.elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
     let latency_us = |quantile| outcome.latency_us.value_at_quantile(quantile);
     let broker = outcome.usage.broker();
@@ -312,7 +312,7 @@ fn columns(outcome: &Outcome) -> String {
 }
 
 /// Processor time per GB of the broker's process, and with the kernel's threads; memory.
-fn costs(outcome: &Outcome, bytes: u64) -> String {
+fn costs(outcome: &LoadResult, bytes: u64) -> String {
     let gigabytes = (bytes as f64 / 1e9).max(f64::MIN_POSITIVE);
     let resident = match outcome.resident_bytes_max {
         0 => "?".to_owned(),
@@ -326,8 +326,8 @@ fn costs(outcome: &Outcome, bytes: u64) -> String {
     )
 }
 
-/// Prints what was consumed, if anything was: one line of end-to-end latency, one of fetches.
-pub(crate) fn print_consumed(outcome: &Outcome) {
+/// Prints the consumers' results, if any: one line of end-to-end latency, one of fetches.
+pub(crate) fn print_consumed(outcome: &LoadResult) {
     let seconds = outcome.elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
     let rate = format!("{:.0}", outcome.fetches as f64 / seconds);
     let megabytes = format!("{:.1}", outcome.fetched_bytes as f64 / 1e6 / seconds);

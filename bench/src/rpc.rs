@@ -1,5 +1,5 @@
-//! Owns plain request and reply over one blocking connection, for what happens before and after the
-//! measuring: topics made and removed, the broker asked whether it is there.
+//! Requests and replies over one blocking connection, before and after the measurement: creating and removing
+//! topics, probing the broker.
 //!
 //! Never used while load runs.
 
@@ -18,16 +18,16 @@ use chronik_protocol::messages::{
 };
 use chronik_protocol::{ApiKey, ErrorCode, Message, Request, Str, Uuid};
 
-/// Patience with one reply; deleting big topics takes a while.
+/// Time for one reply; deleting big topics takes a while.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// No reply of these requests comes near this.
+/// Every reply of these requests is far below this.
 const REPLY_BYTES_MAX: usize = 1 << 20;
 const API_VERSIONS_VERSION: i16 = 3;
-/// How long a topic that was made may take until each of its partitions answers.
+/// Time for a new topic until each of its partitions answers.
 const READY_PATIENCE: Duration = Duration::from_secs(60);
 const READY_STEP: Duration = Duration::from_millis(20);
 
-/// The versions this program speaks: the newest of each API that still names topics.
+/// The versions of this program: the newest of each API that still names topics.
 const SPOKEN: [(ApiKey, i16, i16); 11] = [
     (ApiKey::Produce, 3, 12),
     (ApiKey::Fetch, 4, 12),
@@ -42,7 +42,7 @@ const SPOKEN: [(ApiKey, i16, i16); 11] = [
     (ApiKey::ConsumerGroupHeartbeat, 1, 1),
 ];
 
-/// The name this program gives itself in every request.
+/// The client id of every request.
 pub(crate) const CLIENT_ID: &str = "chronik-bench";
 
 /// A blocking connection for a few requests.
@@ -54,11 +54,11 @@ pub(crate) struct Rpc {
     served: Vec<(i16, i16, i16)>,
 }
 
-/// A config of a topic to be made: name and value.
+/// A config of a topic to create: name and value.
 pub(crate) type TopicConfig<'a> = (&'a str, &'a str);
 
 impl Rpc {
-    /// Connects and asks which versions the broker serves.
+    /// Connects and reads the versions the broker serves.
     ///
     /// # Errors
     /// The socket's, and as [`Self::call`].
@@ -106,7 +106,7 @@ impl Rpc {
         })
     }
 
-    /// Whether the broker offers an API at all.
+    /// True when the broker serves an API at all.
     pub(crate) fn serves(&self, key: ApiKey) -> bool {
         let mut served = self.served.iter();
         served.any(|(served, _, _)| *served == key.as_i16())
@@ -217,8 +217,8 @@ impl Rpc {
         ErrorCode::try_from(result.error_code).map_err(|_| invalid("an unknown error code"))
     }
 
-    /// Waits until every partition of a topic can be asked for its offsets: a broker may answer
-    /// CreateTopics before it serves them.
+    /// Waits until every partition of a topic answers ListOffsets: a broker may answer CreateTopics before it serves
+    /// them.
     ///
     /// # Errors
     /// As [`Self::call`], and the broker's error when a partition still has one after a minute.
@@ -294,7 +294,7 @@ pub(crate) fn encode<R: Request>(
     Ok(parts.map_err(invalid)?.concat().into())
 }
 
-/// An error that says the other side (or this program) made nonsense.
+/// An error for a malformed message of the other side (or of this program).
 pub(crate) fn invalid(reason: impl Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason.to_string())
 }

@@ -1,5 +1,5 @@
-//! Owns the plot of percentile curves: latency over "one in so many requests", both axes logarithmic,
-//! one curve for each histogram, as SVG text without any library.
+//! The plot of percentile curves: latency over "one in N requests", both axes logarithmic, one curve for each
+//! histogram, as SVG text without any library.
 
 use std::fmt::Write;
 
@@ -97,7 +97,7 @@ impl Axes {
         let mut points = String::new();
         for step in 0..=steps {
             let one_in = 10_f64.powf(f64::from(step) / f64::from(POINTS_PER_DECADE));
-            // Beyond the last request there is nothing to show.
+            // Beyond the last request there is no value.
             if one_in > histogram.len() as f64 {
                 break;
             }
@@ -146,7 +146,7 @@ fn duration_name(decade: u32) -> String {
     }
 }
 
-/// `text` as it may stand in SVG.
+/// `text` escaped for SVG.
 pub(crate) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")

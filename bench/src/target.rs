@@ -1,7 +1,6 @@
-//! Owns the broker under load: one that runs already, or one started here on an empty directory
-//! and ended with the benchmark.
+//! The broker under load: a running one, or one started here on an empty directory and ended with the benchmark.
 //!
-//! Never leaves a process or a data directory behind.
+//! Leaves neither a process nor a data directory behind.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
@@ -16,22 +15,22 @@ use tempfile::TempDir;
 use crate::process::Subject;
 use crate::rpc::{Rpc, invalid};
 
-/// How long a start may take; after a crash with much data it is long for some brokers.
+/// Time for a start; after a crash with much data some brokers need long.
 const START_PATIENCE: Duration = Duration::from_secs(120);
-/// Between two attempts to reach a starting broker; bounds the error of the start-up time.
+/// Pause between two attempts to reach a starting broker; bounds the error of the start-up time.
 const START_STEP: Duration = Duration::from_millis(1);
 
-/// Where the load goes.
+/// The broker that load is sent to.
 #[derive(Debug)]
 pub(crate) struct Target {
     /// The broker's address.
     pub(crate) address: SocketAddr,
-    /// Its process and disk, as far as they are known.
+    /// Its process and disk, as far as known.
     pub(crate) subject: Subject,
     _spawned: Option<Spawned>,
 }
 
-/// The data directory is removed after the process has ended, in the order of the fields.
+/// The process, then its data directory, dropped in the order of the fields.
 #[derive(Debug)]
 struct Spawned {
     _process: BrokerProcess,
@@ -51,7 +50,7 @@ impl Drop for BrokerProcess {
 }
 
 impl BrokerProcess {
-    /// Starts `command` and waits until the broker answers at `address`; says how long that took.
+    /// Starts `command`, waits until the broker answers at `address`, and returns the time that took.
     ///
     /// # Errors
     /// When it cannot be started, ends, or does not answer within two minutes.
@@ -93,7 +92,7 @@ impl BrokerProcess {
     }
 }
 
-/// A port nobody listens on at this moment.
+/// A port that is free at this moment.
 ///
 /// # Errors
 /// The system's.
@@ -103,7 +102,7 @@ pub(crate) fn free_port() -> io::Result<u16> {
 }
 
 impl Target {
-    /// A broker that runs already.
+    /// A running broker.
     ///
     /// # Errors
     /// When `bootstrap` (`host:port`) cannot be resolved.
@@ -124,8 +123,8 @@ impl Target {
         }
     }
 
-    /// Starts `program serve` with an empty data directory below `parent`, and says how long it took
-    /// to answer its first request and what memory it has then.
+    /// Starts `program serve` with an empty data directory below `parent`; also returns the time to its first
+    /// answer and its memory then.
     ///
     /// # Errors
     /// When it cannot be started, ends, or does not answer within two minutes.
@@ -154,7 +153,7 @@ impl Target {
     }
 }
 
-/// How Chronik is started.
+/// The command that starts Chronik.
 pub(crate) fn chronik_command(
     program: &Path,
     port: u16,

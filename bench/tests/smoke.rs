@@ -1,8 +1,8 @@
-//! A breath of each instrument against a broker: it runs, it ends well, and its files say what they
-//! should. Nothing is timed.
+//! A smoke test of each instrument against a broker: it runs, it ends well, and its files have the right content.
+//! Nothing is timed.
 //!
-//! Needs the broker's executable, `$CHRONIK_TEST_BINARY` or the one beside this test's own. Apache
-//! Kafka takes part when `tests/clients/install` found a JDK and Maven, and is missed aloud otherwise.
+//! Needs the broker's executable, `$CHRONIK_TEST_BINARY` or the one beside this test's own. Apache Kafka takes part
+//! when `tests/clients/install` found a JDK and Maven, and is reported missing otherwise.
 
 use std::fs;
 use std::io::Write;
@@ -156,7 +156,7 @@ fn compare_measures_both_brokers() {
     if tool.status.code() == Some(77) {
         let required = std::env::var("CHRONIK_TEST_CLIENTS").is_ok_and(|text| text == "required");
         assert!(!required, "Apache Kafka is missing: {tool:?}");
-        // Past the harness, which would swallow it.
+        // Past the harness, which captures output.
         let _unheard = writeln!(
             std::io::stderr(),
             "SKIPPED: the comparison with Apache Kafka: {}",
@@ -192,7 +192,7 @@ fn compare_measures_both_brokers() {
         let ratio = line["ratio"][1].as_f64();
         assert!(ratio > Some(0.0), "{part:#}");
     }
-    // Everything is there: the second call measures nothing and says the same.
+    // Complete: the second call measures nothing and prints the same.
     let before = fs::read_to_string(output.join("state.json")).expect("a state");
     let again = bench(&arguments);
     assert!(again.stderr.is_empty(), "{again:?}");

@@ -91,7 +91,7 @@ const BANNED: &[(&str, &[&str], &str)] = &[
     (
         "println!(",
         &["bench"],
-        "it panics when the reader is gone: use tracing, chronik_io::log_queue::say, or write and say \
+        "it panics when the reader is gone: use tracing, chronik_io::log_queue::write_line, or write and say \
          what an error means",
     ),
     ("todo!(", &[], "finish it"),

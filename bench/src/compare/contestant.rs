@@ -1,9 +1,8 @@
-//! Owns the two brokers that are compared: how each is formatted, started, stopped and killed, on a
-//! data directory of its own on the same disk.
+//! The two brokers compared: formatting, start, stop and kill, on a data directory each, on the same disk.
 //!
-//! Never tunes either: Chronik runs with the overrides given on the command line, Kafka with what a
-//! single node needs and with deletion of removed segments after a second instead of a minute, so
-//! that one load's files do not lie in the way of the next.
+//! Never tunes either: Chronik runs with the command line's overrides, Kafka with the settings of a single node
+//! and with deletion of removed segments after a second instead of a minute, so that one load's files do not
+//! burden the next.
 
 use std::fs::{self, File};
 use std::io;
@@ -18,7 +17,7 @@ use crate::process::Subject;
 use crate::rpc::invalid;
 use crate::target::{BrokerProcess, Target, chronik_command, free_port};
 
-/// Any id will do: the directory lives as long as the comparison.
+/// Any id: the directory lives only for the comparison.
 const KAFKA_CLUSTER_ID: &str = "AAAAAAAAQACAAAAAAAAAAQ";
 
 /// A broker under comparison.
@@ -43,7 +42,7 @@ impl Contestant {
     }
 }
 
-/// Where the programs are.
+/// Paths of the programs.
 #[derive(Clone, Debug)]
 pub(crate) struct Programs {
     /// Chronik's executable.
@@ -52,7 +51,7 @@ pub(crate) struct Programs {
     pub(crate) overrides: Vec<String>,
     /// The folder with the scripts that know Kafka's jars (`tests/clients`).
     pub(crate) clients: PathBuf,
-    /// Below which data directories are made.
+    /// The parent of data directories.
     pub(crate) directory: PathBuf,
 }
 
@@ -65,7 +64,7 @@ impl Programs {
     }
 }
 
-/// A data directory, formatted; broker processes come and go on it.
+/// A formatted data directory; broker processes come and go on it.
 #[derive(Debug)]
 pub(crate) struct Seat {
     contestant: Contestant,
@@ -77,7 +76,7 @@ pub(crate) struct Seat {
 /// A running broker.
 #[derive(Debug)]
 pub(crate) struct Server {
-    /// Where it is and what is watched.
+    /// The broker's address and process.
     pub(crate) target: Target,
     /// From the start of the process to its first answer.
     pub(crate) start_up: Duration,
@@ -85,7 +84,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Stops it as an operator does.
+    /// Stops the broker cleanly (SIGTERM).
     ///
     /// # Errors
     /// The system's.
@@ -93,7 +92,7 @@ impl Server {
         self.process.terminate()
     }
 
-    /// Ends it as SIGKILL does.
+    /// Kills the broker (SIGKILL).
     pub(crate) fn kill(self) {
         drop(self.process);
     }
@@ -128,7 +127,7 @@ impl Seat {
     /// Starts the broker and waits for its first answer.
     ///
     /// # Errors
-    /// With the end of its log when it ends or does not answer.
+    /// With the end of the broker's log when it ends or does not answer.
     pub(crate) fn start(&self) -> io::Result<Server> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
         let log = self.directory.path().join("broker.log");
@@ -163,7 +162,7 @@ impl Seat {
         self.directory.path().join("server.properties")
     }
 
-    /// A single node that is broker and controller, with the replication a single node can have.
+    /// A single node as broker and controller, with replication factor 1.
     fn format_kafka(&self) -> io::Result<()> {
         let (port, controller) = (self.port, free_port()?);
         let data = self.data();

@@ -1,5 +1,4 @@
-//! Owns how long and how much is measured: the whole comparison, a short one, or a breath that only
-//! shows that the instrument works.
+//! The extent of a comparison: full, quick, or a smoke test of the instrument.
 //!
 //! Never decides what is measured: `cells.rs` does.
 
@@ -11,7 +10,7 @@ use crate::row::Limits;
 /// How thorough a comparison is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effort {
-    /// Everything runs once and nothing is to be believed.
+    /// Every measurement once; the figures mean nothing.
     Smoke,
     /// Three pairs of short loads.
     Quick,
@@ -28,12 +27,12 @@ impl Effort {
         }
     }
 
-    /// How often both are measured.
+    /// The number of measured pairs.
     pub(crate) fn pairs(self) -> u32 {
         self.choose(1, 3, 5)
     }
 
-    /// Of one load.
+    /// The limits of one load.
     pub(crate) fn limits(self) -> Limits {
         Limits {
             warm_up: Duration::from_millis(self.choose(50, 1_500, 3_000)),
@@ -42,7 +41,7 @@ impl Effort {
         }
     }
 
-    /// Of the load that a cold reader disturbs.
+    /// The limits of the load beside a cold reader.
     pub(crate) fn long_limits(self) -> Limits {
         let limits = self.limits();
         Limits {
@@ -51,8 +50,8 @@ impl Effort {
         }
     }
 
-    /// How long a broker is loaded before anything is measured: a JVM compiles what matters only
-    /// after it ran for a while, a compiled program needs its files and caches made.
+    /// Length of the warm-up: a JVM compiles its hot code only after a while, a compiled program needs its files and
+    /// caches made.
     pub(crate) fn warm_up(self, contestant: Contestant) -> Duration {
         Duration::from_millis(match contestant {
             Contestant::Chronik => self.choose(150, 3_000, 3_000),
@@ -60,7 +59,7 @@ impl Effort {
         })
     }
 
-    /// Bytes of the topic that is read.
+    /// Bytes of the topic to read.
     pub(crate) fn stored_bytes(self) -> u64 {
         self.choose(8 << 20, 1 << 30, 5 << 30)
     }
@@ -70,17 +69,17 @@ impl Effort {
         self.choose(8 << 20, 256 << 20, 1_280 << 20)
     }
 
-    /// How long idling is watched, after `settle`.
+    /// Length of the idle measurement, after `settle`.
     pub(crate) fn idle(self) -> Duration {
         Duration::from_millis(self.choose(200, 5_000, 20_000))
     }
 
-    /// What the start and the connecting still cost is over after this.
+    /// Time until the cost of start and connecting is over.
     pub(crate) fn settle(self) -> Duration {
         Duration::from_millis(self.choose(100, 2_000, 2_000))
     }
 
-    /// Records that `kafka-producer-perf-test` sends: 300 MB of the smallest, 600 MB of the others.
+    /// Number of `kafka-producer-perf-test`'s records: 300 MB of the smallest, 600 MB of the others.
     pub(crate) fn perf_records(self, record_bytes: usize) -> usize {
         let records = (600_000_000 / record_bytes).min(3_000_000);
         records / self.choose(100, 3, 1)

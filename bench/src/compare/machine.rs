@@ -1,5 +1,4 @@
-//! Owns the description of where and how the comparison was made: machine, kernel, disk, versions,
-//! settings, promises.
+//! The description of the comparison's setting: machine, kernel, disk, versions, settings, promises.
 
 use std::fs;
 use std::path::Path;
@@ -63,7 +62,7 @@ fn date(seconds: u64) -> String {
     format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02} UTC")
 }
 
-/// Device, type and options of the file system a folder is on.
+/// Device, type and options of a folder's file system.
 fn file_system(directory: &Path) -> String {
     let directory = fs::canonicalize(directory).unwrap_or_else(|_| directory.to_owned());
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();

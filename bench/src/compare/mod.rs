@@ -1,10 +1,9 @@
-//! `chronik-bench compare`: Chronik and Apache Kafka in turn, with the same clients on the same
-//! disk, measured until every cell has its pairs. Owns the order and the options.
+//! `chronik-bench compare`: Chronik and Apache Kafka in turn, with the same clients on the same disk, until every
+//! cell has its pairs. Owns the order and the options.
 //!
-//! Each group of cells is a session: a broker is started on an empty directory, warmed up, loaded
-//! and removed; then the other one; then the next group; then all of it again for the next pair. So
-//! what changes on the machine in an hour hits both. Results are kept after every cell: ended at any
-//! moment, the comparison goes on where it was.
+//! Each group of cells is a session: a broker is started on an empty directory, warmed up, loaded and removed; then
+//! the other broker; then the next group; then all of it again for the next pair, so that a change of the machine
+//! hits both. Results are saved after every cell, and an interrupted comparison resumes there.
 
 mod cells;
 mod contestant;
@@ -36,7 +35,7 @@ use report::Report;
 use scenarios::Results;
 use state::{Entry, State};
 
-/// What is compared, how long and where.
+/// Subject, length and place of the comparison.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
     /// Chronik's executable
@@ -122,7 +121,7 @@ impl Options {
         cells.into_iter().filter(|cell| self.wants(cell)).collect()
     }
 
-    /// What results belong to: other ones are not mixed with them.
+    /// The settings that results belong to; results of other settings are not mixed in.
     fn settings(&self, programs: &Programs) -> io::Result<Value> {
         let built = fs::metadata(&self.chronik)?;
         let built_s = built.modified()?.duration_since(UNIX_EPOCH);
@@ -149,10 +148,10 @@ impl Options {
     }
 }
 
-/// Compares; false when there is more to do.
+/// Runs the comparison; false when cells remain.
 ///
 /// # Errors
-/// When a program is missing or results cannot be kept. A cell that fails is told in the report.
+/// When a program is missing or results cannot be saved. A failed cell is part of the report.
 pub(crate) fn run(options: &Options) -> io::Result<bool> {
     if options.list {
         let cells = Group::ALL
@@ -215,7 +214,7 @@ impl Comparison<'_> {
         seconds.is_some_and(|seconds| self.began.elapsed() >= seconds)
     }
 
-    /// Measures what is missing of a group; false when time is up.
+    /// Measures a group's missing cells; false when time is up.
     fn session(&mut self, pair: u32, group: Group, contestant: Contestant) -> io::Result<bool> {
         let missing: Vec<String> = self
             .options
@@ -242,7 +241,7 @@ impl Comparison<'_> {
         Ok(true)
     }
 
-    /// Keeps a scenario's results; when it failed as a whole, each of its cells says so.
+    /// Saves a scenario's results; a scenario that failed as a whole fails each of its cells.
     fn keep_all(
         &mut self,
         pair: u32,

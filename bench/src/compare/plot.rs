@@ -1,5 +1,5 @@
-//! Owns the plot of a comparison: how many times better than Kafka each figure is, on a logarithmic
-//! axis, with the range of the pairs and what was asked; as SVG text without any library.
+//! The plot of a comparison: each figure's factor over Kafka on a logarithmic axis, with the pairs' range and the
+//! target; as SVG text without any library.
 
 use std::fmt::Write;
 
@@ -15,7 +15,7 @@ const ROW: f64 = 18.0;
 const MET: &str = "#0b6e4f";
 const MISSED: &str = "#c1440e";
 
-/// One row. All are factors in Chronik's favour: 2 is twice the throughput or half the latency.
+/// One row of factors in Chronik's favour: 2 is twice the throughput or half the latency.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     /// Load and figure.
@@ -26,7 +26,7 @@ pub(crate) struct Row {
     pub(crate) median: f64,
     /// The pairs' greatest.
     pub(crate) most: f64,
-    /// What was asked.
+    /// The target.
     pub(crate) asked: f64,
 }
 

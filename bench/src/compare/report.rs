@@ -1,7 +1,7 @@
-//! Owns the table of the comparison: medians and ranges of each side, ratios of the pairs, what was
-//! asked and whether it is met; as Markdown and as JSON.
+//! The table of the comparison: medians and ranges of each side, ratios of the pairs, and the targets; as Markdown
+//! and as JSON.
 //!
-//! Never leaves out what failed or was lost.
+//! Never leaves out a failed cell or a missed target.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use crate::compare::contestant::Contestant;
 use crate::compare::plot::{self, Row};
 use crate::compare::state::State;
-use crate::compare::targets::{Bound, CLAIMS, Claim, PERF_MIDDLE_AT_LEAST, Sides, speaks_of};
+use crate::compare::targets::{Bound, CLAIMS, Claim, PERF_MIDDLE_AT_LEAST, Sides, covers};
 use crate::figures::OTHERS;
 
-/// Above this a measurement also tells of what else ran on the machine.
+/// Percent of a core used by other processes above which a measurement is marked as disturbed.
 const DISTURBED_PERCENT: f64 = 10.0;
 
 /// Least, middle and greatest of some values.
@@ -62,12 +62,12 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Works out the lines from what has been measured so far.
+    /// Computes the lines from the measurements so far.
     pub(crate) fn of(state: &State, pairs: u32) -> Self {
         let parts = Sides::ALL.map(|sides| {
             let cells = base_cells(state, sides);
             let lines = CLAIMS.iter().flat_map(|claim| {
-                let cells = cells.iter().filter(|cell| speaks_of(claim, cell));
+                let cells = cells.iter().filter(|cell| covers(claim, cell));
                 cells.filter_map(|cell| line(state, pairs, sides, claim, cell))
             });
             (sides, lines.collect())
@@ -77,7 +77,7 @@ impl Report {
         }
     }
 
-    /// As Markdown; `heading` says machine, versions and settings.
+    /// As Markdown; `heading` names machine, versions and settings.
     pub(crate) fn markdown(&self, heading: &str, state: &State) -> String {
         let mut text = format!("# Chronik beside Apache Kafka\n\n{heading}\n");
         let mut put = |line: String| {
@@ -122,7 +122,7 @@ impl Report {
         text
     }
 
-    /// As JSON, with everything that was measured.
+    /// As JSON, with every measurement.
     pub(crate) fn json(&self, heading: &str, state: &State) -> Value {
         let parts: Vec<Value> = self
             .parts
@@ -135,7 +135,7 @@ impl Report {
         json!({ "heading": heading, "comparison": parts, "measured": state.as_json() })
     }
 
-    /// Names and texts of the plots: one for each comparison of promises, of what has a ratio to reach.
+    /// Names and texts of the plots: one for each pair of promises, with the figures that have a target ratio.
     pub(crate) fn plots(&self) -> Vec<(String, String)> {
         let plot = |(sides, lines): &(Sides, Vec<Line>)| {
             let rows: Vec<Row> = lines.iter().filter_map(|line| line.row(*sides)).collect();
@@ -239,7 +239,7 @@ impl Line {
         )
     }
 
-    /// Its row of the plot: where less is better the ratio is turned over.
+    /// Its row of the plot; the ratio is inverted where less is better.
     fn row(&self, sides: Sides) -> Option<Row> {
         let ratio = self.ratio?;
         let Spread {
@@ -263,7 +263,7 @@ impl Line {
                 most: least.recip(),
                 asked: asked.recip(),
             }),
-            Bound::AtMost(_) | Bound::Told => None,
+            Bound::AtMost(_) | Bound::Reported => None,
         }
     }
 
@@ -316,7 +316,7 @@ fn asked(bound: Bound) -> String {
         Bound::RatioAtLeast(least) => format!("≥ {} ×", number(least)),
         Bound::RatioAtMost(most) => format!("≤ {} ×", number(most)),
         Bound::AtMost(most) => format!("≤ {}", number(most)),
-        Bound::Told => String::new(),
+        Bound::Reported => String::new(),
     }
 }
 

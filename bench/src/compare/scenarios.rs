@@ -1,7 +1,7 @@
-//! Owns the measurements that are more than one load: reading what is stored, a cold reader beside
-//! a producer, starts with their memory and idling.
+//! Measurements of more than one load: reading stored records, a cold reader beside a producer, starts with their
+//! memory and idling.
 //!
-//! Each begins on an empty directory and gives several cells at once. Never judges a figure.
+//! Each begins on an empty directory and yields several cells. Never judges a figure.
 
 use std::fs;
 use std::io;
@@ -20,25 +20,24 @@ use crate::compare::effort::Effort;
 use crate::compare::state::Entry;
 use crate::compare::tools;
 use crate::figures::{self, Figures};
-use crate::load::Outcome;
+use crate::load::LoadResult;
 use crate::row::{self, Limits};
 use crate::rpc::{Rpc, invalid};
 use crate::target::Target;
 
-/// Partitions of the topic that is read.
+/// Partitions of the topic to read.
 const PARTITIONS: i32 = 16;
-/// Partitions when there are many.
+/// Partitions of the restart and idle measurements.
 const MANY_PARTITIONS: i32 = 1_000;
-/// Connections that do nothing while idling is measured.
+/// Silent connections of the idle measurement.
 const IDLE_CONNECTIONS: usize = 100;
-/// More of a core than this, taken by processes that have nothing to do with the measurement, and a
-/// load is measured again, at most so many times.
+/// Share of a core used by unrelated processes above which a load is measured again, a bounded number of times.
 const DISTURBED_SHARE: f64 = 0.1;
 const DISTURBED_TRIES: usize = 3;
 /// Connections of the reader.
 const READERS: usize = 4;
 
-/// Cells with their results; what failed says why.
+/// Cells with their results; a failure has its reason.
 pub(crate) type Results = Vec<(&'static str, Entry)>;
 
 fn entry(result: io::Result<Figures>) -> Entry {
@@ -58,8 +57,7 @@ pub(crate) const READ_CELLS: [&str; 6] = [
     "read/cold-consumer-perf",
 ];
 
-/// Fills a topic and reads it with three clients: just written, and after the page cache has been
-/// emptied of it.
+/// Fills a topic and reads it with three clients: just written, and with an emptied page cache.
 ///
 /// # Errors
 /// When the broker cannot be started or filled.
@@ -113,7 +111,7 @@ pub(crate) fn read(
 /// The cell of [`neighbour`].
 pub(crate) const NEIGHBOUR_CELLS: [&str; 1] = ["neighbour/5000-16c"];
 
-/// A fixed rate alone, and again while a reader takes what lies on the disk as fast as it can.
+/// A fixed rate alone, and beside a reader at full speed from the disk.
 ///
 /// # Errors
 /// When the broker cannot be started or filled, or either load fails.
@@ -151,7 +149,7 @@ pub(crate) fn neighbour(
     Ok(vec![(NEIGHBOUR_CELLS[0], Entry::Measured(figures))])
 }
 
-/// Reads the stored topic from the disk again and again; returns the rate.
+/// Reads the stored topic from the disk repeatedly; returns the rate.
 fn read_until(ended: &AtomicBool, data: &Path, target: &Target) -> io::Result<f64> {
     let (started, mut bytes) = (Instant::now(), 0);
     while !ended.load(Ordering::Relaxed) {
@@ -219,7 +217,7 @@ fn started(server: &Server) -> Figures {
     ])
 }
 
-/// Starts on the many partitions; ready is when each of them answers.
+/// Restarts on the many partitions; ready when each of them answers.
 fn restart(seat: &Seat) -> io::Result<(Server, Figures)> {
     let began = Instant::now();
     let server = seat.start()?;
@@ -251,7 +249,7 @@ fn idling(target: &Target, effort: Effort) -> io::Result<Figures> {
     ]))
 }
 
-/// Loads the broker without measuring, so that a JVM has compiled what matters.
+/// Loads the broker without measuring, so that a JVM has compiled its hot code.
 ///
 /// # Errors
 /// When a load fails.
@@ -268,7 +266,7 @@ pub(crate) fn warm_up(target: &Target, length: Duration) -> io::Result<()> {
     Ok(())
 }
 
-/// Puts about so many bytes into a topic, which stays.
+/// Produces about `bytes` into a topic, which stays.
 fn fill(target: &Target, topic: &str, partitions: i32, bytes: u64) -> io::Result<()> {
     let limits = Limits {
         warm_up: Duration::ZERO,
@@ -285,7 +283,7 @@ fn fill(target: &Target, topic: &str, partitions: i32, bytes: u64) -> io::Result
     Ok(())
 }
 
-fn whole(outcome: &Outcome, records: u64) -> io::Result<()> {
+fn whole(outcome: &LoadResult, records: u64) -> io::Result<()> {
     if outcome.fetched_records == records {
         return Ok(());
     }
@@ -295,13 +293,12 @@ fn whole(outcome: &Outcome, records: u64) -> io::Result<()> {
     )))
 }
 
-/// Makes the kernel forget the contents of the files below `folder`, as after a restart of the
-/// machine.
+/// Drops the files below `folder` from the page cache, as after a restart of the machine.
 fn empty_page_cache(folder: &Path) -> io::Result<()> {
     rustix::fs::sync();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
-        // Folders and files of removed topics may be gone at any moment.
+        // Folders and files of removed topics may vanish at any moment.
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let path = entry.path();
             if path.is_dir() {
@@ -320,7 +317,7 @@ fn empty_page_cache(folder: &Path) -> io::Result<()> {
 /// Measures a load of `chronik-bench` on a running broker.
 ///
 /// # Errors
-/// When the load fails or is not answered as a whole.
+/// When the load fails or a request remains unanswered.
 pub(crate) fn load(row: &row::Row, target: &Target, limits: &Limits) -> io::Result<Figures> {
     rustix::fs::sync();
     let mut outcome = row.measure(target, limits)?;

@@ -1,7 +1,7 @@
-//! Owns the results so far: one entry for each contestant, cell and pair, written to a file after
-//! every measurement, so that a comparison can be stopped and gone on with at any time.
+//! The results so far: one entry for each contestant, cell and pair, saved to a file after every measurement, so
+//! that a comparison can be interrupted and resumed.
 //!
-//! Never mixes results of different settings: a file of other ones is refused.
+//! Never mixes results of different settings: a file with others is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,7 +14,7 @@ use crate::compare::contestant::Contestant;
 use crate::figures::Figures;
 use crate::rpc::invalid;
 
-/// What a cell showed in one pair.
+/// The result of a cell in one pair.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Entry {
     /// Figures.
@@ -36,11 +36,10 @@ fn key(contestant: Contestant, cell: &str, pair: u32) -> String {
 }
 
 impl State {
-    /// Reads the file, or begins an empty one. `forget` names contestants whose results are to be
-    /// measured anew.
+    /// Reads the file, or starts an empty one. Drops the results of the contestants in `forget`.
     ///
     /// # Errors
-    /// The file system's; `InvalidData` for a file that is no such state or has other settings.
+    /// The file system's; `InvalidData` for a malformed file or one with other settings.
     pub(crate) fn open(path: &Path, settings: Value, forget: &[Contestant]) -> io::Result<Self> {
         let mut state = Self {
             path: path.to_owned(),
@@ -86,12 +85,12 @@ impl State {
         }
     }
 
-    /// Whether this has been measured, or has failed in this run.
+    /// True when this was measured, or has failed in this run.
     pub(crate) fn has(&self, contestant: Contestant, cell: &str, pair: u32) -> bool {
         self.entries.contains_key(&key(contestant, cell, pair))
     }
 
-    /// The figures, when they were measured.
+    /// The figures of a measured cell.
     pub(crate) fn figures(
         &self,
         contestant: Contestant,
@@ -112,7 +111,7 @@ impl State {
         cells.collect()
     }
 
-    /// What failed, with the reason.
+    /// Failed cells, with the reason.
     pub(crate) fn failures(&self) -> impl Iterator<Item = (&str, &str)> {
         self.entries.iter().filter_map(|(key, entry)| match entry {
             Entry::Failed(reason) => Some((key.as_str(), reason.as_str())),
@@ -120,7 +119,7 @@ impl State {
         })
     }
 
-    /// Measurements with a figure above a limit, and the figure.
+    /// Measurements with `figure` above `limit`, and its value.
     pub(crate) fn above(&self, figure: &str, limit: f64) -> Vec<(&str, f64)> {
         let entries = self.entries.iter();
         let figures = entries.filter_map(|(key, entry)| match entry {
@@ -130,7 +129,7 @@ impl State {
         figures.filter(|(_, value)| *value > limit).collect()
     }
 
-    /// Keeps a result and writes the file.
+    /// Stores a result and writes the file.
     ///
     /// # Errors
     /// The file system's.

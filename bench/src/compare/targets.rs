@@ -1,18 +1,17 @@
-//! Owns what the comparison claims: which figure of which cells, between which promises, has to
-//! reach which ratio.
+//! The targets of the comparison: for each figure of some cells, between each pair of promises, the ratio to reach.
 //!
-//! Never measures; `report.rs` applies it to what was measured.
+//! Never measures; `report.rs` applies them to the measurements.
 
-/// Which promises stand against each other. They are never mixed within a column.
+/// A pair of promises to compare; a column never mixes pairs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sides {
     /// Both survive the end of the process, neither a power cut.
     ProcessToDefault,
-    /// Chronik survives a power cut, Kafka as it is shipped does not.
+    /// Chronik survives a power cut, Kafka as shipped does not.
     DiskToDefault,
     /// Both survive a power cut: Kafka flushes every append.
     DiskToSynced,
-    /// Whatever each does when nothing is configured.
+    /// Both with their defaults.
     Shipped,
 }
 
@@ -25,7 +24,7 @@ impl Sides {
         Self::Shipped,
     ];
 
-    /// How the report calls the comparison.
+    /// The comparison's title in the report.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::ProcessToDefault => "process : Kafka's default",
@@ -35,7 +34,7 @@ impl Sides {
         }
     }
 
-    /// What its plot's file is called.
+    /// The name of its plot's file.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::ProcessToDefault => "process",
@@ -45,8 +44,8 @@ impl Sides {
         }
     }
 
-    /// The endings of the cells' names: Chronik's, Kafka's. Loads are measured with both promises,
-    /// everything else as shipped and without an ending.
+    /// The suffixes of the cells' names: Chronik's, Kafka's. Loads are measured with both promises, everything else as
+    /// shipped and without a suffix.
     pub(crate) fn endings(self) -> [&'static str; 2] {
         match self {
             Self::ProcessToDefault => ["/process", "/process"],
@@ -57,7 +56,7 @@ impl Sides {
     }
 }
 
-/// What is asked of a figure.
+/// The target of a figure.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Bound {
     /// Chronik : Kafka, at least.
@@ -66,36 +65,36 @@ pub(crate) enum Bound {
     RatioAtMost(f64),
     /// Chronik's own figure, at most.
     AtMost(f64),
-    /// Nothing; the figure is told.
-    Told,
+    /// None: the figure is reported only.
+    Reported,
 }
 
 impl Bound {
-    /// Whether a median meets it; `None` when there is nothing to meet.
+    /// True when a median meets the target; `None` without one.
     pub(crate) fn is_met(self, ratio: f64, own: f64) -> Option<bool> {
         match self {
             Self::RatioAtLeast(least) => Some(ratio >= least),
             Self::RatioAtMost(most) => Some(ratio <= most),
             Self::AtMost(most) => Some(own <= most),
-            Self::Told => None,
+            Self::Reported => None,
         }
     }
 }
 
-/// One line of the claims.
+/// One row of targets.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Claim {
-    /// The front of the cells' names; for loads without the promise at their end.
+    /// The prefix of the cells' names, for loads without the promise at their end.
     pub(crate) cells: &'static str,
     /// The figure.
     pub(crate) figure: &'static str,
-    /// What is asked in each comparison of promises, in the order of [`Sides::ALL`]; the last alone
-    /// for what is measured as shipped.
+    /// The target for each pair of promises, in the order of [`Sides::ALL`]; only the last for cells measured as
+    /// shipped.
     pub(crate) bounds: [Bound; 4],
 }
 
 impl Claim {
-    /// What is asked between these promises.
+    /// The target for this pair of promises.
     pub(crate) fn bound(&self, sides: Sides) -> Bound {
         let [process, default, synced, shipped] = self.bounds;
         match sides {
@@ -112,7 +111,7 @@ const fn at_most(process: f64, default: f64, synced: f64) -> [Bound; 4] {
         Bound::RatioAtMost(process),
         Bound::RatioAtMost(default),
         Bound::RatioAtMost(synced),
-        Bound::Told,
+        Bound::Reported,
     ]
 }
 
@@ -121,15 +120,15 @@ const fn at_least(process: f64, default: f64, synced: f64) -> [Bound; 4] {
         Bound::RatioAtLeast(process),
         Bound::RatioAtLeast(default),
         Bound::RatioAtLeast(synced),
-        Bound::Told,
+        Bound::Reported,
     ]
 }
 
 const fn shipped(bound: Bound) -> [Bound; 4] {
-    [Bound::Told, Bound::Told, Bound::Told, bound]
+    [Bound::Reported, Bound::Reported, Bound::Reported, bound]
 }
 
-const TOLD: [Bound; 4] = [Bound::Told; 4];
+const TOLD: [Bound; 4] = [Bound::Reported; 4];
 const RATE: &str = "produce_requests_per_s";
 const CPU: &str = "broker_and_kernel_cpu_s_per_gb";
 const RESIDENT: &str = "resident_bytes_max";
@@ -142,7 +141,7 @@ const fn claim(cells: &'static str, figure: &'static str, bounds: [Bound; 4]) ->
     }
 }
 
-/// Every claim, in the order of the report.
+/// Every row, in the order of the report.
 pub(crate) const CLAIMS: &[Claim] = &[
     claim("fixed/", "produce_p50_us", at_most(1.0, 2.0, 2.0 / 3.0)),
     claim("fixed/", "produce_p99_us", at_most(0.2, 0.5, 0.2)),
@@ -155,10 +154,10 @@ pub(crate) const CLAIMS: &[Claim] = &[
         "closed/100c-x1",
         "produce_p99_us",
         [
-            Bound::Told,
-            Bound::Told,
+            Bound::Reported,
+            Bound::Reported,
             Bound::RatioAtMost(0.25),
-            Bound::Told,
+            Bound::Reported,
         ],
     ),
     claim("closed/100c-x1", CPU, at_most(0.5, 1.0, 0.25)),
@@ -232,12 +231,11 @@ pub(crate) const CLAIMS: &[Claim] = &[
     ),
 ];
 
-/// What the middle of all of `kafka-producer-perf-test` has to reach.
+/// The target of the median over all runs of `kafka-producer-perf-test`.
 pub(crate) const PERF_MIDDLE_AT_LEAST: f64 = 1.3;
 
-/// Whether a claim speaks of a cell: a name that ends with `/` is a whole group's, another one is a
-/// cell's own.
-pub(crate) fn speaks_of(claim: &Claim, cell: &str) -> bool {
+/// True when a claim covers a cell: a name ending with `/` covers a whole group, another one its own cell.
+pub(crate) fn covers(claim: &Claim, cell: &str) -> bool {
     if claim.cells.ends_with('/') {
         cell.starts_with(claim.cells)
     } else {
@@ -269,13 +267,13 @@ mod tests {
             .collect();
         for claim in CLAIMS {
             assert!(
-                cells.iter().any(|cell| speaks_of(claim, cell)),
+                cells.iter().any(|cell| covers(claim, cell)),
                 "{claim:?} speaks of nothing"
             );
         }
         for cell in &cells {
             assert!(
-                CLAIMS.iter().any(|claim| speaks_of(claim, cell)),
+                CLAIMS.iter().any(|claim| covers(claim, cell)),
                 "{cell} is measured and never told"
             );
         }
@@ -286,6 +284,6 @@ mod tests {
         assert_eq!(Bound::RatioAtLeast(2.0).is_met(2.0, 0.0), Some(true));
         assert_eq!(Bound::RatioAtMost(2.0).is_met(2.1, 0.0), Some(false));
         assert_eq!(Bound::AtMost(1.3).is_met(9.0, 1.2), Some(true));
-        assert_eq!(Bound::Told.is_met(0.0, 0.0), None);
+        assert_eq!(Bound::Reported.is_met(0.0, 0.0), None);
     }
 }

@@ -1,7 +1,7 @@
-//! Owns other people's clients as loads: `kafka-producer-perf-test`, `kafka-consumer-perf-test` and
-//! kcat, with the broker's costs read before and after.
+//! Third-party clients as loads: `kafka-producer-perf-test`, `kafka-consumer-perf-test` and kcat, with the broker's
+//! costs read before and after.
 //!
-//! Never trusts an exit code alone: what the tool prints must hold the figures.
+//! Never trusts an exit code alone: the printed output must hold the figures.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,7 +14,7 @@ use crate::compare::cells::PerfCell;
 use crate::compare::contestant::Programs;
 use crate::compare::effort::Effort;
 use crate::figures::Figures;
-use crate::load::Outcome;
+use crate::load::LoadResult;
 use crate::rpc::{Rpc, invalid};
 use crate::target::Target;
 use crate::{figures, row};
@@ -22,7 +22,7 @@ use crate::{figures, row};
 /// Runs `kafka-producer-perf-test` on a topic of its own.
 ///
 /// # Errors
-/// When the topic cannot be made, or the tool fails or prints no figures.
+/// When the topic cannot be created, or the tool fails or prints no figures.
 pub(crate) fn producer_perf(
     cell: &PerfCell,
     programs: &Programs,
@@ -128,9 +128,9 @@ pub(crate) fn consumer_perf(
     Ok(figures)
 }
 
-/// Runs the command, with the broker's costs as an outcome that has no requests yet.
-fn watched(command: &mut Command, target: &Target) -> io::Result<(Output, Outcome)> {
-    let mut outcome = Outcome::empty()?;
+/// Runs the command; the broker's costs are in the outcome, which has no requests yet.
+fn watched(command: &mut Command, target: &Target) -> io::Result<(Output, LoadResult)> {
+    let mut outcome = LoadResult::empty()?;
     outcome.resident_before_bytes = target.subject.resident_bytes().unwrap_or_default();
     let before = target.subject.usage();
     let started = Instant::now();
@@ -152,9 +152,9 @@ fn unexpected(output: &Output) -> io::Error {
     invalid(format!("{}: {end}", output.status))
 }
 
-/// Costs only: what the tool measured itself is not derived from its process's life.
-fn costs(outcome: Outcome, records: u64, bytes: u64) -> Figures {
-    let mut figures = figures::of(&Outcome {
+/// The costs only: the tool's own measurements are not derived from its process's life.
+fn costs(outcome: LoadResult, records: u64, bytes: u64) -> Figures {
+    let mut figures = figures::of(&LoadResult {
         requests: 1,
         records,
         bytes,
@@ -167,7 +167,7 @@ fn costs(outcome: Outcome, records: u64, bytes: u64) -> Figures {
     figures
 }
 
-fn consumed(outcome: Outcome, records: u64, bytes: u64) -> Figures {
+fn consumed(outcome: LoadResult, records: u64, bytes: u64) -> Figures {
     let seconds = outcome.elapsed.max(Duration::from_millis(1)).as_secs_f64();
     let mut figures = costs(outcome, records, bytes);
     figures.insert("fetch_mb_per_s".to_owned(), bytes as f64 / 1e6 / seconds);
@@ -175,7 +175,7 @@ fn consumed(outcome: Outcome, records: u64, bytes: u64) -> Figures {
     figures
 }
 
-/// Records and batch bytes a topic holds, found by reading it: also what proves it readable.
+/// Counts a topic's records and batch bytes by reading it, which also proves it readable.
 ///
 /// # Errors
 /// When it cannot be read.
@@ -184,13 +184,13 @@ pub(crate) fn read(
     partitions: i32,
     connections: usize,
     target: &Target,
-) -> io::Result<Outcome> {
+) -> io::Result<LoadResult> {
     let mut rpc = Rpc::connect(target.address)?;
     let consumption = row::stored(&mut rpc, topic, partitions, connections)?;
     row::read(consumption, Duration::from_secs(120), target)
 }
 
-/// What the programs call their versions.
+/// The versions that the programs print.
 ///
 /// # Errors
 /// When a program cannot be started.

@@ -1,4 +1,4 @@
-//! One member: it joins, beats, and follows each rebalance until all is over.
+//! One member: it joins, sends heartbeats, and follows each rebalance until the run ends.
 //!
 //! Blocks its thread on its connection, as a client's heartbeat thread does.
 
@@ -16,23 +16,23 @@ use chronik_protocol::messages::{
 };
 use chronik_protocol::{ErrorCode, Message, Request, Str, Writer};
 
-use super::{Protocol, Stage, TOPIC, Told};
+use super::{Assigned, Protocol, Stage, TOPIC};
 use crate::rpc::{Rpc, invalid};
 
 /// The id of a member that is not in a group of the new protocol any more.
 const LEAVING: i32 = -1;
-/// Between two attempts while the broker makes its coordinator.
+/// Pause between two attempts while the broker creates the offsets topic.
 const STEP: Duration = Duration::from_millis(100);
-/// Members are patient: what is measured is not how soon they are given up.
+/// A long session timeout: expiry is not measured.
 const PATIENCE_MS: i32 = 60_000;
 const SESSION_MS: i32 = 45_000;
 
 /// One member of one group.
 pub(super) struct Member<'a> {
     stage: &'a Stage,
-    teller: &'a Sender<Told>,
+    teller: &'a Sender<Assigned>,
     rpc: Rpc,
-    /// Numbers of its group and of itself in it.
+    /// Numbers of the group and of the member in it.
     place: (usize, usize),
     group: Str,
     id: Str,
@@ -45,7 +45,7 @@ fn checked(error: i16) -> io::Result<ErrorCode> {
     ErrorCode::try_from(error).map_err(|_| invalid(format!("unknown error code {error}")))
 }
 
-/// Whether the coordinator is there but not ready: the topic of offsets was only just made.
+/// True when the coordinator is not ready: the offsets topic was only just created.
 fn is_starting(error: ErrorCode) -> bool {
     matches!(
         error,
@@ -58,13 +58,13 @@ fn refused(what: &str, error: ErrorCode) -> io::Error {
 }
 
 impl<'a> Member<'a> {
-    /// Lives until all is over.
+    /// Runs until the end of the measurement.
     ///
     /// # Errors
-    /// The connection's, and when the broker refuses what it should not.
+    /// The connection's, and an unexpected refusal by the broker.
     pub(super) fn live(
         stage: &'a Stage,
-        teller: &'a Sender<Told>,
+        teller: &'a Sender<Assigned>,
         place: (usize, usize),
         phase: Duration,
     ) -> io::Result<()> {
@@ -90,20 +90,20 @@ impl<'a> Member<'a> {
         self.stage.over.load(Ordering::Relaxed)
     }
 
-    /// Whether it is this member's turn to disturb the group; true once.
+    /// True once, when this member is to disturb the group.
     fn is_restless(&self) -> bool {
         self.place == (0, 0) && self.stage.restless.swap(false, Ordering::Relaxed)
     }
 
     fn tell(&self) {
-        let told = Told {
+        let assigned = Assigned {
             group: self.place.0,
             member: self.place.1,
             epoch: self.epoch,
             partitions: self.held.len(),
         };
-        // Nobody listens once all is over.
-        let _unheard = self.teller.send(told);
+        // The receiver is gone after the run's end.
+        let _unheard = self.teller.send(assigned);
     }
 
     /// Sleeps until the next heartbeat is due, and counts it.
@@ -115,7 +115,7 @@ impl<'a> Member<'a> {
         self.stage.heartbeats.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Calls, and remembers the slowest answer.
+    /// Calls, and keeps the time of the slowest answer.
     fn timed<R: Request>(&mut self, request: &R) -> io::Result<R::Response> {
         let sent = Instant::now();
         let response = self.rpc.call(request)?;
@@ -189,8 +189,8 @@ impl<'a> Member<'a> {
         }
     }
 
-    /// Gets its share; false when the group rebalances again. The leader gives the partitions in
-    /// turn, one number each.
+    /// Syncs and takes the assignment; false when the group rebalances again. The leader assigns partitions in turn,
+    /// one number each.
     fn sync(&mut self, joined: &JoinGroupResponse) -> io::Result<bool> {
         let mut shares = vec![Vec::new(); joined.members.len()];
         for (partition, turn) in (0..self.stage.partitions).zip((0..shares.len()).cycle()) {
@@ -224,7 +224,7 @@ impl<'a> Member<'a> {
         }
     }
 
-    /// Beats until the group rebalances.
+    /// Sends heartbeats until the group rebalances.
     fn beat(&mut self) -> io::Result<()> {
         while !self.is_over() {
             self.wait();
@@ -278,7 +278,7 @@ impl<'a> Member<'a> {
         Ok(())
     }
 
-    /// One heartbeat; true when it was assigned something else, of which the next one will speak.
+    /// One heartbeat; true when the assignment changed, which the next one reports.
     fn beat_consumer(&mut self, epoch: i32, is_full: bool) -> io::Result<bool> {
         let owned = consumer_group_heartbeat_request::TopicPartitions {
             topic_id: self.stage.topic_id,

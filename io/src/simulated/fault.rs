@@ -150,8 +150,8 @@ impl Faults {
         self.fail_below_from(path, first, Fault::Broken);
     }
 
-    /// As [`Faults::break_below_from`], with this fault where it may befall an operation
-    /// ([`Fault::hits`]): one of several file systems is full.
+    /// As [`Faults::break_below_from`], with `fault` for the operations it [may hit](Fault::hits): one of several
+    /// file systems is full, say.
     pub fn fail_below_from(&mut self, path: &str, first: u64, fault: Fault) {
         (self.operations, self.met) = (0, 0);
         self.below = Some((path.to_owned(), first, fault));
