@@ -84,6 +84,8 @@ impl Durable {
 pub(crate) struct Boot {
     pub(crate) image: Arc<Image>,
     pub(crate) dirs: Arc<LogDirs>,
+    /// The log directories that hold each partition's own, by the name of that.
+    pub(crate) found: BTreeMap<String, BTreeSet<Uuid>>,
     /// From the checkpoints of the last run.
     pub(crate) hints: BTreeMap<PartitionId, RecoveryHint>,
     /// Up to where logs have been compacted.
@@ -128,6 +130,20 @@ impl Boot {
         let topic = self.image.topic_by_id(id.topic_id);
         let home = topic.and_then(|topic| self.dirs.home_of(&self.image, &topic.name, id.index));
         home.is_some_and(|home| self.not_durable.contains(&home))
+    }
+
+    /// Whether the last run did not come to make this partition's directory, nor had it anything to write
+    /// there. One that is gone with its records is not new.
+    pub(crate) fn is_new(&self, id: PartitionId, (topic, directory): (&str, Option<Uuid>)) -> bool {
+        let found = self.found.get(&format!("{topic}-{}", id.index));
+        let is_in = |directory| found.is_some_and(|found| found.contains(&directory));
+        let is_found = directory.is_none_or(is_in);
+        let hint = self.hint(id);
+        !is_found
+            && (hint.recovery_point, hint.log_start_offset) == (0, 0)
+            && !self.cleaned.contains_key(&id)
+            && self.remembered.of(id).is_none()
+            && self.left_behind.of(id).is_empty()
     }
 
     /// What a checkpoint says of a log. After a clean stop only what that stop said counts: another

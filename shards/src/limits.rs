@@ -20,6 +20,29 @@ pub const CONTROL_QUEUE_LEN_MAX: usize = 4096;
 /// Partitions one shard opens, closes or deletes at a time.
 pub const PARTITION_TASKS_MAX: usize = 32;
 
+/// Logs of new partitions that one shard opens at a time while nobody has asked for them: whoever asks for
+/// one waits for these as well, on the same disk.
+pub const OPENINGS_BEHIND_MAX: usize = 8;
+
+/// Logs of new partitions that one slice begins to open.
+pub const OPENINGS_PER_SLICE: usize = 64;
+
+/// So long a request waits for a partition that is new, ms; then it is refused, and its client comes again.
+pub const EARLY_WAIT_MS_MAX: u64 = 1_000;
+
+/// A read that asks for more partitions that are new, and for others, does not wait: these would open in half
+/// a second at most.
+pub const EARLY_IN_READ_MAX: usize = 32;
+
+/// Requests of one shard that wait for partitions that are new; more are refused at once.
+pub const EARLY_REQUESTS_MAX: usize = 4096;
+
+/// Partitions that all of them name.
+pub const EARLY_PARTS_MAX: usize = 16 * 1024;
+
+/// Bytes of all of them, before the last.
+pub const EARLY_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// Partitions that one slice lets follow a new image: some microseconds each where they are there, and
 /// most where they are to be opened.
 pub const FOLLOWING_PER_SLICE: usize = 64;

@@ -17,6 +17,7 @@ mod clock;
 mod control;
 mod corrections;
 mod disk_reads;
+mod early;
 mod effects;
 mod groups;
 mod holding;
@@ -24,6 +25,7 @@ mod jobs;
 mod leftovers;
 mod lookups;
 mod moves;
+mod openings;
 pub(crate) mod purgatory;
 mod reads;
 mod remembering;
@@ -68,6 +70,7 @@ pub(crate) use effects::{CatalogueEffect, Done, Effect, ReadFor, Sleeper};
 use groups::Groups;
 use lookups::{Lookups, PendingOffsets, Unwritten};
 use moves::Moves;
+use openings::Openings;
 use remembering::Remembering;
 use stop::Stopping;
 use timers::{Timer, TimerKey, Timers};
@@ -75,12 +78,16 @@ use timers::{Timer, TimerKey, Timers};
 /// A partition's place on the shard.
 enum Slot<W: World> {
     Opening,
+    /// Its topic is new: it is opened when its turn comes, and sooner if somebody asks for it.
+    Unopened {
+        is_asked: bool,
+    },
     Online(Box<Partition<W>>),
     /// It could not be opened; offline until restart.
     Failed,
     /// It could not be opened yet.
     Waiting(shortages::Waiting),
-    /// It is tried again.
+    /// It is tried again, or for the first time and no image waits for that.
     Reopening(shortages::Reopening),
     /// It is open, and served once the checkpoint files name its start rightly.
     Correcting(Box<Partition<W>>),
@@ -95,10 +102,11 @@ enum Slot<W: World> {
 impl<W: World> Slot<W> {
     /// Whether there is a log that cannot be used, now or at all.
     fn is_offline(&self) -> bool {
-        matches!(
-            self,
-            Slot::Failed | Slot::Waiting(_) | Slot::Reopening(_) | Slot::Correcting(_)
-        )
+        match self {
+            Slot::Failed | Slot::Waiting(_) | Slot::Correcting(_) => true,
+            Slot::Reopening(reopening) => !reopening.is_first(),
+            _ => false,
+        }
     }
 }
 
@@ -139,6 +147,7 @@ pub(crate) struct Shard<W: World, R> {
     cleaner: Cleaner,
     clock: ClockWatch,
     applying: Applying<R>,
+    openings: Openings<R>,
     moves: Moves<R>,
     asked_again: asked_again::AskedAgain,
     corrections: Corrections,
@@ -210,6 +219,7 @@ impl<W: World, R> Shard<W, R> {
             cleaner: Cleaner::new(cleaning),
             clock: ClockWatch::default(),
             applying: Applying::default(),
+            openings: Openings::default(),
             moves: Moves::default(),
             asked_again: Default::default(),
             corrections: Corrections::default(),
@@ -284,6 +294,12 @@ impl<W: World, R> Shard<W, R> {
 
     /// Puts a request in.
     pub(crate) fn on_request(&mut self, request: Request, responder: R) {
+        if let Some((request, responder)) = self.hold_early(request, responder) {
+            self.hold_or_serve(request, responder);
+        }
+    }
+
+    fn hold_or_serve(&mut self, request: Request, responder: R) {
         if let Some((request, responder)) = self.hold(request, responder) {
             self.serve(request, responder);
         }
@@ -295,7 +311,9 @@ impl<W: World, R> Shard<W, R> {
             Request::Read(request) => self.read_or_park(request, responder),
             Request::Await(request) => self.park_await(request, responder),
             Request::Cancel(token) => {
-                if let Some(key) = self.purgatory.find(token) {
+                if !self.cancel_early(token)
+                    && let Some(key) = self.purgatory.find(token)
+                {
                     self.end_parked(key, chronik_terms::Wake::Cancelled);
                 }
                 self.reply(responder, Reply::Done);
@@ -361,6 +379,7 @@ impl<W: World, R> Shard<W, R> {
             Done::Rested(sleeper) => match sleeper {
                 Sleeper::Requests => self.rested(),
                 Sleeper::Image => self.apply_rested(),
+                Sleeper::Openings => self.openings_rested(),
                 Sleeper::Reads => self.rested_from_reads(),
                 Sleeper::Retention => self.rested_from_chores(),
                 Sleeper::LogCheckpoint => self.remember_some(),
@@ -391,6 +410,7 @@ impl<W: World, R> Shard<W, R> {
                 Timer::Chore(id) => self.chore_due(id),
                 Timer::Clean(id) => self.cleaning_due(id),
                 Timer::Reopen(id) => self.reopen(id),
+                Timer::Early => self.early_due(),
                 Timer::Checkpoints => self.write_checkpoints_again(),
                 Timer::Corrections => self.correct_again(),
                 Timer::Snapshot => self.snapshot_again(),

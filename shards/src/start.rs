@@ -273,6 +273,7 @@ async fn boot<W: World>(
         hints: offsets.hints((clean.is_some(), durable)),
         cleaned: offsets.cleaned.clone(),
         dirs: Arc::new(dirs),
+        found: registration.found.0,
         clean,
         durable,
         not_durable: look.not_durable,

@@ -98,7 +98,7 @@ pub fn create_topic(
     result.topic_id
 }
 
-/// Kafka answers before the partitions have a leader; Chronik when they can be used.
+/// Kafka answers before the partitions have a leader; Chronik has whoever asks for one wait a moment.
 fn wait_until_led(client: &mut Client, name: &str, partitions: i32) {
     for partition in 0..partitions {
         let answers = (0..2_000).map(|_| list_offset(client, name, partition, LATEST));

@@ -27,6 +27,7 @@ mod log;
 mod metadata;
 mod moves;
 mod neighbours;
+mod new_topics;
 mod odd_batches;
 mod offsets;
 mod old_clients;

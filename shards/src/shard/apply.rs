@@ -199,6 +199,7 @@ impl<W: World, R> Shard<W, R> {
                 .dirs
                 .partition(&info.directories, &topic.name, id.index)
             {
+                Some(_) if self.is_unmade(topic, id) => self.open_behind(id),
                 Some(directory) => {
                     let task = self.open_task(topic, id, (directory, info.leader_epoch));
                     self.partitions.insert(id, Slot::Opening);
@@ -215,7 +216,14 @@ impl<W: World, R> Shard<W, R> {
         }
     }
 
-    fn open_task(
+    /// Whether nobody has made a partition's directory yet.
+    fn is_unmade(&self, topic: &Topic, id: PartitionId) -> bool {
+        let home = self.directory_of(id);
+        let boot = self.boot.as_ref();
+        boot.is_none_or(|boot| boot.is_new(id, (&topic.name, home)))
+    }
+
+    pub(super) fn open_task(
         &self,
         topic: &Topic,
         id: PartitionId,
@@ -408,6 +416,11 @@ impl<W: World, R> Shard<W, R> {
                 self.refuse_waiters(id, waiters);
                 self.wake_all_readers(id);
                 self.remove_when_idle(id);
+            }
+            Some(Slot::Unopened { .. }) => {
+                // Nobody has made its directory.
+                self.new_is_tried(id);
+                self.removed(id, Ok(()));
             }
             _ => match directory {
                 Some(directory) => {

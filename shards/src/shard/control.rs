@@ -31,7 +31,7 @@ use crate::request::Reply;
 
 enum Item<R> {
     Change(ControllerRequest, R),
-    /// Everything before it is done; nothing comes after it.
+    /// What was under way is done; nothing comes after it.
     Stop(R),
 }
 
@@ -52,6 +52,8 @@ struct Current<R> {
 pub(crate) struct Control<R> {
     controller: Controller,
     queue: VecDeque<Item<R>>,
+    /// A stop is in the queue.
+    stops: bool,
     /// Who asked for the change that is being judged; none is under way meanwhile, nor begins.
     judging: Option<R>,
     current: Option<Current<R>>,
@@ -76,6 +78,7 @@ impl<R> Control<R> {
         Control {
             controller: Controller::default(),
             queue: VecDeque::new(),
+            stops: false,
             judging: None,
             current: None,
             waits_for_checkpoints: false,
@@ -97,13 +100,14 @@ impl<R> Control<R> {
 
 impl<W: World, R> Shard<W, R> {
     pub(super) fn control(&mut self, request: ControllerRequest, responder: R) {
-        let stopping = self.stopping.is_some();
         let refusal = match &self.control {
             None => Some((
                 ErrorCode::NotController,
                 "the catalogue is on another shard",
             )),
-            Some(_) if stopping => Some((ErrorCode::NotController, "the broker stops")),
+            Some(control) if control.stops || self.stopping.is_some() => {
+                Some((ErrorCode::NotController, "the broker stops"))
+            }
             Some(control) if control.queue.len() >= CONTROL_QUEUE_LEN_MAX => Some((
                 ErrorCode::ThrottlingQuotaExceeded,
                 "too many changes are waiting",
@@ -123,15 +127,31 @@ impl<W: World, R> Shard<W, R> {
         }
     }
 
-    /// Stops the broker after the changes that were asked for before.
+    /// Stops the broker after the change that is under way. Those that wait are refused, as all that come:
+    /// thousands may, and whoever stops the broker does not.
     pub(super) fn stop_all(&mut self, responder: R) {
-        match &mut self.control {
-            Some(control) => {
-                control.queue.push_back(Item::Stop(responder));
-                self.run_control();
+        let Some(control) = &mut self.control else {
+            return self.close_all(responder);
+        };
+        control.stops = true;
+        let waiting = std::mem::take(&mut control.queue);
+        let mut stops = VecDeque::new();
+        for item in waiting {
+            match item {
+                Item::Change(request, responder) => self.refuse_stopping(&request, responder),
+                stop @ Item::Stop(_) => stops.push_back(stop),
             }
-            None => self.close_all(responder),
         }
+        stops.push_back(Item::Stop(responder));
+        if let Some(control) = &mut self.control {
+            control.queue = stops;
+        }
+        self.run_control();
+    }
+
+    fn refuse_stopping(&mut self, request: &ControllerRequest, responder: R) {
+        let error = ApiError::new(ErrorCode::NotController, "the broker stops");
+        self.reply(responder, Reply::Control(request.refused(&error)));
     }
 
     pub(super) fn run_control(&mut self) {

@@ -99,6 +99,8 @@ pub(crate) enum Sleeper {
     Requests,
     /// Partitions that follow an image.
     Image,
+    /// New partitions that are opened, and who waits for them.
+    Openings,
     /// Reads from disk.
     Reads,
     /// Retention and deletion of old segments.

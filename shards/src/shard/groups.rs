@@ -125,6 +125,29 @@ impl<W: World, R> Shard<W, R> {
         }
     }
 
+    /// The partitions that a request is for: its group's, or all where it is over groups.
+    pub(super) fn places_of_group(
+        &self,
+        request: &GroupRequest,
+    ) -> impl Iterator<Item = PartitionId> {
+        let topic = self.image.topic(OFFSETS_TOPIC);
+        let count = topic.map_or(0, |topic| topic.partitions.len());
+        let count = i32::try_from(count).unwrap_or(i32::MAX);
+        let indexes = match (&self.groups, request, request.group()) {
+            (None, _, _) | (_, GroupRequest::Stop, _) => 0..0,
+            (Some(groups), _, Some(group)) => {
+                let index = groups.coordinator.partition_of(group);
+                index..index.saturating_add(1)
+            }
+            (Some(_), _, None) => 0..count,
+        };
+        let topic_id = topic.map(|topic| topic.id);
+        indexes.filter_map(move |index| {
+            let topic_id = topic_id?;
+            Some(PartitionId { topic_id, index })
+        })
+    }
+
     /// A partition of the topic, as the current image knows it.
     fn offsets_partition(&self, index: i32) -> Option<PartitionId> {
         let topic_id = self.image.topic(OFFSETS_TOPIC)?.id;

@@ -218,6 +218,8 @@ impl<W: World, R> Shard<W, R> {
         let (described, log_end) = match self.partitions.get(&id) {
             Some(Slot::Online(partition)) => (partition.describe(), partition.log_end()),
             Some(slot) if slot.is_offline() => (of_size(0, false), 0),
+            // Its directory is made in a moment.
+            Some(Slot::Unopened { .. } | Slot::Reopening(_)) => (of_size(0, true), 0),
             Some(Slot::Moving) => {
                 let (size_bytes, log_end) = self.moves.size_of(id).unwrap_or_default();
                 (of_size(size_bytes, true), log_end)

@@ -200,7 +200,8 @@ impl<W: World, R> Shard<W, R> {
         if self.dirs.path_of(target).is_none() {
             return Err(ErrorCode::LogDirNotFound);
         }
-        if self.moves.away() != Some(id) && !self.online(id)?.is_online() {
+        let is_coming = self.moves.away() == Some(id) || self.is_new(id);
+        if !is_coming && !self.online(id)?.is_online() {
             return Err(ErrorCode::KafkaStorageError);
         }
         let current = self.moves.current_of(id);
@@ -271,7 +272,13 @@ impl<W: World, R> Shard<W, R> {
             let parent = self.dirs.path_of(target).map(PathBuf::from);
             let partition = match self.partitions.get_mut(&id) {
                 Some(Slot::Online(partition)) => partition,
-                Some(Slot::Waiting(_) | Slot::Reopening(_) | Slot::Correcting(_)) => {
+                Some(
+                    Slot::Unopened { .. }
+                    | Slot::Waiting(_)
+                    | Slot::Reopening(_)
+                    | Slot::Correcting(_),
+                ) => {
+                    self.open_sooner(id);
                     self.wish_later(id, wish);
                     continue;
                 }

@@ -29,8 +29,26 @@ pub(super) struct Waiting {
 /// What is to become of a log that is being opened again.
 pub(super) struct Reopening {
     failures: u32,
+    /// Nobody has tried it before: its topic is new.
+    is_first: bool,
     /// Its topic was deleted meanwhile: the directory to be removed, where it can be reached.
     removal: Option<Option<PathBuf>>,
+}
+
+impl Reopening {
+    /// The first try of a new topic's log.
+    pub(super) fn first() -> Self {
+        Reopening {
+            failures: 0,
+            is_first: true,
+            removal: None,
+        }
+    }
+
+    /// Whether it is the first try, which may end well in a moment.
+    pub(super) fn is_first(&self) -> bool {
+        self.is_first
+    }
 }
 
 impl<W: World, R> Shard<W, R> {
@@ -60,6 +78,7 @@ impl<W: World, R> Shard<W, R> {
 
     /// A request wants a partition that is not online.
     pub(super) fn wanted(&mut self, id: PartitionId) {
+        self.open_sooner(id);
         let now_ns = self.now().mono_ns;
         if let Some(Slot::Waiting(waiting)) = self.partitions.get(&id)
             && now_ns.saturating_sub(waiting.tried_ns) >= ASKED_PAUSE_NS
@@ -87,6 +106,7 @@ impl<W: World, R> Shard<W, R> {
                 }
                 let reopening = Reopening {
                     failures,
+                    is_first: false,
                     removal: None,
                 };
                 self.partitions.insert(id, Slot::Reopening(reopening));
@@ -99,13 +119,19 @@ impl<W: World, R> Shard<W, R> {
         }
     }
 
-    /// A log was tried again; nobody waits for it.
+    /// A log was tried; no image waits for it.
     pub(super) fn reopened(&mut self, id: PartitionId, opened: Opened<W>, reopening: Reopening) {
-        let Reopening { failures, removal } = reopening;
+        let Reopening {
+            failures,
+            is_first,
+            removal,
+        } = reopening;
         match opened {
             Ok(partition) => {
-                let topic = partition.topic().clone();
-                tracing::info!(%topic, partition = id.index, "log opened after all");
+                if !is_first {
+                    let topic = partition.topic();
+                    tracing::info!(%topic, partition = id.index, "log opened after all");
+                }
                 self.online_now(id, partition);
             }
             Err((error, task)) if error.is_not_now() => {
@@ -119,6 +145,9 @@ impl<W: World, R> Shard<W, R> {
                 self.collect_jobs(id);
                 self.group_partition_opened(id);
             }
+        }
+        if is_first {
+            self.new_opened(id);
         }
         self.flush_notes();
         self.close_when_idle();

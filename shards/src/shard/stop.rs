@@ -55,6 +55,7 @@ impl<W: World, R> Shard<W, R> {
                         partition.stop_cleaning();
                     }
                 }
+                self.let_early_in();
                 self.stop_moves();
                 self.with_groups(|groups, _| groups.stop());
                 self.write_what_lingers();
@@ -85,7 +86,7 @@ impl<W: World, R> Shard<W, R> {
     fn is_idle(&self) -> bool {
         let quiet = |slot: &Slot<W>| match slot {
             Slot::Online(partition) => partition.is_quiet(),
-            Slot::Failed | Slot::Waiting(_) | Slot::Correcting(_) => true,
+            Slot::Unopened { .. } | Slot::Failed | Slot::Waiting(_) | Slot::Correcting(_) => true,
             _ => false,
         };
         self.appends.is_empty()
@@ -119,6 +120,10 @@ impl<W: World, R> Shard<W, R> {
                     stopping.in_flight += 1;
                     let patience = stopping.patience;
                     self.effects.push(Effect::Close(partition, patience));
+                }
+                // The next start makes it.
+                Some(Slot::Unopened { .. }) => {
+                    self.partitions.remove(&id);
                 }
                 _ => stopping.closed.push(ClosedPartition { id, report: None }),
             }

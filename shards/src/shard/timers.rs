@@ -21,6 +21,8 @@ pub(crate) enum Timer {
     Clean(PartitionId),
     /// A log that could not be opened may be tried again.
     Reopen(PartitionId),
+    /// Requests for partitions that are new have waited long enough.
+    Early,
     /// Offset checkpoints that could not be written may be tried again.
     Checkpoints,
     /// What the checkpoints could not be corrected for may be tried again.

@@ -16,6 +16,7 @@ mod moves_images;
 mod moves_kept;
 mod moves_lost;
 mod moves_served;
+mod new_topics;
 mod reading;
 mod serving;
 mod shortages;

@@ -211,7 +211,7 @@ impl<R> Coordinator<R> {
     }
 
     /// Where a group lives; no partition has number −1.
-    fn partition_of(&self, group: &str) -> i32 {
+    pub fn partition_of(&self, group: &str) -> i32 {
         match self.topic {
             Some((_, count)) => partition_for(group, count),
             None => NO_PARTITION,

@@ -21,7 +21,7 @@ use super::request::{GroupReply, GroupRequest};
 
 impl GroupRequest {
     /// The group it is about; `None` when it may be about several.
-    pub(crate) fn group(&self) -> Option<&Str> {
+    pub fn group(&self) -> Option<&Str> {
         match self {
             GroupRequest::Join { request, .. } => Some(&request.group_id),
             GroupRequest::Sync(request) => Some(&request.group_id),
