@@ -12,6 +12,7 @@ mod incarnations;
 mod incarnations_model;
 mod moves;
 mod moves_asked;
+mod moves_cleaned;
 mod moves_images;
 mod moves_kept;
 mod moves_lost;
