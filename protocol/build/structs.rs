@@ -39,6 +39,12 @@ pub(crate) fn module(out: &mut String, message: &Message) {
                 "const FLEXIBLE: Option<RangeInclusive<i16>> = {flexible};"
             );
         }
+        if top && structure.fields.iter().any(|f| f.name == "ThrottleTimeMs") {
+            line!(
+                out,
+                "fn set_throttle_time_ms(&mut self, ms: i32) {{ self.throttle_time_ms = ms; }}"
+            );
+        }
         min_bytes(out, message, structure, top);
         decode::function(out, message, structure, top);
         encode::function(out, message, structure, top);

@@ -20,67 +20,98 @@ pub struct ApiRange {
 }
 
 impl ApiRange {
-    const fn new(key: ApiKey, min: i16, max: i16) -> ApiRange {
-        ApiRange { key, min, max }
-    }
-
     /// True when `version` is served: any other is answered with an error.
     pub fn serves(&self, version: i16) -> bool {
         (self.min..=self.max).contains(&version)
     }
 }
 
-/// Every API the broker advertises, ascending by key.
-pub const ADVERTISED: [ApiRange; 44] = [
-    ApiRange::new(ApiKey::Produce, 0, 13),
-    ApiRange::new(ApiKey::Fetch, 0, 18),
-    ApiRange::new(ApiKey::ListOffsets, 0, 11),
-    ApiRange::new(ApiKey::Metadata, 0, 13),
-    ApiRange::new(ApiKey::OffsetCommit, 0, 10),
-    ApiRange::new(ApiKey::OffsetFetch, 0, 10),
-    ApiRange::new(ApiKey::FindCoordinator, 0, 6),
-    ApiRange::new(ApiKey::JoinGroup, 0, 9),
-    ApiRange::new(ApiKey::Heartbeat, 0, 4),
-    ApiRange::new(ApiKey::LeaveGroup, 0, 5),
-    ApiRange::new(ApiKey::SyncGroup, 0, 5),
-    ApiRange::new(ApiKey::DescribeGroups, 0, 6),
-    ApiRange::new(ApiKey::ListGroups, 0, 5),
-    ApiRange::new(ApiKey::ApiVersions, 0, 4),
-    ApiRange::new(ApiKey::CreateTopics, 0, 7),
-    ApiRange::new(ApiKey::DeleteTopics, 0, 6),
-    ApiRange::new(ApiKey::DeleteRecords, 0, 2),
-    ApiRange::new(ApiKey::InitProducerId, 0, 5),
-    ApiRange::new(ApiKey::OffsetForLeaderEpoch, 0, 4),
-    ApiRange::new(ApiKey::DescribeAcls, 0, 3),
-    ApiRange::new(ApiKey::CreateAcls, 0, 3),
-    ApiRange::new(ApiKey::DeleteAcls, 0, 3),
-    ApiRange::new(ApiKey::DescribeConfigs, 0, 4),
-    ApiRange::new(ApiKey::AlterConfigs, 0, 2),
-    ApiRange::new(ApiKey::AlterReplicaLogDirs, 0, 2),
-    ApiRange::new(ApiKey::DescribeLogDirs, 0, 5),
-    ApiRange::new(ApiKey::CreatePartitions, 0, 3),
-    ApiRange::new(ApiKey::CreateDelegationToken, 0, 3),
-    ApiRange::new(ApiKey::RenewDelegationToken, 0, 2),
-    ApiRange::new(ApiKey::ExpireDelegationToken, 0, 2),
-    ApiRange::new(ApiKey::DescribeDelegationToken, 0, 3),
-    ApiRange::new(ApiKey::DeleteGroups, 0, 2),
-    ApiRange::new(ApiKey::ElectLeaders, 0, 2),
-    ApiRange::new(ApiKey::IncrementalAlterConfigs, 0, 1),
-    ApiRange::new(ApiKey::AlterPartitionReassignments, 0, 1),
-    ApiRange::new(ApiKey::ListPartitionReassignments, 0, 0),
-    ApiRange::new(ApiKey::OffsetDelete, 0, 0),
-    ApiRange::new(ApiKey::DescribeQuorum, 0, 2),
-    ApiRange::new(ApiKey::UpdateFeatures, 0, 2),
-    ApiRange::new(ApiKey::DescribeCluster, 0, 2),
-    ApiRange::new(ApiKey::ConsumerGroupHeartbeat, 0, 1),
-    ApiRange::new(ApiKey::ConsumerGroupDescribe, 0, 1),
-    ApiRange::new(ApiKey::ListConfigResources, 0, 1),
-    ApiRange::new(ApiKey::DescribeTopicPartitions, 0, 0),
-];
+/// Writes the table in its three forms: for ApiVersions, for the compiler, and from key to row.
+macro_rules! advertised {
+    ($($key:ident $min:literal $max:literal;)*) => {
+        /// An API that the broker advertises. The table of handlers is a `match` over this, so that the
+        /// compiler refuses a row without a handler and a handler without a row.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum ServedApi {
+            $(
+                #[doc = concat!("`", stringify!($key), "`.")]
+                $key,
+            )*
+        }
+
+        impl ServedApi {
+            /// The API of a key; `None` when it is not advertised.
+            pub const fn of(key: ApiKey) -> Option<Self> {
+                match key {
+                    $(ApiKey::$key => Some(Self::$key),)*
+                    _ => None,
+                }
+            }
+
+            /// Its row.
+            pub const fn range(self) -> ApiRange {
+                match self {
+                    $(Self::$key => ApiRange { key: ApiKey::$key, min: $min, max: $max },)*
+                }
+            }
+        }
+
+        /// Every API the broker advertises, ascending by key.
+        pub const ADVERTISED: [ApiRange; [$(ApiKey::$key),*].len()] =
+            [$(ServedApi::$key.range()),*];
+    };
+}
+
+advertised! {
+    Produce 0 13;
+    Fetch 0 18;
+    ListOffsets 0 11;
+    Metadata 0 13;
+    OffsetCommit 0 10;
+    OffsetFetch 0 10;
+    FindCoordinator 0 6;
+    JoinGroup 0 9;
+    Heartbeat 0 4;
+    LeaveGroup 0 5;
+    SyncGroup 0 5;
+    DescribeGroups 0 6;
+    ListGroups 0 5;
+    ApiVersions 0 4;
+    CreateTopics 0 7;
+    DeleteTopics 0 6;
+    DeleteRecords 0 2;
+    InitProducerId 0 5;
+    OffsetForLeaderEpoch 0 4;
+    DescribeAcls 0 3;
+    CreateAcls 0 3;
+    DeleteAcls 0 3;
+    DescribeConfigs 0 4;
+    AlterConfigs 0 2;
+    AlterReplicaLogDirs 0 2;
+    DescribeLogDirs 0 5;
+    CreatePartitions 0 3;
+    CreateDelegationToken 0 3;
+    RenewDelegationToken 0 2;
+    ExpireDelegationToken 0 2;
+    DescribeDelegationToken 0 3;
+    DeleteGroups 0 2;
+    ElectLeaders 0 2;
+    IncrementalAlterConfigs 0 1;
+    AlterPartitionReassignments 0 1;
+    ListPartitionReassignments 0 0;
+    OffsetDelete 0 0;
+    DescribeQuorum 0 2;
+    UpdateFeatures 0 2;
+    DescribeCluster 0 2;
+    ConsumerGroupHeartbeat 0 1;
+    ConsumerGroupDescribe 0 1;
+    ListConfigResources 0 1;
+    DescribeTopicPartitions 0 0;
+}
 
 /// The row of one API; `None` when it is not advertised.
-pub fn of(key: ApiKey) -> Option<&'static ApiRange> {
-    ADVERTISED.iter().find(|range| range.key == key)
+pub fn of(key: ApiKey) -> Option<ApiRange> {
+    ServedApi::of(key).map(ServedApi::range)
 }
 
 #[cfg(test)]

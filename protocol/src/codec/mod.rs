@@ -42,6 +42,10 @@ pub trait Message: Sized + Default + Send + 'static {
     /// A value that `version` cannot carry: see [`EncodeError`]. The writer's content is
     /// then meaningless.
     fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError>;
+
+    /// Sets how long a client was or will be held up for its quota, ms, in a response that tells it
+    /// (KIP-219). Versions without the field are encoded without it.
+    fn set_throttle_time_ms(&mut self, _ms: i32) {}
 }
 
 /// A structure inside a message.
