@@ -2,7 +2,6 @@
 //! of a resource, the other changes some. The controller decides; this module translates.
 
 use std::collections::HashSet;
-use std::rc::Rc;
 
 use chronik_catalog::{
     ApiError, ConfigChange, ConfigOp, ConfigOpKind, ConfigResource, ControllerReply,
@@ -20,12 +19,13 @@ use chronik_protocol::messages::{
 use chronik_protocol::{ErrorCode, Str};
 use tracing::warn;
 
-use crate::config::states;
-
+use super::api::{Api, Later, Shape};
 use super::beside::beside;
 use super::call::Call;
 use super::configs::{RESOURCE_BROKER, RESOURCE_TOPIC};
 use super::context::Context;
+use super::distinct::{Keep, keep};
+use crate::config::states;
 
 /// Resources that the controller judges in one go.
 const RESOURCES_AT_ONCE: usize = 500;
@@ -39,26 +39,55 @@ struct Asked {
     change: Result<ConfigChange, ApiError>,
 }
 
-/// Answers AlterConfigs.
-pub(super) async fn replace<W: World>(
-    context: Rc<Context<W>>,
-    call: Rc<Call>,
-    request: AlterConfigsRequest,
-) -> AlterConfigsResponse {
-    let (image, validate_only) = (context.image(), request.validate_only);
-    let asked = move || replacing(&image, request);
-    let asked = beside(&context.world, call.is_large, asked).await;
-    let outcomes = alter(&context, call.is_large, asked, validate_only).await;
-    let responses = outcomes.into_iter().map(|outcome| ReplaceResult {
-        error_code: outcome.error.as_i16(),
-        error_message: outcome.message,
-        resource_type: outcome.resource_type,
-        resource_name: outcome.resource_name,
-        ..ReplaceResult::default()
-    });
-    AlterConfigsResponse {
-        responses: responses.collect(),
-        ..AlterConfigsResponse::default()
+impl Api for AlterConfigsRequest {
+    const SHAPE: Shape = Shape::Resources;
+
+    /// Resources and settings that are named twice are refused, each time (`ConfigAdminManager`).
+    fn settle(&mut self) {
+        for resource in &mut self.resources {
+            keep(&mut resource.configs, Keep::Two, |config| {
+                config.name.clone()
+            });
+        }
+    }
+
+    fn refused(&self, _: &Call, error: ErrorCode) -> AlterConfigsResponse {
+        let responses = self.resources.iter().map(|resource| ReplaceResult {
+            error_code: error.as_i16(),
+            error_message: None,
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name.clone(),
+            ..ReplaceResult::default()
+        });
+        AlterConfigsResponse {
+            responses: responses.collect(),
+            ..AlterConfigsResponse::default()
+        }
+    }
+}
+
+impl Later for AlterConfigsRequest {
+    /// Answers AlterConfigs.
+    async fn answer<W: World>(
+        context: &Context<W>,
+        call: &Call,
+        request: Self,
+    ) -> AlterConfigsResponse {
+        let (image, validate_only) = (context.image(), request.validate_only);
+        let asked = move || replacing(&image, request);
+        let asked = beside(&context.world, call.is_large, asked).await;
+        let outcomes = alter(context, call.is_large, asked, validate_only).await;
+        let responses = outcomes.into_iter().map(|outcome| ReplaceResult {
+            error_code: outcome.error.as_i16(),
+            error_message: outcome.message,
+            resource_type: outcome.resource_type,
+            resource_name: outcome.resource_name,
+            ..ReplaceResult::default()
+        });
+        AlterConfigsResponse {
+            responses: responses.collect(),
+            ..AlterConfigsResponse::default()
+        }
     }
 }
 
@@ -89,26 +118,55 @@ fn replacing(image: &Image, request: AlterConfigsRequest) -> Vec<Asked> {
     asked.collect()
 }
 
-/// Answers IncrementalAlterConfigs.
-pub(super) async fn change<W: World>(
-    context: Rc<Context<W>>,
-    call: Rc<Call>,
-    request: IncrementalAlterConfigsRequest,
-) -> IncrementalAlterConfigsResponse {
-    let (image, validate_only) = (context.image(), request.validate_only);
-    let asked = move || changing(&image, request);
-    let asked = beside(&context.world, call.is_large, asked).await;
-    let outcomes = alter(&context, call.is_large, asked, validate_only).await;
-    let responses = outcomes.into_iter().map(|outcome| ChangeResult {
-        error_code: outcome.error.as_i16(),
-        error_message: outcome.message,
-        resource_type: outcome.resource_type,
-        resource_name: outcome.resource_name,
-        ..ChangeResult::default()
-    });
-    IncrementalAlterConfigsResponse {
-        responses: responses.collect(),
-        ..IncrementalAlterConfigsResponse::default()
+impl Api for IncrementalAlterConfigsRequest {
+    const SHAPE: Shape = Shape::Resources;
+
+    /// As AlterConfigs, whatever the operation.
+    fn settle(&mut self) {
+        for resource in &mut self.resources {
+            keep(&mut resource.configs, Keep::Two, |config| {
+                config.name.clone()
+            });
+        }
+    }
+
+    fn refused(&self, _: &Call, error: ErrorCode) -> IncrementalAlterConfigsResponse {
+        let responses = self.resources.iter().map(|resource| ChangeResult {
+            error_code: error.as_i16(),
+            error_message: None,
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name.clone(),
+            ..ChangeResult::default()
+        });
+        IncrementalAlterConfigsResponse {
+            responses: responses.collect(),
+            ..IncrementalAlterConfigsResponse::default()
+        }
+    }
+}
+
+impl Later for IncrementalAlterConfigsRequest {
+    /// Answers IncrementalAlterConfigs.
+    async fn answer<W: World>(
+        context: &Context<W>,
+        call: &Call,
+        request: Self,
+    ) -> IncrementalAlterConfigsResponse {
+        let (image, validate_only) = (context.image(), request.validate_only);
+        let asked = move || changing(&image, request);
+        let asked = beside(&context.world, call.is_large, asked).await;
+        let outcomes = alter(context, call.is_large, asked, validate_only).await;
+        let responses = outcomes.into_iter().map(|outcome| ChangeResult {
+            error_code: outcome.error.as_i16(),
+            error_message: outcome.message,
+            resource_type: outcome.resource_type,
+            resource_name: outcome.resource_name,
+            ..ChangeResult::default()
+        });
+        IncrementalAlterConfigsResponse {
+            responses: responses.collect(),
+            ..IncrementalAlterConfigsResponse::default()
+        }
     }
 }
 

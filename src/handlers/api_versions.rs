@@ -13,6 +13,7 @@ use chronik_protocol::versions::{ADVERTISED, ApiRange};
 use chronik_protocol::{ApiKey, ErrorCode, Str};
 use tracing::debug;
 
+use super::api::{Api, Inline, Shape};
 use super::call::Call;
 use super::closed;
 use super::context::Context;
@@ -24,59 +25,66 @@ const FEATURE_LEVEL_ZERO_VERSION: i16 = 4;
 /// From this version on clients say what software they are.
 const SOFTWARE_VERSION: i16 = 3;
 
-/// Answers a served version.
-pub(super) fn handle<W: World>(
-    context: &Context<W>,
-    call: &Call,
-    request: &ApiVersionsRequest,
-) -> ApiVersionsResponse {
-    if call.version >= SOFTWARE_VERSION {
-        let (name, version) = (
-            &request.client_software_name,
-            &request.client_software_version,
-        );
-        if !is_software_word(name) || !is_software_word(version) {
-            let error_code = ErrorCode::InvalidRequest.as_i16();
-            return ApiVersionsResponse {
-                error_code,
-                ..ApiVersionsResponse::default()
-            };
+impl Api for ApiVersionsRequest {
+    const SHAPE: Shape = Shape::Free;
+
+    fn settle(&mut self) {}
+
+    fn refused(&self, _: &Call, error: ErrorCode) -> ApiVersionsResponse {
+        ApiVersionsResponse {
+            error_code: error.as_i16(),
+            ..ApiVersionsResponse::default()
         }
-        debug!(software = %name, version = %version, client = call.client_id.as_deref(), "client");
     }
-    let image = context.image();
-    let broker = image.brokers.get(&image.node_id);
-    let supported_features = broker
-        .into_iter()
-        .flat_map(|broker| &broker.features)
-        .filter(|(_, min, _)| call.version >= FEATURE_LEVEL_ZERO_VERSION || *min > 0)
-        .map(|(name, min, max)| SupportedFeatureKey {
-            name: name.clone(),
-            min_version: *min,
-            max_version: *max,
-            ..SupportedFeatureKey::default()
-        })
-        .collect();
-    let kraft_version = (Str::from_static("kraft.version"), image.kraft_version());
-    let quorum = Some(&kraft_version).filter(|(_, level)| *level > 0);
-    let quorum = quorum.map(|(name, level)| (name, level));
-    let finalized_features = image
-        .features
-        .iter()
-        .chain(quorum)
-        .map(|(name, level)| FinalizedFeatureKey {
-            name: name.clone(),
-            max_version_level: *level,
-            min_version_level: *level,
-            ..FinalizedFeatureKey::default()
-        })
-        .collect();
-    ApiVersionsResponse {
-        api_keys: ADVERTISED.iter().map(row).collect(),
-        supported_features,
-        finalized_features_epoch: image.offset,
-        finalized_features,
-        ..ApiVersionsResponse::default()
+}
+
+impl Inline for ApiVersionsRequest {
+    /// Answers a served version.
+    fn answer<W: World>(context: &Context<W>, call: &Call, request: Self) -> ApiVersionsResponse {
+        if call.version >= SOFTWARE_VERSION {
+            let (name, version) = (
+                &request.client_software_name,
+                &request.client_software_version,
+            );
+            if !is_software_word(name) || !is_software_word(version) {
+                return request.refused(call, ErrorCode::InvalidRequest);
+            }
+            debug!(software = %name, version = %version, client = call.client_id.as_deref(), "client");
+        }
+        let image = context.image();
+        let broker = image.brokers.get(&image.node_id);
+        let supported_features = broker
+            .into_iter()
+            .flat_map(|broker| &broker.features)
+            .filter(|(_, min, _)| call.version >= FEATURE_LEVEL_ZERO_VERSION || *min > 0)
+            .map(|(name, min, max)| SupportedFeatureKey {
+                name: name.clone(),
+                min_version: *min,
+                max_version: *max,
+                ..SupportedFeatureKey::default()
+            })
+            .collect();
+        let kraft_version = (Str::from_static("kraft.version"), image.kraft_version());
+        let quorum = Some(&kraft_version).filter(|(_, level)| *level > 0);
+        let quorum = quorum.map(|(name, level)| (name, level));
+        let finalized_features = image
+            .features
+            .iter()
+            .chain(quorum)
+            .map(|(name, level)| FinalizedFeatureKey {
+                name: name.clone(),
+                max_version_level: *level,
+                min_version_level: *level,
+                ..FinalizedFeatureKey::default()
+            })
+            .collect();
+        ApiVersionsResponse {
+            api_keys: ADVERTISED.iter().map(row).collect(),
+            supported_features,
+            finalized_features_epoch: image.offset,
+            finalized_features,
+            ..ApiVersionsResponse::default()
+        }
     }
 }
 

@@ -8,27 +8,27 @@ use bytes::Bytes;
 use chronik_io::World;
 use chronik_protocol::frame::{RequestHeader, encode_response};
 use chronik_protocol::messages::ResponseHeader;
+use chronik_protocol::versions::ServedApi;
 use chronik_protocol::{ApiKey, DecodeError, EncodeError, Message, Reader, Request, Str, Writer};
-use tracing::trace;
+use tracing::{Span, debug_span, trace};
 
-use super::Session;
 use super::beside::{LARGE_REQUEST_BYTES, beside, rest};
 use super::context::Advertised;
-use super::distinct::Distinct;
+use super::session::Open;
 use crate::server::service::Reply;
 
 /// A request of a served version.
 pub(crate) struct Call {
     /// Which API.
-    pub(crate) key: ApiKey,
+    pub(super) api: ServedApi,
     /// Which version of it.
     pub(crate) version: i16,
     /// What the client calls itself.
     pub(crate) client_id: Option<Str>,
-    /// Where this client is told to find the broker.
-    pub(crate) advertised: Rc<Advertised>,
-    /// The client's address, as Java writes one.
-    pub(crate) client_host: Str,
+    /// The connection it came on.
+    pub(super) session: Rc<Open>,
+    /// How long the client is held up for its quota, ms.
+    pub(super) throttle_ms: i32,
     correlation_id: i32,
     /// Whether so much came that it is looked at beside the shard.
     pub(super) is_large: bool,
@@ -36,10 +36,10 @@ pub(crate) struct Call {
 
 impl Call {
     /// A call from its header.
-    pub(crate) fn new(
-        key: ApiKey,
+    pub(super) fn new(
+        api: ServedApi,
         header: RequestHeader,
-        session: &Session,
+        session: &Rc<Open>,
         body_bytes: usize,
     ) -> Self {
         let RequestHeader {
@@ -49,18 +49,45 @@ impl Call {
             ..
         } = header;
         Self {
-            key,
+            api,
             version: api_version,
             client_id,
-            advertised: Rc::clone(&session.advertised),
-            client_host: session.client_host.clone(),
+            session: Rc::clone(session),
+            throttle_ms: 0,
             correlation_id,
             is_large: body_bytes >= LARGE_REQUEST_BYTES,
         }
     }
 
+    fn key(&self) -> ApiKey {
+        self.api.range().key
+    }
+
+    /// Where this client is told to find the broker.
+    pub(crate) fn advertised(&self) -> &Advertised {
+        &self.session.peer.advertised
+    }
+
+    /// The client's address, as Java writes one.
+    pub(crate) fn client_host(&self) -> &Str {
+        &self.session.peer.host
+    }
+
+    /// What is logged of this request while it is under way. Costs a comparison while that is not asked
+    /// for (`CHRONIK_TRACE=debug`).
+    pub(super) fn span(&self) -> Span {
+        debug_span!(
+            "request",
+            api = self.key().name(),
+            version = self.version,
+            client = self.client_id.as_deref(),
+            correlation = self.correlation_id,
+            principal = %self.session.principal,
+        )
+    }
+
     /// Keeps nothing of the frame, for a request that waits.
-    pub(crate) fn detach(&mut self) {
+    pub(super) fn detach(&mut self) {
         self.client_id = self.client_id.as_ref().map(Str::detached);
     }
 
@@ -70,19 +97,20 @@ impl Call {
     ///
     /// # Errors
     /// The reply that closes the connection, when the bytes are not a request.
-    pub(crate) async fn decode_data<W: World, Q: Request + Distinct>(
+    pub(super) async fn decode_data<W: World, Q: Request>(
         &self,
         world: &W,
         mut body: Reader,
+        settle: fn(&mut Q),
         parts: impl Fn(&Q) -> usize,
     ) -> Result<Q, Reply> {
         let mut request = self.decoded(Q::decode(&mut body, self.version))?;
         if let Err(error) = body.finish() {
-            trace!(api = %self.key, version = self.version, %error, "passed over");
+            trace!(api = %self.key(), version = self.version, %error, "passed over");
         }
         let count = parts(&request);
         rest(world, count).await;
-        request.settle();
+        settle(&mut request);
         rest(world, count).await;
         Ok(request)
     }
@@ -91,13 +119,19 @@ impl Call {
     ///
     /// # Errors
     /// The reply that closes the connection, when the bytes are not a request.
-    pub(crate) async fn decode_beside<W: World, Q: Request + Distinct>(
+    pub(super) async fn decode_beside<W: World, Q: Request>(
         &self,
         world: &W,
         body: Reader,
+        settle: fn(&mut Q),
     ) -> Result<Q, Reply> {
-        let (key, version) = (self.key, self.version);
-        self.decoded(beside(world, self.is_large, move || decode(key, version, body)).await)
+        let (key, version) = (self.key(), self.version);
+        self.decoded(
+            beside(world, self.is_large, move || {
+                decode(key, version, body, settle)
+            })
+            .await,
+        )
     }
 
     fn decoded<Q>(&self, decoded: Result<Q, DecodeError>) -> Result<Q, Reply> {
@@ -105,24 +139,16 @@ impl Call {
     }
 
     /// A response as bytes. One that does not fit its version is our bug; it costs the connection.
-    pub(crate) fn reply<M: Message>(&self, response: &M) -> Reply {
-        let header_version = self.key.response_header_version(self.version);
+    pub(super) fn reply<M: Message>(&self, response: &M) -> Reply {
+        let header_version = self.key().response_header_version(self.version);
         let encoded = encode_response(self.correlation_id, header_version, response, self.version);
         self.encoded(encoded)
     }
 
-    /// As [`Call::reply`], beside the shard if much was asked.
-    pub(crate) async fn reply_beside<W: World, M: Message>(&self, world: &W, response: M) -> Reply {
-        if !self.is_large {
-            return self.reply(&response);
-        }
-        self.reply_long(world, response).await
-    }
-
     /// As [`Call::reply`], beside the shard.
-    pub(crate) async fn reply_long<W: World, M: Message>(&self, world: &W, response: M) -> Reply {
+    pub(super) async fn reply_long<W: World, M: Message>(&self, world: &W, response: M) -> Reply {
         let version = self.version;
-        let header_version = self.key.response_header_version(version);
+        let header_version = self.key().response_header_version(version);
         let correlation_id = self.correlation_id;
         // It ends there too: its parts are many.
         let encode = move || encode_response(correlation_id, header_version, &response, version);
@@ -140,12 +166,12 @@ impl Call {
     ///
     /// # Errors
     /// Our bug.
-    pub(crate) fn put_header(&self, writer: &mut Writer) -> Result<(), EncodeError> {
+    pub(super) fn put_header(&self, writer: &mut Writer) -> Result<(), EncodeError> {
         let header = ResponseHeader {
             correlation_id: self.correlation_id,
             ..ResponseHeader::default()
         };
-        header.encode(writer, self.key.response_header_version(self.version))
+        header.encode(writer, self.key().response_header_version(self.version))
     }
 
     /// Closes the connection with a sentence that names API and version.
@@ -153,21 +179,23 @@ impl Call {
         let client = self.client_id.as_deref().unwrap_or("");
         Reply::Close(format!(
             "{} version {} of client \"{client}\" {reason}",
-            self.key, self.version
+            self.key(),
+            self.version
         ))
     }
 }
 
 /// Bytes behind the body are passed over, as in Kafka: librdkafka 2.11 sends three of them with Metadata 13.
-fn decode<Q: Request + Distinct>(
+fn decode<Q: Request>(
     key: ApiKey,
     version: i16,
     mut body: Reader,
+    settle: fn(&mut Q),
 ) -> Result<Q, DecodeError> {
     let mut request = Q::decode(&mut body, version)?;
     if let Err(error) = body.finish() {
         trace!(api = %key, version, %error, "passed over");
     }
-    request.settle();
+    settle(&mut request);
     Ok(request)
 }

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use chronik_catalog::Image;
@@ -13,6 +13,7 @@ use chronik_io::World;
 use chronik_protocol::Str;
 
 use super::fetch_sessions::SessionCache;
+use super::meters::RequestMeters;
 use super::parked_fetches::Parked;
 use crate::config::Config;
 use crate::router::Router;
@@ -21,6 +22,7 @@ use crate::server::turns::Turns;
 
 /// What handlers of one shard share.
 pub(crate) struct Context<W> {
+    this: Weak<Self>,
     /// Clock, randomness, and the end of a work slice.
     pub(crate) world: W,
     /// Checked settings.
@@ -41,6 +43,8 @@ pub(crate) struct Context<W> {
     /// Whose turn it is to convert many batches of a Produce request: until they are with their
     /// owners, nobody else counts them.
     pub(crate) conversions: Turns,
+    /// What was answered, for whoever looks after the broker.
+    pub(super) meters: Arc<RequestMeters>,
 }
 
 /// Records from this size on wait for [`Context::large_record`], bytes.
@@ -66,7 +70,8 @@ impl<W: World> Context<W> {
         let shards = router.shards();
         let sessions = SessionCache::new(config.fetch_sessions_max.div_ceil(shards));
         let parked = Parked::new(router.clone());
-        Rc::new(Self {
+        Rc::new_cyclic(|this| Self {
+            this: Weak::clone(this),
             world,
             config,
             router,
@@ -76,7 +81,13 @@ impl<W: World> Context<W> {
             large_record: Turns::default(),
             large_answer: Turns::default(),
             conversions: Turns::default(),
+            meters: Arc::default(),
         })
+    }
+
+    /// Itself, for work that goes on when the request that began it is given up.
+    pub(super) fn shared(&self) -> Rc<Self> {
+        self.this.upgrade().expect("who is asked is there")
     }
 
     /// The catalogue as this shard knows it.

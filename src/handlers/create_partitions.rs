@@ -1,7 +1,6 @@
 //! CreatePartitions (key 37). The controller decides; this module translates.
 
 use std::collections::HashSet;
-use std::rc::Rc;
 
 use chronik_catalog::{ApiError, ControllerReply, ControllerRequest, NewPartitions};
 use chronik_io::World;
@@ -10,33 +9,57 @@ use chronik_protocol::messages::create_partitions_response::CreatePartitionsTopi
 use chronik_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
 use chronik_protocol::{ErrorCode, Str};
 
+use super::api::{Api, Later, Shape};
 use super::beside::beside;
 use super::call::Call;
 use super::context::Context;
+use super::distinct::{Keep, keep};
 
 /// Topics that the controller judges in one go.
 const TOPICS_AT_ONCE: usize = 500;
 
-/// Answers.
-pub(super) async fn handle<W: World>(
-    context: Rc<Context<W>>,
-    call: Rc<Call>,
-    request: CreatePartitionsRequest,
-) -> CreatePartitionsResponse {
-    let (validate_only, is_large) = (request.validate_only, call.is_large);
-    let single = move || without_duplicates(request.topics);
-    let (topics, twice) = beside(&context.world, is_large, single).await;
-    let mut outcomes = Vec::with_capacity(topics.len());
-    let mut topics = topics.into_iter();
-    // Each is judged by itself, so that the controller may have some at a time.
-    while topics.len() > 0 {
-        let some: Vec<NewPartitions> = topics.by_ref().take(TOPICS_AT_ONCE).collect();
-        outcomes.extend(create(&context, some, validate_only).await);
-        if topics.len() > 0 {
-            context.world.pause().await;
+impl Api for CreatePartitionsRequest {
+    const SHAPE: Shape = Shape::Topics;
+
+    /// Refused, once.
+    fn settle(&mut self) {
+        keep(&mut self.topics, Keep::Two, |topic| topic.name.clone());
+    }
+
+    fn refused(&self, _: &Call, error: ErrorCode) -> CreatePartitionsResponse {
+        let results = self.topics.iter().map(|topic| CreatePartitionsTopicResult {
+            name: topic.name.clone(),
+            error_code: error.as_i16(),
+            ..CreatePartitionsTopicResult::default()
+        });
+        CreatePartitionsResponse {
+            results: results.collect(),
+            ..CreatePartitionsResponse::default()
         }
     }
-    beside(&context.world, is_large, move || response(outcomes, twice)).await
+}
+
+impl Later for CreatePartitionsRequest {
+    async fn answer<W: World>(
+        context: &Context<W>,
+        call: &Call,
+        request: Self,
+    ) -> CreatePartitionsResponse {
+        let (validate_only, is_large) = (request.validate_only, call.is_large);
+        let single = move || without_duplicates(request.topics);
+        let (topics, twice) = beside(&context.world, is_large, single).await;
+        let mut outcomes = Vec::with_capacity(topics.len());
+        let mut topics = topics.into_iter();
+        // Each is judged by itself, so that the controller may have some at a time.
+        while topics.len() > 0 {
+            let some: Vec<NewPartitions> = topics.by_ref().take(TOPICS_AT_ONCE).collect();
+            outcomes.extend(create(context, some, validate_only).await);
+            if topics.len() > 0 {
+                context.world.pause().await;
+            }
+        }
+        beside(&context.world, is_large, move || response(outcomes, twice)).await
+    }
 }
 
 async fn create<W: World>(

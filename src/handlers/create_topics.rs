@@ -1,7 +1,6 @@
 //! CreateTopics (key 19). The controller decides; this module translates.
 
 use std::collections::HashSet;
-use std::rc::Rc;
 
 use chronik_catalog::{
     ApiError, ControllerReply, ControllerRequest, CreatedTopic, Image, NewTopic, Topic,
@@ -16,63 +15,91 @@ use chronik_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 use chronik_protocol::{ErrorCode, Str};
 use tracing::warn;
 
-use crate::config::states;
-
+use super::api::{Api, Later, Shape};
 use super::beside::beside;
 use super::call::Call;
 use super::configs;
 use super::context::Context;
+use super::distinct::{Keep, keep};
 use super::slice::Slice;
+use crate::config::states;
 
 /// From this version on the response tells partitions, replicas and settings (KIP-525).
 const DETAILS_VERSION: i16 = 5;
 
-/// Answers.
-pub(super) async fn handle<W: World>(
-    context: Rc<Context<W>>,
-    call: Rc<Call>,
-    request: CreateTopicsRequest,
-) -> CreateTopicsResponse {
-    let validate_only = request.validate_only;
-    let new_topics = move || {
-        let names = request.topics.iter().map(|topic| topic.name.clone());
-        let names: Vec<Str> = names.collect();
-        (names, request.topics.into_iter().map(new_topic).collect())
-    };
-    let (names, topics) = beside(&context.world, call.is_large, new_topics).await;
-    let change = ControllerRequest::CreateTopics {
-        topics,
-        validate_only,
-    };
-    let created = match context.router.control(change).await {
-        Ok(ControllerReply::CreateTopics(created)) => created,
-        Ok(_) => unreachable!("the controller answers what it was asked"),
-        Err(_) => names.into_iter().map(gone).collect(),
-    };
-    let image = context.image();
-    let made = created
-        .iter()
-        .filter_map(|created| created.result.as_ref().ok());
-    for topic in made.filter(|_| !validate_only) {
-        let notes = topic
-            .configs
-            .iter()
-            .filter_map(|(name, value)| states::note(Scope::Topic, name, value));
-        notes.for_each(|note| warn!(topic = %topic.name, "{note}"));
-    }
-    // A topic that is named twice was refused twice and is told of once.
-    let mut told = HashSet::new();
-    let mut slice = Slice::begin(&context.world);
-    let mut topics = Vec::with_capacity(created.len());
-    for created in created {
-        if told.insert(created.name.clone()) {
-            topics.push(result(&image, call.version, created));
+impl Api for CreateTopicsRequest {
+    const SHAPE: Shape = Shape::Topics;
+
+    /// Topics that are named twice are refused, once. Of a setting the last counts; partitions that
+    /// are assigned twice are refused.
+    fn settle(&mut self) {
+        keep(&mut self.topics, Keep::Two, |topic| topic.name.clone());
+        for topic in &mut self.topics {
+            keep(&mut topic.configs, Keep::Last, |config| config.name.clone());
+            keep(&mut topic.assignments, Keep::Two, |given| {
+                given.partition_index
+            });
         }
-        slice.breathe(&context.world).await;
     }
-    CreateTopicsResponse {
-        topics,
-        ..CreateTopicsResponse::default()
+
+    fn refused(&self, call: &Call, error: ErrorCode) -> CreateTopicsResponse {
+        let topics = self.topics.iter();
+        CreateTopicsResponse {
+            topics: topics
+                .map(|topic| refused(call.version, topic.name.clone(), error, None))
+                .collect(),
+            ..CreateTopicsResponse::default()
+        }
+    }
+}
+
+impl Later for CreateTopicsRequest {
+    async fn answer<W: World>(
+        context: &Context<W>,
+        call: &Call,
+        request: Self,
+    ) -> CreateTopicsResponse {
+        let validate_only = request.validate_only;
+        let new_topics = move || {
+            let names = request.topics.iter().map(|topic| topic.name.clone());
+            let names: Vec<Str> = names.collect();
+            (names, request.topics.into_iter().map(new_topic).collect())
+        };
+        let (names, topics) = beside(&context.world, call.is_large, new_topics).await;
+        let change = ControllerRequest::CreateTopics {
+            topics,
+            validate_only,
+        };
+        let created = match context.router.control(change).await {
+            Ok(ControllerReply::CreateTopics(created)) => created,
+            Ok(_) => unreachable!("the controller answers what it was asked"),
+            Err(_) => names.into_iter().map(gone).collect(),
+        };
+        let image = context.image();
+        let made = created
+            .iter()
+            .filter_map(|created| created.result.as_ref().ok());
+        for topic in made.filter(|_| !validate_only) {
+            let notes = topic
+                .configs
+                .iter()
+                .filter_map(|(name, value)| states::note(Scope::Topic, name, value));
+            notes.for_each(|note| warn!(topic = %topic.name, "{note}"));
+        }
+        // A topic that is named twice was refused twice and is told of once.
+        let mut told = HashSet::new();
+        let mut slice = Slice::begin(&context.world);
+        let mut topics = Vec::with_capacity(created.len());
+        for created in created {
+            if told.insert(created.name.clone()) {
+                topics.push(result(&image, call.version, created));
+            }
+            slice.breathe(&context.world).await;
+        }
+        CreateTopicsResponse {
+            topics,
+            ..CreateTopicsResponse::default()
+        }
     }
 }
 
@@ -117,13 +144,22 @@ fn result(image: &Image, version: i16, created: CreatedTopic) -> CreatableTopicR
             configs: (version >= DETAILS_VERSION).then(|| settings(image, &topic)),
             ..CreatableTopicResult::default()
         },
-        Err(error) => CreatableTopicResult {
-            name,
-            error_code: error.code.as_i16(),
-            error_message: Some(error.message),
-            configs: (version >= DETAILS_VERSION).then(Vec::new),
-            ..CreatableTopicResult::default()
-        },
+        Err(error) => refused(version, name, error.code, Some(error.message)),
+    }
+}
+
+fn refused(
+    version: i16,
+    name: Str,
+    error: ErrorCode,
+    message: Option<Str>,
+) -> CreatableTopicResult {
+    CreatableTopicResult {
+        name,
+        error_code: error.as_i16(),
+        error_message: message,
+        configs: (version >= DETAILS_VERSION).then(Vec::new),
+        ..CreatableTopicResult::default()
     }
 }
 

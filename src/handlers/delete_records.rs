@@ -1,7 +1,5 @@
 //! DeleteRecords (key 21): moves the start of logs (KIP-107).
 
-use std::rc::Rc;
-
 use chronik_catalog::Image;
 use chronik_io::World;
 use chronik_protocol::ErrorCode;
@@ -11,27 +9,51 @@ use chronik_protocol::messages::delete_records_response::{
 use chronik_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 use chronik_terms::{DeleteRecordsPart, DeleteRecordsResult, PartitionId};
 
+use super::api::{Api, Later, Shape};
 use super::beside::beside;
 use super::call::Call;
 use super::context::Context;
+use super::distinct::{Keep, of_topics};
 use super::partitions;
 
-/// Answers.
-pub(super) async fn handle<W: World>(
-    context: Rc<Context<W>>,
-    call: Rc<Call>,
-    request: DeleteRecordsRequest,
-) -> DeleteRecordsResponse {
-    let (image, is_large) = (context.image(), call.is_large);
-    let planned = move || (plan(&image, &request), request);
-    let ((parts, errors), request) = beside(&context.world, is_large, planned).await;
-    let results = context
-        .router
-        .delete_records(&context.world, parts)
-        .await
-        .unwrap_or_default();
-    let answered = move || response(&request, errors, results);
-    beside(&context.world, is_large, answered).await
+impl Api for DeleteRecordsRequest {
+    const SHAPE: Shape = Shape::Topics;
+
+    /// `KafkaApis#handleDeleteRecordsRequest` makes a map of offsets.
+    fn settle(&mut self) {
+        self.topics = of_topics(
+            std::mem::take(&mut self.topics),
+            Keep::Last,
+            |topic| topic.name.clone(),
+            |topic| &mut topic.partitions,
+            |partition| partition.partition_index,
+        );
+    }
+
+    fn refused(&self, _: &Call, error: ErrorCode) -> DeleteRecordsResponse {
+        let parts = self.topics.iter().map(|topic| topic.partitions.len());
+        let errors = vec![Some(error); parts.sum()];
+        response(self, errors, Vec::new())
+    }
+}
+
+impl Later for DeleteRecordsRequest {
+    async fn answer<W: World>(
+        context: &Context<W>,
+        call: &Call,
+        request: Self,
+    ) -> DeleteRecordsResponse {
+        let (image, is_large) = (context.image(), call.is_large);
+        let planned = move || (plan(&image, &request), request);
+        let ((parts, errors), request) = beside(&context.world, is_large, planned).await;
+        let results = context
+            .router
+            .delete_records(&context.world, parts)
+            .await
+            .unwrap_or_default();
+        let answered = move || response(&request, errors, results);
+        beside(&context.world, is_large, answered).await
+    }
 }
 
 /// The parts that can be asked for, and for each partition why it cannot.

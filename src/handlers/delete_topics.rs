@@ -1,7 +1,7 @@
 //! DeleteTopics (key 20). The controller decides; this module translates.
 
+use std::cell::Cell;
 use std::collections::HashSet;
-use std::rc::Rc;
 
 use chronik_catalog::{ApiError, ControllerReply, ControllerRequest, Image, TopicRef};
 use chronik_io::World;
@@ -9,41 +9,76 @@ use chronik_protocol::messages::delete_topics_response::DeletableTopicResult;
 use chronik_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
 use chronik_protocol::{ErrorCode, Str, Uuid};
 
+use super::api::{Api, Later, Shape};
 use super::beside::beside;
 use super::call::Call;
 use super::context::Context;
+use super::distinct::{Keep, keep};
 
 /// Topics that the controller deletes in one go.
 const TOPICS_AT_ONCE: usize = 500;
 /// From this version on topics are in a list of structures and may be named by id (KIP-516).
 const TOPIC_ID_VERSION: i16 = 6;
 
-/// Answers.
-pub(super) async fn handle<W: World>(
-    context: Rc<Context<W>>,
-    call: Rc<Call>,
-    request: DeleteTopicsRequest,
-) -> DeleteTopicsResponse {
-    let (image, version) = (context.image(), call.version);
-    let may_delete = context.config.delete_topic_enable;
-    let plan = move || plan(&image, version, may_delete, &request);
-    let (plan, topics) = beside(&context.world, call.is_large, plan).await;
-    let mut deleted = Vec::with_capacity(topics.len());
-    let mut topics = topics.into_iter();
-    // None is named twice any more, so that the controller may have some at a time.
-    while topics.len() > 0 {
-        let some = topics.by_ref().take(TOPICS_AT_ONCE).collect();
-        let change = ControllerRequest::DeleteTopics(some);
-        match context.router.control(change).await {
-            Ok(ControllerReply::DeleteTopics(some)) => deleted.extend(some),
-            Ok(_) => unreachable!("the controller answers what it was asked"),
-            Err(_) => break,
-        }
-        if topics.len() > 0 {
-            context.world.pause().await;
+impl Api for DeleteTopicsRequest {
+    const SHAPE: Shape = Shape::Topics;
+
+    /// Refused, once.
+    fn settle(&mut self) {
+        keep(&mut self.topic_names, Keep::Two, Str::clone);
+        // Those that name nothing are refused each for itself.
+        let nameless = Cell::new(0_usize);
+        keep(&mut self.topics, Keep::Two, |topic| {
+            if topic.name.is_none() && topic.topic_id.is_zero() {
+                nameless.set(nameless.get() + 1);
+                return (None, Uuid::ZERO, nameless.get());
+            }
+            (topic.name.clone(), topic.topic_id, 0)
+        });
+    }
+
+    fn refused(&self, call: &Call, error: ErrorCode) -> DeleteTopicsResponse {
+        let topics = asked(call.version, self).into_iter();
+        let responses = topics.map(|(name, topic_id)| DeletableTopicResult {
+            name,
+            topic_id,
+            error_code: error.as_i16(),
+            ..DeletableTopicResult::default()
+        });
+        DeleteTopicsResponse {
+            responses: responses.collect(),
+            ..DeleteTopicsResponse::default()
         }
     }
-    beside(&context.world, call.is_large, move || told(plan, deleted)).await
+}
+
+impl Later for DeleteTopicsRequest {
+    async fn answer<W: World>(
+        context: &Context<W>,
+        call: &Call,
+        request: Self,
+    ) -> DeleteTopicsResponse {
+        let (image, version) = (context.image(), call.version);
+        let may_delete = context.config.delete_topic_enable;
+        let plan = move || plan(&image, version, may_delete, &request);
+        let (plan, topics) = beside(&context.world, call.is_large, plan).await;
+        let mut deleted = Vec::with_capacity(topics.len());
+        let mut topics = topics.into_iter();
+        // None is named twice any more, so that the controller may have some at a time.
+        while topics.len() > 0 {
+            let some = topics.by_ref().take(TOPICS_AT_ONCE).collect();
+            let change = ControllerRequest::DeleteTopics(some);
+            match context.router.control(change).await {
+                Ok(ControllerReply::DeleteTopics(some)) => deleted.extend(some),
+                Ok(_) => unreachable!("the controller answers what it was asked"),
+                Err(_) => break,
+            }
+            if topics.len() > 0 {
+                context.world.pause().await;
+            }
+        }
+        beside(&context.world, call.is_large, move || told(plan, deleted)).await
+    }
 }
 
 /// What was asked, why it is refused before the controller is asked, and what was named twice.

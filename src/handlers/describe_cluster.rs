@@ -5,6 +5,7 @@ use chronik_protocol::messages::describe_cluster_response::DescribeClusterBroker
 use chronik_protocol::messages::{DescribeClusterRequest, DescribeClusterResponse};
 use chronik_protocol::{ErrorCode, Str};
 
+use super::api::{Api, Inline, Shape};
 use super::call::Call;
 use super::context::Context;
 use super::operations;
@@ -13,35 +14,50 @@ use super::operations;
 const ENDPOINT_TYPE_BROKER: i8 = 1;
 const ENDPOINT_TYPE_CONTROLLER: i8 = 2;
 
-/// Answers.
-pub(super) fn handle<W: World>(
-    context: &Context<W>,
-    call: &Call,
-    request: &DescribeClusterRequest,
-) -> DescribeClusterResponse {
-    if request.endpoint_type != ENDPOINT_TYPE_BROKER {
-        return mismatch(request.endpoint_type);
+impl Api for DescribeClusterRequest {
+    const SHAPE: Shape = Shape::Free;
+
+    fn settle(&mut self) {}
+
+    fn refused(&self, _: &Call, error: ErrorCode) -> DescribeClusterResponse {
+        DescribeClusterResponse {
+            error_code: error.as_i16(),
+            error_message: None,
+            ..DescribeClusterResponse::default()
+        }
     }
-    let image = context.image();
-    let this = DescribeClusterBroker {
-        broker_id: image.node_id,
-        host: call.advertised.host.clone(),
-        port: call.advertised.port,
-        rack: context.config.rack.clone().map(Str::from),
-        ..DescribeClusterBroker::default()
-    };
-    let asked = request.include_cluster_authorized_operations;
-    DescribeClusterResponse {
-        endpoint_type: ENDPOINT_TYPE_BROKER,
-        cluster_id: image.cluster_id.clone(),
-        controller_id: image.node_id,
-        brokers: vec![this],
-        cluster_authorized_operations: if asked {
-            operations::CLUSTER
-        } else {
-            operations::NOT_ASKED
-        },
-        ..DescribeClusterResponse::default()
+}
+
+impl Inline for DescribeClusterRequest {
+    fn answer<W: World>(
+        context: &Context<W>,
+        call: &Call,
+        request: Self,
+    ) -> DescribeClusterResponse {
+        if request.endpoint_type != ENDPOINT_TYPE_BROKER {
+            return mismatch(request.endpoint_type);
+        }
+        let image = context.image();
+        let this = DescribeClusterBroker {
+            broker_id: image.node_id,
+            host: call.advertised().host.clone(),
+            port: call.advertised().port,
+            rack: context.config.rack.clone().map(Str::from),
+            ..DescribeClusterBroker::default()
+        };
+        let asked = request.include_cluster_authorized_operations;
+        DescribeClusterResponse {
+            endpoint_type: ENDPOINT_TYPE_BROKER,
+            cluster_id: image.cluster_id.clone(),
+            controller_id: image.node_id,
+            brokers: vec![this],
+            cluster_authorized_operations: if asked {
+                operations::CLUSTER
+            } else {
+                operations::NOT_ASKED
+            },
+            ..DescribeClusterResponse::default()
+        }
     }
 }
 

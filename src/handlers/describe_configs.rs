@@ -2,8 +2,6 @@
 //!
 //! Answered from the image (`ConfigHelper`).
 
-use std::rc::Rc;
-
 use chronik_catalog::{ApiError, Image, check_topic_name};
 use chronik_io::World;
 use chronik_protocol::messages::describe_configs_request::DescribeConfigsResource;
@@ -13,46 +11,76 @@ use chronik_protocol::messages::describe_configs_response::{
 use chronik_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use chronik_protocol::{ErrorCode, Str};
 
+use super::api::{Api, Handled, Lengthy, Shape};
 use super::beside::beside;
 use super::call::Call;
 use super::configs::{
     self, RESOURCE_BROKER, RESOURCE_CLIENT_METRICS, RESOURCE_GROUP, RESOURCE_TOPIC, Setting, Wanted,
 };
 use super::context::Context;
+use super::distinct::{Keep, keep};
 use super::pieces::{Pieces, Repeated};
-use crate::server::service::Reply;
 
-/// Answers. A resource that is named again and again is answered each time and looked at once.
-pub(super) async fn handle<W: World>(
-    context: Rc<Context<W>>,
-    call: Rc<Call>,
-    request: DescribeConfigsRequest,
-) -> Reply {
-    let image = context.image();
-    let count = request.resources.len();
-    let mut pieces = Pieces::of_array::<DescribeConfigsResponse>(&context, &call, true, count);
-    let resources = request.resources.iter();
-    let all: Vec<_> = resources.filter(|it| asks_for_all(it)).map(key).collect();
-    let among = move || Repeated::among(all.into_iter());
-    let mut repeated = beside(&context.world, call.is_large, among).await;
-    for resource in &request.resources {
-        if pieces.has_failed() {
-            break;
-        }
-        if !asks_for_all(resource) {
-            pieces.push(&describe(&image, &request, resource)).await;
-            continue;
-        }
-        let key = key(resource);
-        match repeated.made(&key) {
-            Some(made) => pieces.push_encoded(&made).await,
-            None => {
-                let described = describe(&image, &request, resource);
-                repeated.push(&mut pieces, &key, &described).await;
+impl Api for DescribeConfigsRequest {
+    const SHAPE: Shape = Shape::Resources;
+
+    /// Resources are answered one by one; the keys of each are a set.
+    fn settle(&mut self) {
+        for resource in &mut self.resources {
+            if let Some(keys) = &mut resource.configuration_keys {
+                keep(keys, Keep::First, Str::clone);
             }
         }
     }
-    pieces.finish(&call)
+
+    fn refused(&self, _: &Call, error: ErrorCode) -> DescribeConfigsResponse {
+        let results = self.resources.iter().map(|resource| DescribeConfigsResult {
+            error_code: error.as_i16(),
+            error_message: None,
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name.clone(),
+            ..DescribeConfigsResult::default()
+        });
+        DescribeConfigsResponse {
+            results: results.collect(),
+            ..DescribeConfigsResponse::default()
+        }
+    }
+}
+
+impl Lengthy for DescribeConfigsRequest {
+    /// Answers. A resource that is named again and again is answered each time and looked at once.
+    async fn answer_at_length<W: World>(
+        context: &Context<W>,
+        call: &Call,
+        request: Self,
+    ) -> Handled<DescribeConfigsResponse> {
+        let image = context.image();
+        let count = request.resources.len();
+        let mut pieces = Pieces::of_array::<DescribeConfigsResponse>(context, call, true, count);
+        let resources = request.resources.iter();
+        let all: Vec<_> = resources.filter(|it| asks_for_all(it)).map(key).collect();
+        let among = move || Repeated::among(all.into_iter());
+        let mut repeated = beside(&context.world, call.is_large, among).await;
+        for resource in &request.resources {
+            if pieces.has_failed() {
+                break;
+            }
+            if !asks_for_all(resource) {
+                pieces.push(&describe(&image, &request, resource)).await;
+                continue;
+            }
+            let key = key(resource);
+            match repeated.made(&key) {
+                Some(made) => pieces.push_encoded(&made).await,
+                None => {
+                    let described = describe(&image, &request, resource);
+                    repeated.push(&mut pieces, &key, &described).await;
+                }
+            }
+        }
+        Handled::Reply(pieces.finish(call))
+    }
 }
 
 /// No keys and an empty list of keys both ask for everything.

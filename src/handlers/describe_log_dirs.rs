@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::sync::Arc;
 
 use chronik_catalog::Image;
@@ -16,52 +15,79 @@ use chronik_shards::{LogDir, LogDirs};
 use chronik_terms::{LogDescription, LogScope, PartitionId};
 use tracing::warn;
 
+use super::api::{Api, Later, Shape};
 use super::beside::beside;
 use super::call::Call;
 use super::context::Context;
+use super::distinct::{Keep, of_topics};
 use super::partitions;
 use super::slice::Slice;
 
 /// Logs that are told of on the shard; more are beside it.
 const LOGS_AT_ONCE: usize = 1_000;
 
-/// Answers.
-pub(super) async fn handle<W: World>(
-    context: Rc<Context<W>>,
-    call: Rc<Call>,
-    request: DescribeLogDirsRequest,
-) -> DescribeLogDirsResponse {
-    let image = context.image();
-    let found = Arc::clone(&image);
-    let scope = move || scope(&found, &request);
-    let scope = beside(&context.world, call.is_large, scope).await;
-    let Ok(logs) = context.router.describe_logs(&context.world, &scope).await else {
-        let error_code = ErrorCode::KafkaStorageError.as_i16();
-        return DescribeLogDirsResponse {
-            error_code,
-            ..DescribeLogDirsResponse::default()
-        };
-    };
-    let dirs = context.router.log_dirs();
-    let mut slice = Slice::begin(&context.world);
-    let mut by_dir: BTreeMap<PathBuf, Vec<LogDescription>> = BTreeMap::new();
-    for log in logs {
-        let home = match log.future_in {
-            Some(directory) => path_of(dirs, directory),
-            None => home(&image, dirs, log.partition),
-        };
-        if let Some(home) = home {
-            by_dir.entry(home.to_owned()).or_default().push(log);
+impl Api for DescribeLogDirsRequest {
+    const SHAPE: Shape = Shape::Cluster;
+
+    /// A set of partitions.
+    fn settle(&mut self) {
+        if let Some(topics) = &mut self.topics {
+            *topics = of_topics(
+                std::mem::take(topics),
+                Keep::First,
+                |topic| topic.topic.clone(),
+                |topic| &mut topic.partitions,
+                |partition| *partition,
+            );
         }
-        slice.breathe(&context.world).await;
     }
-    let mut results = Vec::with_capacity(dirs.all().len());
-    for dir in dirs.all() {
-        let logs = by_dir.remove(&dir.path).unwrap_or_default();
-        results.push(describe(&context, &image, dir, logs).await);
+
+    fn refused(&self, _: &Call, error: ErrorCode) -> DescribeLogDirsResponse {
+        refused(error)
     }
+}
+
+impl Later for DescribeLogDirsRequest {
+    async fn answer<W: World>(
+        context: &Context<W>,
+        call: &Call,
+        request: Self,
+    ) -> DescribeLogDirsResponse {
+        let image = context.image();
+        let found = Arc::clone(&image);
+        let scope = move || scope(&found, &request);
+        let scope = beside(&context.world, call.is_large, scope).await;
+        let Ok(logs) = context.router.describe_logs(&context.world, &scope).await else {
+            return refused(ErrorCode::KafkaStorageError);
+        };
+        let dirs = context.router.log_dirs();
+        let mut slice = Slice::begin(&context.world);
+        let mut by_dir: BTreeMap<PathBuf, Vec<LogDescription>> = BTreeMap::new();
+        for log in logs {
+            let home = match log.future_in {
+                Some(directory) => path_of(dirs, directory),
+                None => home(&image, dirs, log.partition),
+            };
+            if let Some(home) = home {
+                by_dir.entry(home.to_owned()).or_default().push(log);
+            }
+            slice.breathe(&context.world).await;
+        }
+        let mut results = Vec::with_capacity(dirs.all().len());
+        for dir in dirs.all() {
+            let logs = by_dir.remove(&dir.path).unwrap_or_default();
+            results.push(describe(context, &image, dir, logs).await);
+        }
+        DescribeLogDirsResponse {
+            results,
+            ..DescribeLogDirsResponse::default()
+        }
+    }
+}
+
+fn refused(error: ErrorCode) -> DescribeLogDirsResponse {
     DescribeLogDirsResponse {
-        results,
+        error_code: error.as_i16(),
         ..DescribeLogDirsResponse::default()
     }
 }

@@ -1,8 +1,6 @@
 //! DescribeQuorum (key 55, KIP-595): who keeps the metadata log, which is this broker alone. Answered
 //! from the image.
 
-use std::rc::Rc;
-
 use chronik_catalog::{Image, METADATA_TOPIC};
 use chronik_io::World;
 use chronik_protocol::messages::describe_quorum_response::{
@@ -11,6 +9,7 @@ use chronik_protocol::messages::describe_quorum_response::{
 use chronik_protocol::messages::{DescribeQuorumRequest, DescribeQuorumResponse};
 use chronik_protocol::{ErrorCode, Str};
 
+use super::api::{Api, Later, Shape};
 use super::call::Call;
 use super::context::Context;
 use super::sentences::Sentences;
@@ -19,42 +18,58 @@ use super::slice::Slice;
 /// From this version on the answer says where the nodes listen (KIP-853).
 const NODES_VERSION: i16 = 2;
 
-/// Answers. Anything but the metadata log's one partition, once, is unknown altogether
-/// (`KafkaRaftClient#handleDescribeQuorumRequest`).
-pub(super) async fn handle<W: World>(
-    context: Rc<Context<W>>,
-    call: Rc<Call>,
-    request: DescribeQuorumRequest,
-) -> DescribeQuorumResponse {
-    let image = context.image();
-    let is_metadata_log = names_metadata_log(&request);
-    let mut sentences = Sentences::new();
-    let mut slice = Slice::begin(&context.world);
-    let mut topics = Vec::with_capacity(request.topics.len());
-    for topic in request.topics {
-        let mut partitions = Vec::with_capacity(topic.partitions.len());
-        for partition in topic.partitions {
-            partitions.push(match is_metadata_log {
-                true => metadata_log(&image, context.world.now_ms()),
-                false => unknown(partition.partition_index, &mut sentences),
-            });
-            slice.breathe(&context.world).await;
+impl Api for DescribeQuorumRequest {
+    const SHAPE: Shape = Shape::Cluster;
+
+    fn settle(&mut self) {}
+
+    fn refused(&self, _: &Call, error: ErrorCode) -> DescribeQuorumResponse {
+        DescribeQuorumResponse {
+            error_code: error.as_i16(),
+            error_message: None,
+            ..DescribeQuorumResponse::default()
         }
-        topics.push(TopicData {
-            topic_name: topic.topic_name,
-            partitions,
-            ..TopicData::default()
-        });
     }
-    let nodes = match is_metadata_log && call.version >= NODES_VERSION {
-        true => vec![node(&image)],
-        false => Vec::new(),
-    };
-    DescribeQuorumResponse {
-        error_message: Some(Str::default()),
-        topics,
-        nodes,
-        ..DescribeQuorumResponse::default()
+}
+
+impl Later for DescribeQuorumRequest {
+    /// Answers. Anything but the metadata log's one partition, once, is unknown altogether
+    /// (`KafkaRaftClient#handleDescribeQuorumRequest`).
+    async fn answer<W: World>(
+        context: &Context<W>,
+        call: &Call,
+        request: Self,
+    ) -> DescribeQuorumResponse {
+        let image = context.image();
+        let is_metadata_log = names_metadata_log(&request);
+        let mut sentences = Sentences::new();
+        let mut slice = Slice::begin(&context.world);
+        let mut topics = Vec::with_capacity(request.topics.len());
+        for topic in request.topics {
+            let mut partitions = Vec::with_capacity(topic.partitions.len());
+            for partition in topic.partitions {
+                partitions.push(match is_metadata_log {
+                    true => metadata_log(&image, context.world.now_ms()),
+                    false => unknown(partition.partition_index, &mut sentences),
+                });
+                slice.breathe(&context.world).await;
+            }
+            topics.push(TopicData {
+                topic_name: topic.topic_name,
+                partitions,
+                ..TopicData::default()
+            });
+        }
+        let nodes = match is_metadata_log && call.version >= NODES_VERSION {
+            true => vec![node(&image)],
+            false => Vec::new(),
+        };
+        DescribeQuorumResponse {
+            error_message: Some(Str::default()),
+            topics,
+            nodes,
+            ..DescribeQuorumResponse::default()
+        }
     }
 }
 

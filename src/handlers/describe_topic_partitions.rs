@@ -1,7 +1,5 @@
 //! DescribeTopicPartitions (key 75): partitions page by page (KIP-966). Answered from the image.
 
-use std::rc::Rc;
-
 use chronik_catalog::{Image, PartitionInfo, Topic, check_topic_name};
 use chronik_io::World;
 use chronik_protocol::messages::describe_topic_partitions_response::{
@@ -10,25 +8,41 @@ use chronik_protocol::messages::describe_topic_partitions_response::{
 use chronik_protocol::messages::{DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse};
 use chronik_protocol::{ErrorCode, Str};
 
+use super::api::{Api, Later, Shape};
 use super::beside::beside;
 use super::call::Call;
 use super::context::Context;
+use super::distinct::{Keep, keep};
 use super::operations;
 
-/// Answers.
-pub(super) async fn handle<W: World>(
-    context: Rc<Context<W>>,
-    call: Rc<Call>,
-    request: DescribeTopicPartitionsRequest,
-) -> DescribeTopicPartitionsResponse {
-    let asked = usize::try_from(request.response_partition_limit).unwrap_or(0);
-    let limit = asked.min(context.config.described_partitions_max).max(1);
-    let image = context.image();
-    let answer = move || match has_wrong_cursor(&request) {
-        true => refused(&request),
-        false => page(&image, &request, limit),
-    };
-    beside(&context.world, call.is_large, answer).await
+impl Api for DescribeTopicPartitionsRequest {
+    const SHAPE: Shape = Shape::Topics;
+
+    /// A sorted set of names.
+    fn settle(&mut self) {
+        keep(&mut self.topics, Keep::First, |topic| topic.name.clone());
+    }
+
+    fn refused(&self, _: &Call, error: ErrorCode) -> DescribeTopicPartitionsResponse {
+        refused(self, error)
+    }
+}
+
+impl Later for DescribeTopicPartitionsRequest {
+    async fn answer<W: World>(
+        context: &Context<W>,
+        call: &Call,
+        request: Self,
+    ) -> DescribeTopicPartitionsResponse {
+        let asked = usize::try_from(request.response_partition_limit).unwrap_or(0);
+        let limit = asked.min(context.config.described_partitions_max).max(1);
+        let image = context.image();
+        let answer = move || match has_wrong_cursor(&request) {
+            true => refused(&request, ErrorCode::InvalidRequest),
+            false => page(&image, &request, limit),
+        };
+        beside(&context.world, call.is_large, answer).await
+    }
 }
 
 /// A cursor stands at one of the topics that are asked for, and at a partition
@@ -41,15 +55,16 @@ fn has_wrong_cursor(request: &DescribeTopicPartitionsRequest) -> bool {
     })
 }
 
-fn refused(request: &DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsResponse {
-    let topics = request
-        .topics
-        .iter()
-        .map(|topic| DescribeTopicPartitionsResponseTopic {
-            error_code: ErrorCode::InvalidRequest.as_i16(),
-            name: Some(topic.name.clone()),
-            ..DescribeTopicPartitionsResponseTopic::default()
-        });
+fn refused(
+    request: &DescribeTopicPartitionsRequest,
+    error: ErrorCode,
+) -> DescribeTopicPartitionsResponse {
+    let topics = request.topics.iter();
+    let topics = topics.map(|topic| DescribeTopicPartitionsResponseTopic {
+        error_code: error.as_i16(),
+        name: Some(topic.name.clone()),
+        ..DescribeTopicPartitionsResponseTopic::default()
+    });
     DescribeTopicPartitionsResponse {
         topics: topics.collect(),
         ..DescribeTopicPartitionsResponse::default()

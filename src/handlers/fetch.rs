@@ -12,17 +12,19 @@ use std::rc::Rc;
 
 use chronik_catalog::Image;
 use chronik_io::World;
+use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::FetchResponse;
 use chronik_protocol::messages::fetch_request::FetchRequest;
-use chronik_protocol::{ErrorCode, Reader};
 use chronik_terms::{Isolation, PartitionId, ReadPart};
 
+use super::api::{Api, Begun, Handled, Shape, Staged};
 use super::beside::beside;
 use super::call::Call;
 use super::context::Context;
+use super::distinct::{Keep, of_topics};
 use super::fetch_sessions::{Ask, FetchPart, NO_SESSION, Opened, Session, TopicKey};
 use super::partitions;
-use crate::server::service::{Admitted, Answer, Pace, Reply};
+use crate::server::service::Pace;
 use legacy::Old;
 use read::Reading;
 
@@ -37,81 +39,97 @@ const PARTS_AT_ONCE: usize = 4_000;
 /// Longest time a fetch may wait, ms: bounds what a client can park.
 const WAIT_MS_MAX: i32 = 600_000;
 
-/// Takes a Fetch request.
-pub(super) async fn admit<W: World>(
-    context: Rc<Context<W>>,
-    mut call: Call,
-    body: Reader,
-) -> Admitted {
-    let request: FetchRequest = match call.decode_beside(&context.world, body).await {
-        Ok(request) => request,
-        Err(close) => return now(close),
-    };
-    let uses_ids = call.version >= TOPIC_ID_VERSION;
-    let ask = move || (Ask::of(&request, uses_ids), request);
-    let (ask, request) = beside(&context.world, call.is_large, ask).await;
-    let random = || context.world.random_u64();
-    let opening = context
-        .sessions
-        .borrow_mut()
-        .open(ask, context.world.now_ms(), random);
-    let opening = match opening {
-        Ok(opening) => opening,
-        Err(error) => {
-            let response = FetchResponse {
-                error_code: error.as_i16(),
-                ..FetchResponse::default()
-            };
-            return now(call.reply(&response));
-        }
-    };
-    // A session may have many more than the request names.
-    let is_large = opening.len() > PARTS_AT_ONCE;
-    let away = Away::begin(&context, opening.session_id());
-    let (image, version) = (context.image(), call.version);
-    let planned = move || {
-        let (opened, session) = opening.run();
-        let planned = plan(&image, version, &request, &opened);
-        (request, opened, session, planned)
-    };
-    let planned = beside(&context.world, is_large, planned).await;
-    let (request, opened, session, (parts, errors)) = planned;
-    away.end(session);
-    let kept_bytes = opened.parts.len() * PART_BYTES_KEPT;
-    // What waits keeps nothing of the frame, however much came with the request.
-    call.detach();
-    let reading = Reading::new(&context, &request, parts, isolation(&request));
-    let old = legacy::message_format(call.version).map(|format| Old {
-        format,
-        reading: reading.clone(),
-    });
-    let sent = read::begin(&context, reading).await;
-    let answer = async move {
-        let mut results = read::finish(&context, sent).await;
-        if let Some(old) = old {
-            results = old.finish(&context, results).await;
-        }
-        let outcome = respond::Outcome {
-            opened,
-            errors,
-            results,
+impl Api for FetchRequest {
+    const SHAPE: Shape = Shape::Topics;
+
+    /// `FetchRequest#fetchData` is a map. Forgotten ones are forgotten once, whatever their number.
+    fn settle(&mut self) {
+        self.topics = of_topics(
+            std::mem::take(&mut self.topics),
+            Keep::Last,
+            |topic| (topic.topic.clone(), topic.topic_id),
+            |topic| &mut topic.partitions,
+            |partition| partition.partition,
+        );
+    }
+
+    fn refused(&self, call: &Call, error: ErrorCode) -> FetchResponse {
+        respond::all_refused(self, call.version, error)
+    }
+}
+
+impl Staged for FetchRequest {
+    const PACE: Pace = Pace::OneFetch;
+
+    async fn begin<W: World>(
+        context: Rc<Context<W>>,
+        call: &mut Call,
+        request: Self,
+    ) -> Begun<FetchResponse, impl AsyncFnOnce(&Call) -> Handled<FetchResponse> + 'static + use<W>>
+    {
+        let uses_ids = call.version >= TOPIC_ID_VERSION;
+        let ask = move || (Ask::of(&request, uses_ids), request);
+        let (ask, request) = beside(&context.world, call.is_large, ask).await;
+        let random = || context.world.random_u64();
+        let opening = context
+            .sessions
+            .borrow_mut()
+            .open(ask, context.world.now_ms(), random);
+        let opening = match opening {
+            Ok(opening) => opening,
+            Err(error) => {
+                let response = FetchResponse {
+                    error_code: error.as_i16(),
+                    ..FetchResponse::default()
+                };
+                return Begun::Done(Handled::Short(response));
+            }
         };
-        respond(&context, &call, outcome, is_large).await
-    };
-    Admitted {
-        pace: Pace::OneFetch,
-        answer: Answer::Parked(Box::pin(answer), kept_bytes),
+        // A session may have many more than the request names.
+        let is_large = opening.len() > PARTS_AT_ONCE;
+        let away = Away::begin(&context, opening.session_id());
+        let (image, version) = (context.image(), call.version);
+        let planned = move || {
+            let (opened, session) = opening.run();
+            let planned = plan(&image, version, &request, &opened);
+            (request, opened, session, planned)
+        };
+        let planned = beside(&context.world, is_large, planned).await;
+        let (request, opened, session, (parts, errors)) = planned;
+        away.end(session);
+        let kept_bytes = opened.parts.len() * PART_BYTES_KEPT;
+        // What waits keeps nothing of the frame, however much came with the request.
+        call.detach();
+        let reading = Reading::new(&context, &request, parts, isolation(&request));
+        let old = legacy::message_format(version).map(|format| Old {
+            format,
+            reading: reading.clone(),
+        });
+        let sent = read::begin(&context, reading).await;
+        let rest = async move |call: &Call| {
+            let mut results = read::finish(&context, sent).await;
+            if let Some(old) = old {
+                results = old.finish(&context, results).await;
+            }
+            let outcome = respond::Outcome {
+                opened,
+                errors,
+                results,
+            };
+            respond(&context, call.version, outcome, is_large).await
+        };
+        Begun::Parked(rest, kept_bytes)
     }
 }
 
 /// The answer; the session learns what the client is told.
 async fn respond<W: World>(
     context: &Context<W>,
-    call: &Call,
+    version: i16,
     outcome: respond::Outcome,
     is_large: bool,
-) -> Reply {
-    let (id, version) = (outcome.opened.session_id, call.version);
+) -> Handled<FetchResponse> {
+    let id = outcome.opened.session_id;
     let mut session = context.sessions.borrow_mut().lend(id);
     let away = Away::begin(context, if session.is_some() { id } else { NO_SESSION });
     let respond = move || {
@@ -121,15 +139,8 @@ async fn respond<W: World>(
     let (response, session) = beside(&context.world, is_large, respond).await;
     away.end(session);
     match is_large {
-        true => call.reply_long(&context.world, response).await,
-        false => call.reply(&response),
-    }
-}
-
-fn now(reply: Reply) -> Admitted {
-    Admitted {
-        pace: Pace::OneFetch,
-        answer: Answer::Now(reply),
+        true => Handled::Long(response),
+        false => Handled::Short(response),
     }
 }
 

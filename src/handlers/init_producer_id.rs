@@ -2,36 +2,52 @@
 //!
 //! The controller hands them out; none is ever given twice, whatever stops the broker.
 
-use std::rc::Rc;
-
 use chronik_catalog::{ControllerReply, ControllerRequest};
 use chronik_io::World;
 use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse};
 
+use super::api::{Api, Later, Shape};
+use super::call::Call;
 use super::context::Context;
 
-/// Answers.
-pub(super) async fn handle<W: World>(
-    context: Rc<Context<W>>,
-    request: InitProducerIdRequest,
-) -> InitProducerIdResponse {
-    let allocated = match refusal(&request) {
-        Some(error) => Err(error),
-        None => allocate(&context).await,
-    };
-    match allocated {
-        Ok(producer_id) => InitProducerIdResponse {
-            producer_id,
-            producer_epoch: 0,
-            ..InitProducerIdResponse::default()
-        },
-        Err(error) => InitProducerIdResponse {
-            error_code: error.as_i16(),
-            producer_id: -1,
-            producer_epoch: -1,
-            ..InitProducerIdResponse::default()
-        },
+impl Api for InitProducerIdRequest {
+    const SHAPE: Shape = Shape::TransactionalId;
+
+    fn settle(&mut self) {}
+
+    fn refused(&self, _: &Call, error: ErrorCode) -> InitProducerIdResponse {
+        refused(error)
+    }
+}
+
+impl Later for InitProducerIdRequest {
+    async fn answer<W: World>(
+        context: &Context<W>,
+        _: &Call,
+        request: Self,
+    ) -> InitProducerIdResponse {
+        let allocated = match refusal(&request) {
+            Some(error) => Err(error),
+            None => allocate(context).await,
+        };
+        match allocated {
+            Ok(producer_id) => InitProducerIdResponse {
+                producer_id,
+                producer_epoch: 0,
+                ..InitProducerIdResponse::default()
+            },
+            Err(error) => refused(error),
+        }
+    }
+}
+
+fn refused(error: ErrorCode) -> InitProducerIdResponse {
+    InitProducerIdResponse {
+        error_code: error.as_i16(),
+        producer_id: -1,
+        producer_epoch: -1,
+        ..InitProducerIdResponse::default()
     }
 }
 

@@ -3,7 +3,6 @@
 mod segments;
 
 use std::collections::{HashMap, HashSet};
-use std::rc::Rc;
 
 use chronik_catalog::Image;
 use chronik_io::World;
@@ -15,34 +14,69 @@ use chronik_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use chronik_protocol::{ErrorCode, Str};
 use chronik_terms::{Isolation, OffsetAnswer, OffsetQuery, OffsetTarget};
 
+use super::api::{Api, Later, Shape};
 use super::beside::beside;
 use super::call::Call;
 use super::context::Context;
+use super::distinct::{Keep, of_topics};
 use super::partitions;
 
-/// Answers.
-pub(super) async fn handle<W: World>(
-    context: Rc<Context<W>>,
-    call: Rc<Call>,
-    request: ListOffsetsRequest,
-) -> ListOffsetsResponse {
-    if call.version == 0 {
-        return segments::handle(&context, &request).await;
+impl Api for ListOffsetsRequest {
+    const SHAPE: Shape = Shape::Topics;
+
+    /// Refused (`ListOffsetsRequest#duplicatePartitions`).
+    fn settle(&mut self) {
+        self.topics = of_topics(
+            std::mem::take(&mut self.topics),
+            Keep::Two,
+            |topic| topic.name.clone(),
+            |topic| &mut topic.partitions,
+            |partition| partition.partition_index,
+        );
     }
-    let isolation = match request.isolation_level {
-        0 => Isolation::ReadUncommitted,
-        _ => Isolation::ReadCommitted,
-    };
-    let (image, version, is_large) = (context.image(), call.version, call.is_large);
-    let planned = move || (plan(&image, version, isolation, &request), request);
-    let ((queries, errors), request) = beside(&context.world, is_large, planned).await;
-    let answers = context
-        .router
-        .list_offsets(&context.world, queries)
-        .await
-        .unwrap_or_default();
-    let answered = move || response(version, &request, errors, answers);
-    beside(&context.world, is_large, answered).await
+
+    fn refused(&self, call: &Call, error: ErrorCode) -> ListOffsetsResponse {
+        let answer = OffsetAnswer::failed(error);
+        let topics = self.topics.iter().map(|topic| ListOffsetsTopicResponse {
+            name: topic.name.clone(),
+            partitions: topic
+                .partitions
+                .iter()
+                .map(|partition| told(call.version, partition, &answer))
+                .collect(),
+            ..ListOffsetsTopicResponse::default()
+        });
+        ListOffsetsResponse {
+            topics: topics.collect(),
+            ..ListOffsetsResponse::default()
+        }
+    }
+}
+
+impl Later for ListOffsetsRequest {
+    async fn answer<W: World>(
+        context: &Context<W>,
+        call: &Call,
+        request: Self,
+    ) -> ListOffsetsResponse {
+        if call.version == 0 {
+            return segments::handle(context, &request).await;
+        }
+        let isolation = match request.isolation_level {
+            0 => Isolation::ReadUncommitted,
+            _ => Isolation::ReadCommitted,
+        };
+        let (image, version, is_large) = (context.image(), call.version, call.is_large);
+        let planned = move || (plan(&image, version, isolation, &request), request);
+        let ((queries, errors), request) = beside(&context.world, is_large, planned).await;
+        let answers = context
+            .router
+            .list_offsets(&context.world, queries)
+            .await
+            .unwrap_or_default();
+        let answered = move || response(version, &request, errors, answers);
+        beside(&context.world, is_large, answered).await
+    }
 }
 
 fn response(

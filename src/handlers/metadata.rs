@@ -4,7 +4,6 @@
 //! described at once, because the controller answers after every shard knows it.
 
 use std::collections::{HashMap, HashSet};
-use std::rc::Rc;
 
 use chronik_catalog::{
     ControllerReply, ControllerRequest, Image, NewTopic, PartitionInfo, Topic, check_topic_name,
@@ -18,11 +17,12 @@ use chronik_protocol::messages::{MetadataRequest, MetadataResponse};
 use chronik_protocol::{ErrorCode, Str, Uuid};
 use tracing::info;
 
+use super::api::{Api, Handled, Lengthy, Shape};
 use super::beside::beside;
 use super::call::Call;
 use super::context::Context;
+use super::distinct::{Keep, keep};
 use super::operations;
-use crate::server::service::Reply;
 
 /// From this version on topics can be asked for by id, and a name may be null.
 const TOPIC_ID_VERSION: i16 = 12;
@@ -32,66 +32,90 @@ const PARTITIONS_AT_ONCE: usize = 2_000;
 /// Topics that are: each may have many partitions.
 const NAMES_AT_ONCE: usize = 200;
 
-/// Answers.
-pub(super) async fn handle<W: World>(
-    context: Rc<Context<W>>,
-    call: Rc<Call>,
-    request: MetadataRequest,
-) -> Reply {
-    let mut is_large = call.is_large;
-    let describe = Describe {
-        with_operations: request.include_topic_authorized_operations,
-    };
-    let version = call.version;
-    let (wanted, request) = beside(&context.world, is_large, move || {
-        (Wanted::of(version, &request), request)
-    })
-    .await;
-    let topics = match wanted {
-        // Nothing but the error, as of a request that Kafka cannot handle.
-        Wanted::Refused => {
-            let response = MetadataResponse {
-                topics: refused(&request),
-                ..MetadataResponse::default()
-            };
-            return call.reply_beside(&context.world, response).await;
+impl Api for MetadataRequest {
+    const SHAPE: Shape = Shape::Topics;
+
+    /// A set of names, a set of ids.
+    fn settle(&mut self) {
+        if let Some(topics) = &mut self.topics {
+            keep(topics, Keep::First, |topic| {
+                (topic.name.clone(), topic.topic_id)
+            });
         }
-        Wanted::All => {
-            let image = context.image();
-            let partitions: usize = image.topics().map(|topic| topic.partitions.len()).sum();
-            is_large |= partitions > PARTITIONS_AT_ONCE;
-            let all = move || {
-                let topics = image.topics();
-                topics.map(|topic| describe.topic(topic)).collect()
-            };
-            beside(&context.world, is_large, all).await
+    }
+
+    fn refused(&self, _: &Call, error: ErrorCode) -> MetadataResponse {
+        let topics = self.topics.iter().flatten();
+        let topics = topics.map(|topic| MetadataResponseTopic {
+            error_code: error.as_i16(),
+            name: Some(topic.name.clone().unwrap_or_default()),
+            topic_id: topic.topic_id,
+            ..MetadataResponseTopic::default()
+        });
+        MetadataResponse {
+            topics: topics.collect(),
+            ..MetadataResponse::default()
         }
-        Wanted::Ids(ids) => {
-            let image = context.image();
-            is_large |= ids.len() > NAMES_AT_ONCE;
-            beside(&context.world, is_large, move || {
-                describe.by_ids(&image, &ids)
-            })
-            .await
+    }
+}
+
+impl Lengthy for MetadataRequest {
+    async fn answer_at_length<W: World>(
+        context: &Context<W>,
+        call: &Call,
+        request: Self,
+    ) -> Handled<MetadataResponse> {
+        let mut is_large = call.is_large;
+        let describe = Describe {
+            with_operations: request.include_topic_authorized_operations,
+        };
+        let version = call.version;
+        let (wanted, request) = beside(&context.world, is_large, move || {
+            (Wanted::of(version, &request), request)
+        })
+        .await;
+        let topics = match wanted {
+            // Nothing but the error, as of a request that Kafka cannot handle.
+            Wanted::Refused => {
+                return Handled::Response(request.refused(call, ErrorCode::InvalidRequest));
+            }
+            Wanted::All => {
+                let image = context.image();
+                let partitions: usize = image.topics().map(|topic| topic.partitions.len()).sum();
+                is_large |= partitions > PARTITIONS_AT_ONCE;
+                let all = move || {
+                    let topics = image.topics();
+                    topics.map(|topic| describe.topic(topic)).collect()
+                };
+                beside(&context.world, is_large, all).await
+            }
+            Wanted::Ids(ids) => {
+                let image = context.image();
+                is_large |= ids.len() > NAMES_AT_ONCE;
+                beside(&context.world, is_large, move || {
+                    describe.by_ids(&image, &ids)
+                })
+                .await
+            }
+            Wanted::Names(names) => {
+                let create = request.allow_auto_topic_creation && context.config.auto_create_topics;
+                let errors = if create {
+                    create_missing(context, &names).await
+                } else {
+                    HashMap::new()
+                };
+                let image = context.image();
+                is_large |= names.len() > NAMES_AT_ONCE;
+                let by_names = move || describe.by_names(&image, &names, &errors);
+                beside(&context.world, is_large, by_names).await
+            }
+        };
+        let asked = request.include_cluster_authorized_operations;
+        let response = described(context, call, topics, asked);
+        match is_large {
+            true => Handled::Long(response),
+            false => Handled::Short(response),
         }
-        Wanted::Names(names) => {
-            let create = request.allow_auto_topic_creation && context.config.auto_create_topics;
-            let errors = if create {
-                create_missing(&context, &names).await
-            } else {
-                HashMap::new()
-            };
-            let image = context.image();
-            is_large |= names.len() > NAMES_AT_ONCE;
-            let by_names = move || describe.by_names(&image, &names, &errors);
-            beside(&context.world, is_large, by_names).await
-        }
-    };
-    let asked = request.include_cluster_authorized_operations;
-    let response = described(&context, &call, topics, asked);
-    match is_large {
-        true => call.reply_long(&context.world, response).await,
-        false => call.reply(&response),
     }
 }
 
@@ -106,8 +130,8 @@ fn described<W: World>(
     MetadataResponse {
         brokers: vec![MetadataResponseBroker {
             node_id: image.node_id,
-            host: call.advertised.host.clone(),
-            port: call.advertised.port,
+            host: call.advertised().host.clone(),
+            port: call.advertised().port,
             rack: context.config.rack.clone().map(Str::from),
             ..MetadataResponseBroker::default()
         }],
@@ -154,18 +178,6 @@ impl Wanted {
         let names = topics.iter().filter_map(|topic| topic.name.clone());
         Self::Names(names.filter(|name| seen.insert(name.clone())).collect())
     }
-}
-
-fn refused(request: &MetadataRequest) -> Vec<MetadataResponseTopic> {
-    let topics = request.topics.iter().flatten();
-    topics
-        .map(|topic| MetadataResponseTopic {
-            error_code: ErrorCode::InvalidRequest.as_i16(),
-            name: Some(topic.name.clone().unwrap_or_default()),
-            topic_id: topic.topic_id,
-            ..MetadataResponseTopic::default()
-        })
-        .collect()
 }
 
 /// Creates the topics of these names that do not exist and may; the errors of those that could not.

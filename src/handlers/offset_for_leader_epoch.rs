@@ -1,7 +1,5 @@
 //! OffsetForLeaderEpoch (key 23): where leader epochs end (KIP-101, KIP-320).
 
-use std::rc::Rc;
-
 use chronik_catalog::Image;
 use chronik_io::World;
 use chronik_protocol::ErrorCode;
@@ -11,27 +9,41 @@ use chronik_protocol::messages::offset_for_leader_epoch_response::{
 use chronik_protocol::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 use chronik_terms::{EpochAnswer, EpochQuery};
 
+use super::api::{Api, Later, Shape};
 use super::beside::beside;
 use super::call::Call;
 use super::context::Context;
 use super::partitions;
 
-/// Answers.
-pub(super) async fn handle<W: World>(
-    context: Rc<Context<W>>,
-    call: Rc<Call>,
-    request: OffsetForLeaderEpochRequest,
-) -> OffsetForLeaderEpochResponse {
-    let (image, is_large) = (context.image(), call.is_large);
-    let planned = move || (plan(&image, &request), request);
-    let ((queries, errors), request) = beside(&context.world, is_large, planned).await;
-    let answers = context
-        .router
-        .epoch_ends(&context.world, queries)
-        .await
-        .unwrap_or_default();
-    let answered = move || response(&request, errors, answers);
-    beside(&context.world, is_large, answered).await
+impl Api for OffsetForLeaderEpochRequest {
+    const SHAPE: Shape = Shape::Topics;
+
+    fn settle(&mut self) {}
+
+    fn refused(&self, _: &Call, error: ErrorCode) -> OffsetForLeaderEpochResponse {
+        let parts = self.topics.iter().map(|topic| topic.partitions.len());
+        let errors = vec![Some(error); parts.sum()];
+        response(self, errors, Vec::new())
+    }
+}
+
+impl Later for OffsetForLeaderEpochRequest {
+    async fn answer<W: World>(
+        context: &Context<W>,
+        call: &Call,
+        request: Self,
+    ) -> OffsetForLeaderEpochResponse {
+        let (image, is_large) = (context.image(), call.is_large);
+        let planned = move || (plan(&image, &request), request);
+        let ((queries, errors), request) = beside(&context.world, is_large, planned).await;
+        let answers = context
+            .router
+            .epoch_ends(&context.world, queries)
+            .await
+            .unwrap_or_default();
+        let answered = move || response(&request, errors, answers);
+        beside(&context.world, is_large, answered).await
+    }
 }
 
 /// The queries of all partitions that can be asked, and for each partition why it cannot.

@@ -78,7 +78,7 @@ impl<'a, W: World> Pieces<'a, W> {
             pieces.failed = Some(error.to_string());
         }
         if has_throttle_time {
-            pieces.writer.put_i32(0);
+            pieces.writer.put_i32(call.throttle_ms);
         }
         match (i32::try_from(count), is_flexible) {
             (Ok(count), false) => pieces.writer.put_i32(count),

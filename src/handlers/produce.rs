@@ -16,18 +16,20 @@ use std::rc::Rc;
 
 use chronik_catalog::{Image, Topic};
 use chronik_io::World;
-use chronik_protocol::messages::ProduceRequest;
 use chronik_protocol::messages::produce_request::TopicProduceData;
+use chronik_protocol::messages::{ProduceRequest, ProduceResponse};
 use chronik_protocol::{ErrorCode, Reader};
 use chronik_terms::{Acks, AppendPart, PartitionId};
 
+use super::api::{Api, Begun, Handled, Shape, Staged};
 use super::beside::rest;
 use super::call::Call;
 use super::context::Context;
+use super::distinct::{Keep, of_topics};
 use super::partitions;
 use super::slice::Slice;
 use crate::router::tell_by_name;
-use crate::server::service::{Admitted, Answer, Pace, Reply};
+use crate::server::service::{Pace, Reply};
 use conversions::Conversions;
 use refusal::Refusal;
 use rules::Rules;
@@ -37,57 +39,78 @@ const TOPIC_ID_VERSION: i16 = 13;
 /// The client id that may write to Kafka's own topics (`AdminUtils.ADMIN_CLIENT_ID`).
 const ADMIN_CLIENT_ID: &str = "__admin_client";
 
-/// Takes a Produce request.
-pub(super) async fn admit<W: World>(context: Rc<Context<W>>, call: Call, body: Reader) -> Admitted {
-    let decoded = call.decode_data::<W, ProduceRequest>(&context.world, body, count);
-    let request = match decoded.await {
-        Ok(request) => request,
-        Err(close) => {
-            return Admitted {
-                pace: Pace::Free,
-                answer: Answer::Now(close),
-            };
-        }
-    };
-    let acks = match request.acks {
-        -1 => Some(Acks::All),
-        0 => Some(Acks::None),
-        1 => Some(Acks::Leader),
-        _ => None,
-    };
-    let Some(acks) = acks else {
-        let refused = Refusal::of(ErrorCode::InvalidRequiredAcks);
-        let response = respond::all_refused(&request, &refused);
-        return Admitted {
-            pace: Pace::Free,
-            answer: Answer::Now(call.reply(&response)),
+impl Api for ProduceRequest {
+    const SHAPE: Shape = Shape::Topics;
+
+    /// `KafkaApis#handleProduceRequest` puts the records into a map.
+    fn settle(&mut self) {
+        self.topic_data = of_topics(
+            std::mem::take(&mut self.topic_data),
+            Keep::Last,
+            |topic| (topic.name.clone(), topic.topic_id),
+            |topic| &mut topic.partition_data,
+            |partition| partition.index,
+        );
+    }
+
+    fn refused(&self, _: &Call, error: ErrorCode) -> ProduceResponse {
+        respond::all_refused(self, &Refusal::of(error))
+    }
+
+    /// What stands around the records is looked at here, with rests where it is much.
+    fn read<W: World>(
+        call: &Call,
+        world: &W,
+        body: Reader,
+    ) -> impl Future<Output = Result<Self, Reply>> {
+        call.decode_data(world, body, Self::settle, count)
+    }
+}
+
+impl Staged for ProduceRequest {
+    const PACE: Pace = Pace::Free;
+
+    async fn begin<W: World>(
+        context: Rc<Context<W>>,
+        call: &mut Call,
+        request: Self,
+    ) -> Begun<
+        ProduceResponse,
+        impl AsyncFnOnce(&Call) -> Handled<ProduceResponse> + 'static + use<W>,
+    > {
+        let acks = match request.acks {
+            -1 => Acks::All,
+            0 => Acks::None,
+            1 => Acks::Leader,
+            _ => {
+                let refused = request.refused(call, ErrorCode::InvalidRequiredAcks);
+                return Begun::Done(Handled::Short(refused));
+            }
         };
-    };
-    let mut conversions = Conversions::new(&context);
-    let (parts, refusals) = check_all(&context, &mut conversions, &call, &request).await;
-    let (world, timeout_ms) = (&context.world, request.timeout_ms);
-    let gather = context.router.append(world, acks, timeout_ms, parts).await;
-    // From here on the owners count the batches; a turn to make many ends.
-    let charge = conversions.into_charge();
-    let answer = async move {
-        let mut results = gather.collect().await.unwrap_or_default();
-        if call.version < TOPIC_ID_VERSION {
-            results.iter_mut().for_each(tell_by_name);
-        }
-        drop(charge);
-        rest(&context.world, refusals.len()).await;
-        let count = refusals.len();
-        let response = respond::response(&request, refusals, results);
-        rest(&context.world, count).await;
-        match (acks, respond::first_error(&response)) {
-            (Acks::None, None) => Reply::Silent,
-            (Acks::None, Some(error)) => call.close(&format!("with acks=0 failed: {error}")),
-            _ => call.reply(&response),
-        }
-    };
-    Admitted {
-        pace: Pace::Free,
-        answer: Answer::Later(Box::pin(answer)),
+        let mut conversions = Conversions::new(&context);
+        let (parts, refusals) = check_all(&context, &mut conversions, call, &request).await;
+        let (world, timeout_ms) = (&context.world, request.timeout_ms);
+        let gather = context.router.append(world, acks, timeout_ms, parts).await;
+        // From here on the owners count the batches; a turn to make many ends.
+        let charge = conversions.into_charge();
+        Begun::Rest(async move |call: &Call| {
+            let mut results = gather.collect().await.unwrap_or_default();
+            if call.version < TOPIC_ID_VERSION {
+                results.iter_mut().for_each(tell_by_name);
+            }
+            drop(charge);
+            rest(&context.world, refusals.len()).await;
+            let count = refusals.len();
+            let response = respond::response(&request, refusals, results);
+            rest(&context.world, count).await;
+            match (acks, respond::first_error(&response)) {
+                (Acks::None, None) => Handled::Reply(Reply::Silent),
+                (Acks::None, Some(error)) => {
+                    Handled::Reply(call.close(&format!("with acks=0 failed: {error}")))
+                }
+                _ => Handled::Short(response),
+            }
+        })
     }
 }
 

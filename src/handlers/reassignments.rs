@@ -2,8 +2,6 @@
 //! broker a partition's replicas are that broker already: nothing is ever under way. Answered from the
 //! image; to another log directory of the broker a partition moves by AlterReplicaLogDirs.
 
-use std::rc::Rc;
-
 use chronik_catalog::{Image, check_replicas};
 use chronik_io::World;
 use chronik_protocol::messages::alter_partition_reassignments_request::ReassignableTopic;
@@ -12,52 +10,86 @@ use chronik_protocol::messages::alter_partition_reassignments_response::{
 };
 use chronik_protocol::messages::{
     AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse,
-    ListPartitionReassignmentsResponse,
+    ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse,
 };
 use chronik_protocol::{ErrorCode, Str};
 
+use super::api::{Api, Inline, Later, Shape};
+use super::call::Call;
 use super::context::Context;
 use super::partitions;
 use super::sentences::Sentences;
 use super::slice::Slice;
 
-/// Answers AlterPartitionReassignments.
-pub(super) async fn alter<W: World>(
-    context: Rc<Context<W>>,
-    request: AlterPartitionReassignmentsRequest,
-) -> AlterPartitionReassignmentsResponse {
-    let image = context.image();
-    // Kafka's controller is not asked about nothing, and the field keeps its default.
-    let error_message = request.topics.is_empty().then(Str::default);
-    let mut slice = Slice::begin(&context.world);
-    let mut sentences = Sentences::new();
-    let mut responses = Vec::with_capacity(request.topics.len());
-    for topic in request.topics {
-        let mut judged = Vec::with_capacity(topic.partitions.len());
-        for partition in &topic.partitions {
-            let index = partition.partition_index;
-            let replicas = partition.replicas.as_deref();
-            let verdict = judge(&image, (&topic, index), replicas, &mut sentences);
-            let (error, error_message) = verdict.err().unwrap_or((ErrorCode::None, None));
-            judged.push(ReassignablePartitionResponse {
-                partition_index: index,
-                error_code: error.as_i16(),
-                error_message,
-                ..ReassignablePartitionResponse::default()
-            });
-            slice.breathe(&context.world).await;
-        }
-        responses.push(ReassignableTopicResponse {
-            name: topic.name,
-            partitions: judged,
+impl Api for AlterPartitionReassignmentsRequest {
+    const SHAPE: Shape = Shape::Cluster;
+
+    fn settle(&mut self) {}
+
+    fn refused(&self, _: &Call, error: ErrorCode) -> AlterPartitionReassignmentsResponse {
+        let responses = self.topics.iter().map(|topic| ReassignableTopicResponse {
+            name: topic.name.clone(),
+            partitions: topic
+                .partitions
+                .iter()
+                .map(|partition| result(partition.partition_index, error, None))
+                .collect(),
             ..ReassignableTopicResponse::default()
         });
+        AlterPartitionReassignmentsResponse {
+            allow_replication_factor_change: self.allow_replication_factor_change,
+            error_code: error.as_i16(),
+            error_message: None,
+            responses: responses.collect(),
+            ..AlterPartitionReassignmentsResponse::default()
+        }
     }
-    AlterPartitionReassignmentsResponse {
-        allow_replication_factor_change: request.allow_replication_factor_change,
-        error_message,
-        responses,
-        ..AlterPartitionReassignmentsResponse::default()
+}
+
+impl Later for AlterPartitionReassignmentsRequest {
+    /// Answers AlterPartitionReassignments.
+    async fn answer<W: World>(
+        context: &Context<W>,
+        _: &Call,
+        request: Self,
+    ) -> AlterPartitionReassignmentsResponse {
+        let image = context.image();
+        // Kafka's controller is not asked about nothing, and the field keeps its default.
+        let error_message = request.topics.is_empty().then(Str::default);
+        let mut slice = Slice::begin(&context.world);
+        let mut sentences = Sentences::new();
+        let mut responses = Vec::with_capacity(request.topics.len());
+        for topic in request.topics {
+            let mut judged = Vec::with_capacity(topic.partitions.len());
+            for partition in &topic.partitions {
+                let index = partition.partition_index;
+                let replicas = partition.replicas.as_deref();
+                let verdict = judge(&image, (&topic, index), replicas, &mut sentences);
+                let (error, error_message) = verdict.err().unwrap_or((ErrorCode::None, None));
+                judged.push(result(index, error, error_message));
+                slice.breathe(&context.world).await;
+            }
+            responses.push(ReassignableTopicResponse {
+                name: topic.name,
+                partitions: judged,
+                ..ReassignableTopicResponse::default()
+            });
+        }
+        AlterPartitionReassignmentsResponse {
+            allow_replication_factor_change: request.allow_replication_factor_change,
+            error_message,
+            responses,
+            ..AlterPartitionReassignmentsResponse::default()
+        }
+    }
+}
+
+fn result(index: i32, error: ErrorCode, message: Option<Str>) -> ReassignablePartitionResponse {
+    ReassignablePartitionResponse {
+        partition_index: index,
+        error_code: error.as_i16(),
+        error_message: message,
+        ..ReassignablePartitionResponse::default()
     }
 }
 
@@ -92,10 +124,26 @@ fn judge(
         .map_err(|error| (error.code, sentences.say(|| error.message.to_string())))
 }
 
-/// Answers ListPartitionReassignments: none is under way.
-pub(super) fn list() -> ListPartitionReassignmentsResponse {
-    ListPartitionReassignmentsResponse {
-        error_message: None,
-        ..ListPartitionReassignmentsResponse::default()
+impl Api for ListPartitionReassignmentsRequest {
+    const SHAPE: Shape = Shape::Cluster;
+
+    fn settle(&mut self) {}
+
+    fn refused(&self, _: &Call, error: ErrorCode) -> ListPartitionReassignmentsResponse {
+        ListPartitionReassignmentsResponse {
+            error_code: error.as_i16(),
+            error_message: None,
+            ..ListPartitionReassignmentsResponse::default()
+        }
+    }
+}
+
+impl Inline for ListPartitionReassignmentsRequest {
+    /// None is under way.
+    fn answer<W: World>(_: &Context<W>, _: &Call, _: Self) -> ListPartitionReassignmentsResponse {
+        ListPartitionReassignmentsResponse {
+            error_message: None,
+            ..ListPartitionReassignmentsResponse::default()
+        }
     }
 }

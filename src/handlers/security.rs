@@ -2,132 +2,251 @@
 //! DeleteAcls (keys 29 to 31) and the delegation tokens (38 to 41). Nothing is kept and nothing looked
 //! up: access control entries and tokens of a Kafka's directory stay there, unheeded.
 
+use chronik_io::World;
 use chronik_protocol::messages::create_acls_response::AclCreationResult;
 use chronik_protocol::messages::delete_acls_response::DeleteAclsFilterResult;
 use chronik_protocol::messages::{
-    CreateAclsRequest, CreateAclsResponse, CreateDelegationTokenResponse, DeleteAclsRequest,
-    DeleteAclsResponse, DescribeAclsRequest, DescribeAclsResponse, DescribeDelegationTokenResponse,
-    ExpireDelegationTokenResponse, RenewDelegationTokenResponse,
+    CreateAclsRequest, CreateAclsResponse, CreateDelegationTokenRequest,
+    CreateDelegationTokenResponse, DeleteAclsRequest, DeleteAclsResponse, DescribeAclsRequest,
+    DescribeAclsResponse, DescribeDelegationTokenRequest, DescribeDelegationTokenResponse,
+    ExpireDelegationTokenRequest, ExpireDelegationTokenResponse, RenewDelegationTokenRequest,
+    RenewDelegationTokenResponse,
 };
 use chronik_protocol::{ErrorCode, Str};
 
+use super::api::{Api, Inline, Shape};
 use super::call::Call;
+use super::context::Context;
+use super::session::Principal;
 
 /// The number of `UNKNOWN` among kinds of resources, patterns, operations and permissions: Kafka takes a
 /// request with one for no request at all.
 const UNKNOWN: i8 = 0;
 
-/// Answers DescribeAcls; `None` for what ends the connection.
-pub(super) fn describe_acls(request: &DescribeAclsRequest) -> Option<DescribeAclsResponse> {
-    let kinds = [
-        request.resource_type_filter,
-        request.pattern_type_filter,
-        request.operation,
-        request.permission_type,
-    ];
-    (!kinds.contains(&UNKNOWN)).then(|| DescribeAclsResponse {
-        error_code: ErrorCode::SecurityDisabled.as_i16(),
-        error_message: Some(Str::from_static(
-            "No Authorizer is configured on the broker",
-        )),
-        ..DescribeAclsResponse::default()
-    })
-}
-
-/// Answers CreateAcls; `None` for what ends the connection.
-pub(super) fn create_acls(request: &CreateAclsRequest) -> Option<CreateAclsResponse> {
-    let mut kinds = request.creations.iter().flat_map(|entry| {
-        [
-            entry.resource_type,
-            entry.resource_pattern_type,
-            entry.operation,
-            entry.permission_type,
-        ]
-    });
-    let refused = AclCreationResult {
-        error_code: ErrorCode::SecurityDisabled.as_i16(),
-        error_message: Some(NO_AUTHORIZER),
-        ..AclCreationResult::default()
-    };
-    (!kinds.any(|kind| kind == UNKNOWN)).then(|| CreateAclsResponse {
-        results: vec![refused; request.creations.len()],
-        ..CreateAclsResponse::default()
-    })
-}
-
-/// Answers DeleteAcls; `None` for what ends the connection.
-pub(super) fn delete_acls(request: &DeleteAclsRequest) -> Option<DeleteAclsResponse> {
-    let mut kinds = request.filters.iter().flat_map(|filter| {
-        [
-            filter.resource_type_filter,
-            filter.pattern_type_filter,
-            filter.operation,
-            filter.permission_type,
-        ]
-    });
-    let refused = DeleteAclsFilterResult {
-        error_code: ErrorCode::SecurityDisabled.as_i16(),
-        error_message: Some(NO_AUTHORIZER),
-        ..DeleteAclsFilterResult::default()
-    };
-    (!kinds.any(|kind| kind == UNKNOWN)).then(|| DeleteAclsResponse {
-        filter_results: vec![refused; request.filters.len()],
-        ..DeleteAclsResponse::default()
-    })
-}
-
-const NO_AUTHORIZER: Str = Str::from_static("No Authorizer is configured.");
+const NO_AUTHORIZER: &str = "No Authorizer is configured.";
 
 /// Whoever asks over a plain connection is nobody, and gets no token (`DelegationTokenManager`).
-const NOT_ALLOWED: i16 = ErrorCode::DelegationTokenRequestNotAllowed.as_i16();
+const NOT_ALLOWED: ErrorCode = ErrorCode::DelegationTokenRequestNotAllowed;
 /// A time that is not there.
 const NO_TIME: i64 = -1;
-
 /// From this version on the answer names who asked, besides whom the token is for (KIP-373).
 const REQUESTER_VERSION: i16 = 3;
 
-/// Answers CreateDelegationToken.
-pub(super) fn create_token(call: &Call) -> CreateDelegationTokenResponse {
-    let (kind, name) = (Str::from_static("User"), Str::from_static("ANONYMOUS"));
-    let (requester_kind, requester_name) = match call.version {
-        ..REQUESTER_VERSION => (Str::default(), Str::default()),
-        _ => (kind.clone(), name.clone()),
-    };
-    CreateDelegationTokenResponse {
-        error_code: NOT_ALLOWED,
-        principal_type: kind,
-        principal_name: name,
-        token_requester_principal_type: requester_kind,
-        token_requester_principal_name: requester_name,
-        issue_timestamp_ms: NO_TIME,
-        expiry_timestamp_ms: NO_TIME,
-        max_timestamp_ms: NO_TIME,
-        ..CreateDelegationTokenResponse::default()
+/// Kafka's own parser refuses kinds that are unknown.
+fn known(mut kinds: impl Iterator<Item = i8>) -> Result<(), &'static str> {
+    match kinds.any(|kind| kind == UNKNOWN) {
+        true => Err("has a kind that is unknown"),
+        false => Ok(()),
     }
 }
 
-/// Answers RenewDelegationToken.
-pub(super) fn renew_token() -> RenewDelegationTokenResponse {
-    RenewDelegationTokenResponse {
-        error_code: NOT_ALLOWED,
-        expiry_timestamp_ms: NO_TIME,
-        ..RenewDelegationTokenResponse::default()
+/// What is said besides `error`, if that is that there is no authorizer.
+fn sentence(error: ErrorCode, no_authorizer: &'static str) -> Option<Str> {
+    (error == ErrorCode::SecurityDisabled).then(|| Str::from_static(no_authorizer))
+}
+
+impl Api for DescribeAclsRequest {
+    const SHAPE: Shape = Shape::Cluster;
+
+    fn settle(&mut self) {}
+
+    fn refused(&self, _: &Call, error: ErrorCode) -> DescribeAclsResponse {
+        DescribeAclsResponse {
+            error_code: error.as_i16(),
+            error_message: sentence(error, "No Authorizer is configured on the broker"),
+            ..DescribeAclsResponse::default()
+        }
+    }
+
+    fn check(&self) -> Result<(), &'static str> {
+        let kinds = [
+            self.resource_type_filter,
+            self.pattern_type_filter,
+            self.operation,
+            self.permission_type,
+        ];
+        known(kinds.into_iter())
     }
 }
 
-/// Answers ExpireDelegationToken.
-pub(super) fn expire_token() -> ExpireDelegationTokenResponse {
-    ExpireDelegationTokenResponse {
-        error_code: NOT_ALLOWED,
-        expiry_timestamp_ms: NO_TIME,
-        ..ExpireDelegationTokenResponse::default()
+impl Inline for DescribeAclsRequest {
+    fn answer<W: World>(_: &Context<W>, call: &Call, request: Self) -> DescribeAclsResponse {
+        request.refused(call, ErrorCode::SecurityDisabled)
     }
 }
 
-/// Answers DescribeDelegationToken.
-pub(super) fn describe_tokens() -> DescribeDelegationTokenResponse {
-    DescribeDelegationTokenResponse {
-        error_code: NOT_ALLOWED,
-        ..DescribeDelegationTokenResponse::default()
+impl Api for CreateAclsRequest {
+    const SHAPE: Shape = Shape::Cluster;
+
+    fn settle(&mut self) {}
+
+    fn refused(&self, _: &Call, error: ErrorCode) -> CreateAclsResponse {
+        let refused = AclCreationResult {
+            error_code: error.as_i16(),
+            error_message: sentence(error, NO_AUTHORIZER),
+            ..AclCreationResult::default()
+        };
+        CreateAclsResponse {
+            results: vec![refused; self.creations.len()],
+            ..CreateAclsResponse::default()
+        }
+    }
+
+    fn check(&self) -> Result<(), &'static str> {
+        known(self.creations.iter().flat_map(|entry| {
+            [
+                entry.resource_type,
+                entry.resource_pattern_type,
+                entry.operation,
+                entry.permission_type,
+            ]
+        }))
+    }
+}
+
+impl Inline for CreateAclsRequest {
+    fn answer<W: World>(_: &Context<W>, call: &Call, request: Self) -> CreateAclsResponse {
+        request.refused(call, ErrorCode::SecurityDisabled)
+    }
+}
+
+impl Api for DeleteAclsRequest {
+    const SHAPE: Shape = Shape::Cluster;
+
+    fn settle(&mut self) {}
+
+    fn refused(&self, _: &Call, error: ErrorCode) -> DeleteAclsResponse {
+        let refused = DeleteAclsFilterResult {
+            error_code: error.as_i16(),
+            error_message: sentence(error, NO_AUTHORIZER),
+            ..DeleteAclsFilterResult::default()
+        };
+        DeleteAclsResponse {
+            filter_results: vec![refused; self.filters.len()],
+            ..DeleteAclsResponse::default()
+        }
+    }
+
+    fn check(&self) -> Result<(), &'static str> {
+        known(self.filters.iter().flat_map(|filter| {
+            [
+                filter.resource_type_filter,
+                filter.pattern_type_filter,
+                filter.operation,
+                filter.permission_type,
+            ]
+        }))
+    }
+}
+
+impl Inline for DeleteAclsRequest {
+    fn answer<W: World>(_: &Context<W>, call: &Call, request: Self) -> DeleteAclsResponse {
+        request.refused(call, ErrorCode::SecurityDisabled)
+    }
+}
+
+impl Api for CreateDelegationTokenRequest {
+    const SHAPE: Shape = Shape::Token;
+
+    fn settle(&mut self) {}
+
+    fn refused(&self, call: &Call, error: ErrorCode) -> CreateDelegationTokenResponse {
+        let Principal { kind, name } = &call.session.principal;
+        let (requester_kind, requester_name) = match call.version {
+            ..REQUESTER_VERSION => (Str::default(), Str::default()),
+            _ => (kind.clone(), name.clone()),
+        };
+        CreateDelegationTokenResponse {
+            error_code: error.as_i16(),
+            principal_type: kind.clone(),
+            principal_name: name.clone(),
+            token_requester_principal_type: requester_kind,
+            token_requester_principal_name: requester_name,
+            issue_timestamp_ms: NO_TIME,
+            expiry_timestamp_ms: NO_TIME,
+            max_timestamp_ms: NO_TIME,
+            ..CreateDelegationTokenResponse::default()
+        }
+    }
+}
+
+impl Inline for CreateDelegationTokenRequest {
+    fn answer<W: World>(
+        _: &Context<W>,
+        call: &Call,
+        request: Self,
+    ) -> CreateDelegationTokenResponse {
+        request.refused(call, NOT_ALLOWED)
+    }
+}
+
+impl Api for RenewDelegationTokenRequest {
+    const SHAPE: Shape = Shape::Token;
+
+    fn settle(&mut self) {}
+
+    fn refused(&self, _: &Call, error: ErrorCode) -> RenewDelegationTokenResponse {
+        RenewDelegationTokenResponse {
+            error_code: error.as_i16(),
+            expiry_timestamp_ms: NO_TIME,
+            ..RenewDelegationTokenResponse::default()
+        }
+    }
+}
+
+impl Inline for RenewDelegationTokenRequest {
+    fn answer<W: World>(
+        _: &Context<W>,
+        call: &Call,
+        request: Self,
+    ) -> RenewDelegationTokenResponse {
+        request.refused(call, NOT_ALLOWED)
+    }
+}
+
+impl Api for ExpireDelegationTokenRequest {
+    const SHAPE: Shape = Shape::Token;
+
+    fn settle(&mut self) {}
+
+    fn refused(&self, _: &Call, error: ErrorCode) -> ExpireDelegationTokenResponse {
+        ExpireDelegationTokenResponse {
+            error_code: error.as_i16(),
+            expiry_timestamp_ms: NO_TIME,
+            ..ExpireDelegationTokenResponse::default()
+        }
+    }
+}
+
+impl Inline for ExpireDelegationTokenRequest {
+    fn answer<W: World>(
+        _: &Context<W>,
+        call: &Call,
+        request: Self,
+    ) -> ExpireDelegationTokenResponse {
+        request.refused(call, NOT_ALLOWED)
+    }
+}
+
+impl Api for DescribeDelegationTokenRequest {
+    const SHAPE: Shape = Shape::Token;
+
+    fn settle(&mut self) {}
+
+    fn refused(&self, _: &Call, error: ErrorCode) -> DescribeDelegationTokenResponse {
+        DescribeDelegationTokenResponse {
+            error_code: error.as_i16(),
+            ..DescribeDelegationTokenResponse::default()
+        }
+    }
+}
+
+impl Inline for DescribeDelegationTokenRequest {
+    fn answer<W: World>(
+        _: &Context<W>,
+        call: &Call,
+        request: Self,
+    ) -> DescribeDelegationTokenResponse {
+        request.refused(call, NOT_ALLOWED)
     }
 }

@@ -5,6 +5,7 @@ mod conversions;
 mod data;
 mod deletions;
 mod left_early;
+mod refusals;
 mod repetitions;
 mod waiting;
 

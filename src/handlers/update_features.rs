@@ -1,7 +1,5 @@
 //! UpdateFeatures (key 57, KIP-584). The controller decides; this module translates.
 
-use std::rc::Rc;
-
 use chronik_catalog::{ApiError, ControllerReply, ControllerRequest, FeatureUpdate, UpgradeType};
 use chronik_io::World;
 use chronik_protocol::messages::update_features_request::FeatureUpdateKey;
@@ -9,6 +7,7 @@ use chronik_protocol::messages::update_features_response::UpdatableFeatureResult
 use chronik_protocol::messages::{UpdateFeaturesRequest, UpdateFeaturesResponse};
 use chronik_protocol::{ErrorCode, Str};
 
+use super::api::{Api, Later, Shape};
 use super::call::Call;
 use super::context::Context;
 
@@ -20,57 +19,66 @@ const ONE_OUTCOME_VERSION: i16 = 2;
 /// Updates of one request; Kafka has seven features, and more updates than this mean nothing.
 const UPDATES_MAX: usize = 1000;
 
-/// Answers.
-pub(super) async fn handle<W: World>(
-    context: Rc<Context<W>>,
-    call: Rc<Call>,
-    request: UpdateFeaturesRequest,
-) -> UpdateFeaturesResponse {
-    if request.feature_updates.len() > UPDATES_MAX {
-        return refused(ApiError::new(
-            ErrorCode::InvalidRequest,
-            format!("More than {UPDATES_MAX} updates of features in one request."),
-        ));
+impl Api for UpdateFeaturesRequest {
+    const SHAPE: Shape = Shape::Cluster;
+
+    fn settle(&mut self) {}
+
+    fn refused(&self, _: &Call, error: ErrorCode) -> UpdateFeaturesResponse {
+        refused(error, None)
     }
-    let updates = request.feature_updates.iter();
-    let change = ControllerRequest::UpdateFeatures {
-        updates: updates.map(|update| asked(call.version, update)).collect(),
-        validate_only: request.validate_only,
-    };
-    let outcome = match context.router.control(change).await {
-        Ok(ControllerReply::UpdateFeatures(outcome)) => outcome,
-        Ok(_) => unreachable!("the controller answers what it was asked"),
-        Err(_) => Err(ApiError::new(
-            ErrorCode::NotController,
-            "The controller is shutting down.",
-        )),
-    };
-    match outcome {
-        Err(error) => refused(error),
-        Ok(()) if call.version >= ONE_OUTCOME_VERSION => UpdateFeaturesResponse {
-            error_message: None,
-            ..UpdateFeaturesResponse::default()
-        },
-        Ok(()) => {
-            let names = request.feature_updates.into_iter();
-            let results = names.map(|update| UpdatableFeatureResult {
-                feature: update.feature,
-                error_message: Some(Str::from_static("NONE")),
-                ..UpdatableFeatureResult::default()
-            });
-            UpdateFeaturesResponse {
+}
+
+impl Later for UpdateFeaturesRequest {
+    async fn answer<W: World>(
+        context: &Context<W>,
+        call: &Call,
+        request: Self,
+    ) -> UpdateFeaturesResponse {
+        if request.feature_updates.len() > UPDATES_MAX {
+            let message = format!("More than {UPDATES_MAX} updates of features in one request.");
+            return refused(ErrorCode::InvalidRequest, Some(Str::from(message)));
+        }
+        let updates = request.feature_updates.iter();
+        let change = ControllerRequest::UpdateFeatures {
+            updates: updates.map(|update| asked(call.version, update)).collect(),
+            validate_only: request.validate_only,
+        };
+        let outcome = match context.router.control(change).await {
+            Ok(ControllerReply::UpdateFeatures(outcome)) => outcome,
+            Ok(_) => unreachable!("the controller answers what it was asked"),
+            Err(_) => Err(ApiError::new(
+                ErrorCode::NotController,
+                "The controller is shutting down.",
+            )),
+        };
+        match outcome {
+            Err(error) => refused(error.code, Some(error.message)),
+            Ok(()) if call.version >= ONE_OUTCOME_VERSION => UpdateFeaturesResponse {
                 error_message: None,
-                results: results.collect(),
                 ..UpdateFeaturesResponse::default()
+            },
+            Ok(()) => {
+                let names = request.feature_updates.into_iter();
+                let results = names.map(|update| UpdatableFeatureResult {
+                    feature: update.feature,
+                    error_message: Some(Str::from_static("NONE")),
+                    ..UpdatableFeatureResult::default()
+                });
+                UpdateFeaturesResponse {
+                    error_message: None,
+                    results: results.collect(),
+                    ..UpdateFeaturesResponse::default()
+                }
             }
         }
     }
 }
 
-fn refused(error: ApiError) -> UpdateFeaturesResponse {
+fn refused(error: ErrorCode, message: Option<Str>) -> UpdateFeaturesResponse {
     UpdateFeaturesResponse {
-        error_code: error.code.as_i16(),
-        error_message: Some(error.message),
+        error_code: error.as_i16(),
+        error_message: message,
         ..UpdateFeaturesResponse::default()
     }
 }

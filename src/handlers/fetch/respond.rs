@@ -1,16 +1,42 @@
 //! From read results to a Fetch response; in a session, only what is news to the client.
 
 use chronik_protocol::ErrorCode;
-use chronik_protocol::messages::FetchResponse;
 use chronik_protocol::messages::fetch_response::{
     AbortedTransaction, EpochEndOffset, FetchableTopicResponse, PartitionData,
 };
+use chronik_protocol::messages::{FetchRequest, FetchResponse};
 use chronik_terms::ReadResult;
 
-use super::legacy;
+use super::{TOPIC_ID_VERSION, legacy};
 use crate::handlers::fetch_sessions::{FetchPart, Opened, Session, Told, TopicKey};
 use crate::handlers::partitions;
 use crate::router::tell_by_name;
+
+/// A response that says the same of everything that is asked for; by name of every partition as well
+/// (`FetchRequest#getErrorResponse`).
+pub(super) fn all_refused(request: &FetchRequest, version: i16, error: ErrorCode) -> FetchResponse {
+    let by_name = version < TOPIC_ID_VERSION;
+    let topics = request.topics.iter().filter(|_| by_name);
+    let responses = topics.map(|topic| FetchableTopicResponse {
+        topic: topic.topic.clone(),
+        partitions: topic
+            .partitions
+            .iter()
+            .map(|partition| PartitionData {
+                partition_index: partition.partition,
+                error_code: error.as_i16(),
+                high_watermark: -1,
+                ..PartitionData::default()
+            })
+            .collect(),
+        ..FetchableTopicResponse::default()
+    });
+    FetchResponse {
+        error_code: error.as_i16(),
+        responses: responses.collect(),
+        ..FetchResponse::default()
+    }
+}
 
 /// Everything a response is made of.
 pub(super) struct Outcome {

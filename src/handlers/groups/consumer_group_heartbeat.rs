@@ -1,37 +1,47 @@
 //! ConsumerGroupHeartbeat (key 68, KIP-848).
 
-use std::rc::Rc;
-
 use chronik_coordinators::groups::{GroupReply, GroupRequest};
 use chronik_io::World;
 use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
 
 use super::{GONE, ask, caller, consumer_groups_are_on};
+use crate::handlers::api::{Api, Later, Shape};
 use crate::handlers::call::Call;
 use crate::handlers::context::Context;
 
 /// From this version on members make their own ids (KIP-1082).
 const ID_REQUIRED_VERSION: i16 = 1;
 
-/// Answers.
-pub(super) async fn handle<W: World>(
-    context: Rc<Context<W>>,
-    call: Rc<Call>,
-    request: ConsumerGroupHeartbeatRequest,
-) -> ConsumerGroupHeartbeatResponse {
-    if !consumer_groups_are_on(&context) {
-        return refused(ErrorCode::UnsupportedVersion);
+impl Api for ConsumerGroupHeartbeatRequest {
+    const SHAPE: Shape = Shape::Group;
+
+    fn settle(&mut self) {}
+
+    fn refused(&self, _: &Call, error: ErrorCode) -> ConsumerGroupHeartbeatResponse {
+        refused(error)
     }
-    let heartbeat = GroupRequest::ConsumerHeartbeat {
-        request,
-        id_required: call.version >= ID_REQUIRED_VERSION,
-        caller: caller(&call),
-    };
-    match ask(&context, heartbeat).await {
-        Some(GroupReply::ConsumerHeartbeat(response)) => response,
-        Some(_) => unreachable!("the coordinator answers what it was asked"),
-        None => refused(GONE),
+}
+
+impl Later for ConsumerGroupHeartbeatRequest {
+    async fn answer<W: World>(
+        context: &Context<W>,
+        call: &Call,
+        request: Self,
+    ) -> ConsumerGroupHeartbeatResponse {
+        if !consumer_groups_are_on(context) {
+            return refused(ErrorCode::UnsupportedVersion);
+        }
+        let heartbeat = GroupRequest::ConsumerHeartbeat {
+            request,
+            id_required: call.version >= ID_REQUIRED_VERSION,
+            caller: caller(call),
+        };
+        match ask(context, heartbeat).await {
+            Some(GroupReply::ConsumerHeartbeat(response)) => response,
+            Some(_) => unreachable!("the coordinator answers what it was asked"),
+            None => refused(GONE),
+        }
     }
 }
 

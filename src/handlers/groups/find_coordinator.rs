@@ -2,8 +2,6 @@
 //!
 //! Where Kafka tells the first client to ask again while it creates the topic, this waits for it.
 
-use std::rc::Rc;
-
 use chronik_catalog::{ControllerReply, ControllerRequest, NewTopic};
 use chronik_coordinators::groups::OFFSETS_TOPIC;
 use chronik_io::World;
@@ -13,10 +11,10 @@ use chronik_protocol::messages::{FindCoordinatorRequest, FindCoordinatorResponse
 use chronik_protocol::{ErrorCode, Str};
 use tracing::{error, info};
 
+use crate::handlers::api::{Api, Handled, Lengthy, Shape};
 use crate::handlers::call::Call;
-use crate::handlers::context::Context;
+use crate::handlers::context::{Advertised, Context};
 use crate::handlers::pieces::Pieces;
-use crate::server::service::Reply;
 
 /// From this version on several keys can be asked for (KIP-699).
 const BATCHED_VERSION: i16 = 4;
@@ -28,53 +26,79 @@ const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
 const SHARE: i8 = 2;
 
-/// Answers.
-pub(super) async fn handle<W: World>(
-    context: Rc<Context<W>>,
-    call: Rc<Call>,
-    request: FindCoordinatorRequest,
-) -> Reply {
-    let error = match request.key_type {
-        GROUP => ensure_topic(&context).await,
-        // There is no such coordinator yet: Kafka says the same while it has none.
-        TRANSACTION => ErrorCode::CoordinatorNotAvailable,
-        SHARE if call.version >= SHARE_VERSION => ErrorCode::CoordinatorNotAvailable,
-        _ => ErrorCode::InvalidRequest,
-    };
-    let (node_id, host, port) = if error == ErrorCode::None {
-        let advertised = &call.advertised;
-        (
-            context.image().node_id,
-            advertised.host.clone(),
-            advertised.port,
-        )
-    } else {
-        (-1, Str::default(), -1)
-    };
-    if call.version < BATCHED_VERSION {
-        return call.reply(&FindCoordinatorResponse {
-            error_code: error.as_i16(),
-            error_message: message(error),
-            node_id,
-            host,
-            port,
+impl Api for FindCoordinatorRequest {
+    const SHAPE: Shape = Shape::Groups;
+
+    fn settle(&mut self) {}
+
+    fn refused(&self, call: &Call, error: ErrorCode) -> FindCoordinatorResponse {
+        if call.version < BATCHED_VERSION {
+            return single(error, None);
+        }
+        let keys = self.coordinator_keys.iter().cloned();
+        FindCoordinatorResponse {
+            coordinators: keys.map(|key| coordinator(key, error, None)).collect(),
             ..FindCoordinatorResponse::default()
-        });
+        }
     }
-    let keys = request.coordinator_keys;
-    let mut pieces = Pieces::of_array::<FindCoordinatorResponse>(&context, &call, true, keys.len());
-    for key in keys {
-        let coordinator = Coordinator {
-            key,
-            node_id,
-            host: host.clone(),
-            port,
-            error_code: error.as_i16(),
-            ..Coordinator::default()
+}
+
+impl Lengthy for FindCoordinatorRequest {
+    async fn answer_at_length<W: World>(
+        context: &Context<W>,
+        call: &Call,
+        request: Self,
+    ) -> Handled<FindCoordinatorResponse> {
+        let error = match request.key_type {
+            GROUP => ensure_topic(context).await,
+            // There is no such coordinator yet: Kafka says the same while it has none.
+            TRANSACTION => ErrorCode::CoordinatorNotAvailable,
+            SHARE if call.version >= SHARE_VERSION => ErrorCode::CoordinatorNotAvailable,
+            _ => ErrorCode::InvalidRequest,
         };
-        pieces.push(&coordinator).await;
+        let node = (error == ErrorCode::None).then(|| (context.image().node_id, call.advertised()));
+        if call.version < BATCHED_VERSION {
+            return Handled::Short(single(error, node));
+        }
+        let keys = request.coordinator_keys;
+        let mut pieces =
+            Pieces::of_array::<FindCoordinatorResponse>(context, call, true, keys.len());
+        for key in keys {
+            pieces.push(&coordinator(key, error, node)).await;
+        }
+        Handled::Reply(pieces.finish(call))
     }
-    pieces.finish(&call)
+}
+
+/// Where the coordinator of one key is: a node and its address, unless there is an error.
+fn coordinator(key: Str, error: ErrorCode, node: Option<(i32, &Advertised)>) -> Coordinator {
+    Coordinator {
+        key,
+        node_id: node.map_or(-1, |(id, _)| id),
+        host: node.map_or_else(Str::default, |(_, at)| at.host.clone()),
+        port: node.map_or(-1, |(_, at)| at.port),
+        error_code: error.as_i16(),
+        ..Coordinator::default()
+    }
+}
+
+/// The same for versions that ask for one key.
+fn single(error: ErrorCode, node: Option<(i32, &Advertised)>) -> FindCoordinatorResponse {
+    let Coordinator {
+        node_id,
+        host,
+        port,
+        error_code,
+        ..
+    } = coordinator(Str::default(), error, node);
+    FindCoordinatorResponse {
+        error_code,
+        error_message: message(error),
+        node_id,
+        host,
+        port,
+        ..FindCoordinatorResponse::default()
+    }
 }
 
 /// What old versions are told besides the code, Kafka's word for no error included.
@@ -82,7 +106,8 @@ fn message(error: ErrorCode) -> Option<Str> {
     Some(Str::from_static(match error {
         ErrorCode::None => "NONE",
         ErrorCode::InvalidRequest => "There is no coordinator of this kind.",
-        _ => "The coordinator is not available.",
+        ErrorCode::CoordinatorNotAvailable => "The coordinator is not available.",
+        _ => return None,
     }))
 }
 

@@ -1,64 +1,79 @@
 //! ListGroups (key 16): every group, or those of some states (KIP-518) and types (KIP-848).
 
-use std::rc::Rc;
-
 use chronik_coordinators::groups::{GroupPage, GroupReply, GroupRequest, NameFilter};
 use chronik_io::World;
-use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::{ListGroupsRequest, ListGroupsResponse};
+use chronik_protocol::{ErrorCode, Str};
 
 use super::{GONE, ask};
+use crate::handlers::api::{Api, Handled, Lengthy, Shape};
 use crate::handlers::beside::beside;
 use crate::handlers::call::Call;
 use crate::handlers::context::Context;
-use crate::server::service::Reply;
+use crate::handlers::distinct::{Keep, keep};
 
 /// From so many groups on the answer is encoded beside the shard.
 const GROUPS_AT_ONCE: usize = 4_000;
 
-/// Answers, with what the coordinator has page by page.
-pub(super) async fn handle<W: World>(
-    context: Rc<Context<W>>,
-    call: Rc<Call>,
-    request: ListGroupsRequest,
-) -> Reply {
-    let filters = move || {
-        let states = NameFilter::of(&request.states_filter);
-        (states, NameFilter::of(&request.types_filter))
-    };
-    let (states, types) = beside(&context.world, call.is_large, filters).await;
-    let mut listed = ListGroupsResponse::default();
-    let mut page = GroupPage::FIRST;
-    loop {
-        let list = GroupRequest::List {
-            states: states.clone(),
-            types: types.clone(),
-            page,
-        };
-        let (more, next) = match ask(&context, list).await {
-            Some(GroupReply::List(more, next)) => (more, next),
-            Some(_) => unreachable!("the coordinator answers what it was asked"),
-            None => {
-                let error_code = GONE.as_i16();
-                let gone = ListGroupsResponse {
-                    error_code,
-                    ..ListGroupsResponse::default()
-                };
-                (gone, None)
-            }
-        };
-        if more.error_code != ErrorCode::None.as_i16() {
-            return call.reply(&more);
-        }
-        listed.groups.extend(more.groups);
-        if next.is_none() {
-            break;
-        }
-        page = GroupPage { after: next };
-        context.world.pause().await;
+impl Api for ListGroupsRequest {
+    const SHAPE: Shape = Shape::Groups;
+
+    /// Sets of names.
+    fn settle(&mut self) {
+        keep(&mut self.states_filter, Keep::First, Str::clone);
+        keep(&mut self.types_filter, Keep::First, Str::clone);
     }
-    match listed.groups.len() > GROUPS_AT_ONCE {
-        true => call.reply_long(&context.world, listed).await,
-        false => call.reply(&listed),
+
+    fn refused(&self, _: &Call, error: ErrorCode) -> ListGroupsResponse {
+        refused(error)
+    }
+}
+
+impl Lengthy for ListGroupsRequest {
+    /// Answers, with what the coordinator has page by page.
+    async fn answer_at_length<W: World>(
+        context: &Context<W>,
+        call: &Call,
+        request: Self,
+    ) -> Handled<ListGroupsResponse> {
+        let filters = move || {
+            let states = NameFilter::of(&request.states_filter);
+            (states, NameFilter::of(&request.types_filter))
+        };
+        let (states, types) = beside(&context.world, call.is_large, filters).await;
+        let mut listed = ListGroupsResponse::default();
+        let mut page = GroupPage::FIRST;
+        loop {
+            let list = GroupRequest::List {
+                states: states.clone(),
+                types: types.clone(),
+                page,
+            };
+            let (more, next) = match ask(context, list).await {
+                Some(GroupReply::List(more, next)) => (more, next),
+                Some(_) => unreachable!("the coordinator answers what it was asked"),
+                None => (refused(GONE), None),
+            };
+            if more.error_code != ErrorCode::None.as_i16() {
+                return Handled::Short(more);
+            }
+            listed.groups.extend(more.groups);
+            if next.is_none() {
+                break;
+            }
+            page = GroupPage { after: next };
+            context.world.pause().await;
+        }
+        match listed.groups.len() > GROUPS_AT_ONCE {
+            true => Handled::Long(listed),
+            false => Handled::Short(listed),
+        }
+    }
+}
+
+fn refused(error: ErrorCode) -> ListGroupsResponse {
+    ListGroupsResponse {
+        error_code: error.as_i16(),
+        ..ListGroupsResponse::default()
     }
 }

@@ -17,6 +17,7 @@ use chronik_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
 use chronik_protocol::{ErrorCode, Str, Uuid};
 
 use super::{GONE, ask, has_partition};
+use crate::handlers::api::{Api, Later, Shape};
 use crate::handlers::beside::beside;
 use crate::handlers::call::Call;
 use crate::handlers::context::Context;
@@ -31,39 +32,55 @@ const EPOCH_VERSION: i16 = 9;
 /// microsecond each.
 const PARTITIONS_AT_ONCE: usize = 2_000;
 
-/// Answers. What is more than the coordinator takes in one go is committed part by part, each judged by
-/// itself and none left out, where Kafka refuses what is more than one batch of its log.
-pub(super) async fn handle<W: World>(
-    context: Rc<Context<W>>,
-    call: Rc<Call>,
-    mut request: OffsetCommitRequest,
-) -> OffsetCommitResponse {
-    let (image, is_large) = (context.image(), call.is_large);
-    let by_id = call.version >= TOPIC_ID_VERSION;
-    let knows_epochs = call.version >= EPOCH_VERSION;
-    let topics = std::mem::take(&mut request.topics);
-    let plan = move || {
-        let mut refused = Vec::new();
-        let known = topics
-            .into_iter()
-            .filter_map(|topic| take_known(&image, by_id, topic, &mut refused));
-        let known: Vec<OffsetCommitRequestTopic> = known.collect();
-        (parts(known), refused)
-    };
-    let (parts, refused) = beside(&context.world, is_large, plan).await;
-    let commit = Commit {
-        context: Rc::clone(&context),
-        request,
-        knows_epochs,
-    };
-    let committed = match parts.len() {
-        0 | 1 => commit.run(parts).await,
-        _ => commit.whole(parts).await,
-    };
-    beside(&context.world, is_large, move || {
-        respond(refused, committed)
-    })
-    .await
+impl Api for OffsetCommitRequest {
+    const SHAPE: Shape = Shape::Group;
+
+    fn settle(&mut self) {}
+
+    fn refused(&self, _: &Call, error: ErrorCode) -> OffsetCommitResponse {
+        let topics = self.topics.iter().map(|topic| refuse(topic, error));
+        OffsetCommitResponse {
+            topics: topics.collect(),
+            ..OffsetCommitResponse::default()
+        }
+    }
+}
+
+impl Later for OffsetCommitRequest {
+    /// Answers. What is more than the coordinator takes in one go is committed part by part, each judged by
+    /// itself and none left out, where Kafka refuses what is more than one batch of its log.
+    async fn answer<W: World>(
+        context: &Context<W>,
+        call: &Call,
+        mut request: Self,
+    ) -> OffsetCommitResponse {
+        let (image, is_large) = (context.image(), call.is_large);
+        let by_id = call.version >= TOPIC_ID_VERSION;
+        let knows_epochs = call.version >= EPOCH_VERSION;
+        let topics = std::mem::take(&mut request.topics);
+        let plan = move || {
+            let mut refused = Vec::new();
+            let known = topics
+                .into_iter()
+                .filter_map(|topic| take_known(&image, by_id, topic, &mut refused));
+            let known: Vec<OffsetCommitRequestTopic> = known.collect();
+            (parts(known), refused)
+        };
+        let (parts, refused) = beside(&context.world, is_large, plan).await;
+        let commit = Commit {
+            context: context.shared(),
+            request,
+            knows_epochs,
+        };
+        let committed = match parts.len() {
+            0 | 1 => commit.run(parts).await,
+            _ => commit.whole(parts).await,
+        };
+        beside(&context.world, is_large, move || {
+            respond(refused, committed)
+        })
+        .await
+    }
 }
 
 /// A commit on its way to the coordinator.

@@ -1,7 +1,6 @@
 //! OffsetDelete (key 47): offsets of topics a group does not want any more (KIP-496).
 
 use std::collections::HashMap;
-use std::rc::Rc;
 
 use chronik_catalog::Image;
 use chronik_coordinators::groups::{GroupReply, GroupRequest};
@@ -16,6 +15,7 @@ use chronik_protocol::messages::{OffsetDeleteRequest, OffsetDeleteResponse};
 use chronik_protocol::{ErrorCode, Str};
 
 use super::{GONE, ask, has_partition};
+use crate::handlers::api::{Api, Later, Shape};
 use crate::handlers::beside::beside;
 use crate::handlers::call::Call;
 use crate::handlers::context::Context;
@@ -23,42 +23,57 @@ use crate::handlers::context::Context;
 /// Partitions whose offsets the coordinator forgets in one go, as one batch of its log.
 const PARTITIONS_AT_ONCE: usize = 2_000;
 
-/// Answers. What is more than the coordinator takes in one go is forgotten part by part.
-pub(super) async fn handle<W: World>(
-    context: Rc<Context<W>>,
-    call: Rc<Call>,
-    request: OffsetDeleteRequest,
-) -> OffsetDeleteResponse {
-    let (image, is_large) = (context.image(), call.is_large);
-    let group_id = request.group_id.clone();
-    let plan = move || plan(&image, request.topics);
-    let (parts, refused) = beside(&context.world, is_large, plan).await;
-    let mut told = refused;
-    let mut parts = parts.into_iter();
-    while let Some(topics) = parts.next() {
-        let request = OffsetDeleteRequest {
-            group_id: group_id.clone(),
-            topics,
-        };
-        let response = match ask(&context, GroupRequest::DeleteOffsets(request)).await {
-            Some(GroupReply::DeleteOffsets(response)) => response,
-            Some(_) => unreachable!("the coordinator answers what it was asked"),
-            None => OffsetDeleteResponse {
-                error_code: GONE.as_i16(),
-                ..OffsetDeleteResponse::default()
-            },
-        };
-        if response.error_code != ErrorCode::None.as_i16() {
-            return response;
+impl Api for OffsetDeleteRequest {
+    const SHAPE: Shape = Shape::Group;
+
+    fn settle(&mut self) {}
+
+    fn refused(&self, _: &Call, error: ErrorCode) -> OffsetDeleteResponse {
+        refused(error)
+    }
+}
+
+impl Later for OffsetDeleteRequest {
+    /// Answers. What is more than the coordinator takes in one go is forgotten part by part.
+    async fn answer<W: World>(
+        context: &Context<W>,
+        call: &Call,
+        request: Self,
+    ) -> OffsetDeleteResponse {
+        let (image, is_large) = (context.image(), call.is_large);
+        let group_id = request.group_id.clone();
+        let plan = move || plan(&image, request.topics);
+        let (parts, mut told) = beside(&context.world, is_large, plan).await;
+        let mut parts = parts.into_iter();
+        while let Some(topics) = parts.next() {
+            let request = OffsetDeleteRequest {
+                group_id: group_id.clone(),
+                topics,
+            };
+            let response = match ask(context, GroupRequest::DeleteOffsets(request)).await {
+                Some(GroupReply::DeleteOffsets(response)) => response,
+                Some(_) => unreachable!("the coordinator answers what it was asked"),
+                None => refused(GONE),
+            };
+            if response.error_code != ErrorCode::None.as_i16() {
+                return response;
+            }
+            told.extend(response.topics);
+            if parts.len() > 0 {
+                context.world.pause().await;
+            }
         }
-        told.extend(response.topics);
-        if parts.len() > 0 {
-            context.world.pause().await;
+        let topics = beside(&context.world, is_large, move || merged(told.into_iter())).await;
+        OffsetDeleteResponse {
+            topics,
+            ..OffsetDeleteResponse::default()
         }
     }
-    let topics = beside(&context.world, is_large, move || merged(told.into_iter())).await;
+}
+
+fn refused(error: ErrorCode) -> OffsetDeleteResponse {
     OffsetDeleteResponse {
-        topics,
+        error_code: error.as_i16(),
         ..OffsetDeleteResponse::default()
     }
 }

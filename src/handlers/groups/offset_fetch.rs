@@ -2,8 +2,6 @@
 //!
 //! Names and ids of topics are looked up here; old forms are brought to the newest and back.
 
-use std::rc::Rc;
-
 use chronik_catalog::Image;
 use chronik_coordinators::groups::{GroupReply, GroupRequest};
 use chronik_io::World;
@@ -18,11 +16,11 @@ use chronik_protocol::messages::{OffsetFetchRequest, OffsetFetchResponse};
 use chronik_protocol::{ErrorCode, Str};
 
 use super::{GONE, ask};
+use crate::handlers::api::{Api, Handled, Lengthy, Shape};
 use crate::handlers::beside::beside;
 use crate::handlers::call::Call;
 use crate::handlers::context::Context;
 use crate::handlers::pieces::{Pieces, Repeated};
-use crate::server::service::Reply;
 
 /// From this version on a response has an error for the group as a whole.
 const GROUP_ERROR_VERSION: i16 = 2;
@@ -34,56 +32,77 @@ const TOPIC_ID_VERSION: i16 = 10;
 /// Partitions that the coordinator is asked about at once: the others have their turn in between.
 const PARTITIONS_AT_ONCE: usize = 4096;
 
-/// Answers. Whether offsets are stable need not be asked (`RequireStable`): a reply waits for
-/// everything that was written before it. A group all of whose offsets are asked for again and again
-/// is answered each time and looked at once.
-pub(super) async fn handle<W: World>(
-    context: Rc<Context<W>>,
-    call: Rc<Call>,
-    request: OffsetFetchRequest,
-) -> Reply {
-    let (version, is_large) = (call.version, call.is_large);
-    if version < GROUPS_VERSION {
-        let single = move || (single_group(&request), request);
-        let (group, request) = beside(&context.world, is_large, single).await;
-        let group = fetch(&context, &call, group).await;
-        let asked = request.topics.unwrap_or_default();
-        let respond = move || single_response(version, &asked, group);
-        let response = beside(&context.world, is_large, respond).await;
-        return call.reply_beside(&context.world, response).await;
-    }
-    let count = request.groups.len();
-    let among = move || {
-        let groups = request.groups;
-        let whole = groups.iter().filter(|group| group.topics.is_none());
-        (Repeated::among(whole.map(key)), groups)
-    };
-    let (mut repeated, groups) = beside(&context.world, is_large, among).await;
-    let mut pieces = Pieces::of_array::<OffsetFetchResponse>(&context, &call, true, count);
-    for group in groups {
-        if pieces.has_failed() {
-            break;
+impl Api for OffsetFetchRequest {
+    const SHAPE: Shape = Shape::Groups;
+
+    fn settle(&mut self) {}
+
+    fn refused(&self, call: &Call, error: ErrorCode) -> OffsetFetchResponse {
+        if call.version < GROUPS_VERSION {
+            let asked = self.topics.as_deref().unwrap_or_default();
+            let group = failed(&single_group(self), error);
+            return single_response(call.version, asked, group);
         }
-        if group.topics.is_some() {
-            let is_long = is_large && has_many(&group);
-            let fetched = fetch(&context, &call, group).await;
-            if is_long {
-                pieces.push_long(fetched).await;
-            } else {
-                pieces.push(&fetched).await;
-            }
-            continue;
-        }
-        let key = key(&group);
-        match repeated.made(&key) {
-            Some(made) => pieces.push_encoded(&made).await,
-            None => {
-                let fetched = fetch(&context, &call, group).await;
-                repeated.push(&mut pieces, &key, &fetched).await;
-            }
+        let groups = self.groups.iter().map(|group| failed(group, error));
+        OffsetFetchResponse {
+            groups: groups.collect(),
+            ..OffsetFetchResponse::default()
         }
     }
-    pieces.finish(&call)
+}
+
+impl Lengthy for OffsetFetchRequest {
+    /// Answers. Whether offsets are stable need not be asked (`RequireStable`): a reply waits for
+    /// everything that was written before it. A group all of whose offsets are asked for again and again
+    /// is answered each time and looked at once.
+    async fn answer_at_length<W: World>(
+        context: &Context<W>,
+        call: &Call,
+        request: Self,
+    ) -> Handled<OffsetFetchResponse> {
+        let (version, is_large) = (call.version, call.is_large);
+        if version < GROUPS_VERSION {
+            let single = move || (single_group(&request), request);
+            let (group, request) = beside(&context.world, is_large, single).await;
+            let group = fetch(context, call, group).await;
+            let asked = request.topics.unwrap_or_default();
+            let respond = move || single_response(version, &asked, group);
+            let response = beside(&context.world, is_large, respond).await;
+            return Handled::Response(response);
+        }
+        let count = request.groups.len();
+        let among = move || {
+            let groups = request.groups;
+            let whole = groups.iter().filter(|group| group.topics.is_none());
+            (Repeated::among(whole.map(key)), groups)
+        };
+        let (mut repeated, groups) = beside(&context.world, is_large, among).await;
+        let mut pieces = Pieces::of_array::<OffsetFetchResponse>(context, call, true, count);
+        for group in groups {
+            if pieces.has_failed() {
+                break;
+            }
+            if group.topics.is_some() {
+                let is_long = is_large && has_many(&group);
+                let fetched = fetch(context, call, group).await;
+                if is_long {
+                    pieces.push_long(fetched).await;
+                } else {
+                    pieces.push(&fetched).await;
+                }
+                continue;
+            }
+            let key = key(&group);
+            match repeated.made(&key) {
+                Some(made) => pieces.push_encoded(&made).await,
+                None => {
+                    let fetched = fetch(context, call, group).await;
+                    repeated.push(&mut pieces, &key, &fetched).await;
+                }
+            }
+        }
+        Handled::Reply(pieces.finish(call))
+    }
 }
 
 /// Whether so much is asked of a group that the answer is encoded beside the shard.
@@ -146,7 +165,7 @@ async fn ask_for<W: World>(
     context: &Context<W>,
     group: OffsetFetchRequestGroup,
 ) -> OffsetFetchResponseGroup {
-    let refused = gone(&group);
+    let refused = failed(&group, GONE);
     let fetch = GroupRequest::FetchOffsets {
         groups: vec![group],
     };
@@ -229,10 +248,10 @@ fn join(
     topics.extend(more);
 }
 
-fn gone(group: &OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
+fn failed(group: &OffsetFetchRequestGroup, error: ErrorCode) -> OffsetFetchResponseGroup {
     OffsetFetchResponseGroup {
         group_id: group.group_id.clone(),
-        error_code: GONE.as_i16(),
+        error_code: error.as_i16(),
         ..OffsetFetchResponseGroup::default()
     }
 }

@@ -7,37 +7,63 @@ use chronik_io::World;
 use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
 
-use super::GONE;
+use super::{GONE, WAITING_BYTES};
+use crate::handlers::api::{Api, Begun, Handled, Shape, Staged};
 use crate::handlers::call::Call;
 use crate::handlers::context::Context;
+use crate::handlers::distinct::{Keep, keep};
+use crate::server::service::Pace;
 
 /// From this version on members say which protocol they mean (KIP-559).
 const PROTOCOL_VERSION: i16 = 5;
 
-/// Hands a member's question to the coordinator; what is returned waits for the leader's answer.
-pub(super) async fn begin<W: World>(
-    context: &Context<W>,
-    call: Rc<Call>,
-    request: SyncGroupRequest,
-) -> impl Future<Output = SyncGroupResponse> + use<W> {
-    let refused = |error: ErrorCode| SyncGroupResponse {
-        error_code: error.as_i16(),
-        ..SyncGroupResponse::default()
-    };
-    let says_protocol = request.protocol_type.is_some() && request.protocol_name.is_some();
-    let asked = if call.version >= PROTOCOL_VERSION && !says_protocol {
-        Err(ErrorCode::InconsistentGroupProtocol)
-    } else {
-        Ok(context.router.ask_group(GroupRequest::Sync(request)).await)
-    };
-    async move {
-        match asked {
-            Err(error) => refused(error),
-            Ok(asked) => match asked.reply().await {
+impl Api for SyncGroupRequest {
+    const SHAPE: Shape = Shape::Group;
+
+    /// A map of shares.
+    fn settle(&mut self) {
+        keep(&mut self.assignments, Keep::Last, |share| {
+            share.member_id.clone()
+        });
+    }
+
+    fn refused(&self, _: &Call, error: ErrorCode) -> SyncGroupResponse {
+        refused(error)
+    }
+}
+
+impl Staged for SyncGroupRequest {
+    const PACE: Pace = Pace::Alone;
+
+    async fn begin<W: World>(
+        context: Rc<Context<W>>,
+        call: &mut Call,
+        request: Self,
+    ) -> Begun<
+        SyncGroupResponse,
+        impl AsyncFnOnce(&Call) -> Handled<SyncGroupResponse> + 'static + use<W>,
+    > {
+        call.detach();
+        let says_protocol = request.protocol_type.is_some() && request.protocol_name.is_some();
+        if call.version >= PROTOCOL_VERSION && !says_protocol {
+            let refused = refused(ErrorCode::InconsistentGroupProtocol);
+            return Begun::Done(Handled::Short(refused));
+        }
+        let asked = context.router.ask_group(GroupRequest::Sync(request)).await;
+        let rest = async move |_: &Call| {
+            Handled::Short(match asked.reply().await {
                 Ok(GroupReply::Sync(response)) => response,
                 Ok(_) => unreachable!("the coordinator answers what it was asked"),
                 Err(_) => refused(GONE),
-            },
-        }
+            })
+        };
+        Begun::Parked(rest, WAITING_BYTES)
+    }
+}
+
+fn refused(error: ErrorCode) -> SyncGroupResponse {
+    SyncGroupResponse {
+        error_code: error.as_i16(),
+        ..SyncGroupResponse::default()
     }
 }

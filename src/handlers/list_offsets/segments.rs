@@ -1,8 +1,6 @@
 //! Version 0 of ListOffsets: several offsets for each partition, newest first, which are those where
 //! segments begin and where the log ends.
 
-use std::rc::Rc;
-
 use chronik_io::World;
 use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::list_offsets_response::{
@@ -17,7 +15,7 @@ use crate::handlers::partitions;
 
 /// Answers.
 pub(super) async fn handle<W: World>(
-    context: &Rc<Context<W>>,
+    context: &Context<W>,
     request: &ListOffsetsRequest,
 ) -> ListOffsetsResponse {
     let image = context.image();
