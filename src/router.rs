@@ -6,16 +6,16 @@
 
 use std::sync::Arc;
 
-use chronik_catalog::{ControllerReply, ControllerRequest, Image};
-use chronik_coordinators::groups::{GroupReply, GroupRequest};
-use chronik_io::{Call, Lost, World};
+use chronik_catalog::Image;
+use chronik_io::{Lost, World};
 use chronik_protocol::{ErrorCode, Uuid};
-use chronik_shards::{COORDINATOR_SHARD, LogDirs, Reply, Request, ShardHandle};
+use chronik_shards::questions::{Asked, Designated, Question};
+use chronik_shards::{LogDirs, Request, ShardHandle};
 use chronik_terms::{
-    Acks, AppendPart, AppendRequest, AppendResult, AwaitRequest, DeleteRecordsPart,
-    DeleteRecordsResult, EpochAnswer, EpochQuery, Isolation, LogDescription, LogScope,
-    OffsetAnswer, OffsetQuery, PartitionId, ReadPart, ReadRequest, ReadResult, Reader,
-    SegmentOffsets, SegmentOffsetsQuery, Wait,
+    Acks, AppendPart, AppendRequest, AppendResult, DeleteRecordsPart, DeleteRecordsResult,
+    EpochAnswer, EpochQuery, Isolation, LogDescription, LogScope, OffsetAnswer, OffsetQuery,
+    PartitionId, ReadPart, ReadRequest, ReadResult, Reader, SegmentOffsets, SegmentOffsetsQuery,
+    Wait,
 };
 
 /// Parts that a shard is asked about at once, unless they belong together: a fraction of a millisecond
@@ -39,34 +39,32 @@ struct Group<P> {
     positions: Vec<usize>,
 }
 
-/// Requests that are in their lanes; the replies are still to come.
+/// Questions that are in their lanes; the answers are still to come.
 #[must_use = "the results arrive here"]
-pub(crate) struct Gather<R> {
-    calls: Calls,
+pub(crate) struct Gather<Q> {
+    asked: GatherFrom<Q>,
     count: usize,
-    take: fn(Reply) -> Option<Vec<R>>,
 }
 
-enum Calls {
+enum GatherFrom<Q> {
     /// One shard has all parts, in order.
-    One(Call<Reply>),
-    Many(Vec<(Call<Reply>, Vec<usize>)>),
+    One(Asked<Q>),
+    Many(Vec<(Asked<Q>, Vec<usize>)>),
 }
 
-impl<R> Gather<R> {
+impl<R, Q: Question<Answer = Vec<R>>> Gather<Q> {
     /// Waits for every shard and returns the results in the order of the parts.
     ///
     /// # Errors
     /// When a shard has ended.
     pub(crate) async fn collect(self) -> Result<Vec<R>, Lost> {
-        let take = |reply| (self.take)(reply).expect("a shard answers what it was asked");
-        let calls = match self.calls {
-            Calls::One(call) => return Ok(take(call.await?)),
-            Calls::Many(calls) => calls,
+        let asked = match self.asked {
+            GatherFrom::One(asked) => return asked.await,
+            GatherFrom::Many(asked) => asked,
         };
         let mut merged: Vec<Option<R>> = std::iter::repeat_with(|| None).take(self.count).collect();
-        for (call, positions) in calls {
-            for (position, result) in positions.into_iter().zip(take(call.await?)) {
+        for (asked, positions) in asked {
+            for (position, result) in positions.into_iter().zip(asked.await?) {
                 if let Some(place) = merged.get_mut(position) {
                     *place = Some(result);
                 }
@@ -76,23 +74,6 @@ impl<R> Gather<R> {
             .into_iter()
             .map(|result| result.expect("one result for each part"))
             .collect())
-    }
-}
-
-/// A question to the group coordinator that is under way.
-#[must_use = "the reply arrives here"]
-pub(crate) struct GroupCall(Call<Reply>);
-
-impl GroupCall {
-    /// Waits for the reply.
-    ///
-    /// # Errors
-    /// When the designated shard has ended.
-    pub(crate) async fn reply(self) -> Result<GroupReply, Lost> {
-        match self.0.await? {
-            Reply::Group(reply) => Ok(*reply),
-            _ => unreachable!("a shard answers what it was asked"),
-        }
     }
 }
 
@@ -133,9 +114,14 @@ impl Router {
         self.shard.owner(partition)
     }
 
-    /// Sends one request to one shard.
-    pub(crate) async fn send(&self, shard: usize, request: Request) -> Call<Reply> {
-        self.shard.endpoint().send(shard, request).await
+    /// Asks one shard. When this returns the question is in its lane; the answer follows.
+    pub(crate) async fn ask<Q: Question>(&self, shard: usize, question: Q) -> Asked<Q> {
+        self.shard.ask(shard, question).await
+    }
+
+    /// Asks the designated shard; see [`ShardHandle::ask_designated`].
+    pub(crate) async fn ask_designated<Q: Designated>(&self, question: Q) -> Asked<Q> {
+        self.shard.ask_designated(question).await
     }
 
     /// Appends batches. When this returns they are in their lanes, in order; the results follow. Of many
@@ -146,23 +132,17 @@ impl Router {
         acks: Acks,
         timeout_ms: i32,
         parts: Vec<AppendPart>,
-    ) -> Gather<AppendResult> {
-        let ask = |parts| {
-            Request::Append(AppendRequest {
-                acks,
-                timeout_ms,
-                parts,
-            })
-        };
-        let take = |reply| match reply {
-            Reply::Append(results) => Some(results),
-            _ => None,
+    ) -> Gather<AppendRequest> {
+        let ask = |parts| AppendRequest {
+            acks,
+            timeout_ms,
+            parts,
         };
         let count = parts.len();
         if count <= APPENDS_AT_ONCE {
-            return self.scatter(parts, |part| part.partition, ask, take).await;
+            return self.scatter(parts, |part| part.partition, ask).await;
         }
-        let (mut calls, mut first) = (Vec::new(), 0);
+        let (mut asked, mut first) = (Vec::new(), 0);
         let mut parts = parts.into_iter();
         while parts.len() > 0 {
             let some: Vec<AppendPart> = parts.by_ref().take(APPENDS_AT_ONCE).collect();
@@ -170,15 +150,14 @@ impl Router {
             for group in split(some, |part| self.owner(part.partition)) {
                 let places = group.positions.into_iter();
                 let places = places.map(|place| place + first).collect();
-                calls.push((self.send(group.shard, ask(group.parts)).await, places));
+                asked.push((self.ask(group.shard, ask(group.parts)).await, places));
             }
             first += taken;
             world.pause().await;
         }
         Gather {
-            calls: Calls::Many(calls),
+            asked: GatherFrom::Many(asked),
             count,
-            take,
         }
     }
 
@@ -189,26 +168,15 @@ impl Router {
         max_bytes: usize,
         parts: Vec<ReadPart>,
         (wait, reader): (Option<Wait>, &Reader),
-    ) -> Gather<ReadResult> {
-        let ask = |parts| {
-            Request::Read(ReadRequest {
-                isolation,
-                max_bytes,
-                parts,
-                wait,
-                reader: Some(reader.clone()),
-            })
+    ) -> Gather<ReadRequest> {
+        let ask = |parts| ReadRequest {
+            isolation,
+            max_bytes,
+            parts,
+            wait,
+            reader: Some(reader.clone()),
         };
-        let take = |reply| match reply {
-            Reply::Read(results) => Some(results),
-            _ => None,
-        };
-        self.scatter(parts, |part| part.partition, ask, take).await
-    }
-
-    /// Waits on one shard until enough can be read there.
-    pub(crate) async fn wait(&self, shard: usize, request: AwaitRequest) -> Call<Reply> {
-        self.send(shard, Request::Await(request)).await
+        self.scatter(parts, |part| part.partition, ask).await
     }
 
     /// Looks offsets up.
@@ -220,18 +188,7 @@ impl Router {
         world: &W,
         parts: Vec<OffsetQuery>,
     ) -> Result<Vec<OffsetAnswer>, Lost> {
-        let take = |reply| match reply {
-            Reply::ListOffsets(answers) => Some(answers),
-            _ => None,
-        };
-        self.in_turns(
-            world,
-            parts,
-            |part| part.partition,
-            Request::ListOffsets,
-            take,
-        )
-        .await
+        self.in_turns(world, parts, |part| part.partition).await
     }
 
     /// Looks up where segments begin.
@@ -243,18 +200,7 @@ impl Router {
         world: &W,
         parts: Vec<SegmentOffsetsQuery>,
     ) -> Result<Vec<SegmentOffsets>, Lost> {
-        let take = |reply| match reply {
-            Reply::SegmentOffsets(answers) => Some(answers),
-            _ => None,
-        };
-        self.in_turns(
-            world,
-            parts,
-            |part| part.partition,
-            Request::SegmentOffsets,
-            take,
-        )
-        .await
+        self.in_turns(world, parts, |part| part.partition).await
     }
 
     /// Looks the ends of leader epochs up.
@@ -266,18 +212,7 @@ impl Router {
         world: &W,
         parts: Vec<EpochQuery>,
     ) -> Result<Vec<EpochAnswer>, Lost> {
-        let take = |reply| match reply {
-            Reply::EpochEnds(answers) => Some(answers),
-            _ => None,
-        };
-        self.in_turns(
-            world,
-            parts,
-            |part| part.partition,
-            Request::EpochEnds,
-            take,
-        )
-        .await
+        self.in_turns(world, parts, |part| part.partition).await
     }
 
     /// Moves log starts.
@@ -289,18 +224,7 @@ impl Router {
         world: &W,
         parts: Vec<DeleteRecordsPart>,
     ) -> Result<Vec<DeleteRecordsResult>, Lost> {
-        let take = |reply| match reply {
-            Reply::DeleteRecords(results) => Some(results),
-            _ => None,
-        };
-        self.in_turns(
-            world,
-            parts,
-            |part| part.partition,
-            Request::DeleteRecords,
-            take,
-        )
-        .await
+        self.in_turns(world, parts, |part| part.partition).await
     }
 
     /// Moves logs to other log directories.
@@ -312,12 +236,7 @@ impl Router {
         world: &W,
         parts: Vec<(PartitionId, Uuid)>,
     ) -> Result<Vec<ErrorCode>, Lost> {
-        let take = |reply| match reply {
-            Reply::MoveLogs(results) => Some(results),
-            _ => None,
-        };
-        self.in_turns(world, parts, |(id, _)| *id, Request::MoveLogs, take)
-            .await
+        self.in_turns(world, parts, |(id, _)| *id).await
     }
 
     /// Asks every shard about its logs.
@@ -342,50 +261,15 @@ impl Router {
     }
 
     async fn describe_some_logs(&self, scope: &LogScope) -> Result<Vec<LogDescription>, Lost> {
-        let mut calls = Vec::with_capacity(self.shards());
+        let mut asked = Vec::with_capacity(self.shards());
         for shard in 0..self.shards() {
-            calls.push(self.send(shard, Request::DescribeLogs(scope.clone())).await);
+            asked.push(self.ask(shard, scope.clone()).await);
         }
         let mut found = Vec::new();
-        for call in calls {
-            match call.await? {
-                Reply::DescribeLogs(logs) => found.extend(logs),
-                _ => unreachable!("a shard answers what it was asked"),
-            }
+        for asked in asked {
+            found.extend(asked.await?);
         }
         Ok(found)
-    }
-
-    /// Asks the controller; its reply comes after every shard has applied the change.
-    ///
-    /// # Errors
-    /// When the designated shard has ended.
-    pub(crate) async fn control(
-        &self,
-        request: ControllerRequest,
-    ) -> Result<ControllerReply, Lost> {
-        match self
-            .send(COORDINATOR_SHARD, Request::Control(request))
-            .await
-            .await?
-        {
-            Reply::Control(reply) => Ok(reply),
-            _ => unreachable!("a shard answers what it was asked"),
-        }
-    }
-
-    /// Asks the group coordinator; its reply comes when what it tells is committed.
-    ///
-    /// # Errors
-    /// When the designated shard has ended.
-    pub(crate) async fn group(&self, request: GroupRequest) -> Result<GroupReply, Lost> {
-        self.ask_group(request).await.reply().await
-    }
-
-    /// Asks the group coordinator; when this returns the request is in its lane.
-    pub(crate) async fn ask_group(&self, request: GroupRequest) -> GroupCall {
-        let request = Request::Group(Box::new(request));
-        GroupCall(self.send(COORDINATOR_SHARD, request).await)
     }
 
     /// For what clients ask by name alone. As `scatter`, some parts at a time: a request may name a quarter of a million, and the shard that
@@ -395,14 +279,15 @@ impl Router {
         world: &W,
         parts: Vec<P>,
         partition: impl Fn(&P) -> PartitionId,
-        ask: impl Fn(Vec<P>) -> Request,
-        take: fn(Reply) -> Option<Vec<R>>,
-    ) -> Result<Vec<R>, Lost> {
+    ) -> Result<Vec<R>, Lost>
+    where
+        Vec<P>: Question<Answer = Vec<R>>,
+    {
         let mut results = Vec::with_capacity(parts.len());
         let mut parts = parts.into_iter();
         loop {
             let some: Vec<P> = parts.by_ref().take(PARTS_AT_ONCE).collect();
-            let gather = self.scatter(some, &partition, &ask, take).await;
+            let gather = self.scatter(some, &partition, |parts| parts).await;
             results.extend(gather.collect().await?);
             if parts.len() == 0 {
                 results.iter_mut().for_each(tell_by_name);
@@ -412,36 +297,33 @@ impl Router {
         }
     }
 
-    async fn scatter<P, R>(
+    async fn scatter<P, Q: Question>(
         &self,
         parts: Vec<P>,
         partition: impl Fn(&P) -> PartitionId,
-        ask: impl Fn(Vec<P>) -> Request,
-        take: fn(Reply) -> Option<Vec<R>>,
-    ) -> Gather<R> {
+        question: impl Fn(Vec<P>) -> Q,
+    ) -> Gather<Q> {
         let count = parts.len();
         let groups = split(parts, |part| self.owner(partition(part)));
-        let mut calls = Vec::with_capacity(groups.len());
+        let mut all = Vec::with_capacity(groups.len());
         for Group {
             shard,
             parts,
             positions,
         } in groups
         {
-            let call = self.send(shard, ask(parts)).await;
+            let asked = self.ask(shard, question(parts)).await;
             if positions.len() == count {
                 return Gather {
-                    calls: Calls::One(call),
+                    asked: GatherFrom::One(asked),
                     count,
-                    take,
                 };
             }
-            calls.push((call, positions));
+            all.push((asked, positions));
         }
         Gather {
-            calls: Calls::Many(calls),
+            asked: GatherFrom::Many(all),
             count,
-            take,
         }
     }
 }

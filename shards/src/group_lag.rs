@@ -3,16 +3,12 @@
 //! Asks the coordinator and then the owners of the partitions, from any shard, like any other
 //! caller. For operators; owns no state.
 
-use chronik_coordinators::groups::{
-    CommittedPartition, CommittedQuery, GroupCommitted, GroupReply, GroupRequest,
-};
+use chronik_coordinators::groups::{CommittedPartition, CommittedQuery, GroupCommitted};
 use chronik_protocol::record::{CheckedBatch, SearchProgress, TimestampSearch};
 use chronik_protocol::{ErrorCode, Str};
 use chronik_terms::{Isolation, OffsetQuery, OffsetTarget, PartitionId, ReadPart, ReadRequest};
 
 use crate::limits::LAG_READS_MAX;
-use crate::placement::COORDINATOR_SHARD;
-use crate::request::{Reply, Request};
 use crate::start::ShardHandle;
 
 /// One group's lag.
@@ -55,15 +51,8 @@ pub async fn group_lag(
     query: CommittedQuery,
     now_ms: i64,
 ) -> Result<Vec<GroupLag>, ErrorCode> {
-    let request = Request::Group(Box::new(GroupRequest::Committed(query)));
-    let reply = shard.endpoint().call(COORDINATOR_SHARD, request).await;
-    let groups = match reply.map_err(|_| ErrorCode::CoordinatorNotAvailable)? {
-        Reply::Group(reply) => match *reply {
-            GroupReply::Committed(groups) => groups?,
-            _ => return Err(ErrorCode::UnknownServerError),
-        },
-        _ => return Err(ErrorCode::UnknownServerError),
-    };
+    let groups = shard.ask_designated(query).await.await;
+    let groups = groups.map_err(|_| ErrorCode::CoordinatorNotAvailable)??;
     let mut reads = LAG_READS_MAX;
     let mut lags = Vec::with_capacity(groups.len());
     for group in groups {
@@ -140,14 +129,10 @@ async fn log_end(shard: &ShardHandle, partition: PartitionId) -> Option<i64> {
         target: OffsetTarget::Latest,
     };
     let owner = shard.owner(partition);
-    let request = Request::ListOffsets(vec![query]);
-    match shard.endpoint().call(owner, request).await {
-        Ok(Reply::ListOffsets(answers)) => answers
-            .first()
-            .filter(|answer| answer.error == ErrorCode::None)
-            .map(|answer| answer.offset),
-        _ => None,
-    }
+    let answers = shard.ask(owner, vec![query]).await.await.ok()?;
+    let answer = answers.first();
+    let answer = answer.filter(|answer| answer.error == ErrorCode::None)?;
+    Some(answer.offset)
 }
 
 /// When the first record at or after `offset` was written, ms since the epoch.
@@ -167,10 +152,7 @@ async fn timestamp_at(shard: &ShardHandle, partition: PartitionId, offset: i64) 
         reader: None,
     };
     let owner = shard.owner(partition);
-    let reply = shard.endpoint().call(owner, Request::Read(request)).await;
-    let Ok(Reply::Read(results)) = reply else {
-        return None;
-    };
+    let results = shard.ask(owner, request).await.await.ok()?;
     let records = results.into_iter().next()?.records.into_bytes();
     let (batch, _) = CheckedBatch::parse_first(records).ok()?;
     // Piece by piece: what a batch unfolds to is its producer's to say.

@@ -24,6 +24,7 @@ pub mod partition;
 mod patience;
 mod placement;
 mod placing;
+pub mod questions;
 mod remembered_logs;
 mod request;
 mod shard;

@@ -36,6 +36,7 @@ use crate::log_dirs::LogDirs;
 use crate::metadata_log::{CatalogueError, Registration, open_catalogue};
 use crate::meters::ShardMeters;
 use crate::placement::{COORDINATOR_SHARD, shard_of};
+use crate::questions::{Asked, Designated, Question};
 use crate::remembered_logs::RememberedLogs;
 use crate::request::{Reply, Request};
 use crate::shard::{Shard, ShardOptions};
@@ -132,6 +133,18 @@ impl ShardHandle {
     /// The way to every shard.
     pub fn endpoint(&self) -> &chronik_io::Endpoint<Request, Reply> {
         &self.endpoint
+    }
+
+    /// Asks one shard. When this returns the question is in its lane; the answer follows.
+    pub async fn ask<Q: Question>(&self, shard: usize, question: Q) -> Asked<Q> {
+        let request = question.into_request();
+        Asked::new(self.endpoint.send(shard, request).await)
+    }
+
+    /// Asks the designated shard: the controller, whose answer comes after every shard has applied the
+    /// change, or a coordinator, whose answer comes when what it tells is committed.
+    pub async fn ask_designated<Q: Designated>(&self, question: Q) -> Asked<Q> {
+        self.ask(COORDINATOR_SHARD, question).await
     }
 
     /// The shard that owns a partition.

@@ -3,10 +3,7 @@
 
 use std::collections::HashSet;
 
-use chronik_catalog::{
-    ApiError, ConfigChange, ConfigOp, ConfigOpKind, ConfigResource, ControllerReply,
-    ControllerRequest, Image,
-};
+use chronik_catalog::{ApiError, ConfigChange, ConfigOp, ConfigOpKind, ConfigResource, Image};
 use chronik_io::World;
 use chronik_protocol::configs::Scope;
 use chronik_protocol::messages::alter_configs_response::AlterConfigsResourceResponse as ReplaceResult;
@@ -17,6 +14,7 @@ use chronik_protocol::messages::{
     IncrementalAlterConfigsResponse,
 };
 use chronik_protocol::{ErrorCode, Str};
+use chronik_shards::questions::AlterConfigs;
 use tracing::warn;
 
 use super::api::{Api, Later, Shape};
@@ -210,13 +208,12 @@ async fn alter<W: World>(
     let mut resources = resources.into_iter();
     // Each is judged by itself, so that the controller may have some at a time.
     while resources.len() > 0 {
-        let request = ControllerRequest::AlterConfigs {
+        let request = AlterConfigs {
             resources: resources.by_ref().take(RESOURCES_AT_ONCE).collect(),
             validate_only,
         };
-        match context.router.control(request).await {
-            Ok(ControllerReply::AlterConfigs(some)) => results.extend(some),
-            Ok(_) => unreachable!("the controller answers what it was asked"),
+        match context.router.ask_designated(request).await.await {
+            Ok(some) => results.extend(some),
             Err(_) => break,
         }
         if resources.len() > 0 {

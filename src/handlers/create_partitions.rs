@@ -2,12 +2,13 @@
 
 use std::collections::HashSet;
 
-use chronik_catalog::{ApiError, ControllerReply, ControllerRequest, NewPartitions};
+use chronik_catalog::{ApiError, NewPartitions};
 use chronik_io::World;
 use chronik_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use chronik_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use chronik_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
 use chronik_protocol::{ErrorCode, Str};
+use chronik_shards::questions::CreatePartitions;
 
 use super::api::{Api, Later, Shape};
 use super::beside::beside;
@@ -68,13 +69,12 @@ async fn create<W: World>(
     validate_only: bool,
 ) -> Vec<(Str, Result<(), ApiError>)> {
     let names: Vec<Str> = topics.iter().map(|topic| topic.name.clone()).collect();
-    let change = ControllerRequest::CreatePartitions {
+    let change = CreatePartitions {
         topics,
         validate_only,
     };
-    match context.router.control(change).await {
-        Ok(ControllerReply::CreatePartitions(outcomes)) => outcomes,
-        Ok(_) => unreachable!("the controller answers what it was asked"),
+    match context.router.ask_designated(change).await.await {
+        Ok(outcomes) => outcomes,
         Err(_) => {
             let gone =
                 || ApiError::new(ErrorCode::NotController, "The controller is shutting down.");

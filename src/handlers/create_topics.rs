@@ -2,9 +2,7 @@
 
 use std::collections::HashSet;
 
-use chronik_catalog::{
-    ApiError, ControllerReply, ControllerRequest, CreatedTopic, Image, NewTopic, Topic,
-};
+use chronik_catalog::{ApiError, CreatedTopic, Image, NewTopic, Topic};
 use chronik_io::World;
 use chronik_protocol::configs::Scope;
 use chronik_protocol::messages::create_topics_request::CreatableTopic;
@@ -13,6 +11,7 @@ use chronik_protocol::messages::create_topics_response::{
 };
 use chronik_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 use chronik_protocol::{ErrorCode, Str};
+use chronik_shards::questions::CreateTopics;
 use tracing::warn;
 
 use super::api::{Api, Later, Shape};
@@ -66,13 +65,12 @@ impl Later for CreateTopicsRequest {
             (names, request.topics.into_iter().map(new_topic).collect())
         };
         let (names, topics) = beside(&context.world, call.is_large, new_topics).await;
-        let change = ControllerRequest::CreateTopics {
+        let change = CreateTopics {
             topics,
             validate_only,
         };
-        let created = match context.router.control(change).await {
-            Ok(ControllerReply::CreateTopics(created)) => created,
-            Ok(_) => unreachable!("the controller answers what it was asked"),
+        let created = match context.router.ask_designated(change).await.await {
+            Ok(created) => created,
             Err(_) => names.into_iter().map(gone).collect(),
         };
         let image = context.image();

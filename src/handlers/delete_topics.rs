@@ -3,11 +3,12 @@
 use std::cell::Cell;
 use std::collections::HashSet;
 
-use chronik_catalog::{ApiError, ControllerReply, ControllerRequest, Image, TopicRef};
+use chronik_catalog::{ApiError, Image, TopicRef};
 use chronik_io::World;
 use chronik_protocol::messages::delete_topics_response::DeletableTopicResult;
 use chronik_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
 use chronik_protocol::{ErrorCode, Str, Uuid};
+use chronik_shards::questions::DeleteTopics;
 
 use super::api::{Api, Later, Shape};
 use super::beside::beside;
@@ -67,10 +68,9 @@ impl Later for DeleteTopicsRequest {
         // None is named twice any more, so that the controller may have some at a time.
         while topics.len() > 0 {
             let some = topics.by_ref().take(TOPICS_AT_ONCE).collect();
-            let change = ControllerRequest::DeleteTopics(some);
-            match context.router.control(change).await {
-                Ok(ControllerReply::DeleteTopics(some)) => deleted.extend(some),
-                Ok(_) => unreachable!("the controller answers what it was asked"),
+            let change = DeleteTopics { topics: some };
+            match context.router.ask_designated(change).await.await {
+                Ok(some) => deleted.extend(some),
                 Err(_) => break,
             }
             if topics.len() > 0 {

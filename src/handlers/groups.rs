@@ -19,9 +19,10 @@ mod sync_group;
 
 use chronik_catalog::Topic;
 use chronik_catalog::versions::GROUP_VERSION_FEATURE;
-use chronik_coordinators::groups::{Caller, GroupReply, GroupRequest};
+use chronik_coordinators::groups::Caller;
 use chronik_io::World;
 use chronik_protocol::ErrorCode;
+use chronik_shards::questions::Designated;
 
 use super::call::Call;
 use super::context::Context;
@@ -36,8 +37,8 @@ const WAITING_BYTES: usize = 1024;
 const GROUPS_AT_ONCE: usize = 16;
 
 /// Asks the coordinator; `None` when its shard has ended.
-async fn ask<W: World>(context: &Context<W>, request: GroupRequest) -> Option<GroupReply> {
-    context.router.group(request).await.ok()
+async fn ask<W: World, Q: Designated>(context: &Context<W>, question: Q) -> Option<Q::Answer> {
+    context.router.ask_designated(question).await.await.ok()
 }
 
 /// Whether groups of the new protocol are coordinated: the feature is on, and so is the setting

@@ -2,10 +2,10 @@
 //!
 //! The controller hands them out; none is ever given twice, whatever stops the broker.
 
-use chronik_catalog::{ControllerReply, ControllerRequest};
 use chronik_io::World;
 use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse};
+use chronik_shards::questions::AllocateProducerId;
 
 use super::api::{Api, Later, Shape};
 use super::call::Call;
@@ -67,11 +67,11 @@ fn refusal(request: &InitProducerIdRequest) -> Option<ErrorCode> {
 async fn allocate<W: World>(context: &Context<W>) -> Result<i64, ErrorCode> {
     match context
         .router
-        .control(ControllerRequest::AllocateProducerId)
+        .ask_designated(AllocateProducerId {})
+        .await
         .await
     {
-        Ok(ControllerReply::ProducerId(result)) => result.map_err(|error| error.code),
-        Ok(_) => unreachable!("the controller answers what it was asked"),
+        Ok(result) => result.map_err(|error| error.code),
         Err(_) => Err(ErrorCode::CoordinatorNotAvailable),
     }
 }

@@ -5,9 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use chronik_catalog::{
-    ControllerReply, ControllerRequest, Image, NewTopic, PartitionInfo, Topic, check_topic_name,
-};
+use chronik_catalog::{Image, NewTopic, PartitionInfo, Topic, check_topic_name};
 use chronik_io::World;
 use chronik_protocol::messages::metadata_request::MetadataRequestTopic;
 use chronik_protocol::messages::metadata_response::{
@@ -15,6 +13,7 @@ use chronik_protocol::messages::metadata_response::{
 };
 use chronik_protocol::messages::{MetadataRequest, MetadataResponse};
 use chronik_protocol::{ErrorCode, Str, Uuid};
+use chronik_shards::questions::CreateTopics;
 use tracing::info;
 
 use super::api::{Api, Handled, Lengthy, Shape};
@@ -193,13 +192,12 @@ async fn create_missing<W: World>(context: &Context<W>, names: &[Str]) -> HashMa
         return HashMap::new();
     }
     let created: Vec<Str> = topics.iter().map(|topic| topic.name.clone()).collect();
-    let request = ControllerRequest::CreateTopics {
+    let request = CreateTopics {
         topics,
         validate_only: false,
     };
-    let results = match context.router.control(request).await {
-        Ok(ControllerReply::CreateTopics(results)) => results,
-        Ok(_) => unreachable!("the controller answers what it was asked"),
+    let results = match context.router.ask_designated(request).await.await {
+        Ok(results) => results,
         Err(_) => {
             let error = ErrorCode::LeaderNotAvailable;
             return created.into_iter().map(|name| (name, error)).collect();

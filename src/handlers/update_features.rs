@@ -1,11 +1,12 @@
 //! UpdateFeatures (key 57, KIP-584). The controller decides; this module translates.
 
-use chronik_catalog::{ApiError, ControllerReply, ControllerRequest, FeatureUpdate, UpgradeType};
+use chronik_catalog::{ApiError, FeatureUpdate, UpgradeType};
 use chronik_io::World;
 use chronik_protocol::messages::update_features_request::FeatureUpdateKey;
 use chronik_protocol::messages::update_features_response::UpdatableFeatureResult;
 use chronik_protocol::messages::{UpdateFeaturesRequest, UpdateFeaturesResponse};
 use chronik_protocol::{ErrorCode, Str};
+use chronik_shards::questions::UpdateFeatures;
 
 use super::api::{Api, Later, Shape};
 use super::call::Call;
@@ -40,13 +41,12 @@ impl Later for UpdateFeaturesRequest {
             return refused(ErrorCode::InvalidRequest, Some(Str::from(message)));
         }
         let updates = request.feature_updates.iter();
-        let change = ControllerRequest::UpdateFeatures {
+        let change = UpdateFeatures {
             updates: updates.map(|update| asked(call.version, update)).collect(),
             validate_only: request.validate_only,
         };
-        let outcome = match context.router.control(change).await {
-            Ok(ControllerReply::UpdateFeatures(outcome)) => outcome,
-            Ok(_) => unreachable!("the controller answers what it was asked"),
+        let outcome = match context.router.ask_designated(change).await.await {
+            Ok(outcome) => outcome,
             Err(_) => Err(ApiError::new(
                 ErrorCode::NotController,
                 "The controller is shutting down.",

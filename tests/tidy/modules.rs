@@ -218,6 +218,7 @@ pub(crate) const MODULES: &[Modules] = &[
             ("meters", &[]),
             ("placement", &[]),
             ("request", &["internal"]),
+            ("questions", &["request"]),
             ("moving", &["partition", "placing", "placement", "request"]),
             (
                 "shard",
@@ -285,6 +286,7 @@ pub(crate) const MODULES: &[Modules] = &[
                     "meters",
                     "placement",
                     "request",
+                    "questions",
                     "shard",
                     "opening",
                     "driver",
@@ -292,7 +294,7 @@ pub(crate) const MODULES: &[Modules] = &[
                     "interrupted_moves",
                 ],
             ),
-            ("group_lag", &["limits", "placement", "request", "start"]),
+            ("group_lag", &["limits", "start"]),
         ],
     ),
 ];

@@ -10,8 +10,9 @@ use std::rc::Rc;
 use chronik_io::{Lost, World};
 use chronik_protocol::messages::fetch_request::FetchRequest;
 use chronik_protocol::{ErrorCode, Records};
-use chronik_shards::Reply;
-use chronik_terms::{AwaitRequest, Isolation, ReadPart, ReadResult, Reader, Wait, Wake};
+use chronik_terms::{
+    AwaitRequest, Isolation, ReadPart, ReadRequest, ReadResult, Reader, Wait, Wake,
+};
 use futures_util::future::select_all;
 
 use super::WAIT_MS_MAX;
@@ -79,9 +80,9 @@ pub(super) enum Sent {
     /// There is nothing to read.
     Nothing,
     /// One shard has everything and waits by itself.
-    One(Gather<ReadResult>, Option<Waiting>, Asking),
+    One(Gather<ReadRequest>, Option<Waiting>, Asking),
     /// The first round over several shards.
-    Many(Gather<ReadResult>, Reading, Vec<usize>, Asking),
+    Many(Gather<ReadRequest>, Reading, Vec<usize>, Asking),
 }
 
 /// Somebody wants what is read; when it is dropped, as with its connection, the shards learn that nobody does.
@@ -163,7 +164,7 @@ pub(super) async fn finish<W: World>(context: &Rc<Context<W>>, sent: Sent) -> Ve
 
 async fn rounds<W: World>(
     context: &Rc<Context<W>>,
-    (first, asking): (Gather<ReadResult>, &Asking),
+    (first, asking): (Gather<ReadRequest>, &Asking),
     reading: &Reading,
     shards: &[usize],
 ) -> Result<Vec<ReadResult>, Lost> {
@@ -236,15 +237,12 @@ async fn wait_for_any<W: World>(
                 token: waiting.token,
             },
         };
-        calls.push(context.router.wait(owner, request).await);
+        calls.push(context.router.ask(owner, request).await);
     }
     let (first, _, _others) = select_all(calls).await;
     // Dropping `waiting` cancels the waits of the other shards.
     drop(waiting);
-    match first? {
-        Reply::Await(wake) => Ok(wake),
-        _ => unreachable!("a shard answers what it was asked"),
-    }
+    first
 }
 
 /// Each shard kept to the limit by itself; together they keep to it here. The first partition with

@@ -1,10 +1,10 @@
 //! ConsumerGroupDescribe (key 69, KIP-848): groups of the new protocol as operators see them.
 
-use chronik_coordinators::groups::{GroupReply, GroupRequest};
 use chronik_io::World;
 use chronik_protocol::messages::consumer_group_describe_response::DescribedGroup;
 use chronik_protocol::messages::{ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse};
 use chronik_protocol::{ErrorCode, Str};
+use chronik_shards::questions::DescribeConsumerGroups;
 
 use super::{GONE, GROUPS_AT_ONCE, ask, consumer_groups_are_on};
 use crate::handlers::api::{Api, Handled, Lengthy, Shape};
@@ -59,11 +59,9 @@ async fn describe<W: World>(context: &Context<W>, groups: Vec<Str>) -> Vec<Descr
     if !consumer_groups_are_on(context) {
         return refuse(ErrorCode::UnsupportedVersion);
     }
-    match ask(context, GroupRequest::ConsumerDescribe(groups.clone())).await {
-        Some(GroupReply::ConsumerDescribe(described)) => described,
-        Some(_) => unreachable!("the coordinator answers what it was asked"),
-        None => refuse(GONE),
-    }
+    let groups = groups.clone();
+    let asked = ask(context, DescribeConsumerGroups { groups }).await;
+    asked.unwrap_or_else(|| refuse(GONE))
 }
 
 fn refused(group: &Str, error: ErrorCode) -> DescribedGroup {

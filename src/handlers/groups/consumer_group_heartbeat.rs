@@ -1,9 +1,9 @@
 //! ConsumerGroupHeartbeat (key 68, KIP-848).
 
-use chronik_coordinators::groups::{GroupReply, GroupRequest};
 use chronik_io::World;
 use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
+use chronik_shards::questions::ConsumerHeartbeat;
 
 use super::{GONE, ask, caller, consumer_groups_are_on};
 use crate::handlers::api::{Api, Later, Shape};
@@ -32,16 +32,13 @@ impl Later for ConsumerGroupHeartbeatRequest {
         if !consumer_groups_are_on(context) {
             return refused(ErrorCode::UnsupportedVersion);
         }
-        let heartbeat = GroupRequest::ConsumerHeartbeat {
+        let heartbeat = ConsumerHeartbeat {
             request,
             id_required: call.version >= ID_REQUIRED_VERSION,
             caller: caller(call),
         };
-        match ask(context, heartbeat).await {
-            Some(GroupReply::ConsumerHeartbeat(response)) => response,
-            Some(_) => unreachable!("the coordinator answers what it was asked"),
-            None => refused(GONE),
-        }
+        let asked = ask(context, heartbeat).await;
+        asked.unwrap_or_else(|| refused(GONE))
     }
 }
 

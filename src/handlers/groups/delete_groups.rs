@@ -1,10 +1,10 @@
 //! DeleteGroups (key 42): groups without members, with all they have committed.
 
-use chronik_coordinators::groups::{GroupReply, GroupRequest};
 use chronik_io::World;
 use chronik_protocol::messages::delete_groups_response::DeletableGroupResult;
 use chronik_protocol::messages::{DeleteGroupsRequest, DeleteGroupsResponse};
 use chronik_protocol::{ErrorCode, Str};
+use chronik_shards::questions::DeleteGroups;
 
 use super::{GONE, ask};
 use crate::handlers::api::{Api, Later, Shape};
@@ -43,9 +43,9 @@ impl Later for DeleteGroupsRequest {
         // Each is judged by itself, so that the coordinator may have some at a time.
         while let Some(rest) = groups.get(results.len()..).filter(|rest| !rest.is_empty()) {
             let some: Vec<Str> = rest.iter().take(DELETED_AT_ONCE).cloned().collect();
-            match ask(context, GroupRequest::Delete(some.clone())).await {
-                Some(GroupReply::Delete(response)) => results.extend(response.results),
-                Some(_) => unreachable!("the coordinator answers what it was asked"),
+            let groups = some.clone();
+            match ask(context, DeleteGroups { groups }).await {
+                Some(response) => results.extend(response.results),
                 None => results.extend(some.into_iter().map(|group| refused(group, GONE))),
             }
             context.world.pause().await;

@@ -1,10 +1,10 @@
 //! DescribeGroups (key 15): state, protocol and members of classic groups.
 
-use chronik_coordinators::groups::{GroupReply, GroupRequest};
 use chronik_io::World;
 use chronik_protocol::messages::describe_groups_response::DescribedGroup;
 use chronik_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse};
 use chronik_protocol::{ErrorCode, Str};
+use chronik_shards::questions::DescribeGroups;
 
 use super::{GONE, GROUPS_AT_ONCE, ask};
 use crate::handlers::api::{Api, Handled, Lengthy, Shape};
@@ -66,13 +66,12 @@ async fn describe<W: World>(
     call: &Call,
     groups: Vec<Str>,
 ) -> Vec<DescribedGroup> {
-    let describe = GroupRequest::Describe {
+    let describe = DescribeGroups {
         groups: groups.clone(),
         missing_is_error: call.version >= MISSING_IS_ERROR_VERSION,
     };
     match ask(context, describe).await {
-        Some(GroupReply::Describe(described)) => described,
-        Some(_) => unreachable!("the coordinator answers what it was asked"),
+        Some(described) => described,
         None => groups
             .into_iter()
             .map(|group| refused(group, GONE))

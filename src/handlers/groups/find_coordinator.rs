@@ -2,13 +2,14 @@
 //!
 //! Where Kafka tells the first client to ask again while it creates the topic, this waits for it.
 
-use chronik_catalog::{ControllerReply, ControllerRequest, NewTopic};
+use chronik_catalog::NewTopic;
 use chronik_coordinators::groups::OFFSETS_TOPIC;
 use chronik_io::World;
 use chronik_protocol::configs::keys::topic;
 use chronik_protocol::messages::find_coordinator_response::Coordinator;
 use chronik_protocol::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
 use chronik_protocol::{ErrorCode, Str};
+use chronik_shards::questions::CreateTopics;
 use tracing::{error, info};
 
 use crate::handlers::api::{Api, Handled, Lengthy, Shape};
@@ -131,13 +132,12 @@ async fn ensure_topic<W: World>(context: &Context<W>) -> ErrorCode {
         ],
         ..NewTopic::default()
     };
-    let request = ControllerRequest::CreateTopics {
+    let request = CreateTopics {
         topics: vec![topic],
         validate_only: false,
     };
-    let created = match context.router.control(request).await {
-        Ok(ControllerReply::CreateTopics(created)) => created,
-        Ok(_) => unreachable!("the controller answers what it was asked"),
+    let created = match context.router.ask_designated(request).await.await {
+        Ok(created) => created,
         Err(_) => return ErrorCode::CoordinatorNotAvailable,
     };
     for topic in created {

@@ -1,9 +1,9 @@
 //! Heartbeat (key 12).
 
-use chronik_coordinators::groups::{GroupReply, GroupRequest};
 use chronik_io::World;
 use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::{HeartbeatRequest, HeartbeatResponse};
+use chronik_shards::questions::Heartbeat;
 
 use super::{GONE, ask};
 use crate::handlers::api::{Api, Later, Shape};
@@ -22,11 +22,8 @@ impl Api for HeartbeatRequest {
 
 impl Later for HeartbeatRequest {
     async fn answer<W: World>(context: &Context<W>, _: &Call, request: Self) -> HeartbeatResponse {
-        match ask(context, GroupRequest::Heartbeat(request)).await {
-            Some(GroupReply::Heartbeat(response)) => response,
-            Some(_) => unreachable!("the coordinator answers what it was asked"),
-            None => refused(GONE),
-        }
+        let asked = ask(context, Heartbeat(request)).await;
+        asked.unwrap_or_else(|| refused(GONE))
     }
 }
 

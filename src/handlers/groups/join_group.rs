@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use chronik_coordinators::groups::{GroupReply, GroupRequest};
 use chronik_io::World;
 use chronik_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
 use chronik_protocol::{ErrorCode, Str};
+use chronik_shards::questions::JoinGroup;
 
 use super::{GONE, WAITING_BYTES, caller};
 use crate::handlers::api::{Api, Begun, Handled, Shape, Staged};
@@ -65,7 +65,7 @@ impl Staged for JoinGroupRequest {
         if call.version < REBALANCE_TIMEOUT_VERSION {
             request.rebalance_timeout_ms = request.session_timeout_ms;
         }
-        let asked = context.router.ask_group(GroupRequest::Join {
+        let asked = context.router.ask_designated(JoinGroup {
             request,
             caller: caller(call),
             known_member_id: call.version >= KNOWN_MEMBER_ID_VERSION,
@@ -73,9 +73,8 @@ impl Staged for JoinGroupRequest {
         });
         let asked = asked.await;
         let rest = async move |call: &Call| {
-            let mut response = match asked.reply().await {
-                Ok(GroupReply::Join(response)) => response,
-                Ok(_) => unreachable!("the coordinator answers what it was asked"),
+            let mut response = match asked.await {
+                Ok(response) => response,
                 Err(_) => refused(call.version, GONE),
             };
             if response.error_code != 0 {

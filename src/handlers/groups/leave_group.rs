@@ -1,10 +1,10 @@
 //! LeaveGroup (key 13): one member, or from version 3 on several (KIP-345).
 
-use chronik_coordinators::groups::{GroupReply, GroupRequest};
 use chronik_io::World;
 use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::leave_group_request::MemberIdentity;
 use chronik_protocol::messages::{LeaveGroupRequest, LeaveGroupResponse};
+use chronik_shards::questions::LeaveGroup;
 
 use super::{GONE, ask};
 use crate::handlers::api::{Api, Later, Shape};
@@ -47,9 +47,8 @@ impl Later for LeaveGroupRequest {
                 members: members.by_ref().take(MEMBERS_AT_ONCE).collect(),
                 ..request.clone()
             };
-            let some = match ask(context, GroupRequest::Leave(leave)).await {
-                Some(GroupReply::Leave(response)) => response,
-                Some(_) => unreachable!("the coordinator answers what it was asked"),
+            let some = match ask(context, LeaveGroup(leave)).await {
+                Some(response) => response,
                 None => refused(GONE),
             };
             if some.error_code != ErrorCode::None.as_i16() {

@@ -1,9 +1,10 @@
 //! ListGroups (key 16): every group, or those of some states (KIP-518) and types (KIP-848).
 
-use chronik_coordinators::groups::{GroupPage, GroupReply, GroupRequest, NameFilter};
+use chronik_coordinators::groups::{GroupPage, NameFilter};
 use chronik_io::World;
 use chronik_protocol::messages::{ListGroupsRequest, ListGroupsResponse};
 use chronik_protocol::{ErrorCode, Str};
+use chronik_shards::questions::ListGroups;
 
 use super::{GONE, ask};
 use crate::handlers::api::{Api, Handled, Lengthy, Shape};
@@ -44,14 +45,13 @@ impl Lengthy for ListGroupsRequest {
         let mut listed = ListGroupsResponse::default();
         let mut page = GroupPage::FIRST;
         loop {
-            let list = GroupRequest::List {
+            let list = ListGroups {
                 states: states.clone(),
                 types: types.clone(),
                 page,
             };
             let (more, next) = match ask(context, list).await {
-                Some(GroupReply::List(more, next)) => (more, next),
-                Some(_) => unreachable!("the coordinator answers what it was asked"),
+                Some((more, next)) => (more, next),
                 None => (refused(GONE), None),
             };
             if more.error_code != ErrorCode::None.as_i16() {

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use chronik_catalog::{Image, Topic};
-use chronik_coordinators::groups::{GroupReply, GroupRequest};
 use chronik_io::World;
 use chronik_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
@@ -15,6 +14,7 @@ use chronik_protocol::messages::offset_commit_response::{
 };
 use chronik_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
 use chronik_protocol::{ErrorCode, Str, Uuid};
+use chronik_shards::questions::CommitOffsets;
 
 use super::{GONE, ask, has_partition};
 use crate::handlers::api::{Api, Later, Shape};
@@ -124,13 +124,12 @@ impl<W: World> Commit<W> {
                 ..self.request.clone()
             };
             let gone = gone(&request.topics);
-            let commit = GroupRequest::CommitOffsets {
+            let commit = CommitOffsets {
                 request,
                 knows_epochs: self.knows_epochs,
             };
             match ask(&self.context, commit).await {
-                Some(GroupReply::CommitOffsets(response)) => committed.extend(response.topics),
-                Some(_) => unreachable!("the coordinator answers what it was asked"),
+                Some(response) => committed.extend(response.topics),
                 None => committed.extend(gone),
             }
             if parts.len() > 0 {

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use chronik_catalog::Image;
-use chronik_coordinators::groups::{GroupReply, GroupRequest};
 use chronik_io::World;
 use chronik_protocol::messages::offset_delete_request::{
     OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
@@ -13,6 +12,7 @@ use chronik_protocol::messages::offset_delete_response::{
 };
 use chronik_protocol::messages::{OffsetDeleteRequest, OffsetDeleteResponse};
 use chronik_protocol::{ErrorCode, Str};
+use chronik_shards::questions::DeleteOffsets;
 
 use super::{GONE, ask, has_partition};
 use crate::handlers::api::{Api, Later, Shape};
@@ -50,9 +50,8 @@ impl Later for OffsetDeleteRequest {
                 group_id: group_id.clone(),
                 topics,
             };
-            let response = match ask(context, GroupRequest::DeleteOffsets(request)).await {
-                Some(GroupReply::DeleteOffsets(response)) => response,
-                Some(_) => unreachable!("the coordinator answers what it was asked"),
+            let response = match ask(context, DeleteOffsets(request)).await {
+                Some(response) => response,
                 None => refused(GONE),
             };
             if response.error_code != ErrorCode::None.as_i16() {

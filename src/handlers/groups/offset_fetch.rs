@@ -3,7 +3,6 @@
 //! Names and ids of topics are looked up here; old forms are brought to the newest and back.
 
 use chronik_catalog::Image;
-use chronik_coordinators::groups::{GroupReply, GroupRequest};
 use chronik_io::World;
 use chronik_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
@@ -14,6 +13,7 @@ use chronik_protocol::messages::offset_fetch_response::{
 };
 use chronik_protocol::messages::{OffsetFetchRequest, OffsetFetchResponse};
 use chronik_protocol::{ErrorCode, Str};
+use chronik_shards::questions::FetchOffsets;
 
 use super::{GONE, ask};
 use crate::handlers::api::{Api, Handled, Lengthy, Shape};
@@ -166,12 +166,11 @@ async fn ask_for<W: World>(
     group: OffsetFetchRequestGroup,
 ) -> OffsetFetchResponseGroup {
     let refused = failed(&group, GONE);
-    let fetch = GroupRequest::FetchOffsets {
+    let fetch = FetchOffsets {
         groups: vec![group],
     };
     match ask(context, fetch).await {
-        Some(GroupReply::FetchOffsets(fetched)) => fetched.into_iter().next().unwrap_or(refused),
-        Some(_) => unreachable!("the coordinator answers what it was asked"),
+        Some(fetched) => fetched.into_iter().next().unwrap_or(refused),
         None => refused,
     }
 }

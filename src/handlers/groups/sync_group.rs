@@ -2,10 +2,10 @@
 
 use std::rc::Rc;
 
-use chronik_coordinators::groups::{GroupReply, GroupRequest};
 use chronik_io::World;
 use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
+use chronik_shards::questions::SyncGroup;
 
 use super::{GONE, WAITING_BYTES};
 use crate::handlers::api::{Api, Begun, Handled, Shape, Staged};
@@ -49,11 +49,10 @@ impl Staged for SyncGroupRequest {
             let refused = refused(ErrorCode::InconsistentGroupProtocol);
             return Begun::Done(Handled::Short(refused));
         }
-        let asked = context.router.ask_group(GroupRequest::Sync(request)).await;
+        let asked = context.router.ask_designated(SyncGroup(request)).await;
         let rest = async move |_: &Call| {
-            Handled::Short(match asked.reply().await {
-                Ok(GroupReply::Sync(response)) => response,
-                Ok(_) => unreachable!("the coordinator answers what it was asked"),
+            Handled::Short(match asked.await {
+                Ok(response) => response,
                 Err(_) => refused(GONE),
             })
         };
