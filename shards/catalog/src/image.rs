@@ -10,6 +10,7 @@ use std::sync::Arc;
 use chronik_protocol::configs::{self, Key, Typed};
 use chronik_protocol::records_of::MetadataRecord;
 use chronik_protocol::{Str, Uuid};
+use chronik_terms::group_settings::GroupConfig;
 use chronik_terms::topic_settings::{ConfigLayers, TopicConfig};
 
 use super::names::RetainedKey;
@@ -44,6 +45,8 @@ pub struct Image {
     pub(crate) ids_by_name: BTreeMap<Str, Uuid>,
     /// Settings of resources that are neither topic nor broker, by (resource type, name).
     pub(crate) other_configs: BTreeMap<(i8, Str), BTreeMap<Str, Str>>,
+    /// Those of groups, parsed; groups without settings of their own are not in it.
+    pub(crate) group_configs: BTreeMap<Str, GroupConfig>,
     /// Records nobody here acts on, kept whole so that a snapshot loses nothing.
     pub retained: BTreeMap<RetainedKey, MetadataRecord>,
     /// Topics whose effective settings are to be worked out before the image is shown.
@@ -226,6 +229,7 @@ impl Image {
             topics: BTreeMap::new(),
             ids_by_name: BTreeMap::new(),
             other_configs: BTreeMap::new(),
+            group_configs: BTreeMap::new(),
             retained: BTreeMap::new(),
             stale: Stale::Only(BTreeSet::new()),
         }
@@ -299,6 +303,11 @@ impl Image {
     pub fn other_configs(&self, resource_type: i8, name: &str) -> Option<&BTreeMap<Str, Str>> {
         self.other_configs
             .get(&(resource_type, Str::from(name.to_owned())))
+    }
+
+    /// What a group has set of its own.
+    pub fn group_config(&self, group: &str) -> GroupConfig {
+        self.group_configs.get(group).copied().unwrap_or_default()
     }
 
     /// Names of resources that are neither topic nor broker and have settings.

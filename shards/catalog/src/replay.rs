@@ -15,13 +15,14 @@ use chronik_protocol::messages::{
 use chronik_protocol::record::{CheckedBatch, ControlRecord};
 use chronik_protocol::records_of::MetadataRecord;
 use chronik_protocol::{Str, Uuid};
+use chronik_terms::group_settings::GroupConfig;
 use chronik_terms::topic_settings::TopicConfig;
 
 use super::batches::FramingError;
 use super::image::{
     BrokerRegistration, Endpoint, Image, PartitionInfo, Stale, Topic, is_internal_topic,
 };
-use super::names::{RESOURCE_BROKER, RESOURCE_TOPIC, RetainedKey};
+use super::names::{RESOURCE_BROKER, RESOURCE_GROUP, RESOURCE_TOPIC, RetainedKey};
 
 /// `PartitionChangeRecord`'s leader when it does not change.
 pub const LEADER_UNCHANGED: i32 = -2;
@@ -307,6 +308,14 @@ impl Image {
         let key = (record.resource_type, record.resource_name.clone());
         let settings = self.other_configs.entry(key.clone()).or_default();
         assign(settings, &record.name, &record.value);
+        if key.0 == RESOURCE_GROUP {
+            match settings.is_empty() {
+                true => self.group_configs.remove(&key.1),
+                false => self
+                    .group_configs
+                    .insert(key.1.clone(), GroupConfig::of(settings)),
+            };
+        }
         if settings.is_empty() {
             self.other_configs.remove(&key);
         }

@@ -4,6 +4,7 @@
 //! Plain `Send` values, at the bottom of the shards' rooms: every other may speak them, on every core. No
 //! wire version appears here; handlers translate. Knows no catalogue, no coordinator, no file and no clock.
 
+pub mod group_settings;
 pub mod topic_settings;
 
 use std::sync::Arc;

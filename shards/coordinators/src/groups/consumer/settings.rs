@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use chronik_catalog::{Image, RESOURCE_GROUP};
+use chronik_catalog::Image;
 use chronik_protocol::Str;
 use chronik_protocol::configs::Key;
-use chronik_protocol::configs::keys::{broker, group};
+use chronik_protocol::configs::keys::broker;
 
 use super::assignor::Assignor;
 
@@ -108,25 +108,24 @@ impl ConsumerSettings {
 
     /// What holds for a group: its own settings (KIP-848, type GROUP) before the broker's.
     pub(crate) fn timing(&self, image: &Image, group: &str) -> Timing {
-        let own = image.other_configs(RESOURCE_GROUP, group);
-        let of = |key: Key<i32>, fallback: i32, bounds: &RangeInclusive<i32>| {
-            let own = own.and_then(|own| key.parse(own.get(key.name())?));
+        let own = image.group_config(group);
+        let of = |own: Option<i32>, fallback: i32, bounds: &RangeInclusive<i32>| {
             // Bounds that contradict each other were refused at start.
             own.map_or(fallback, |own| own.min(*bounds.end()).max(*bounds.start()))
         };
         Timing {
             session_timeout_ms: of(
-                group::CONSUMER_SESSION_TIMEOUT_MS,
+                own.session_timeout_ms,
                 self.session_timeout_ms,
                 &self.session_bounds_ms,
             ),
             heartbeat_interval_ms: of(
-                group::CONSUMER_HEARTBEAT_INTERVAL_MS,
+                own.heartbeat_interval_ms,
                 self.heartbeat_interval_ms,
                 &self.heartbeat_bounds_ms,
             ),
             assignment_interval_ms: of(
-                group::CONSUMER_ASSIGNMENT_INTERVAL_MS,
+                own.assignment_interval_ms,
                 self.assignment_interval_ms,
                 &self.assignment_bounds_ms,
             ),
@@ -137,7 +136,7 @@ impl ConsumerSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::groups::consumer::testing::{configure_group, image_of};
+    use crate::groups::consumer::testing::{configure_group, image_of, set_of_group};
 
     #[test]
     fn a_groups_own_settings_win_within_the_brokers_bounds() {
@@ -155,6 +154,14 @@ mod tests {
         assert_eq!(own.heartbeat_interval_ms, 15_000, "the bound");
         assert_eq!(own.assignment_interval_ms, 0);
         assert_eq!(settings.timing(&image, "h"), defaults);
+        for setting in [
+            "session.timeout",
+            "heartbeat.interval",
+            "assignment.interval",
+        ] {
+            set_of_group(&mut image, "g", &format!("consumer.{setting}.ms"), None);
+        }
+        assert_eq!(settings.timing(&image, "g"), defaults);
     }
 
     #[test]

@@ -73,11 +73,16 @@ pub(crate) fn rack_of(image: &mut Image, rack: &str) {
 
 /// Sets a group's own setting.
 pub(crate) fn configure_group(image: &mut Image, group: &str, name: &str, value: &str) {
+    set_of_group(image, group, name, Some(value));
+}
+
+/// The same, or takes it back.
+pub(crate) fn set_of_group(image: &mut Image, group: &str, name: &str, value: Option<&str>) {
     let record = ConfigRecord {
         resource_type: RESOURCE_GROUP,
         resource_name: Str::from(group),
         name: Str::from(name),
-        value: Some(Str::from(value)),
+        value: value.map(Str::from),
         ..ConfigRecord::default()
     };
     apply(image, &MetadataRecord::Config(record));
