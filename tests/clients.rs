@@ -1,6 +1,6 @@
-//! Owns the proof with other people's clients: a real text of 200,000 lines goes in by one client
-//! and comes out by it and by another, byte for byte, for each codec, with keys, headers, nulls
-//! and timestamps as they were written. `tests/clients/README.md` says how to run one by hand.
+//! Third-party clients: a real text of 200,000 lines is produced by one client and consumed by it and by another, byte
+//! for byte, for each codec, with keys, headers, nulls and timestamps as written. `tests/clients/README.md` tells how to
+//! run one by hand.
 //!
 //! Never skips silently: a client that is not installed is named on standard error.
 

@@ -1,5 +1,5 @@
-//! Fewer descriptors than partitions: every log stays in service, whatever is asked of the broker, and
-//! connections are refused before files are.
+//! Fewer descriptors than partitions: every log stays in service under any request, and connections are refused before
+//! files are.
 
 mod support;
 
@@ -112,8 +112,8 @@ fn is_served(broker: &Broker) -> bool {
     client.try_call(&ApiVersionsRequest::default(), 0).is_ok()
 }
 
-/// Connections take what is theirs and no more: files go on being opened, those who are connected are
-/// served, and when some leave others get in.
+/// Connections stay within their descriptors: files are still opened, open connections are served, and when some are
+/// closed others are accepted.
 #[test]
 fn connections_do_not_take_the_descriptors_of_files() {
     let scratch = Scratch::new();

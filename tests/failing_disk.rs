@@ -146,7 +146,7 @@ fn come_back(disk: &Disk, options: &BrokerOptions, sound: &[i32], frail: &[i32])
     broker.stop();
 }
 
-/// Whoever reads the end of the log learns that the next start has to look through the logs, and why.
+/// The last line of the log tells that the next start has to scan the logs, and why.
 #[test]
 fn a_stop_that_cannot_close_the_logs_says_so_last() {
     let scratch = Scratch::new();

@@ -1,8 +1,8 @@
-//! A disk that runs full: produce is refused with an error, reading and deleting go on, everything
-//! acknowledged stays, writing begins again when there is space, and a start says what it lacks.
+//! A full disk: produce is refused with an error, reading and deleting go on, every acknowledged record stays, writing
+//! resumes when there is space, and a start names the shortage.
 //!
-//! The disk is a small ext4 image, mounted where only this test's processes see it. That takes root
-//! and loop devices; without them the test is skipped, loudly.
+//! The disk is a small ext4 image, mounted for this test's processes only. That needs root and loop devices; without them
+//! the test is reported as skipped.
 
 mod support;
 

@@ -1,5 +1,5 @@
-//! An idle broker does nothing: 4 shards, 100 topics and 50 connections that say nothing cost no
-//! processor time. Refused is only what a broker that polls would need.
+//! An idle broker uses no processor time, with 4 shards, 100 topics and 50 silent connections. The bound refuses only a
+//! broker that polls.
 //!
 //! `CHRONIK_IDLE_SECONDS` sets the length of the measurement (3; `make idle` takes 20).
 

@@ -1,6 +1,5 @@
-//! Owns the proof with Apache Kafka's own `LogCompactionTester`: it writes keys again and again and
-//! deletes some, reads everything back, and compares what is left of each key; and with
-//! `kafka-dump-log` on every file that compaction, retention and deletion have left.
+//! Apache Kafka's own `LogCompactionTester`, which writes keys repeatedly, deletes some, reads everything back and
+//! compares each key's last value; and `kafka-dump-log` on every file that compaction, retention and deletion leave.
 //!
 //! Never skips silently: without Java the tools are named on standard error.
 

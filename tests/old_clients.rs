@@ -1,9 +1,7 @@
-//! Owns the proof with clients of years ago, and with newer ones that take the broker for an old one:
-//! they write and read with every codec that they have, what they write is read by a client of
-//! today, and what such a client writes, headers and all, is read by them.
+//! Clients of years ago, and newer ones that take the broker for an old one: they write and read with every codec they
+//! have, a client of today reads their records, and they read a client of today's, headers and all.
 //!
-//! Never skips silently: a client that is not installed is named on standard error. Their lives in
-//! groups are in `client_groups`.
+//! Never skips silently: a client that is not installed is named on standard error. Their groups are in `client_groups`.
 
 mod support;
 

@@ -480,7 +480,7 @@ impl<F: File> AppendFile<F> {
                     Err(error)
                         if is_not_now(&error) || error.kind() == io::ErrorKind::FileTooLarge =>
                     {
-                        self.space_refused = true; // No job is due again before somebody asks.
+                        self.space_refused = true; // No job is due again before the next reserve.
                         self.reserved = self.end;
                         self.check()?;
                         return Err(AppendError::NoSpace(Arc::new(error)));

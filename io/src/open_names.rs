@@ -1,8 +1,8 @@
 //! The current names of files that may be closed and reopened, through renames and removals.
 //!
-//! Owns the map from names to the holders of such files; used by both worlds. A file without a name cannot be
-//! reopened, which its holder sees. Lives on its shard; sees only changes through its own world, so that whoever
-//! reopens a file compares it with the former one.
+//! Owns the map from names to the holders of such files; used by both worlds. A file without a name cannot be reopened,
+//! which its holder sees. Lives on its shard; sees only changes through its own world, so that a reopened file is
+//! compared with the former one.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

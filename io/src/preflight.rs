@@ -46,7 +46,7 @@ pub enum Verdict {
 pub struct Finding {
     /// The subject: `io_uring`, `memlock`, `descriptors`, a directory, an address.
     pub subject: String,
-    /// Whether the broker can start.
+    /// The severity.
     pub verdict: Verdict,
     /// One sentence, with the remedy where there is a problem.
     pub sentence: String,

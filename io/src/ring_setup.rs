@@ -31,7 +31,7 @@ unsafe extern "C" fn __wrap___sys_io_uring_setup(
     entries: c_uint,
     params: *mut io_uring_params,
 ) -> c_int {
-    // SAFETY: the caller promises a valid pointer, and nobody else has it during the call.
+    // SAFETY: the caller promises a valid pointer, and sole access during the call.
     let params = unsafe { &mut *params };
     let asked = params.flags;
     params.flags |= IoringSetupFlags::COOP_TASKRUN;

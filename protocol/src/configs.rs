@@ -120,9 +120,9 @@ pub struct ConfigDef {
     pub update: Update,
     /// How far this broker supports it.
     pub state: State,
-    /// What it is, in half a sentence; empty where the state says all there is to say.
+    /// The setting in half a sentence; empty where `state` has a reason.
     pub doc: &'static str,
-    /// Whether people look for it: the README tells of it.
+    /// True when the README's table shows it.
     pub is_in_readme: bool,
 }
 

@@ -1,10 +1,9 @@
-//! No request costs more than its length allows: every array of every advertised request is filled, with
-//! the same thing named again and again and with different ones, and what the broker does for it is
-//! counted. Made from the schema, so that a new API or array is tried without a word here.
+//! No request costs more than its length allows: every array of every advertised request is filled, with the same
+//! element repeated and with different ones, and the broker's costs are measured. Made from the schema, so that a new
+//! API or array is tried without a change here.
 //!
-//! What is held against it: the answer's bytes for each byte of the request; the memory beyond the answer;
-//! that eight times as much costs some eight times the processor time, not 64 times; and that the process
-//! lives, its watchdog included.
+//! Checked: the answer's bytes for each byte of the request; the memory beyond the answer; that eight times the
+//! elements cost some eight times the processor time, not 64 times; and that the process lives, its watchdog included.
 
 #[path = "../support/mod.rs"]
 mod support;

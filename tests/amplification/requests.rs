@@ -1,5 +1,5 @@
-//! Frames made from the schema alone: one array of a request is filled, with the same element again and
-//! again or with different ones; everything else is as small as it can be.
+//! Frames made from the schema alone: one array of a request is filled, with the same element repeated or with
+//! different ones; everything else is minimal.
 
 use crate::schema::{Field, Message, Struct, Type, struct_name};
 

@@ -1,12 +1,11 @@
-//! How long others wait beside the largest requests: printed, for a busy machine makes every figure
-//! larger and no bound on one can be held.
+//! The delay of other connections beside the largest requests: printed, since no bound on it holds on a busy machine.
 //!
-//! A connection on each shard asks for ApiVersions, one after the other, while a request of 1 MiB is decoded
-//! and answered; the longest of their answers is what a shard was held for. `CHRONIK_STALL_PARTITIONS=10000`
-//! gives the topic that is named so many partitions, `CHRONIK_STALL_TOPICS` makes so many more topics of
-//! ten, of the names that requests with different elements name; `CHRONIK_STALL_TIMES` repeats each request
-//! and prints the least; `CHRONIK_STALL_ONLY` is part of the name of the only APIs to try;
-//! `CHRONIK_STALL_SHARDS` is the number of shards; `CHRONIK_TEST_BINARY` is the optimised broker.
+//! A connection on each shard asks for ApiVersions, one request after the other, while a request of 1 MiB is decoded and
+//! answered; the longest answer shows how long the shard was held. `CHRONIK_STALL_PARTITIONS=10000` gives the named
+//! topic so many partitions, `CHRONIK_STALL_TOPICS` makes so many more topics of ten, with the names that requests with
+//! different elements use; `CHRONIK_STALL_TIMES` repeats each request and prints the least; `CHRONIK_STALL_ONLY` is part
+//! of the name of the only APIs to try; `CHRONIK_STALL_SHARDS` is the number of shards; `CHRONIK_TEST_BINARY` is the
+//! optimised broker.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -1,10 +1,9 @@
-//! Owns what a group of other people's clients must do: the members, every record of the topic
-//! and how often it was read, every commit, and the rules that hold among them.
+//! The rules of a group of third-party clients, and its history: the members, every record of the topic with its
+//! number of reads, every commit.
 //!
-//! - What was committed is never read again.
-//! - Until something crashes, no record is read twice.
-//! - When things are quiet, each partition is held by one member, the shares differ by one at
-//!   most, and every record has been read.
+//! - A committed record is never read again.
+//! - Before the first crash no record is read twice.
+//! - At rest each partition has one member, shares differ by one at most, and every record has been read.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -174,8 +173,8 @@ impl Group {
         even && all == (0..PARTITIONS).collect::<Vec<_>>()
     }
 
-    /// Waits until every record has been read, and committed where the client tells of it: after
-    /// a crash nobody may have lived to tell.
+    /// Waits until every record has been read, and committed where the client reports it; a crashed client may not
+    /// have.
     pub(crate) fn drain(&mut self) {
         let wait = Wait::begin("every record to be read and committed");
         while !self.is_drained() {

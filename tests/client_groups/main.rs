@@ -1,6 +1,6 @@
-//! Owns the proof with other people's clients in groups: they join, leave, crash and are restarted
-//! as static members, with the classic protocol and with KIP-848's, and outlive a killed broker;
-//! every record is read, none twice unless something crashed, none again once committed.
+//! Third-party clients in groups: they join, leave, crash and restart as static members, with the classic protocol and
+//! with KIP-848's, and outlive a killed broker; every record is read, none twice unless a client crashed, none again
+//! once committed.
 //!
 //! Never skips silently: a client that is not installed is named on standard error.
 
@@ -242,7 +242,7 @@ impl Stage {
         }
     }
 
-    /// Everybody leaves; what was committed is the end of every partition.
+    /// All members leave; every partition is committed to its end.
     fn clear(mut self) {
         for name in self.group.members.keys().copied().collect::<Vec<_>>() {
             self.group.leave(name);
@@ -323,7 +323,7 @@ fn life(kind: Kind, most: usize) {
     stage.clear();
 }
 
-/// Static members are restarted one after the other, and nobody else notices.
+/// Static members are restarted one after the other, unnoticed by the others.
 fn rolling_restart(kind: Kind) {
     let Some(mut stage) = Stage::set(kind, "static") else {
         return;

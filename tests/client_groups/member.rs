@@ -1,7 +1,6 @@
-//! Owns one member of a group: the process of somebody else's client, what it prints (see
-//! `tests/clients/README.md`) and its end.
+//! One member of a group: the process of a third-party client, its output (see `tests/clients/README.md`) and its end.
 //!
-//! Never leaves a process behind: dropping a [`Member`] kills it and waits for it.
+//! Leaves no process behind: dropping a [`Member`] kills it and waits for it.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek};
@@ -112,7 +111,7 @@ impl Member {
         self.signal(Signal::TERM);
     }
 
-    /// Ends it without a word to anybody.
+    /// Kills it (SIGKILL).
     pub(crate) fn kill(&mut self) {
         self.leaving = true;
         self.signal(Signal::KILL);

@@ -1,5 +1,5 @@
-//! Owns the proof with Kafka's own tools for groups: listing, describing, resetting and deleting
-//! offsets and groups, consuming in a group, and the reader of `__consumer_offsets`.
+//! Kafka's own tools for groups: listing, describing, resetting and deleting offsets and groups, consuming in a group,
+//! and the reader of `__consumer_offsets`.
 //!
 //! Never skips silently: without Java the tools are named on standard error.
 

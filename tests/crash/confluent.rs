@@ -1,5 +1,5 @@
-//! The same with somebody else's producer: librdkafka retries after each kill as it likes, and the
-//! log still holds every acknowledged record exactly once.
+//! The crash loop with a third-party producer: librdkafka retries after each kill as it likes, and the log still holds
+//! every acknowledged record exactly once.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Owns a consumer that reads on through all crashes, and remembers every record it was ever given.
+//! A consumer that reads on through all crashes and keeps every record it was ever given.
 
 use std::io;
 use std::net::SocketAddr;

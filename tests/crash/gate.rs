@@ -1,5 +1,4 @@
-//! Owns the word whether the broker is to be used now: clients wait here while it is down, instead
-//! of asking it again and again.
+//! The gate that holds clients while the broker is down, instead of a retry loop.
 
 use std::sync::{Condvar, Mutex, MutexGuard};
 
@@ -34,7 +33,7 @@ impl Gate {
         self.state().open = false;
     }
 
-    /// Nothing more will come: everybody finishes what is under way and ends.
+    /// Ends the run: clients finish their requests in flight and end.
     pub(crate) fn end(&self) {
         self.state().over = true;
         self.changed.notify_all();

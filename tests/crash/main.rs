@@ -1,9 +1,9 @@
-//! kill -9 in a loop, under several idempotent producers and a consumer per partition: every
-//! acknowledged record is there exactly once, in order, at the offset that was told, and nothing
-//! that was ever consumed changes. With each promise of `chronik.durability`, and with acks=1.
+//! kill -9 in a loop, under several idempotent producers and a consumer per partition: every acknowledged record is there
+//! exactly once, in order, at its acknowledged offset, and no consumed record ever changes. With each promise of
+//! `chronik.durability`, and with acks=1.
 //!
-//! `CHRONIK_CRASH_ROUNDS` sets the number of kills (50), `CHRONIK_CRASH_SEED` repeats a run's choices
-//! (not its timing, which is the machine's).
+//! `CHRONIK_CRASH_ROUNDS` sets the number of kills (50), `CHRONIK_CRASH_SEED` repeats a run's choices (not its timing,
+//! which is the machine's).
 
 #[path = "../support/mod.rs"]
 mod support;

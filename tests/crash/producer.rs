@@ -1,5 +1,5 @@
-//! Owns an idempotent producer that behaves like a real one: five batches in flight per partition,
-//! and after a lost connection the same batches again, with the same sequences, in the same order.
+//! An idempotent producer like a real one: five batches in flight per partition, and after a lost connection the same
+//! batches again, with the same sequences, in the same order.
 
 use std::collections::VecDeque;
 use std::io;

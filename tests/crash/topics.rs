@@ -1,6 +1,5 @@
-//! Owns topics that come and go right before a kill, under a few names that are used again and again:
-//! what was acknowledged must have happened, what was not may have, nothing may be left half done, and
-//! nothing of an earlier topic of the name may be found in a later one.
+//! Topics created and deleted right before a kill, under a few reused names: every acknowledged change has happened, an
+//! unacknowledged one has happened wholly or not at all, and a topic holds nothing of an earlier one of its name.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
-//! Owns an Apache Kafka beside the broker: a directory formatted by its own tool, and the process
-//! that serves it, of the pinned version or of the older one.
+//! An Apache Kafka beside the broker: a directory formatted by its own tool, and its process, of the pinned version or of
+//! the older one.
 //!
-//! Never leaves a process behind: dropping a [`Kafka`] kills it and waits for it.
+//! Leaves no process behind: dropping a [`Kafka`] kills it and waits for it.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};

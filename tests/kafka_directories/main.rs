@@ -1,5 +1,5 @@
-//! A data directory carried from Apache Kafka to Chronik and back, in place: what each serves of it is
-//! what the other served, to the byte. And what is refused, with nothing touched.
+//! A data directory carried from Apache Kafka to Chronik and back, in place: each serves the same bytes as the other; and
+//! refused directories, left untouched.
 //!
 //! Never skips silently: without Java the tools are named on standard error.
 
@@ -19,7 +19,7 @@ use std::path::Path;
 use support::client::Client;
 use support::{Broker, BrokerOptions};
 
-/// A broker of ours on a directory that somebody else may have made.
+/// A broker of ours on a directory that may be Kafka's.
 fn chronik(data: &Path) -> BrokerOptions {
     BrokerOptions::new(data)
         .set("offsets.topic.num.partitions", 5)

@@ -1,5 +1,4 @@
-//! Owns the moves: between which brokers a directory is carried, how each was ended, and what is
-//! compared on the way.
+//! The moves of a directory between brokers: their order, the end of each broker, and the comparison in between.
 
 use std::path::{Path, PathBuf};
 
@@ -193,7 +192,7 @@ fn rules(client: &mut Client) -> String {
         }],
         ..DescribeClientQuotasRequest::default()
     };
-    // Kafka answers those who make them before it knows of them itself.
+    // Kafka acknowledges them before it describes them.
     let (acls, quotas) = eventually("Kafka knows its ACLs and quotas", || {
         let acls = client.call(&acls, 3);
         let quotas = client.call(&quotas, 1);

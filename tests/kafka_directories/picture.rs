@@ -1,5 +1,4 @@
-//! Owns what is compared before and after a move: everything a client can learn of a broker that
-//! has to stay as it was.
+//! The view of a broker that must be the same before and after a move: everything that a client can read of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -275,10 +274,10 @@ pub(crate) fn led(client: &mut Client, topic: &str, partition: i32) {
     });
 }
 
-/// Waits until somebody coordinates a group and has read what is known of it: Kafka answers before.
+/// Waits until a group has a coordinator that has loaded it: Kafka answers before.
 ///
 /// # Panics
-/// When nobody ever does.
+/// When that never happens.
 pub(crate) fn coordinated(client: &mut Client, group: &str) {
     let request = FindCoordinatorRequest {
         coordinator_keys: vec![text(group)],
@@ -291,10 +290,10 @@ pub(crate) fn coordinated(client: &mut Client, group: &str) {
     });
 }
 
-/// Waits until somebody coordinates the transactions of an id and has read what is known of them.
+/// Waits until a transactional id has a coordinator that has loaded it.
 ///
 /// # Panics
-/// When nobody ever does.
+/// When that never happens.
 pub(crate) fn transactions_coordinated(client: &mut Client, id: &str) {
     let find = FindCoordinatorRequest {
         key_type: 1,

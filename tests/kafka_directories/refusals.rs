@@ -46,7 +46,7 @@ pub(crate) fn refused(dirs: &[&Path], settings: &[(&str, &str)], words: &[&str])
     assert!(before == after, "{words:?}: something was changed");
 }
 
-/// As [`refused`], for a directory that somebody is at work in.
+/// As [`refused`], for a directory that another process uses.
 pub(crate) fn told(dirs: &[&Path], settings: &[(&str, &str)], words: &[&str]) {
     let names: Vec<_> = dirs.iter().map(|dir| dir.display().to_string()).collect();
     let mut options: BrokerOptions = chronik(Path::new(&names.join(",")));

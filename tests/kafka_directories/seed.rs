@@ -1,5 +1,5 @@
-//! Owns the data that is carried from one broker to the other and back: topics of every kind,
-//! settings, committed offsets, and idempotent producers that are to go on.
+//! The data that is carried from one broker to the other and back: topics of every kind, settings, committed offsets, and
+//! idempotent producers that continue.
 //!
 //! Speaks versions that Kafka 3.9 knows as well.
 
@@ -126,7 +126,7 @@ impl Producer {
             })
             .collect();
         let mut records = TestBatch::of(&records).by_producer(self.id, 0, sequence);
-        // Kafka forgets at a start whoever sent nothing for a day by the clock of its records.
+        // At a start Kafka forgets producers whose records are older than a day.
         (records.base_timestamp, records.max_timestamp) = (self.now_ms, self.now_ms);
         let request = produce_request(self.topic, 0, -1, records.encode());
         let answer = only_partition(client.call(&request, PRODUCE));

@@ -1,5 +1,4 @@
-//! Owns what is said of a directory as files: whether anything in it changed, and whether Kafka's
-//! reader of log files has a complaint about any of them.
+//! A directory as files: any change in it, and the complaints of Kafka's reader of log files.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -85,7 +84,7 @@ pub(crate) fn dump_everything(directory: &Path) {
     let logs: Vec<_> = of_kind("log").collect();
     dump(logs.iter().cloned(), &["--deep-iteration"]);
     let metadata = of_kind("log").chain(of_kind("checkpoint").filter(|path| {
-        // Ours beside the logs are nobody else's.
+        // Only the metadata log's checkpoints are snapshots that Kafka reads.
         of_metadata(path)
     }));
     dump(

@@ -1,7 +1,7 @@
-//! Owns a record batch that may be wrong in any way: every field of the header can be set after the
-//! honest values are filled in, and the checksum covers whatever the test made of it.
+//! A record batch that may be wrong in any way: every header field can be set after the right values are filled in,
+//! and the checksum covers the result.
 //!
-//! Never uses the project's own batch code: it is what that code is tested with.
+//! Never uses the project's own batch code, which it tests.
 
 /// One record; the batch gives it offset and timestamp deltas.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub struct TestRecord {
 }
 
 impl TestRecord {
-    /// A record with a value and nothing else.
+    /// A record with a value only.
     pub fn of(value: impl Into<Vec<u8>>) -> Self {
         Self {
             value: Some(value.into()),
@@ -21,7 +21,7 @@ impl TestRecord {
         }
     }
 
-    /// The record as it stands in a batch, its length in front.
+    /// The record's bytes in a batch, its length in front.
     pub fn encode(&self, offset_delta: i64) -> Vec<u8> {
         let mut body = vec![0];
         put_varint(&mut body, self.timestamp_delta);
@@ -58,12 +58,12 @@ pub struct TestBatch {
     pub producer_epoch: i16,
     pub base_sequence: i32,
     pub record_count: i32,
-    /// What follows the header: records, compressed or not.
+    /// The bytes after the header: records, compressed or not.
     pub payload: Vec<u8>,
 }
 
 impl TestBatch {
-    /// An honest, uncompressed batch of these records without a producer.
+    /// A right, uncompressed batch of these records without a producer.
     pub fn of(records: &[TestRecord]) -> Self {
         let payload = (0..)
             .zip(records)
@@ -88,7 +88,7 @@ impl TestBatch {
         }
     }
 
-    /// An honest batch with one record per value.
+    /// A right batch with one record per value.
     pub fn of_values<V: Into<Vec<u8>>>(values: impl IntoIterator<Item = V>) -> Self {
         let records: Vec<_> = values.into_iter().map(TestRecord::of).collect();
         Self::of(&records)
@@ -134,7 +134,7 @@ impl TestBatch {
 /// The timestamp of a test's first record, ms since 1970: a fixed day in the past.
 pub const BASE_TIMESTAMP_MS: i64 = 1_750_000_000_000;
 
-/// A batch as a broker sent it, with its records where it is not compressed.
+/// A batch of a broker's answer, decoded where it is not compressed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadBatch {
     pub base_offset: i64,
@@ -147,13 +147,12 @@ pub struct ReadBatch {
     pub base_sequence: i32,
     pub last_offset_delta: i32,
     pub record_count: i32,
-    /// What follows the header.
+    /// The bytes after the header.
     pub payload: Vec<u8>,
 }
 
 impl ReadBatch {
-    /// Every whole batch in a fetched record set; a cut-off batch at the end is left out, as a
-    /// consumer does.
+    /// Every whole batch in a fetched record set; an incomplete one at the end is left out, as in a consumer.
     ///
     /// # Panics
     /// When a checksum or a format is wrong.
@@ -207,7 +206,7 @@ impl ReadBatch {
         records.map(|(offset, key, _)| (offset, key)).collect()
     }
 
-    /// Offset, key and value of every record; null is as good as empty.
+    /// Offset, key and value of every record; null reads as empty.
     fn records(&self) -> Vec<(i64, Vec<u8>, Vec<u8>)> {
         let mut rest = &self.payload[..];
         let mut records = Vec::new();
@@ -254,7 +253,7 @@ const fn table() -> [u32; 256] {
     table
 }
 
-/// Appends a zigzag varint, as records use.
+/// Appends a zigzag varint of a record.
 pub fn put_varint(out: &mut Vec<u8>, value: i64) {
     let mut rest = ((value << 1) ^ (value >> 63)).cast_unsigned();
     while rest >= 0x80 {

@@ -21,14 +21,14 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use super::free_port;
 
-/// How long a broker may take to accept its first connection or to end after a signal. A debug
-/// build on a loaded two-core machine needs seconds; this bounds a hang, it measures nothing.
+/// Time for the first accepted connection, or for the end after a signal. A debug build on a loaded two-core machine
+/// needs seconds; this bounds a hang, it measures nothing.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Lines of output kept per broker; the oldest go first.
 const LOG_LINES_MAX: usize = 20_000;
 
-/// What to start: the data directory and whatever differs from the broker's defaults.
+/// The data directory, and every difference from the broker's defaults.
 #[derive(Debug, Clone)]
 pub struct BrokerOptions {
     data: PathBuf,
@@ -46,7 +46,7 @@ impl BrokerOptions {
         Self {
             data: data.into(),
             port: None,
-            // Two, so that requests cross cores; a broker on loopback would start fewer on a small machine.
+            // Two, so that requests cross cores; by default a small machine would have fewer.
             overrides: vec!["chronik.shards=2".to_owned()],
             arguments: Vec::new(),
             environment: Vec::new(),
@@ -55,7 +55,7 @@ impl BrokerOptions {
         }
     }
 
-    /// Listens on `port` instead of a free one: for a restart that clients must find again.
+    /// Listens on `port` instead of a free one: for a restart at the same address.
     pub fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
         self
@@ -79,8 +79,8 @@ impl BrokerOptions {
         self
     }
 
-    /// Runs the broker under another program (`["prlimit", "--nofile=64"]`, `["taskset", …]`)
-    /// that must replace itself by its command, or the broker's process id is not known.
+    /// Runs the broker under another program (`["prlimit", "--nofile=64"]`, `["taskset", …]`) that must exec its
+    /// command, or the broker's process id is unknown.
     pub fn under<I>(mut self, wrapper: I) -> Self
     where
         I: IntoIterator,
@@ -90,7 +90,7 @@ impl BrokerOptions {
         self
     }
 
-    /// Gives it `log` as standard error, which is not captured then.
+    /// Sends standard error to `log`, which is then not captured.
     pub fn log_to(mut self, log: impl Into<OwnedFd>) -> Self {
         self.log = Some(Arc::new(log.into()));
         self
@@ -106,8 +106,7 @@ impl BrokerOptions {
         broker
     }
 
-    /// Starts the process and returns at once: for tests of a start that must fail, or that
-    /// measure the start.
+    /// Starts the process and returns at once: for a start that must fail, or is measured.
     pub fn spawn(&self) -> Broker {
         let port = self.port.unwrap_or_else(free_port);
         let binary = std::env::var_os("CHRONIK_TEST_BINARY")
@@ -169,7 +168,7 @@ pub struct Broker {
     port: u16,
     started: Instant,
     child: Child,
-    /// Readable once the child has ended: waiting for it needs no polling.
+    /// Readable once the child has ended, so that waiting needs no polling.
     ended: OwnedFd,
     log: Arc<Log>,
     readers: Vec<JoinHandle<()>>,
@@ -182,7 +181,7 @@ impl Broker {
         BrokerOptions::new(data).start()
     }
 
-    /// The port it was told to listen on.
+    /// The port it listens on.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -192,12 +191,12 @@ impl Broker {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
 
-    /// Its address as clients want it: `127.0.0.1:PORT`.
+    /// Its address for clients: `127.0.0.1:PORT`.
     pub fn bootstrap(&self) -> String {
         self.address().to_string()
     }
 
-    /// What it was started with.
+    /// The options it was started with.
     pub fn options(&self) -> &BrokerOptions {
         &self.options
     }
@@ -228,7 +227,7 @@ impl Broker {
     /// With the broker's output when it ends first or takes longer than a minute.
     pub fn wait_until_ready(&mut self) -> Duration {
         while TcpStream::connect_timeout(&self.address(), PATIENCE).is_err() {
-            // The kernel tells of the child's end; of its listening socket only a connect does.
+            // The kernel reports the child's end; its listening socket shows only in a connect.
             if self.wait_for_exit(Duration::from_millis(2)).is_some() {
                 self.give_up("the broker ended before it accepted a connection");
             }
@@ -248,13 +247,13 @@ impl Broker {
         }
     }
 
-    /// Ends it without warning (SIGKILL) and waits until it is gone.
+    /// Kills it (SIGKILL) and waits for its end.
     pub fn kill(mut self) {
         self.signal(Signal::KILL);
         self.wait();
     }
 
-    /// Sends a signal; nothing happens when the process has ended already.
+    /// Sends a signal; does nothing after the process's end.
     pub fn signal(&mut self, signal: Signal) {
         if self.wait_for_exit(Duration::ZERO).is_none() {
             let sent = kill_process(Pid::from_child(&self.child), signal);
@@ -262,7 +261,7 @@ impl Broker {
         }
     }
 
-    /// Waits for the end of the process and returns how it ended.
+    /// Waits for the end of the process and returns its status.
     ///
     /// # Panics
     /// With the broker's output when it takes longer than a minute.
@@ -288,12 +287,12 @@ impl Broker {
         self.status
     }
 
-    /// Everything the broker has printed so far, a line each, `out` or `err` in front.
+    /// The output so far, a line each, `out` or `err` in front.
     pub fn log(&self) -> String {
         self.log.text()
     }
 
-    /// Waits for a line of output with `words` in it, behind the line that the last call found, and returns it.
+    /// Waits for a line of output with `words`, after the line that the last call found, and returns it.
     ///
     /// # Panics
     /// With the broker's output when no such line appears within a minute.
@@ -326,13 +325,13 @@ impl Drop for Broker {
     }
 }
 
-/// The last lines of a process's output, in the order they were read.
+/// The last lines of a process's output, in the order read.
 #[derive(Debug, Default)]
 struct Lines {
     kept: VecDeque<String>,
-    /// How many were read and are not kept any more.
+    /// The number of dropped lines.
     gone: usize,
-    /// How many stand before the place where the next wait begins.
+    /// The number of the first line for the next wait.
     awaited: usize,
 }
 
@@ -345,7 +344,7 @@ impl Lines {
         self.kept.push_back(line);
     }
 
-    /// The number of the first line with `words` that was not waited for yet.
+    /// The number of the first line with `words` from there on.
     fn find(&self, words: &str) -> Option<usize> {
         let skipped = self.awaited.saturating_sub(self.gone);
         let mut rest = self.kept.iter().enumerate().skip(skipped);
@@ -354,7 +353,7 @@ impl Lines {
     }
 }
 
-/// What a process prints, and a wake-up for each line.
+/// A process's output, and a wake-up for each line.
 #[derive(Debug, Default)]
 struct Log {
     lines: Mutex<Lines>,
@@ -366,7 +365,7 @@ impl Log {
         let log = Arc::clone(self);
         let prefix = format!("{name} ");
         std::thread::spawn(move || {
-            // Bytes, not text: a test may make the broker print what is no UTF-8.
+            // Bytes, not text: a test may make the broker print invalid UTF-8.
             for line in BufReader::new(source).split(b'\n') {
                 let Ok(line) = line else { break };
                 let mut lines = log.lines.lock().expect("no reader panics with the lock");

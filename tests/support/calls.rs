@@ -1,6 +1,6 @@
-//! Owns the requests most tests make in the same way: one topic, one partition, one answer.
+//! The usual requests of tests: one topic, one partition, one answer.
 //!
-//! Never interprets an error: the code comes back as it is.
+//! Never interprets an error: the code is returned as received.
 
 use std::io;
 
@@ -21,12 +21,12 @@ pub const PRODUCE_BY_NAME: i16 = 12;
 /// The newest Fetch version that names topics.
 pub const FETCH_BY_NAME: i16 = 12;
 
-/// Timestamps of ListOffsets with a meaning of their own.
+/// Special timestamps of ListOffsets.
 pub const EARLIEST: i64 = -2;
 pub const LATEST: i64 = -1;
 pub const MAX_TIMESTAMP: i64 = -3;
 
-/// The error a reply carries.
+/// The error of a reply.
 ///
 /// # Panics
 /// When Kafka knows no such error.
@@ -34,12 +34,12 @@ pub fn code(error_code: i16) -> ErrorCode {
     ErrorCode::try_from(error_code).unwrap_or_else(|_| panic!("unknown error code {error_code}"))
 }
 
-/// A string as messages hold it.
+/// A string for a message.
 pub fn text(text: &str) -> Str {
     Str::from(text.to_owned())
 }
 
-/// A topic to be created: one replica, these configs.
+/// A topic to create: one replica, these configs.
 pub fn creatable(
     name: &str,
     partitions: i32,
@@ -98,7 +98,7 @@ pub fn create_topic(
     result.topic_id
 }
 
-/// Kafka answers before the partitions have a leader; Chronik has whoever asks for one wait a moment.
+/// Kafka answers before the partitions have a leader; Chronik makes requests for one wait a moment.
 fn wait_until_led(client: &mut Client, name: &str, partitions: i32) {
     for partition in 0..partitions {
         let answers = (0..2_000).map(|_| list_offset(client, name, partition, LATEST));
@@ -209,7 +209,7 @@ pub fn fetch_request(topic: &str, partition: i32, offset: i64) -> FetchRequest {
     }
 }
 
-/// What a consumer asks of one partition.
+/// A consumer's request for one partition.
 pub fn fetch_partition(partition: i32, offset: i64) -> fetch_request::FetchPartition {
     fetch_request::FetchPartition {
         partition,
@@ -242,7 +242,7 @@ pub fn fetch(client: &mut Client, topic: &str, partition: i32, offset: i64) -> P
     try_fetch(client, topic, partition, offset).expect("an answer")
 }
 
-/// The bytes a partition's answer carries.
+/// The record bytes of a partition's answer.
 pub fn fetched_bytes(partition: &PartitionData) -> Vec<u8> {
     partition
         .records
@@ -251,8 +251,8 @@ pub fn fetched_bytes(partition: &PartitionData) -> Vec<u8> {
         .unwrap_or_default()
 }
 
-/// Reads a partition from `offset` to its high watermark, batch by batch as stored. Records in
-/// front of `offset` that share its batch are included, as the protocol sends them.
+/// Reads a partition from `offset` to its high watermark, in stored batches. Includes earlier records of the first
+/// batch, as the protocol sends them.
 ///
 /// # Panics
 /// When the broker answers with an error, or makes no progress.
@@ -297,7 +297,7 @@ pub fn read_values(
     values.filter(|(found, _)| *found >= offset).collect()
 }
 
-/// Asks for one offset (by timestamp or one of the special ones).
+/// Asks for one offset (by timestamp or a special one).
 ///
 /// # Panics
 /// When the connection ends.

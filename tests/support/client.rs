@@ -1,6 +1,6 @@
-//! Owns a small blocking Kafka client: one connection, one frame at a time, any bytes at all.
+//! A small blocking Kafka client: one connection, one frame at a time, any bytes at all.
 //!
-//! Never retries and never hides an error: what the broker answers is what the test sees.
+//! Never retries and never hides an error: the test sees the broker's answer.
 
 use std::fmt::Debug;
 use std::io::{self, ErrorKind, Read, Write};
@@ -16,10 +16,10 @@ use chronik_protocol::{ApiKey, Message, Request};
 /// How long a reply may take before the test fails: bounds a hang, measures nothing.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What this client calls itself.
+/// The client id.
 const CLIENT_ID: &str = "chronik-test";
 
-/// No test expects a reply beyond this.
+/// Every reply of a test is below this.
 const REPLY_BYTES_MAX: usize = 256 << 20;
 
 /// One connection to a broker.
@@ -33,7 +33,7 @@ impl Client {
     /// Connects.
     ///
     /// # Panics
-    /// When nobody listens.
+    /// When the connection is refused.
     pub fn connect(address: SocketAddr) -> Self {
         Self::try_connect(address).unwrap_or_else(|error| panic!("connect to {address}: {error}"))
     }
@@ -52,7 +52,7 @@ impl Client {
         })
     }
 
-    /// The socket, for what this client cannot do.
+    /// The socket, for everything this client lacks.
     pub fn stream(&self) -> &TcpStream {
         &self.stream
     }
@@ -99,7 +99,7 @@ impl Client {
     /// Waits for the reply to the request with this correlation id, which must be the next one.
     ///
     /// # Panics
-    /// When the connection ends or something else comes.
+    /// When the connection ends or another reply comes.
     pub fn receive<R: Request>(&mut self, correlation_id: i32, version: i16) -> R::Response {
         self.try_receive::<R>(correlation_id, version)
             .unwrap_or_else(|error| panic!("reply to {} v{version}: {error}", R::NAME))
@@ -128,7 +128,7 @@ impl Client {
         Ok(response)
     }
 
-    /// Sends bytes as they are.
+    /// Sends raw bytes.
     ///
     /// # Panics
     /// When the connection has ended.
@@ -138,7 +138,7 @@ impl Client {
             .expect("the broker takes bytes");
     }
 
-    /// Sends bytes as they are to a broker that may close the connection meanwhile.
+    /// Sends raw bytes to a broker that may close the connection meanwhile.
     pub fn send_bytes_if_open(&mut self, bytes: &[u8]) {
         match self.stream.write_all(bytes) {
             Ok(()) => {}
@@ -162,7 +162,7 @@ impl Client {
         Ok(frame.into())
     }
 
-    /// Tells the broker that nothing more will come, and keeps reading possible.
+    /// Shuts down the sending side; reading goes on.
     pub fn close_sending(&mut self) {
         match self.stream.shutdown(Shutdown::Write) {
             Ok(()) => {}
@@ -173,7 +173,7 @@ impl Client {
     /// Waits until the broker closes the connection, which it must do after `case`.
     ///
     /// # Panics
-    /// When it sends anything instead, or leaves the connection open.
+    /// When the broker sends anything instead, or leaves the connection open.
     pub fn expect_closed_after(&mut self, case: &str) {
         match self.try_receive_frame() {
             Ok(frame) => panic!(
@@ -191,14 +191,14 @@ impl Client {
 /// A whole request frame, its length in front.
 ///
 /// # Panics
-/// When the request holds what the version cannot carry.
+/// When the version cannot carry the request.
 pub fn frame<R: Request>(request: &R, version: i16, correlation_id: i32) -> Vec<u8> {
     encode_request(correlation_id, Some(CLIENT_ID.into()), request, version)
         .unwrap_or_else(|error| panic!("encode {} v{version}: {error}", R::NAME))
         .concat()
 }
 
-/// A request frame with a proper header around any body.
+/// A request frame with a right header around any body.
 pub fn frame_of(key: ApiKey, version: i16, correlation_id: i32, body: &[u8]) -> Vec<u8> {
     let header = RequestHeader {
         request_api_key: key.as_i16(),
@@ -220,7 +220,7 @@ pub fn framed(bytes: &[u8]) -> Vec<u8> {
     [&length.to_be_bytes()[..], bytes].concat()
 }
 
-/// Whether an error says that the other side closed the connection.
+/// True when the peer has closed the connection.
 pub fn is_closed(error: &io::Error) -> bool {
     matches!(
         error.kind(),

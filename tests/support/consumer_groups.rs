@@ -1,4 +1,4 @@
-//! Calls of members of the new consumer group protocol, and the records a group writes.
+//! Calls of consumer group members (KIP-848), and the records of a group.
 
 use bytes::Bytes;
 use chronik_protocol::messages::{
@@ -15,13 +15,13 @@ use super::client::Client;
 use super::eventually;
 use super::groups::find_coordinator;
 
-/// ConsumerGroupHeartbeat with ids of the clients' own.
+/// ConsumerGroupHeartbeat with client-generated member ids.
 pub const HEARTBEAT: i16 = 1;
 const GROUP_RESOURCE: i8 = 32;
-/// Partitions of `__consumer_offsets` unless told otherwise.
+/// The default number of `__consumer_offsets`'s partitions.
 const OFFSETS_PARTITIONS: i32 = 50;
 
-/// A heartbeat that says nothing new.
+/// A heartbeat without a change.
 pub fn beat(group: &str, member: &str, epoch: i32) -> ConsumerGroupHeartbeatRequest {
     ConsumerGroupHeartbeatRequest {
         group_id: text(group),
@@ -41,7 +41,7 @@ pub fn joining(group: &str, member: &str, topics: &[&str]) -> ConsumerGroupHeart
     }
 }
 
-/// The same, owning these partitions of one topic.
+/// A joining heartbeat that owns these partitions of one topic.
 pub fn owning(
     mut request: ConsumerGroupHeartbeatRequest,
     topic: Uuid,
@@ -55,7 +55,7 @@ pub fn owning(
     request
 }
 
-/// Sends a heartbeat that must be taken.
+/// Sends a heartbeat that must be accepted.
 ///
 /// # Panics
 /// When it is refused.
@@ -79,7 +79,7 @@ pub fn refusal(
     (code(response.error_code), message.unwrap_or_default())
 }
 
-/// What a response assigns: topic and partitions, ascending; `None` when it says nothing about it.
+/// The assignment of a response: topic and partitions, ascending; `None` without one.
 pub fn assigned(response: &ConsumerGroupHeartbeatResponse) -> Option<Vec<(Uuid, Vec<i32>)>> {
     let topics = &response.assignment.as_ref()?.topic_partitions;
     let mut topics: Vec<(Uuid, Vec<i32>)> = topics
@@ -103,7 +103,7 @@ pub fn describe(client: &mut Client, group: &str) -> DescribedGroup {
     client.call(&request, 1).groups.remove(0)
 }
 
-/// Has the broker coordinate the group, and waits until it does.
+/// Makes the broker coordinate the group, and waits until it does.
 ///
 /// # Panics
 /// When it never does.
@@ -114,7 +114,7 @@ pub fn coordinated(client: &mut Client, group: &str) {
 }
 
 fn find_coordinator_or_wait(client: &mut Client, group: &str) -> bool {
-    // Another broker creates the topic behind the answer.
+    // Another broker creates the topic after the answer.
     if std::env::var_os("CHRONIK_TEST_BOOTSTRAP").is_none() {
         find_coordinator(client, group);
     } else {
@@ -128,7 +128,7 @@ fn find_coordinator_or_wait(client: &mut Client, group: &str) -> bool {
     error == ErrorCode::GroupIdNotFound
 }
 
-/// Sets one setting of a group.
+/// Changes one config of a group.
 pub fn configure(client: &mut Client, group: &str, name: &str, value: &str) -> (ErrorCode, String) {
     let config = incremental_alter_configs_request::AlterableConfig {
         name: text(name),
@@ -150,7 +150,7 @@ pub fn configure(client: &mut Client, group: &str, name: &str, value: &str) -> (
     (code(result.error_code), message.unwrap_or_default())
 }
 
-/// The partition of `__consumer_offsets` a group is in: Java's hash of its name.
+/// The group's partition of `__consumer_offsets`: Java's hash of its name.
 fn partition_of(group: &str) -> i32 {
     let units = group.encode_utf16();
     let hash = units.fold(0i32, |hash, unit| {
@@ -159,12 +159,12 @@ fn partition_of(group: &str) -> i32 {
     hash.checked_abs().unwrap_or(0) % OFFSETS_PARTITIONS
 }
 
-/// A record of a group as its log has it.
+/// A record of a group in its log.
 #[derive(Debug)]
 pub struct LoggedRecord {
-    /// Its batch, all records of which have the same.
+    /// Its batch's header.
     pub batch: BatchHeader,
-    /// What the key says.
+    /// The decoded key.
     pub key: GroupKey,
     /// The key's bytes.
     pub key_bytes: Bytes,
@@ -172,10 +172,10 @@ pub struct LoggedRecord {
     pub value_bytes: Option<Bytes>,
 }
 
-/// Everything a group has written, its offsets too, in order.
+/// All records of a group, offsets included, in order.
 ///
 /// # Panics
-/// When the log holds a record nobody knows.
+/// When the log holds an unknown record.
 pub fn logged(client: &mut Client, group: &str) -> Vec<LoggedRecord> {
     let partition = partition_of(group);
     let mut records = Vec::new();
@@ -208,10 +208,10 @@ pub fn logged(client: &mut Client, group: &str) -> Vec<LoggedRecord> {
     }
 }
 
-/// What a group has written, in order; of records about offsets nothing.
+/// The records of a group without offsets, in order.
 ///
 /// # Panics
-/// When the log holds a record nobody knows.
+/// When the log holds an unknown record.
 pub fn written(client: &mut Client, group: &str) -> Vec<(GroupKey, Option<GroupValue>)> {
     let mut records = logged(client, group);
     records.retain(|record| !matches!(record.key, GroupKey::OffsetCommit(_)));
@@ -241,7 +241,7 @@ fn is_of(key: &GroupKey, group: &str) -> bool {
     *own == group
 }
 
-/// Names of types of records, `-` in front of tombstones.
+/// Names of record types, `-` in front of tombstones.
 pub fn names(records: &[(GroupKey, Option<GroupValue>)]) -> Vec<String> {
     let name = |(key, value): &(GroupKey, Option<GroupValue>)| {
         let text = format!("{key:?}");

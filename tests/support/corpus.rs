@@ -1,22 +1,21 @@
-//! Owns the real text that clients carry through the broker: lines of source code and
-//! documentation that are on every machine that could build and run these tests.
+//! Real text for clients to carry through the broker: lines of source code and documentation present on every machine
+//! that builds these tests.
 //!
-//! Never invents a line, and never takes one that a broker's default `message.max.bytes` refuses.
+//! Never invents a line, and never takes one above a broker's default `message.max.bytes`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::say;
 
-/// A file with a longer line is passed over: data in disguise, not text.
+/// A file with a longer line is skipped: data, not text.
 const LINE_BYTES_MAX: usize = 100_000;
 
 /// Writes a file of exactly `lines` lines, each ended by a newline, and returns its path.
 ///
-/// Word lists, Python's library, the documents of the system's packages and the sources of the
-/// crates this build was made from are read in the order of their paths, so that one machine
-/// gives the same text each time. The bytes are left as they are: some are no UTF-8, some lines
-/// end in a carriage return, many are empty.
+/// Reads word lists, Python's library, the documents of the system's packages and the sources of this build's crates
+/// in the order of their paths, so that one machine gives the same text each time. Bytes are unchanged: some are not
+/// UTF-8, some lines end in a carriage return, many are empty.
 pub fn text_file(lines: usize, path: &Path) -> PathBuf {
     let mut text = Vec::new();
     let mut left = lines;

@@ -1,5 +1,5 @@
-//! A small disk of a test's own: an ext4 image, mounted where only this test's processes see it. It
-//! can be filled, and it can fail. That takes root and loop devices.
+//! A small disk of a test's own: an ext4 image, mounted for this test's processes only, that can be filled and can fail.
+//! Needs root and loop devices.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
@@ -8,10 +8,10 @@ use std::process::{Child, Command, Stdio};
 
 use super::{Scratch, skip};
 
-/// Its size, bytes.
+/// The disk's size, bytes.
 pub const DISK_BYTES: u64 = 160 << 20;
 
-/// A mounted image. A process holds the mount namespace in which it is visible.
+/// A mounted image. A process holds its mount namespace.
 #[derive(Debug)]
 pub struct Disk {
     holder: Child,
@@ -19,14 +19,14 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// A disk for a test, which is skipped, aloud, where none can be mounted.
+    /// A disk for a test; where none can be mounted the test is reported as skipped.
     pub fn or_skip(scratch: &Scratch) -> Option<Self> {
         let disk = Self::mount(scratch);
         let say = |reason| skip(format_args!("no small disk of its own: {reason}"));
         disk.map_err(say).ok()
     }
 
-    /// Makes and mounts the image, or says why that is impossible here.
+    /// Makes and mounts the image, or returns why that is impossible here.
     fn mount(scratch: &Scratch) -> Result<Self, String> {
         let (image, mounted) = (scratch.join("image"), scratch.join("disk"));
         let file = File::create(&image).and_then(|file| file.set_len(DISK_BYTES));
@@ -41,7 +41,7 @@ impl Disk {
             Ok(output) => return Err(String::from_utf8_lossy(&output.stderr).into_owned()),
             Err(error) => return Err(format!("mkfs.ext4 (package e2fsprogs): {error}")),
         }
-        // It says that it is ready, then waits for the end of its input.
+        // The script reports that it is ready, then waits for the end of its input.
         let script = "mount -o loop \"$0\" \"$1\" && echo mounted && exec cat";
         let mut holder = Command::new("unshare")
             .args(["--mount", "sh", "-c", script])
@@ -62,13 +62,13 @@ impl Disk {
         Ok(disk)
     }
 
-    /// The front of a command that runs where the disk is visible.
+    /// The front of a command that runs in the disk's namespace.
     pub fn wrapper(&self) -> [String; 5] {
         let target = self.holder.id().to_string();
         ["nsenter", "--target", &target, "--mount", "--"].map(str::to_owned)
     }
 
-    /// Where it is mounted, for who runs under [`Disk::wrapper`].
+    /// The mount point, in that namespace.
     pub fn mounted(&self) -> &Path {
         &self.mounted
     }
@@ -81,7 +81,7 @@ impl Disk {
         self.run(&["python3", "-c", script, &self.mounted.to_string_lossy()]);
     }
 
-    /// Mounts it again after [`Disk::fail`]; nobody may have files open there.
+    /// Mounts it again after [`Disk::fail`]; no process may have files open there.
     pub fn mount_again(&self) {
         let image = self.mounted.with_file_name("image");
         let (image, mounted) = (image.to_string_lossy(), self.mounted.to_string_lossy());
@@ -95,14 +95,14 @@ impl Disk {
         assert!(status.is_ok_and(|status| status.success()), "{command:?}");
     }
 
-    /// A file of the disk as this process can reach it.
+    /// A file of the disk by a path of this process.
     fn seen_from_here(&self, name: &str) -> PathBuf {
         let root = PathBuf::from(format!("/proc/{}/root", self.holder.id()));
         let inside = self.mounted.strip_prefix("/").expect("an absolute path");
         root.join(inside).join(name)
     }
 
-    /// Takes every byte there is left.
+    /// Takes all free space.
     pub fn fill(&self) {
         let ballast = OpenOptions::new()
             .create(true)
@@ -121,7 +121,7 @@ impl Disk {
         }
     }
 
-    /// Gives it back.
+    /// Frees the space again.
     pub fn free(&self) {
         fs::remove_file(self.seen_from_here("ballast")).expect("the ballast");
     }

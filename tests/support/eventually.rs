@@ -1,4 +1,4 @@
-//! Waiting for what comes by itself, with an end.
+//! Waiting with an end for a state that comes by itself.
 //!
 //! Owns the one loop that sleeps and looks again.
 
@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use super::client::PATIENCE;
 
-/// Between two looks.
+/// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Looks again and again until `look` gives something; gives that.
+/// Repeats `look` until it returns `Some`.
 ///
 /// # Panics
-/// When nothing came within a minute, saying that it was `what`.
+/// When that takes more than a minute, naming `what`.
 pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {

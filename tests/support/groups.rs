@@ -1,6 +1,6 @@
-//! Calls of consumers and operators of groups, as short as tests need them.
+//! Short calls of group consumers and operators.
 //!
-//! The newest version that needs no topic ids, unless a test asks for another.
+//! In the newest version without topic ids, unless a test asks for another.
 
 use bytes::Bytes;
 use chronik_protocol::ErrorCode;
@@ -25,13 +25,13 @@ use super::eventually;
 pub const COMMIT_BY_NAME: i16 = 9;
 /// OffsetFetch by topic name, several groups.
 pub const OFFSETS_BY_NAME: i16 = 9;
-/// JoinGroup that asks for ids first.
+/// JoinGroup that requires a member id first.
 pub const JOIN: i16 = 9;
 /// SyncGroup.
 pub const SYNC: i16 = 5;
 
-/// Finds the coordinator, which also makes the broker create its topic. A real Kafka says that there
-/// is none while it does.
+/// Finds the coordinator, which also makes the broker create its topic. Apache Kafka answers that there is none until
+/// it has.
 ///
 /// # Panics
 /// When there is none.
@@ -50,7 +50,7 @@ pub fn find_coordinator(client: &mut Client, group: &str) {
     });
 }
 
-/// A member to be: one protocol, `range`, and metadata of its own.
+/// A joining member: one protocol, `range`, and metadata of its own.
 pub fn join_request(group: &str, member: &str, metadata: &[u8]) -> JoinGroupRequest {
     JoinGroupRequest {
         group_id: text(group),
@@ -67,7 +67,7 @@ pub fn join_request(group: &str, member: &str, metadata: &[u8]) -> JoinGroupRequ
     }
 }
 
-/// The id a new member is given.
+/// The id given to a new member.
 ///
 /// # Panics
 /// When it is not given one.
@@ -77,7 +77,7 @@ pub fn new_member(client: &mut Client, group: &str) -> String {
     response.member_id.to_string()
 }
 
-/// Joins as a new member of a group that nobody else joins, and waits until it is in.
+/// Joins as the only member of a group, and waits for the answer.
 ///
 /// # Panics
 /// When it is refused.
@@ -88,7 +88,7 @@ pub fn join_alone(client: &mut Client, group: &str) -> JoinGroupResponse {
     response
 }
 
-/// A request for a share, with everybody's shares if the member leads.
+/// A SyncGroup request; from the leader with all members' assignments.
 pub fn sync_request(group: &str, joined: &JoinGroupResponse) -> SyncGroupRequest {
     let share =
         |member: &chronik_protocol::messages::join_group_response::JoinGroupResponseMember| {
@@ -109,12 +109,12 @@ pub fn sync_request(group: &str, joined: &JoinGroupResponse) -> SyncGroupRequest
     }
 }
 
-/// Asks for a share, and waits for it.
+/// Syncs, and waits for the assignment.
 pub fn sync(client: &mut Client, group: &str, joined: &JoinGroupResponse) -> SyncGroupResponse {
     client.call(&sync_request(group, joined), SYNC)
 }
 
-/// A new group with one member that has its share.
+/// A new group with one member that has its assignment.
 ///
 /// # Panics
 /// When the broker refuses.
@@ -125,7 +125,7 @@ pub fn stable_group(client: &mut Client, group: &str) -> JoinGroupResponse {
     joined
 }
 
-/// Says that a member lives.
+/// Sends a heartbeat.
 pub fn heartbeat(client: &mut Client, group: &str, member: &str, generation: i32) -> ErrorCode {
     let request = HeartbeatRequest {
         group_id: text(group),
@@ -136,7 +136,7 @@ pub fn heartbeat(client: &mut Client, group: &str, member: &str, generation: i32
     code(client.call(&request, 4).error_code)
 }
 
-/// One member leaves.
+/// Removes one member.
 pub fn leave(client: &mut Client, group: &str, member: &str) -> ErrorCode {
     let request = LeaveGroupRequest {
         group_id: text(group),
@@ -153,7 +153,7 @@ pub fn leave(client: &mut Client, group: &str, member: &str) -> ErrorCode {
     }
 }
 
-/// A commit of one offset by somebody who is no member.
+/// A commit of one offset without a member.
 pub fn commit_request(
     group: &str,
     topic: &str,
@@ -177,7 +177,7 @@ pub fn commit_request(
     }
 }
 
-/// Commits one offset by somebody who is no member.
+/// Commits one offset without a member.
 pub fn commit(
     client: &mut Client,
     group: &str,
@@ -205,7 +205,7 @@ pub fn commit_as(
     code(response.topics[0].partitions[0].error_code)
 }
 
-/// What one group has committed for some partitions of a topic, or without a topic for all.
+/// One group's committed offsets for some partitions of a topic, or without a topic for all.
 pub fn fetch_offsets(
     client: &mut Client,
     group: &str,
@@ -235,7 +235,7 @@ pub fn fetch_offsets(
 /// # Panics
 /// When the broker answers with an error.
 pub fn committed(client: &mut Client, group: &str, topic: &str, partition: i32) -> i64 {
-    // A coordinator that has just started may still read what it holds; clients ask again.
+    // A coordinator that has just started may still be loading; clients retry.
     let found = eventually("the coordinator is loaded", || {
         let found = fetch_offsets(client, group, Some((topic, &[partition])));
         let is_loading = code(found.error_code) == ErrorCode::CoordinatorLoadInProgress;

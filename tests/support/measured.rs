@@ -1,13 +1,13 @@
-//! Time and memory that a process takes, printed, and held against bounds that no slow machine reaches.
+//! Time and memory of a process, printed, and compared with bounds that no slow machine reaches.
 //!
-//! The only file of the tests that judges time or memory. Its bounds refuse another kind of behaviour (a poll,
-//! work that grows with the square, memory by what a length claims), never a slow run.
+//! The only file of the tests that judges time or memory. Its bounds refuse another kind of behaviour (polling,
+//! quadratic work, memory by a claimed length), never a slow run.
 
 use std::fmt::Display;
 use std::fs;
 use std::time::Duration;
 
-/// User and system time of a process so far, without that of threads which have ended.
+/// User and system time of a process so far, without ended threads.
 pub fn processor_time(pid: u32) -> Duration {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
     let times = tasks.filter_map(|task| {
@@ -22,12 +22,12 @@ pub fn memory(pid: u32) -> u64 {
     figure(pid, "VmRSS:")
 }
 
-/// The most memory it has had since [`forget_peak`], bytes.
+/// The greatest resident memory since [`forget_peak`], bytes.
 pub fn memory_peak(pid: u32) -> u64 {
     figure(pid, "VmHWM:")
 }
 
-/// Lets [`memory_peak`] begin anew.
+/// Restarts [`memory_peak`].
 pub fn forget_peak(pid: u32) {
     fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("an own process");
 }
@@ -39,30 +39,30 @@ fn figure(pid: u32, name: &str) -> u64 {
     kibibytes.expect("a figure of the kernel") << 10
 }
 
-/// Prints the memory that something took and refuses more than `bound`, both bytes.
+/// Prints an amount of memory and refuses more than `bound`, both bytes.
 ///
 /// # Panics
-/// When it took more.
+/// When it is more.
 pub fn memory_within(what: impl Display, took: u64, bound: u64) {
     let line = format!("{what}: {} of at most {} KiB", took >> 10, bound >> 10);
     eprintln!("{line}");
     assert!(took <= bound, "{line}");
 }
 
-/// Prints the time that something took and refuses more than `bound`.
+/// Prints a time and refuses more than `bound`.
 ///
 /// # Panics
-/// When it took longer.
+/// When it is more.
 pub fn time_within(what: impl Display, took: Duration, bound: Duration) {
     let line = format!("{what}: {took:?} of at most {bound:?}");
     eprintln!("{line}");
     assert!(took <= bound, "{line}");
 }
 
-/// Prints the time that something took and refuses less than `least`: for what has to be slowed down.
+/// Prints a time and refuses less than `least`: for work that must be throttled.
 ///
 /// # Panics
-/// When it took less.
+/// When it is less.
 pub fn time_at_least(what: impl Display, took: Duration, least: Duration) {
     let line = format!("{what}: {took:?} of at least {least:?}");
     eprintln!("{line}");

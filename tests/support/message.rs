@@ -1,7 +1,6 @@
-//! Owns messages of the formats before record batches, which may be wrong in any way, and the reading
-//! of those that a broker sends.
+//! Messages of the formats before record batches, which may be wrong in any way, and the decoding of a broker's.
 //!
-//! Never uses the project's own code for them: it is what that code is tested with.
+//! Never uses the project's own code for them, which it tests.
 
 /// A message of magic 0 or 1, field by field.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +15,7 @@ pub struct TestMessage {
 }
 
 impl TestMessage {
-    /// An honest message without a codec.
+    /// A right message without a codec.
     pub fn of(magic: i8, timestamp: i64, key: Option<&[u8]>, value: Option<&[u8]>) -> Self {
         Self {
             offset: 0,
@@ -57,7 +56,7 @@ impl TestMessage {
         message
     }
 
-    /// All messages of a set, wrappers as they stand.
+    /// All messages of a set, wrappers undecoded.
     ///
     /// # Panics
     /// When the bytes are not whole messages with right checksums.

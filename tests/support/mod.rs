@@ -1,5 +1,5 @@
-//! Owns what every whole-broker test needs: a scratch directory, a free port and a running
-//! `chronik serve` whose output is kept and shown when the test fails.
+//! Shared parts of whole-broker tests: a scratch directory, a free port and a running `chronik serve` whose output is
+//! shown when the test fails.
 //!
 //! Never reaches into the broker's modules: it knows the command line, the wire and signals.
 //!
@@ -10,11 +10,10 @@
 //! broker.stop(); // SIGTERM, and exit code 0 or the test fails
 //! ```
 //!
-//! Environment: `CHRONIK_TEST_BINARY` runs another executable than the one Cargo built for the
-//! test (a release build, say); `CHRONIK_TEST_BOOTSTRAP` names a broker that runs already, to see
-//! whether a client's test is right about Kafka itself; `CHRONIK_TEST_CLIENTS=required` makes a
-//! missing client a failure; `CHRONIK_TEST_SKIPPED` names a file for what is skipped; `CHRONIK_TEST_KEEP`
-//! keeps the scratch directories.
+//! Environment: `CHRONIK_TEST_BINARY` runs another executable than the one Cargo built for the test (a release build,
+//! say); `CHRONIK_TEST_BOOTSTRAP` names a running broker, to check a client's test against Kafka itself;
+//! `CHRONIK_TEST_CLIENTS=required` makes a missing client a failure; `CHRONIK_TEST_SKIPPED` names a file for skipped
+//! tests; `CHRONIK_TEST_KEEP` keeps the scratch directories.
 #![allow(
     dead_code,
     unreachable_pub,

@@ -1,8 +1,8 @@
-//! Owns the running of programs that are not ours (clients, Kafka's tools): a deadline, their
-//! output when they fail, and the loud skip when they are not installed.
+//! Third-party programs (clients, Kafka's tools): run with a deadline, their output shown when they fail, reported as
+//! skipped when not installed.
 //!
-//! Never lets a test pass silently without the program: what is missing is written to standard
-//! error past the test harness, which would otherwise swallow it. Never leaves a process behind.
+//! Never lets a test pass silently without the program: it is reported on standard error past the test harness, which
+//! captures output. Leaves no process behind.
 
 use std::fmt::Display;
 use std::fs::{File, OpenOptions};
@@ -15,7 +15,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
-/// The exit code by which `tests/clients/run` and `tests/clients/kafka` say: not installed.
+/// The exit code of `tests/clients/run` and `tests/clients/kafka` for a program that is not installed.
 const MISSING: i32 = 77;
 
 /// Longest run of one program. It bounds a hang on a loaded machine and measures nothing.
@@ -23,12 +23,12 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Writes a line to standard error, also from a test that passes.
 pub fn say(line: &str) {
-    // A closed standard error loses the line; there is no other place to complain.
+    // A closed standard error loses the line; there is no other place for it.
     let _unheard = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Says on standard error, also from a test that passes, what is not tested and why. `make test` counts these
-/// lines at its end: they also go to the file that `CHRONIK_TEST_SKIPPED` names.
+/// Reports on standard error, also from a test that passes, a skipped part and the reason. `make test` counts these
+/// lines at its end: they also go to the file named by `CHRONIK_TEST_SKIPPED`.
 pub fn skip(reason: impl Display) {
     let line = format!("SKIPPED: {reason}");
     say(&line);
@@ -39,18 +39,18 @@ pub fn skip(reason: impl Display) {
     }
 }
 
-/// What a program printed, and whether it was content.
+/// A program's output and exit status.
 #[derive(Debug)]
 pub struct Report {
-    /// How it ended.
+    /// The exit status.
     pub status: ExitStatus,
-    /// Standard output, with replacement characters for what is no UTF-8.
+    /// Standard output, with replacement characters for invalid UTF-8.
     pub out: String,
     /// Standard error, likewise.
     pub err: String,
 }
 
-/// A program of `tests/clients` to run: `run` (a client) or `kafka` (a command-line tool).
+/// A program of `tests/clients`: `run` (a client) or `kafka` (a command-line tool).
 #[derive(Debug)]
 pub struct Program {
     name: String,
@@ -58,12 +58,12 @@ pub struct Program {
 }
 
 impl Program {
-    /// One of the clients that `tests/clients/run` knows.
+    /// A client of `tests/clients/run`.
     pub fn client(name: &str) -> Self {
         Self::of_clients("run", name)
     }
 
-    /// One of the tools that `tests/clients/kafka` knows: `kafka-topics` and so on.
+    /// A tool of `tests/clients/kafka`: `kafka-topics` and so on.
     pub fn kafka_tool(name: &str) -> Self {
         Self::of_clients("kafka", name)
     }
@@ -78,7 +78,7 @@ impl Program {
         }
     }
 
-    /// Adds words to its command line.
+    /// Adds arguments.
     pub fn args<I>(mut self, words: I) -> Self
     where
         I: IntoIterator,
@@ -94,7 +94,7 @@ impl Program {
         self
     }
 
-    /// Runs it to its end. `None`, after a loud line, when it is not installed.
+    /// Runs it to its end. `None`, reported as skipped, when it is not installed.
     ///
     /// # Panics
     /// When `CHRONIK_TEST_CLIENTS=required` and it is not installed, and when it hangs.
@@ -122,7 +122,7 @@ impl Program {
         Some(Report { status, out, err })
     }
 
-    /// Starts it, known to be installed, and returns at once.
+    /// Starts it, which must be installed, and returns at once.
     ///
     /// # Panics
     /// When it cannot be started.
@@ -143,10 +143,10 @@ impl Program {
         }
     }
 
-    /// Runs it and returns what it printed. `None`, after a loud line, when it is not installed.
+    /// Runs it and returns its output. `None`, reported as skipped, when it is not installed.
     ///
     /// # Panics
-    /// With all that it printed when its exit code is not 0.
+    /// With its output when its exit code is not 0.
     pub fn run(self) -> Option<Report> {
         let shown = format!("{:?}", self.command);
         let report = self.report()?;
@@ -161,22 +161,22 @@ impl Program {
     }
 }
 
-/// A program at work: killed when it is dropped, and shown with what it printed if the test fails.
+/// A running program: killed when dropped, its output shown if the test fails.
 #[derive(Debug)]
 pub struct Running {
     shown: String,
     child: Child,
-    /// Standard output and error, as they came.
+    /// Standard output and error, interleaved.
     printed: File,
 }
 
 impl Running {
-    /// Everything that it has printed.
+    /// The output so far.
     pub fn printed(&mut self) -> String {
         text(&mut self.printed)
     }
 
-    /// Sends SIGTERM, waits for its end and returns how it ended and what it had printed.
+    /// Sends SIGTERM, waits for its end and returns its status and output.
     ///
     /// # Panics
     /// When it does not end, or had ended already.
@@ -192,7 +192,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // One that has ended has nothing to kill.
+        // Fails on an ended program only.
         let _ended = self.child.kill();
         let _waited = self.child.wait();
         if std::thread::panicking() {
@@ -202,7 +202,7 @@ impl Drop for Running {
     }
 }
 
-/// Waits for the child; kills it and returns `None` when it takes too long.
+/// Waits for the child; kills it and returns `None` when that takes too long.
 fn wait(child: &mut Child) -> Option<ExitStatus> {
     let ended = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).expect("a descriptor");
     let timeout = Timespec::try_from(PATIENCE).expect("a timeout below centuries");

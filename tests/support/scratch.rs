@@ -1,7 +1,6 @@
-//! Owns the places a test may use: a directory of its own on the disk that also holds the build
-//! (a temporary file system in memory may refuse direct I/O) and a port nobody listens on.
+//! A test's own directory, on the disk of the build (a file system in memory may refuse direct I/O), and its own port.
 //!
-//! Never hands out the same port twice on one machine, whatever test binaries run at the same time.
+//! Never hands out a port twice on one machine, whatever test binaries run at the same time.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::linux::net::SocketAddrExt;
@@ -12,15 +11,15 @@ use std::sync::{Mutex, PoisonError};
 
 use tempfile::TempDir;
 
-/// A directory that is removed when the value is dropped, or kept (and named on standard error)
-/// when `CHRONIK_TEST_KEEP` is set.
+/// A directory removed when the value is dropped, or kept (and named on standard error) when `CHRONIK_TEST_KEEP` is
+/// set.
 #[derive(Debug)]
 pub struct Scratch {
     directory: TempDir,
 }
 
 impl Scratch {
-    /// Makes a new empty directory below Cargo's own directory for test files.
+    /// Creates an empty directory below Cargo's own directory for test files.
     pub fn new() -> Self {
         let mut directory = tempfile::Builder::new()
             .prefix("chronik-test-")
@@ -38,22 +37,21 @@ impl Scratch {
         self.directory.path()
     }
 
-    /// A path inside the directory; nothing is created there.
+    /// A path inside the directory, not created.
     pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
         self.directory.path().join(name)
     }
 }
 
-/// Ports below the range from which Linux takes the local end of outgoing connections
-/// (32768 and up by default), so that no client of a parallel test can take the port between
-/// this answer and the broker's bind.
+/// Ports below Linux's range for the local end of outgoing connections (32768 and up by default), so that no client of
+/// a parallel test takes the port before the broker binds it.
 const PORTS: std::ops::Range<u32> = 12_000..32_000;
 
-/// A loopback TCP port on which nobody listens and that no other caller gets, of whatever process.
+/// A free loopback TCP port that no other caller gets, in any process.
 ///
-/// A port that is handed out is marked by a socket of that name in the kernel's own name space, which lasts
-/// as long as the process: a broker may be stopped and started again on its port. The walk through the range
-/// starts at a place that depends on the process id, so that few marks are found on the way.
+/// The port is marked by a socket of that name in the kernel's abstract name space, for as long as the process lives: a
+/// broker may be restarted on its port. The search starts at a place that depends on the process id, so that it meets
+/// few marks.
 pub fn free_port() -> u16 {
     static TAKEN: AtomicU32 = AtomicU32::new(0);
     static MARKS: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());

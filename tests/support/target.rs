@@ -1,5 +1,5 @@
-//! Owns the choice of the broker that clients are pointed at: one of ours, started for the test,
-//! or one that runs already (Apache Kafka, to see whether the test itself is right).
+//! The choice of the broker under a client's test: one of ours, started for the test, or a running one (Apache Kafka, to
+//! check the test itself).
 
 use super::{Broker, BrokerOptions};
 
@@ -8,12 +8,12 @@ use super::{Broker, BrokerOptions};
 pub enum Target {
     /// Started for this test.
     Own(Broker),
-    /// Named by `CHRONIK_TEST_BOOTSTRAP`; it keeps its topics from one run to the next.
+    /// Named by `CHRONIK_TEST_BOOTSTRAP`; it keeps its topics between runs.
     Running(String),
 }
 
 impl Target {
-    /// Starts a broker, unless the environment names one that runs already.
+    /// Starts a broker, unless the environment names a running one.
     pub fn start(options: &BrokerOptions) -> Self {
         match std::env::var("CHRONIK_TEST_BOOTSTRAP") {
             Ok(bootstrap) => Self::Running(bootstrap),
@@ -34,7 +34,7 @@ impl Target {
         format!("{name}-{}", std::process::id())
     }
 
-    /// Stops a broker of ours cleanly; one that ran before the test goes on running.
+    /// Stops a broker of ours cleanly; another one goes on running.
     pub fn stop(self) {
         if let Self::Own(broker) = self {
             broker.stop();

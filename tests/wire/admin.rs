@@ -1,5 +1,5 @@
-//! What administrators ask of one broker: elections, reassignments, the metadata quorum, and all that
-//! wants an authorizer. Codes and sentences are those of Apache Kafka 4.3.1, asked the same.
+//! Administrators' requests to one broker: elections, reassignments, the metadata quorum, and everything that needs an
+//! authorizer. Codes and sentences are those of Apache Kafka 4.3.1.
 
 use chronik_protocol::messages::alter_partition_reassignments_request::{
     ReassignablePartition, ReassignableTopic,

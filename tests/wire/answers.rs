@@ -81,7 +81,7 @@ const DIFFERENT: &[(&str, &str, &str)] = &[
     ("MetadataRequest", "neither", "Kafka stumbles"),
 ];
 
-/// A topic id that nobody has.
+/// An unknown topic id.
 pub(crate) const NO_ID: Uuid = Uuid(0x1234_5678_9abc_4def_8123_4567_89ab_cdef);
 
 /// Where the requests go, and what they speak of.

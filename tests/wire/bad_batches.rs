@@ -1,5 +1,5 @@
-//! Produce requests that are well-formed around records that are not: the error of a real Kafka for
-//! each, nothing stored, and the connection goes on.
+//! Well-formed produce requests with malformed records: Kafka's error for each, nothing stored, and the connection goes
+//! on.
 
 use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::{

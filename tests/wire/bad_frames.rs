@@ -1,4 +1,4 @@
-//! Frames that are no requests: each closes its own connection, and nothing else happens.
+//! Frames that are not requests: each closes its own connection, without any other effect.
 
 use chronik_protocol::ApiKey;
 use chronik_protocol::ErrorCode;
@@ -179,7 +179,7 @@ fn an_unknown_version_of_api_versions_is_answered_in_version_0() {
     let subject = Subject::start();
     for version in [20, 99, i16::MAX] {
         let mut client = subject.connect();
-        // A body nobody can know: it is not looked at.
+        // An unknown body: it is not read.
         client.send_bytes(&frame_of_unknown_version(version, &[0xff; 30]));
         let mut reader = Reader::new(client.try_receive_frame().expect("a reply"));
         let header = ResponseHeader::decode(&mut reader, 0).expect("a header of version 0");

@@ -1,5 +1,5 @@
-//! Compaction over the wire: the newest record of each key stays, at its offset; groups lose nothing;
-//! and a start goes on where the cleaner was.
+//! Compaction over the wire: the newest record of each key stays, at its offset; groups lose nothing; and a restarted
+//! cleaner resumes.
 
 use std::collections::BTreeMap;
 use std::fs;

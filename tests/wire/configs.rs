@@ -1,4 +1,4 @@
-//! Configs of topics and of the broker: told, changed one by one or all at once, refused.
+//! Configs of topics and of the broker: described, changed one by one or all at once, refused.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! How many connections there may be: limits that hold from the change on, who waits for others and who is
-//! disconnected, and the way back for an address that was shut out.
+//! Connection limits: they hold from the change on, some excess connections wait and others are closed, and a refused
+//! address may come back.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
@@ -108,7 +108,7 @@ fn connections_beyond_the_number_wait_until_others_leave_or_it_grows() {
     let mut client = subject.connect();
     for name in ["max.connections", "listener.name.plaintext.max.connections"] {
         assert_eq!(set(&mut client, NODE, name, Some("4")), Ok(()), "{name}");
-        // This client's own is one of four. Who was there before may still leave.
+        // This client's own connection is one of four. Earlier ones may still be closing.
         let mut open: VecDeque<TcpStream> = (0..3).map(|_| asking(subject.address())).collect();
         assert!(open.iter().all(is_answered), "{name}");
         let mut waiting: VecDeque<TcpStream> = (0..5).map(|_| asking(subject.address())).collect();
@@ -152,7 +152,7 @@ fn an_address_that_is_shut_out_has_a_way_back() {
         said.contains("the way back: a number for the address"),
         "{said}"
     );
-    // Who is connected stays so.
+    // Open connections stay open.
     client.call(&ApiVersionsRequest::default(), 0);
     drop(client);
     let way_back = |options: &BrokerOptions| {

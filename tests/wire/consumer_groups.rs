@@ -1,5 +1,5 @@
-//! The new consumer group protocol (KIP-848): joining, sharing, refusals, expressions, static members,
-//! both protocols in one group, what is written and what survives.
+//! The consumer group protocol (KIP-848): joining, assignment, refusals, regular expressions, static members, both
+//! protocols in one group, the records written and the state after a restart.
 
 use chronik_protocol::messages::{
     ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, ConsumerProtocolSubscription,
@@ -19,7 +19,7 @@ use crate::support::consumer_groups::{
 use crate::support::groups::{JOIN, SYNC, commit_as, heartbeat, join_request};
 use crate::support::{BrokerOptions, Scratch, eventually, skip};
 
-/// A broker, a group nobody else uses without pauses between targets, and a topic.
+/// A broker, a group of the test's own without pauses between targets, and a topic.
 struct Scene {
     _subject: Subject,
     client: Client,

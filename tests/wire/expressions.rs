@@ -1,5 +1,5 @@
-//! Expressions that members of the new protocol subscribe by (KIP-848), over the wire: long ones, deep ones,
-//! and those that are none. What is taken and what is not was asked of RE2/J 1.8, which Kafka 4.3.1 has.
+//! Regular expressions of subscriptions (KIP-848), over the wire: long, deep and malformed ones. The verdicts are those
+//! of RE2/J 1.8, Kafka 4.3.1's library.
 
 use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::ConsumerGroupHeartbeatRequest;

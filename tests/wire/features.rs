@@ -1,4 +1,4 @@
-//! UpdateFeatures: levels that go up and down, and stay; what is refused, in Kafka 4.3.1's words.
+//! UpdateFeatures: levels that go up, down and stay; refusals in Kafka 4.3.1's words.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What a Fetch without a session answers: limits, waiting, waking, names and ids.
+//! Fetch without a session: limits, waiting, waking, names and ids.
 
 use std::thread;
 use std::time::Duration;

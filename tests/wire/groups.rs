@@ -1,6 +1,6 @@
-//! Groups of the classic protocol and committed offsets: codes, shapes, and what survives a stop.
+//! Groups of the classic protocol and committed offsets: codes, shapes, and the state after a restart.
 //!
-//! Everything but the restarts is what a real Kafka was seen to answer.
+//! Everything but the restarts was observed on a real Kafka.
 
 use chronik_protocol::messages::{
     DeleteGroupsRequest, DescribeGroupsRequest, FindCoordinatorRequest, ListGroupsRequest,

@@ -1,5 +1,5 @@
-//! Topics deleted and created again under the same name: nothing of the old one reaches the new one,
-//! whatever stood in checkpoints, sessions or groups, and whenever the broker was killed.
+//! Topics deleted and created again under the same name: nothing of the old one reaches the new one, from checkpoints,
+//! sessions or groups, after a kill at any moment.
 
 use std::path::Path;
 

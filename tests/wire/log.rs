@@ -1,5 +1,4 @@
-//! The broker's log and the world around it: who reads the log, who does not any more, and where it cannot
-//! be written. None of that ends the broker or holds it up.
+//! The broker's log and its reader: gone, slow, or unable to write. None of them ends the broker or holds it up.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, PipeReader, Read, pipe};
@@ -92,7 +91,7 @@ fn a_log_on_a_full_disk_is_only_lost() {
     work(&broker, &["a", "b"]);
     stop_by(broker, Signal::TERM);
     assert_kept(&options, "b");
-    // A start that is refused says why; where nobody can be told, the exit code does.
+    // A refused start says why; without a log the exit code does.
     let mut refused = options
         .set("num.partitions", "many")
         .log_to(full().expect("the full device"))

@@ -1,8 +1,7 @@
 //! Whole-broker tests over the wire: bad input, protocol behaviour, state across restarts.
 //!
-//! Each test starts its own broker. With `CHRONIK_TEST_BOOTSTRAP=host:port` they talk to that broker
-//! instead, which is how a real Kafka was asked what the right answers are; tests that need to
-//! restart or configure the broker say so and pass over it.
+//! Each test starts its own broker. With `CHRONIK_TEST_BOOTSTRAP=host:port` they talk to that broker instead, as they did
+//! to a real Kafka for the right answers; tests that restart or configure the broker then skip.
 
 #[path = "../support/mod.rs"]
 mod support;

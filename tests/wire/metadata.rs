@@ -1,5 +1,4 @@
-//! What Metadata and DescribeTopicPartitions tell: by name, by id, all, page by page; and topics that
-//! are made because someone asked for them.
+//! Metadata and DescribeTopicPartitions: by name, by id, all, page by page; and topics created by a request for them.
 
 use chronik_protocol::messages::{
     DescribeTopicPartitionsRequest, MetadataRequest, describe_topic_partitions_request,

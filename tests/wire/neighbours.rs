@@ -1,5 +1,4 @@
-//! One connection that behaves while others do not: it must not notice them, and the broker's memory
-//! must not either.
+//! One well-behaved connection beside others that are not: they change neither its answers nor the broker's memory.
 
 use std::io::Write;
 use std::time::Duration;

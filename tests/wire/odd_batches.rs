@@ -1,4 +1,4 @@
-//! Batches that no producer makes and Kafka takes: what is stored of them is what consumers can read.
+//! Batches that no producer makes and Kafka accepts: stored so that consumers can read them.
 
 use chronik_protocol::ErrorCode;
 use chronik_protocol::record::Compression;

@@ -1,5 +1,5 @@
-//! Where a log begins and ends, by time and by epoch: ListOffsets, OffsetForLeaderEpoch,
-//! DeleteRecords, and what of them survives a restart.
+//! Begin and end of a log, by time and by epoch: ListOffsets, OffsetForLeaderEpoch, DeleteRecords, and their state after
+//! a restart.
 
 use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::{

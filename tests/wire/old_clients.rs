@@ -1,5 +1,5 @@
-//! What clients before Kafka 0.11 send and get: message sets, Produce 0 to 2, Fetch 0 to 3,
-//! ListOffsets 0. Errors and offsets were compared with Apache Kafka 3.9.1.
+//! Clients before Kafka 0.11: message sets, Produce 0 to 2, Fetch 0 to 3, ListOffsets 0. Errors and offsets are those of
+//! Apache Kafka 3.9.1.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;

@@ -1,5 +1,4 @@
-//! Records of a batch that break a rule of their topic: each of them is named, with Kafka's code and
-//! sentences, and the answer is bounded.
+//! Records that break a rule of their topic: the answer names each, with Kafka's code and sentences, and is bounded.
 
 use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::produce_response::PartitionProduceResponse;
@@ -100,7 +99,7 @@ fn a_time_out_of_bounds_gives_its_code_to_the_whole_batch() {
     let begin = "Timestamp 4000000000000 of message with offset 2 is out of range. The timestamp \
                  should be within [";
     assert!(late.starts_with(begin), "{late}");
-    // What is no record at all is nobody's in particular.
+    // Bytes after the last record belong to no record.
     let mut broken = batch.clone();
     broken.payload.push(1);
     let answer = answered(&mut client, &topic, &broken, ErrorCode::InvalidRecord);

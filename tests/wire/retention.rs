@@ -1,4 +1,4 @@
-//! Retention over the wire: logs lose what is too old or too much, and nothing else, for good.
+//! Retention over the wire: logs lose records that are too old or too many, no others, and for good.
 
 use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::{

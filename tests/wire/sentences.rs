@@ -1,5 +1,5 @@
-//! Sentences beside error codes quote what a client sent. However long that is, every API answers in every
-//! version, with a sentence that begins and ends as it would.
+//! Sentences beside error codes quote client text. Of any length, every API answers in every version, and the sentence
+//! begins and ends as usual.
 
 use chronik_protocol::codec::SENTENCE_BYTES_MAX;
 use chronik_protocol::messages::{

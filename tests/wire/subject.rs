@@ -1,7 +1,6 @@
-//! Owns the broker a test talks to: a fresh Chronik, or the one `CHRONIK_TEST_BOOTSTRAP` names (a
-//! real Kafka, to learn what it answers).
+//! The broker under test: a fresh Chronik, or the one named by `CHRONIK_TEST_BOOTSTRAP` (a real Kafka, for its answers).
 //!
-//! Never lets a panic in the broker pass unseen: its output is searched when the test is done.
+//! Never lets a panic in the broker pass unseen: its output is searched at the test's end.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,5 +1,5 @@
-//! Topics come, grow and go: what CreateTopics, CreatePartitions, DeleteTopics and Metadata accept,
-//! and Kafka's error for everything else.
+//! Topics created, extended and deleted: the accepted requests of CreateTopics, CreatePartitions, DeleteTopics and
+//! Metadata, and Kafka's error for every other.
 
 use chronik_protocol::messages::{
     CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, MetadataRequest,

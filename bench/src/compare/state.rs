@@ -81,7 +81,7 @@ impl State {
                 self.entries
                     .insert(key.clone(), Entry::Measured(figures.collect()));
             }
-            // What failed is not kept: it is tried again.
+            // A failed cell is not saved: it is tried again.
         }
     }
 

@@ -266,7 +266,7 @@ impl File for DirectFile {
         while at < end {
             let count = self.read_piece(at, end, &mut bytes).await?;
             if count == 0 {
-                break; // Cut by somebody else: fewer bytes are the honest answer.
+                break; // Cut from outside the broker: fewer bytes are the true answer.
             }
             at += count as u64;
         }

@@ -133,8 +133,8 @@ impl Mapping for DirectMapping {
 
     fn store(&mut self, at: usize, bytes: &[u8]) {
         let target = self.range(at, bytes.len());
-        // SAFETY: the target lies within the mapping, which only this value writes to (`&mut self`)
-        // and nobody reads; `bytes` is other memory, for no reference into the mapping is given out.
+        // SAFETY: the target lies within the mapping, which only this value writes to (`&mut self`) and no reader exists
+        // in this process; `bytes` is other memory, for no reference into the mapping is given out.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len()) };
     }
 

@@ -48,8 +48,8 @@ impl Readers {
             let piece_bytes = PIECE_BYTES.min(length - at);
             self.next.set(self.next.get() + 1);
             self.helpers[self.next.get() % self.helpers.len()].run(move || {
-                // SAFETY: the pieces of a read do not overlap, each is filled by one job, and nobody
-                // looks at the memory before all of them have ended.
+                // SAFETY: the pieces of a read do not overlap, each is filled by one job, and the memory is read only after
+                // all of them have ended.
                 let piece = unsafe { memory.piece(at, piece_bytes) };
                 fill(&file, start + at as u64, piece)
             })

@@ -1,22 +1,22 @@
-//! A configuration by its type: who reads one names it here, and gets a value and never a text.
+//! Typed keys of configurations: a reader names a key and gets a value of its type, never text.
 //!
-//! Owns the step from a checked [`Value`] to Rust's types. The keys themselves, with their defaults, are
-//! generated from `schema/configs.tsv` (`configs::keys`). Pure.
+//! Owns the step from a checked [`Value`] to Rust's types. The keys, with their defaults, are generated from
+//! `schema/configs.tsv` (`configs::keys`). Pure.
 
 use std::collections::BTreeMap;
 
 use super::{ConfigDef, Value};
 use crate::Str;
 
-/// A type that values of configurations have.
+/// A Rust type of configuration values.
 pub trait Typed: Sized {
-    /// The form in which a default stands in the table.
+    /// The form of a default in the generated table.
     type Default: Copy + 'static;
 
     /// The default as a value.
     fn of_default(default: Self::Default) -> Self;
 
-    /// A parsed value; `None` where it is of another type or out of this one's range.
+    /// The parsed value; `None` for another type or a number out of range.
     fn of_value(value: Value) -> Option<Self>;
 }
 
@@ -36,7 +36,7 @@ impl<T: Typed> Clone for Key<T> {
 impl<T: Typed> Copy for Key<T> {}
 
 impl<T: Typed> Key<T> {
-    /// A row of the table.
+    /// The key of a row of the table.
     pub(super) const fn new(definition: &'static ConfigDef, default: T::Default) -> Self {
         Self {
             definition,
@@ -54,26 +54,25 @@ impl<T: Typed> Key<T> {
         self.definition
     }
 
-    /// The value when nobody gives one.
+    /// The default.
     pub fn default(&self) -> T {
         T::of_default(self.default)
     }
 
-    /// Reads a text; `None` where it is no value of the type. Whether it is within the range was judged when
-    /// it was set.
+    /// Parses a text; `None` for another type. The range was checked when the value was set.
     pub fn parse(&self, text: &str) -> Option<T> {
         T::of_value(self.definition.parse(text.trim()).ok()?)
     }
 
-    /// The value that holds where `given` was set, or nothing. A text that cannot be read, from a log
-    /// that other software wrote, counts as nothing.
+    /// The value of `given`, else the default. A malformed text, from a log that other software wrote, counts as not
+    /// given.
     pub fn read(&self, given: Option<&str>) -> T {
         given
             .and_then(|text| self.parse(text))
             .unwrap_or_else(|| self.default())
     }
 
-    /// The same, looked up in settings by name.
+    /// The key's value among the settings given by name.
     pub fn among(&self, set: &BTreeMap<Str, Str>) -> T {
         self.read(set.get(self.name()).map(|text| &**text))
     }
@@ -160,7 +159,7 @@ impl Typed for Vec<String> {
     }
 }
 
-/// Of a configuration that is null unless it is given.
+/// The type of a configuration whose default is null.
 impl<T: Typed> Typed for Option<T> {
     type Default = ();
 

@@ -229,7 +229,7 @@ impl BatchCheck {
         self.crc = crc32c::crc32c_append(self.crc, &piece[uncovered..]);
     }
 
-    /// The verdict on the whole batch, as [`scan`](super::scan) gives it.
+    /// The verdict on the whole batch, as [`scan`](super::scan()) gives it.
     ///
     /// # Errors
     /// [`BatchError::Truncated`] when pieces are missing; [`BatchError::CrcMismatch`],

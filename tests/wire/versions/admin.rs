@@ -1,5 +1,5 @@
-//! The APIs of administrators, in every version. Where a broker without authorizer has one answer to
-//! everything, that answer counts as none.
+//! The APIs of administrators, in every version. The one answer that a broker without authorizer gives to everything
+//! counts as none.
 
 use chronik_protocol::messages::{
     AlterPartitionReassignmentsRequest, AlterReplicaLogDirsRequest, CreateAclsRequest,

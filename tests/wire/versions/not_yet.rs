@@ -1,5 +1,5 @@
-//! The README's list of what is not served, held against the version table: every API that a broker of
-//! Apache Kafka 4.3 answers to clients and this one does not, under what it belongs to.
+//! The README's list of APIs that are not served, compared with the version table: every API that a broker of Apache
+//! Kafka 4.3 serves to clients and this one does not, by topic.
 
 use std::collections::BTreeMap;
 use std::fs;

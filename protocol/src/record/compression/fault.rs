@@ -13,7 +13,7 @@ pub(in crate::record) enum HeaderChecksum {
     Ignored,
 }
 
-/// Why a decompressor stopped; [`Decompressor`] adds the codec and the limit.
+/// Why a decompressor stopped; [`Decompressor`](super::stream::Decompressor) adds the codec and the limit.
 pub(super) enum Fault {
     /// The next piece alone passes what is left of the limit.
     TooLong,
