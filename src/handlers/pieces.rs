@@ -144,11 +144,16 @@ impl<'a, W: World> Pieces<'a, W> {
         mut ask: impl AsyncFnMut(Vec<K>) -> Vec<E>,
     ) {
         let all = keys.to_vec();
-        let among = move || Repeated::among(all.into_iter());
+        let among = move || {
+            // Here, for the next new one may stand behind hundreds of thousands of repetitions.
+            let mut seen = HashSet::new();
+            let firsts = all.iter().filter(|key| seen.insert(*key)).cloned();
+            let firsts: Vec<K> = firsts.collect();
+            (Repeated::among(all.into_iter()), firsts)
+        };
         let is_large = keys.len() >= KEYS_AT_ONCE;
-        let mut repeated = beside(&self.context.world, is_large, among).await;
-        let mut seen = HashSet::new();
-        let mut firsts = keys.iter().filter(|key| seen.insert(*key));
+        let (mut repeated, firsts) = beside(&self.context.world, is_large, among).await;
+        let mut firsts = firsts.into_iter();
         let mut known = VecDeque::new();
         for key in keys {
             if self.failed.is_some() {
@@ -159,7 +164,7 @@ impl<'a, W: World> Pieces<'a, W> {
                 continue;
             }
             if known.is_empty() {
-                let asked = firsts.by_ref().take(at_once).cloned().collect();
+                let asked = firsts.by_ref().take(at_once).collect();
                 known.extend(ask(asked).await);
             }
             match known.pop_front() {
