@@ -240,3 +240,80 @@ fn kafka_acls_is_told_that_there_is_no_authorizer() {
     }
     tools.target.stop();
 }
+
+/// The broker of a new directory, as `kafka-configs` wants it.
+const BROKER: [&str; 4] = ["--entity-type", "brokers", "--entity-name", "1"];
+
+/// The line on one of the broker's settings.
+fn described(tools: &Tools, name: &str) -> String {
+    let words = [&BROKER[..], &["--describe", "--all"]].concat();
+    let out = tools.run("kafka-configs", &words);
+    let start = format!("{name}=");
+    let mut lines = out.lines().map(str::trim_start);
+    let line = lines.find(|line| line.starts_with(&start));
+    line.unwrap_or_else(|| panic!("no {name}\n{out}"))
+        .to_owned()
+}
+
+#[test]
+fn kafka_configs_changes_brokers_at_run_time_or_is_refused() {
+    if tools_are_missing() {
+        return;
+    }
+    let tools = Tools::start();
+    let one = BROKER;
+    let all = ["--entity-type", "brokers", "--entity-default"];
+    let alter = |of: &[&str], change: &[&str]| {
+        tools.report("kafka-configs", &[of, &["--alter"], change].concat())
+    };
+    let described = |name: &str| described(&tools, name);
+    for (of, change, value, source) in [
+        (
+            &all[..],
+            "log.cleaner.backoff.ms",
+            "7000",
+            "DYNAMIC_DEFAULT_BROKER_CONFIG",
+        ),
+        (
+            &one,
+            "log.cleaner.backoff.ms",
+            "8000",
+            "DYNAMIC_BROKER_CONFIG",
+        ),
+    ] {
+        let setting = format!("{change}={value}");
+        let report = alter(of, &["--add-config", &setting]);
+        assert!(
+            report.status.success(),
+            "{setting}: {}",
+            report.out + &report.err
+        );
+        let line = described(change);
+        let place = format!("{source}:{setting}");
+        assert!(line.contains(&setting) && line.contains(&place), "{line}");
+    }
+    let back = alter(&one, &["--delete-config", "log.cleaner.backoff.ms"]);
+    assert!(back.status.success(), "{}", back.out + &back.err);
+    let line = described("log.cleaner.backoff.ms");
+    assert!(line.contains("log.cleaner.backoff.ms=7000"), "{line}");
+    for (of, setting, sentence) in [
+        (
+            &one[..],
+            "num.partitions=3",
+            "Cannot update these configs dynamically",
+        ),
+        (
+            &all,
+            "log.cleaner.backoff.ms=soon",
+            "Not a number of type LONG",
+        ),
+    ] {
+        let report = alter(of, &["--add-config", setting]);
+        let said = report.out + &report.err;
+        assert!(
+            !report.status.success() && said.contains(sentence),
+            "{said}"
+        );
+    }
+    tools.target.stop();
+}
