@@ -9,7 +9,8 @@ use std::rc::Rc;
 
 use chronik_io::World;
 use chronik_protocol::{Message, Reader};
-use tracing::Instrument;
+use futures_util::future::LocalBoxFuture;
+use tracing::{Instrument, Span};
 
 use super::api::{Api, Begun, Handled, Inline, Lengthy, Staged};
 use super::call::Call;
@@ -70,34 +71,38 @@ pub(super) async fn staged<W: World, Q: Staged>(
     body: Reader,
 ) -> Admitted {
     let span = call.span();
-    let stage_one = async {
-        match enter::<W, Q>(&context, &mut call, body).await {
-            Ok(request) => match Q::begin(Rc::clone(&context), &mut call, request).await {
-                Begun::Done(handled) => Err(leave(&context, &call, handled).await),
-                Begun::Rest(rest) => Ok((rest, None)),
-                Begun::Parked(rest, bytes) => Ok((rest, Some(bytes))),
-            },
-            Err(reply) => Err(reply),
-        }
-    };
-    let answer = match stage_one.instrument(span.clone()).await {
-        Ok((rest, parked_bytes)) => {
-            let stage_two = async move {
-                let handled = rest(&call).await;
-                leave(&context, &call, handled).await
-            };
-            let stage_two = Box::pin(stage_two.instrument(span));
-            match parked_bytes {
-                Some(bytes) => Answer::Parked(stage_two, bytes),
-                None => Answer::Later(stage_two),
+    let behind = span.clone();
+    let stage_one = async move {
+        let request = match enter::<W, Q>(&context, &mut call, body).await {
+            Ok(request) => request,
+            Err(reply) => return Answer::Now(reply),
+        };
+        match Q::begin(Rc::clone(&context), &mut call, request).await {
+            Begun::Done(handled) => Answer::Now(leave(&context, &call, handled).await),
+            Begun::Rest(rest) => Answer::Later(stage_two(context, call, rest, behind)),
+            Begun::Parked(rest, bytes) => {
+                Answer::Parked(stage_two(context, call, rest, behind), bytes)
             }
         }
-        Err(reply) => Answer::Now(reply),
     };
     Admitted {
         pace: Q::PACE,
-        answer,
+        answer: stage_one.instrument(span).await,
     }
+}
+
+/// Stage two on the heap, which is the one allocation of a request's way.
+fn stage_two<W: World, R: Message>(
+    context: Rc<Context<W>>,
+    call: Call,
+    rest: impl AsyncFnOnce(&Call) -> Handled<R> + 'static,
+    span: Span,
+) -> LocalBoxFuture<'static, Reply> {
+    let answer = async move {
+        let handled = rest(&call).await;
+        leave(&context, &call, handled).await
+    };
+    Box::pin(answer.instrument(span))
 }
 
 /// Everything before the handler.
