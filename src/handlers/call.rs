@@ -82,7 +82,7 @@ impl Call {
             version = self.version,
             client = self.client_id.as_deref(),
             correlation = self.correlation_id,
-            principal = %self.session.principal,
+            principal = self.session.principal.name.as_str(),
         )
     }
 

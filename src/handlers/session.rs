@@ -3,7 +3,6 @@
 //! Lives on the shard of the connection. A request is handled only in [`Open`], which alone has a
 //! principal and what that may do. Never sends.
 
-use std::fmt;
 use std::rc::Rc;
 
 use chronik_protocol::Str;
@@ -31,12 +30,6 @@ impl Principal {
         kind: Str::from_static("User"),
         name: Str::from_static("ANONYMOUS"),
     };
-}
-
-impl fmt::Display for Principal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.kind, self.name)
-    }
 }
 
 /// What is known of a connection from its two addresses.

@@ -147,11 +147,7 @@ fn an_address_that_is_shut_out_has_a_way_back() {
     assert_eq!(set(&mut client, "", name, nobody), Ok(()), "as in Kafka");
     let is_shut_out = |address| !is_answered(&asking(address));
     assert!(is_shut_out(broker.address()));
-    let said = broker.log();
-    assert!(
-        said.contains("the way back: a number for the address"),
-        "{said}"
-    );
+    broker.wait_for_line("the way back: a number for the address");
     // Open connections stay open.
     client.call(&ApiVersionsRequest::default(), 0);
     drop(client);

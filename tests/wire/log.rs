@@ -5,6 +5,8 @@ use std::io::{BufRead, BufReader, PipeReader, Read, pipe};
 use std::path::Path;
 use std::process::Command;
 
+use chronik_protocol::Str;
+use chronik_protocol::messages::ApiVersionsRequest;
 use rustix::process::Signal;
 
 use crate::support::batch::TestBatch;
@@ -160,6 +162,31 @@ fn a_log_that_is_read_again_tells_what_was_lost() {
     let lost = lost.expect("a line").expect("text");
     assert!(lost.ends_with("of the log was lost") || lost.ends_with("of the log were lost"));
     stop_by(broker, Signal::HUP);
+}
+
+#[test]
+fn a_line_about_a_request_says_whose_it_is() {
+    if is_outside() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let options = BrokerOptions::new(scratch.join("data")).environment("CHRONIK_TRACE", "debug");
+    let broker = options.start();
+    let mut client = Client::connect(broker.address());
+    let request = ApiVersionsRequest {
+        client_software_name: Str::from_static("a-client"),
+        client_software_version: Str::from_static("7"),
+        ..ApiVersionsRequest::default()
+    };
+    client.call(&request, 3);
+    let line = broker.wait_for_line("software=a-client");
+    for told in [
+        "request{api=\"ApiVersions\" version=3 client=",
+        " correlation=",
+        " principal=\"ANONYMOUS\"}",
+    ] {
+        assert!(line.contains(told), "{line}");
+    }
 }
 
 #[test]
