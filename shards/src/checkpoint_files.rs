@@ -16,12 +16,12 @@ use chronik_io::{World, is_not_now};
 use chronik_log::checkpoint::{
     CLEANER_FILE, LOG_START_FILE, OffsetCheckpoint, RECOVERY_POINT_FILE,
 };
+use chronik_log::recovery::RecoveryHint;
 use chronik_protocol::{Str, Uuid};
 use chronik_terms::PartitionId;
 
 use crate::found_dirs::FoundDirs;
 use crate::log_dirs::LogDirs;
-use crate::partition::RecoveryHint;
 
 /// Offsets of one kind.
 pub(crate) type Offsets = BTreeMap<PartitionId, i64>;

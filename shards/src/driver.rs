@@ -16,6 +16,9 @@ use chronik_catalog::Image;
 use chronik_coordinators::unfold::Unfolding;
 use chronik_io::{Endpoint, Responder, World};
 use chronik_log::checkpoint::{CLEAN_SHUTDOWN_FILE, CleanShutdown, HIGH_WATERMARK_FILE};
+use chronik_partition::patience::Patience;
+use chronik_partition::{OffsetJob, Partition};
+use chronik_partition::{remembered_logs, write_behind};
 
 use crate::checkpoint_files::{AlsoIn, Offsets};
 use crate::internal::{
@@ -28,12 +31,9 @@ use crate::metadata_log::{
 };
 use crate::meters::ShardMeters;
 use crate::opening::{open, remove};
-use crate::partition::{OffsetJob, Partition};
-use crate::patience::Patience;
 use crate::placement::COORDINATOR_SHARD;
 use crate::request::{Reply, Request};
 use crate::shard::{CatalogueEffect, Done, Effect, Shard};
-use crate::{remembered_logs, write_behind};
 
 type State<W> = Shard<W, Responder<Reply>>;
 

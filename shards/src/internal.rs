@@ -7,14 +7,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use chronik_catalog::Image;
+use chronik_log::recovery::RecoveryHint;
+use chronik_partition::CloseReport;
+use chronik_partition::remembered_logs::{Remembered, RememberedLogs};
+use chronik_partition::write_behind::LeftBehind;
 use chronik_protocol::Uuid;
 use chronik_terms::PartitionId;
 
 use crate::log_dirs::LogDirs;
-use crate::partition::{CloseReport, RecoveryHint};
 use crate::placing::Placing;
-use crate::remembered_logs::{Remembered, RememberedLogs};
-use crate::write_behind::LeftBehind;
 
 /// A request between shards; see [`crate::Request::Internal`].
 #[derive(Debug)]

@@ -1,12 +1,10 @@
-//! `chronik-shards`: the state of the broker. Partitions and their logs, and the shards that own them and
-//! run the catalogue (`chronik-catalog`) and the coordinators (`chronik-coordinators`).
+//! `chronik-shards`: where what keeps (`chronik-partition` on `chronik-log`) and what decides (`chronik-catalog`,
+//! `chronik-coordinators`) meet: the shards that own partitions and run the catalogue and the coordinators.
 //!
-//! One [`start`] on each core gives a [`ShardHandle`]; everything else is a [`Request`] through the
-//! mesh of `chronik-io` to the shard that owns what is asked for, and its [`Reply`]. Inside: driver →
-//! shard → catalogue → partition → log. Never parses a wire version, and never awaits inside state code.
+//! One [`start`] on each core gives a [`ShardHandle`]; everything else is a [`Request`] through the mesh of
+//! `chronik-io` to the shard that owns what is asked for, and its [`Reply`]. Never parses a wire version, and
+//! never awaits inside state code.
 
-mod backoff;
-pub mod cache;
 mod checkpoint_files;
 mod driver;
 mod found_dirs;
@@ -20,17 +18,13 @@ mod metadata_log;
 pub mod meters;
 mod moving;
 mod opening;
-pub mod partition;
-mod patience;
 mod placement;
 mod placing;
 pub mod questions;
-mod remembered_logs;
 mod request;
 mod shard;
 mod start;
 mod survey;
-mod write_behind;
 
 pub use group_lag::{GroupLag, PartitionLag, group_lag};
 pub use identity::{DirectoryIdentity, IdentityError, node_id_of};

@@ -121,11 +121,6 @@ pub const LOOKUPS_MAX: usize = 4;
 /// Bytes one read may ask for; larger requests are cut to it.
 pub const READ_REQUEST_BYTES_MAX: usize = 56 * 1024 * 1024;
 
-/// Longest batch that is taken from a producer or given to a consumer, bytes: with what stands around
-/// it, it fits into one frame. What a log of Kafka holds beyond that is kept, and named when it is asked
-/// for. Scans, compaction and lookups know no bound but the segment's, which is 2 GiB.
-pub const BATCH_BYTES_MAX: usize = i32::MAX as usize - 128 * 1024 * 1024;
-
 /// Reads of one shard that may wait for disk bytes; more are refused.
 pub const DISK_READ_QUEUE_LEN_MAX: usize = 16 * 1024;
 
@@ -151,16 +146,6 @@ pub const CACHE_COLD_BYTES: usize = 48 * 1024 * 1024;
 /// Bytes of sealed segments' indexes that one shard keeps in memory.
 pub const CACHE_INDEX_BYTES: usize = 8 * 1024 * 1024;
 
-/// How long the write of a batch that survives the process already may wait for more, ms. Bounds
-/// what a power cut takes from a topic of the *process* promise besides what the device has not written.
-pub const WRITE_BEHIND_LINGER_MS_MAX: u64 = 5;
-
-/// Bytes of one partition that end the waiting: a write of this size is as cheap per byte as any.
-pub const WRITE_BEHIND_WRITE_BYTES: u64 = 256 * 1024;
-
-/// After a write-behind ring could not be made, the next try comes this much later, ms.
-pub const WRITE_BEHIND_RETRY_MS: u64 = 10_000;
-
 /// Bytes one shard appends before it makes a checkpoint of its logs: what the next start scans at
 /// most besides, after a kill. About a tenth of a second of reading.
 pub const REMEMBER_AFTER_BYTES: u64 = 128 * 1024 * 1024;
@@ -180,7 +165,9 @@ pub const CONFIRMED_PER_SLICE: usize = 128;
 /// Bytes of a checkpoint file or of another small file of the data directory that is read.
 pub const SMALL_FILE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-const _: () = assert!(BATCH_BYTES_MAX + READ_REQUEST_BYTES_MAX < i32::MAX as usize);
+const _: () = assert!(
+    chronik_partition::limits::BATCH_BYTES_MAX + READ_REQUEST_BYTES_MAX < i32::MAX as usize
+);
 const _: () = assert!(READ_REQUEST_BYTES_MAX <= READ_GIVEN_BYTES_MAX);
 const _: () = assert!(DISK_READ_BYTES_MAX < READ_DISK_BYTES_MAX);
 const _: () =

@@ -23,6 +23,12 @@ use chronik_catalog::versions::{
 use chronik_catalog::{BrokerRegistration, Endpoint, Image, METADATA_TOPIC};
 use chronik_io::World;
 use chronik_log::LogError;
+use chronik_log::recovery::RecoveryHint;
+use chronik_partition::cache::BatchCache;
+use chronik_partition::write_behind::WriteBehind;
+use chronik_partition::{
+    AppendOutcome, CheckTimes, Partition, PartitionEvent, PartitionOptions, ReadPlan, Shared,
+};
 use chronik_protocol::messages::{
     AbortTransactionRecord, FeatureLevelRecord, PartitionChangeRecord, RegisterControllerRecord,
 };
@@ -34,16 +40,10 @@ use chronik_terms::{
     Acks, AppendPart, Isolation, METADATA_PARTITION, Now, ReadPart, ReadResult, Waiter,
 };
 
-use crate::cache::BatchCache;
 use crate::found_dirs::FoundDirs;
 use crate::identity::DirectoryIdentity;
 use crate::limits::{METADATA_READ_BYTES, METADATA_SEGMENT_BYTES};
 use crate::log_dirs::LogDirs;
-use crate::partition::{
-    AppendOutcome, CheckTimes, Partition, PartitionEvent, PartitionOptions, ReadPlan, RecoveryHint,
-    Shared,
-};
-use crate::write_behind::WriteBehind;
 pub(crate) use quorum_state::{LedEpoch, QuorumState};
 use reading::bootstrap;
 pub(crate) use reading::{Reading, read_only as read_metadata};

@@ -13,10 +13,10 @@ use chronik_io::{Endpoint, World, is_not_now};
 use chronik_log::LogError;
 use chronik_log::cleaner::{Cancel, CleanError, Pace};
 use chronik_log::copying::{Copy, Settled, discard};
+use chronik_partition::{CloseReport, Partition};
 use chronik_protocol::Uuid;
 use chronik_terms::PartitionId;
 
-use crate::partition::{CloseReport, Partition};
 use crate::placement::COORDINATOR_SHARD;
 use crate::placing::{not_removed, remove_beside};
 use crate::request::{Reply, Request};

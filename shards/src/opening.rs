@@ -9,9 +9,9 @@ use std::path::Path;
 use chronik_io::World;
 use chronik_log::LogError;
 use chronik_log::directory::{PartitionDir, PartitionDirState};
+use chronik_partition::Partition;
 
 use crate::internal::Leftover;
-use crate::partition::Partition;
 use crate::shard::{OpenTask, Opened};
 
 /// Removes the directory of a deleted topic's partition.

@@ -11,10 +11,10 @@ use std::time::Duration;
 use chronik_io::{World, is_not_now};
 use chronik_log::LogError;
 use chronik_log::copying::{discard, is_garbage};
+use chronik_partition::Bequest;
+use chronik_partition::backoff;
 
-use crate::backoff;
 use crate::limits::REMOVAL_TRIES_MAX;
-use crate::partition::Bequest;
 
 /// What is done to the directories before a log is opened again whose move came to its last step. May be
 /// done again after an error.

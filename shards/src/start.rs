@@ -9,8 +9,8 @@
 //! 3. Every shard gets the image with what the checkpoints say of its logs (`remembered_logs`). After the clean
 //!    stop that wrote it, a directory list that agrees in every name, size and time is all that is read: no file is
 //!    opened. After a kill the file system is synced once, the last batch told of is compared, and what follows it
-//!    is scanned (`log::recovery`): that depends on what came after the checkpoint, not on what there is.
-//! 4. What a killed process had acknowledged and not written is put back (`partition::replay`).
+//!    is scanned (`chronik_log::recovery`): that depends on what came after the checkpoint, not on what there is.
+//! 4. What a killed process had acknowledged and not written is put back (`replay` of `chronik-partition`).
 
 mod directories;
 
@@ -24,11 +24,13 @@ use std::sync::Arc;
 use chronik_catalog::{Endpoint, Image};
 use chronik_io::{DirEntry, Lost, World};
 use chronik_log::LogError;
+use chronik_partition::cache::{BatchCache, CacheLimits};
+use chronik_partition::remembered_logs::RememberedLogs;
+use chronik_partition::write_behind::LeftBehind;
 use chronik_protocol::Str;
 use chronik_protocol::configs::keys::broker;
 use chronik_terms::PartitionId;
 
-use crate::cache::{BatchCache, CacheLimits};
 use crate::driver::{Driver, SettingsWatch};
 use crate::identity::{DirectoryIdentity, IdentityError};
 use crate::internal::{Boot, Internal, InternalAnswer, InternalReply, InternalRequest};
@@ -37,11 +39,9 @@ use crate::metadata_log::{CatalogueError, Registration, open_catalogue};
 use crate::meters::ShardMeters;
 use crate::placement::{COORDINATOR_SHARD, shard_of};
 use crate::questions::{Asked, Designated, Question};
-use crate::remembered_logs::RememberedLogs;
 use crate::request::{Reply, Request};
 use crate::shard::{Shard, ShardOptions};
 use crate::survey::{LastWriter, Survey, SurveyOptions};
-use crate::write_behind::LeftBehind;
 use directories::{Look, open_dirs, sweep_all, tell_lost};
 
 /// What the shards need to know of the broker; the same on every shard.

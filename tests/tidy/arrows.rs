@@ -17,6 +17,7 @@ const FOLDERS: &[&str] = &[
     "shards/catalog/src",
     "shards/coordinators/src",
     "shards/log/src",
+    "shards/partition/src",
     "io/src",
     "protocol/src",
     "bench/src",

@@ -39,12 +39,22 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["chronik-io", "chronik-protocol", "chronik-terms"],
     ),
     (
+        "chronik-partition",
+        &[
+            "chronik-io",
+            "chronik-log",
+            "chronik-protocol",
+            "chronik-terms",
+        ],
+    ),
+    (
         "chronik-shards",
         &[
             "chronik-catalog",
             "chronik-coordinators",
             "chronik-io",
             "chronik-log",
+            "chronik-partition",
             "chronik-protocol",
             "chronik-terms",
         ],

@@ -7,12 +7,12 @@
 use std::collections::BTreeMap;
 
 use chronik_io::World;
+use chronik_partition::{ReadDone, ReadPlan};
 use chronik_terms::{Isolation, PartitionId, ReadPart, ReadResult};
 
 use super::charge::charge;
 use super::{Effect, ReadFor, Shard, Slot};
 use crate::limits::{CACHE_COLD_BYTES, DISK_READ_BYTES_MAX};
-use crate::partition::{ReadDone, ReadPlan};
 
 /// A part of a read that waits for a block on its way, or for its log.
 #[derive(Clone)]

@@ -3,6 +3,7 @@
 //! State only. Owns who waits; when a batch counts is the partition's to say.
 
 use chronik_io::World;
+use chronik_partition::{AppendOutcome, PartitionEvent, Shared};
 use chronik_protocol::{ErrorCode, Str};
 use chronik_terms::{
     Acks, AppendPart, AppendRequest, AppendResult, METADATA_PARTITION, Now, PartitionId, Waiter,
@@ -11,7 +12,6 @@ use chronik_terms::{
 use super::timers::{Timer, TimerKey};
 use super::{Shard, Slot};
 use crate::limits::{PENDING_APPENDS_MAX, UNDECIDED_APPEND_BYTES_MAX};
-use crate::partition::{AppendOutcome, PartitionEvent, Shared};
 use crate::request::Reply;
 
 /// An append whose parts are not all decided.

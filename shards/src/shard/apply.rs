@@ -11,14 +11,15 @@ use chronik_catalog::{Image, Topic};
 use chronik_coordinators::groups::TopicChanges;
 use chronik_io::World;
 use chronik_log::LogError;
+use chronik_log::recovery::RecoveryHint;
+use chronik_partition::remembered_logs::Writer;
+use chronik_partition::{Partition, PartitionOptions};
 use chronik_terms::PartitionId;
 
 use super::{Effect, Shard, Sleeper, Slot};
 use crate::internal::{Boot, InternalAnswer, Leftover};
 use crate::limits::{FOLLOWING_PER_SLICE, PARTITION_TASKS_MAX};
-use crate::partition::{Partition, PartitionOptions, RecoveryHint};
 use crate::placing::Placing;
-use crate::remembered_logs::Writer;
 use crate::request::Reply;
 
 /// A partition to be opened; the driver clears its directory of another topic's log first.

@@ -11,16 +11,16 @@ use std::sync::Arc;
 
 use chronik_catalog::Image;
 use chronik_io::World;
+use chronik_partition::PartitionEvent;
+use chronik_partition::backoff;
 use chronik_protocol::{ErrorCode, Uuid};
 use chronik_terms::{DeleteRecordsPart, DeleteRecordsResult, METADATA_PARTITION, PartitionId};
 
 use super::timers::{Timer, TimerKey};
 use super::{CatalogueEffect, Effect, Shard};
-use crate::backoff;
 use crate::checkpoint_files::{AlsoIn, CheckpointOffsets, CheckpointsWritten, DeadNumbers};
 use crate::internal::{Durable, InternalAnswer, OffsetChange, OffsetNote};
 use crate::log_dirs::LogDirs;
-use crate::partition::PartitionEvent;
 use crate::request::Reply;
 
 /// What one shard has to tell the designated one.

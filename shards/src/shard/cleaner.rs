@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chronik_catalog::Image;
 use chronik_io::World;
+use chronik_partition::CleanSettings;
 use chronik_protocol::configs::keys::broker;
 use chronik_terms::PartitionId;
 
 use super::timers::{Timer, TimerKey};
 use super::{Shard, Slot};
-use crate::partition::CleanSettings;
 
 /// See the module's text.
 #[derive(Default)]

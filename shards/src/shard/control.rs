@@ -14,6 +14,8 @@ use chronik_catalog::{
     ApiError, Change, Controller, ControllerReply, ControllerRequest, Image, Judged, Judging,
 };
 use chronik_io::{World, is_not_now};
+use chronik_partition::AppendOutcome;
+use chronik_partition::backoff;
 use chronik_protocol::{ErrorCode, Uuid};
 use chronik_terms::{
     Acks, AppendPart, AppendResult, DeleteRecordsPart, METADATA_PARTITION, PartitionId, Waiter,
@@ -22,11 +24,9 @@ use chronik_terms::{
 use super::leftovers::Leftovers;
 use super::timers::Timer;
 use super::{CatalogueEffect, Effect, Shard, Slot};
-use crate::backoff;
 use crate::internal::Leftover;
 use crate::limits::{CONTROL_QUEUE_LEN_MAX, METADATA_SNAPSHOT_AFTER_BYTES};
 use crate::metadata_log::SnapshotError;
-use crate::partition::AppendOutcome;
 use crate::request::Reply;
 
 enum Item<R> {

@@ -10,13 +10,13 @@ use std::collections::BTreeSet;
 
 use chronik_io::World;
 use chronik_log::LogError;
+use chronik_partition::Partition;
+use chronik_partition::backoff;
 use chronik_terms::PartitionId;
 
 use super::timers::Timer;
 use super::{Shard, Slot};
-use crate::backoff;
 use crate::internal::{Durable, OffsetChange};
-use crate::partition::Partition;
 
 /// See the module's text.
 #[derive(Default)]

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 
 use chronik_io::World;
 use chronik_log::scan::HELD_BYTES_MAX;
+use chronik_partition::{ReadDone, ReadJob, ReadPlan};
 use chronik_protocol::ErrorCode;
 use chronik_terms::{Isolation, ReadPart, ReadRequest, ReadResult, Reader};
 
@@ -22,7 +23,6 @@ use crate::limits::{
     DISK_READ_BYTES_MAX, DISK_READ_QUEUE_LEN_MAX, READ_DISK_BYTES_MAX, READ_GIVEN_BYTES_MAX,
     READ_LONG_BYTES_MAX, READ_PARTS_PER_SLICE, READ_REQUEST_BYTES_MAX, SPARING_ABOVE_PARTS,
 };
-use crate::partition::{ReadDone, ReadJob, ReadPlan};
 use crate::request::Reply;
 
 /// Reads that one slice lets in: each may be planned as far as a slice goes.

@@ -11,6 +11,12 @@ use chronik_catalog::{Image, Judged, Judging};
 use chronik_coordinators::unfold::{Unfolded, Unfolding};
 use chronik_io::World;
 use chronik_log::LogError;
+use chronik_partition::patience::Patience;
+use chronik_partition::remembered_logs::Writer;
+use chronik_partition::write_behind::Ring;
+use chronik_partition::{
+    Closed, Job, JobDone, OffsetDone, OffsetJob, Partition, ReadDone, ReadJob,
+};
 use chronik_terms::PartitionId;
 
 use super::apply::{OpenTask, Opened};
@@ -18,11 +24,7 @@ use crate::checkpoint_files::{AlsoIn, CheckpointOffsets, CheckpointsWritten};
 use crate::internal::{Durable, Leftover, OffsetNote};
 use crate::metadata_log::SnapshotError;
 use crate::moving::{MoveDone, MoveStep};
-use crate::partition::{Closed, Job, JobDone, OffsetDone, OffsetJob, Partition, ReadDone, ReadJob};
-use crate::patience::Patience;
-use crate::remembered_logs::Writer;
 use crate::request::Reply;
-use crate::write_behind::Ring;
 
 /// What the driver has to do. It brings the result back as a [`Done`] where there is one.
 pub(crate) enum Effect<W: World, R> {

@@ -11,6 +11,7 @@ use chronik_coordinators::groups::{
 };
 use chronik_coordinators::unfold::Unfolded;
 use chronik_io::World;
+use chronik_partition::{AppendOutcome, PartitionEvent, ReadDone, ReadPlan};
 use chronik_protocol::ErrorCode;
 use chronik_terms::{
     Acks, AppendPart, AppendResult, Isolation, PartitionId, ReadPart, ReadResult, Waiter,
@@ -19,7 +20,6 @@ use chronik_terms::{
 use super::timers::{Timer, TimerKey};
 use super::{Effect, ReadFor, Shard, Sleeper, Slot};
 use crate::limits::GROUP_LOAD_READ_BYTES;
-use crate::partition::{AppendOutcome, PartitionEvent, ReadDone, ReadPlan};
 use crate::request::Reply;
 
 /// The coordinator and the deadline that is set for it.

@@ -9,12 +9,12 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use chronik_io::World;
+use chronik_partition::AppendOutcome;
 use chronik_protocol::ErrorCode;
 use chronik_terms::{AppendPart, AppendResult, LogDescription, LogScope, PartitionId, ReadRequest};
 
 use super::{Shard, Slot};
 use crate::limits::{HELD_PER_SLICE, HELD_REQUESTS_MAX, UNDECIDED_APPEND_BYTES_MAX};
-use crate::partition::AppendOutcome;
 use crate::request::{Reply, Request};
 
 /// What waits.

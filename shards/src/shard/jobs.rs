@@ -4,11 +4,11 @@
 //! changed to whoever waits for that.
 
 use chronik_io::World;
+use chronik_partition::{JobDone, PartitionEvent, Shared};
 use chronik_terms::PartitionId;
 
 use super::timers::Timer;
 use super::{Effect, Shard, Slot};
-use crate::partition::{JobDone, PartitionEvent, Shared};
 
 impl<W: World, R> Shard<W, R> {
     /// Starts whatever a partition wants done, and notes when it wants to be asked again.

@@ -8,10 +8,10 @@
 use chronik_catalog::Image;
 use chronik_io::World;
 use chronik_log::directory::PartitionDir;
+use chronik_partition::backoff;
 
 use super::timers::Timer;
 use super::{CatalogueEffect, Effect, Shard};
-use crate::backoff;
 use crate::internal::Leftover;
 
 /// See the module's text.

@@ -6,12 +6,12 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use chronik_io::World;
+use chronik_partition::{OffsetDone, OffsetJob, OffsetPlan};
 use chronik_terms::{OffsetAnswer, OffsetQuery, PartitionId, SegmentOffsets, SegmentOffsetsQuery};
 use slab::Slab;
 
 use super::{Effect, Shard, Slot};
 use crate::limits::LOOKUPS_MAX;
-use crate::partition::{OffsetDone, OffsetJob, OffsetPlan};
 use crate::request::Reply;
 
 /// Questions some of whose answers are searched for.

@@ -27,14 +27,14 @@ use chronik_io::{World, is_not_now};
 use chronik_log::cleaner::{Cancel, CleanError};
 use chronik_log::copying::{Copy, Progress};
 use chronik_log::directory::{PartitionDir, PartitionDirState};
+use chronik_partition::backoff;
+use chronik_partition::{Bequest, PartitionOptions};
 use chronik_protocol::{ErrorCode, Uuid};
 use chronik_terms::PartitionId;
 
 use super::timers::{Timer, TimerKey, Timers};
 use super::{Shard, Slot};
-use crate::backoff;
 use crate::limits::{MOVE_PREPARING_MS_MAX, MOVES_MAX};
-use crate::partition::{Bequest, PartitionOptions};
 use crate::request::Reply;
 
 /// How far a move is.

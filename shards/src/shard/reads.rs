@@ -4,6 +4,7 @@
 //! part gives is the partition's to say.
 
 use chronik_io::World;
+use chronik_partition::{ReadJob, ReadPlan};
 use chronik_protocol::ErrorCode;
 use chronik_terms::{
     AwaitRequest, Isolation, PartitionId, ReadPart, ReadRequest, ReadResult, Wake,
@@ -12,7 +13,6 @@ use chronik_terms::{
 use super::timers::Timer;
 use super::{Effect, Shard, Sleeper, Slot};
 use crate::limits::{PARKED_REQUESTS_MAX, WOKEN_PER_SLICE};
-use crate::partition::{ReadJob, ReadPlan};
 use crate::request::Reply;
 use crate::shard::purgatory::Parked;
 

@@ -8,14 +8,14 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use chronik_io::World;
+use chronik_partition::Partition;
+use chronik_partition::remembered_logs::{ENTRY_BYTES, Writer};
 use chronik_terms::{METADATA_PARTITION, PartitionId};
 
 use super::{Effect, Shard, Sleeper, Slot};
 use crate::limits::{
     CONFIRMED_PER_SLICE, REMEMBER_LATER_MAX, REMEMBER_SHARE, REMEMBERED_PER_SLICE,
 };
-use crate::partition::Partition;
-use crate::remembered_logs::{ENTRY_BYTES, Writer};
 
 /// See the module's text.
 pub(super) struct Remembering {

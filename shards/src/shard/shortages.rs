@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use chronik_io::World;
 use chronik_log::LogError;
+use chronik_partition::backoff;
 use chronik_terms::PartitionId;
 
 use super::apply::{OpenTask, Opened};
 use super::timers::{Timer, TimerKey};
 use super::{Effect, Shard, Slot};
-use crate::backoff;
 
 /// Between two tries that requests ask for, at least, ns.
 const ASKED_PAUSE_NS: u64 = 1_000_000_000;

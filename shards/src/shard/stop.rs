@@ -8,13 +8,13 @@ use std::collections::VecDeque;
 
 use chronik_io::World;
 use chronik_log::LogError;
+use chronik_partition::Closed;
+use chronik_partition::patience::Patience;
 use chronik_terms::{METADATA_PARTITION, PartitionId, Wake};
 
 use super::{Effect, Shard, Slot};
 use crate::internal::{ClosedPartition, InternalAnswer};
 use crate::limits::PARTITION_TASKS_MAX;
-use crate::partition::Closed;
-use crate::patience::Patience;
 
 /// A stop under way. From its beginning on nothing new is accepted.
 pub(super) struct Stopping<R> {

@@ -13,7 +13,7 @@ pub(crate) enum Timer {
     Append(usize),
     /// A parked read or await has waited long enough.
     Parked(usize),
-    /// A partition wants its [`crate::partition::Partition::on_timer`].
+    /// A partition wants its [`chronik_partition::Partition::on_timer`].
     Partition(PartitionId),
     /// A partition may have old segments to let go.
     Chore(PartitionId),

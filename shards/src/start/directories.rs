@@ -17,6 +17,8 @@ use chronik_log::checkpoint::{
     read_small,
 };
 use chronik_log::directory::{PartitionDir, PartitionDirState};
+use chronik_partition::Partition;
+use chronik_partition::remembered_logs::RememberedLogs;
 use chronik_protocol::Uuid;
 use chronik_terms::PartitionId;
 
@@ -29,9 +31,7 @@ use crate::interrupted_moves::InterruptedMoves;
 use crate::log_dirs::{LogDir, LogDirs};
 use crate::metadata_log::OpenedCatalogue;
 use crate::opening::{remove, set_aside};
-use crate::partition::Partition;
 use crate::placing::{Placing, remove_beside};
-use crate::remembered_logs::RememberedLogs;
 
 /// Entries of a directory looked at before other tasks get their turn.
 const ENTRIES_PER_SLICE: usize = 64;

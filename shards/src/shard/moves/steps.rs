@@ -10,6 +10,8 @@ use chronik_io::World;
 use chronik_log::LogError;
 use chronik_log::cleaner::CleanError;
 use chronik_log::copying::Copy;
+use chronik_log::recovery::RecoveryHint;
+use chronik_partition::CloseReport;
 use chronik_terms::PartitionId;
 
 use super::super::apply::{OpenTask, Opened};
@@ -22,7 +24,6 @@ use crate::limits::{
     MOVE_SETTLING_MS_MAX, MOVE_TRIES_REFUSED_MAX,
 };
 use crate::moving::{Look, MoveDone, MoveStep};
-use crate::partition::{CloseReport, RecoveryHint};
 use crate::placing::Placing;
 
 impl<W: World, R> Shard<W, R> {
