@@ -30,6 +30,7 @@ pub(crate) mod purgatory;
 mod reads;
 mod remembering;
 mod shortages;
+mod state;
 mod stop;
 pub(crate) mod timers;
 
@@ -40,12 +41,11 @@ use std::sync::Arc;
 use chronik_catalog::Image;
 use chronik_coordinators::groups::{Coordinator, GroupSettings};
 use chronik_io::World;
+use chronik_partition::Partition;
 use chronik_partition::cache::{BatchCache, CacheLimits};
 use chronik_partition::write_behind::{Ring, WriteBehind};
-use chronik_partition::{CheckTimes, Job, Partition, PartitionEvent};
 use chronik_protocol::ErrorCode;
 use chronik_terms::{EpochAnswer, EpochQuery, Now, PartitionId};
-use slab::Slab;
 
 use crate::checkpoint_files::{CheckpointOffsets, DeadNumbers};
 use crate::internal::{Boot, Internal, InternalAnswer, InternalReply};
@@ -54,26 +54,14 @@ use crate::log_dirs::LogDirs;
 use crate::meters::ShardMeters;
 use crate::placement::shard_of;
 use crate::request::{Reply, Request};
-use crate::shard::purgatory::{Purgatory, Watch};
-use ahead::Aheads;
-use appends::PendingAppend;
-use apply::Applying;
 pub(crate) use apply::{OpenTask, Opened};
-use checkpoints::{Checkpoints, Notes};
-use chores::Chores;
-use cleaner::Cleaner;
-use clock::ClockWatch;
+use checkpoints::Checkpoints;
 use control::Control;
-use corrections::Corrections;
-use disk_reads::{DiskReads, PendingRead};
 pub(crate) use effects::{CatalogueEffect, Done, Effect, ReadFor, Sleeper};
 use groups::Groups;
-use lookups::{Lookups, PendingOffsets, Unwritten};
-use moves::Moves;
-use openings::Openings;
-use remembering::Remembering;
+use state::{Appending, Designated, Following, Out, Reading, Upkeep, Waiting};
 use stop::Stopping;
-use timers::{Timer, TimerKey, Timers};
+use timers::Timer;
 
 /// A partition's place on the shard.
 enum Slot<W: World> {
@@ -115,56 +103,21 @@ pub(crate) struct Shard<W: World, R> {
     world: W,
     index: usize,
     count: usize,
-    producer_expiration_ms: i64,
-    check_times: CheckTimes,
     image: Arc<Image>,
     /// Where logs are; none before the first image.
     dirs: Arc<LogDirs>,
-    /// What the last run left, until the first image has been applied.
-    boot: Option<Arc<Boot>>,
     cache: BatchCache,
     write_behind: WriteBehind<W>,
     partitions: BTreeMap<PartitionId, Slot<W>>,
-    appends: Slab<PendingAppend<R>>,
-    /// Bytes of the appends that are undecided.
-    undecided_bytes: usize,
-    /// `None` while its next parts are being planned.
-    reads: Slab<Option<Box<PendingRead<R>>>>,
-    disk: DiskReads<W, R>,
-    aheads: Aheads,
-    offset_queries: Slab<PendingOffsets<R>>,
-    lookups: Lookups,
-    /// Searches that wait until what they may find is written.
-    unwritten: Unwritten<R>,
-    purgatory: Purgatory<R>,
-    /// Parked requests that have what they waited for, with their timers.
-    woken: VecDeque<(usize, TimerKey)>,
-    resting: bool,
-    timers: Timers,
-    /// Partitions that have a timer.
-    timed_partitions: BTreeMap<PartitionId, TimerKey>,
-    chores: Chores,
-    cleaner: Cleaner,
-    clock: ClockWatch,
-    applying: Applying<R>,
-    openings: Openings<R>,
-    moves: Moves<R>,
-    asked_again: asked_again::AskedAgain,
-    corrections: Corrections,
-    remembering: Remembering,
-    notes: Notes<R>,
-    /// On the designated shard only.
-    checkpoints: Option<Checkpoints<R>>,
-    /// On the designated shard only.
-    control: Option<Control<R>>,
-    /// On the designated shard only.
-    groups: Option<Groups<R>>,
+    appending: Appending<R>,
+    reading: Reading<W, R>,
+    waiting: Waiting<R>,
+    following: Following<R>,
+    upkeep: Upkeep,
+    designated: Designated<R>,
     stopping: Option<Stopping<R>>,
     meters: Arc<ShardMeters>,
-    effects: Vec<Effect<W, R>>,
-    jobs: Vec<Job<W>>,
-    events: Vec<PartitionEvent>,
-    watches: Vec<Watch>,
+    out: Out<W, R>,
 }
 
 /// What a shard is made of.
@@ -181,20 +134,13 @@ pub(crate) struct ShardOptions {
 impl<W: World, R> Shard<W, R> {
     /// A shard without partitions, before its first image.
     pub(crate) fn new(world: W, options: &ShardOptions, empty: Arc<Image>) -> Self {
-        let cleaning = cleaner::clean_settings(&empty, options.count);
-        let check_times = CheckTimes {
-            origin_ns: world.monotonic_ns(),
-            interval_ms: options.retention_check_ms,
-        };
         Shard {
+            upkeep: Upkeep::new(&world, options, &empty),
             world,
             index: options.index,
             count: options.count,
-            producer_expiration_ms: clock::producer_expiration_ms(&empty),
-            check_times,
             image: empty,
             dirs: Arc::default(),
-            boot: None,
             cache: BatchCache::new(CacheLimits {
                 tail_bytes: CACHE_TAIL_BYTES,
                 cold_bytes: CACHE_COLD_BYTES,
@@ -202,38 +148,14 @@ impl<W: World, R> Shard<W, R> {
             }),
             write_behind: WriteBehind::new(options.write_behind_bytes),
             partitions: BTreeMap::new(),
-            appends: Slab::new(),
-            undecided_bytes: 0,
-            reads: Slab::new(),
-            disk: DiskReads::default(),
-            aheads: Aheads::default(),
-            offset_queries: Slab::new(),
-            lookups: Lookups::default(),
-            unwritten: Unwritten::default(),
-            purgatory: Purgatory::default(),
-            woken: VecDeque::new(),
-            resting: false,
-            timers: Timers::default(),
-            timed_partitions: BTreeMap::new(),
-            chores: Chores::default(),
-            cleaner: Cleaner::new(cleaning),
-            clock: ClockWatch::default(),
-            applying: Applying::default(),
-            openings: Openings::default(),
-            moves: Moves::default(),
-            asked_again: Default::default(),
-            corrections: Corrections::default(),
-            remembering: Remembering::new(options.remember_after_bytes),
-            notes: Notes::default(),
-            checkpoints: None,
-            control: None,
-            groups: None,
+            appending: Appending::default(),
+            reading: Reading::default(),
+            waiting: Waiting::default(),
+            following: Following::default(),
+            designated: Designated::default(),
             stopping: None,
             meters: Arc::default(),
-            effects: Vec::new(),
-            jobs: Vec::new(),
-            events: Vec::new(),
-            watches: Vec::new(),
+            out: Out::default(),
         }
     }
 
@@ -248,17 +170,17 @@ impl<W: World, R> Shard<W, R> {
         self.dirs = Arc::clone(&boot.dirs);
         self.partitions
             .insert(log.id(), Slot::Online(Box::new(log)));
-        self.control = Some(Control::new(uncovered_bytes));
+        self.designated.control = Some(Control::new(uncovered_bytes));
         let settings = GroupSettings::of(&self.image.broker_settings());
-        self.groups = Some(Groups::new(settings));
+        self.designated.groups = Some(Groups::new(settings));
         let image = Arc::clone(&boot.image);
-        self.checkpoints = Some(Checkpoints::new(known, dead, image));
+        self.designated.checkpoints = Some(Checkpoints::new(known, dead, image));
         self.write_checkpoints();
     }
 
     /// What the checkpoint files should hold, as far as it is known here.
     pub(crate) fn checkpoints(&self) -> CheckpointOffsets {
-        let known = self.checkpoints.as_ref();
+        let known = self.designated.checkpoints.as_ref();
         known.map(Checkpoints::offsets).unwrap_or_default()
     }
 
@@ -284,12 +206,12 @@ impl<W: World, R> Shard<W, R> {
 
     /// Takes the effects of what was put in, in order.
     pub(crate) fn take_effects(&mut self, out: &mut VecDeque<Effect<W, R>>) {
-        out.extend(self.effects.drain(..));
+        out.extend(self.out.effects.drain(..));
     }
 
     /// When [`Shard::on_timer`] has something to do, on the monotonic clock, ns.
     pub(crate) fn next_timer_ns(&self) -> Option<u64> {
-        self.timers.next_ns()
+        self.waiting.timers.next_ns()
     }
 
     /// Puts a request in.
@@ -312,7 +234,7 @@ impl<W: World, R> Shard<W, R> {
             Request::Await(request) => self.park_await(request, responder),
             Request::Cancel(token) => {
                 if !self.cancel_early(token)
-                    && let Some(key) = self.purgatory.find(token)
+                    && let Some(key) = self.waiting.purgatory.find(token)
                 {
                     self.end_parked(key, chronik_terms::Wake::Cancelled);
                 }
@@ -346,7 +268,7 @@ impl<W: World, R> Shard<W, R> {
         match request {
             Internal::Load(boot) => self.load(boot, responder),
             Internal::Abandon(reason) => {
-                self.effects.push(Effect::Loaded(Err(reason)));
+                self.out.effects.push(Effect::Loaded(Err(reason)));
                 self.reply(responder, Reply::Done);
             }
             Internal::Note(notes) => self.take_notes(&notes, responder),
@@ -394,14 +316,14 @@ impl<W: World, R> Shard<W, R> {
     pub(crate) fn on_timer(&mut self) {
         let now = self.now();
         for _ in 0..TIMERS_PER_SLICE {
-            let Some(timer) = self.timers.pop(now.mono_ns) else {
+            let Some(timer) = self.waiting.timers.pop(now.mono_ns) else {
                 return;
             };
             match timer {
                 Timer::Append(key) => self.append_expired(key),
                 Timer::Parked(key) => self.end_parked(key, chronik_terms::Wake::Deadline),
                 Timer::Partition(id) => {
-                    self.timed_partitions.remove(&id);
+                    self.waiting.timed_partitions.remove(&id);
                     if let Some(Slot::Online(partition)) = self.partitions.get_mut(&id) {
                         partition.on_timer(now);
                     }
@@ -433,7 +355,7 @@ impl<W: World, R> Shard<W, R> {
     }
 
     fn reply(&mut self, responder: R, reply: Reply) {
-        self.effects.push(Effect::Reply(responder, reply));
+        self.out.effects.push(Effect::Reply(responder, reply));
     }
 
     fn answer(&mut self, responder: R, answer: InternalAnswer) {

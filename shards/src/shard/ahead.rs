@@ -69,7 +69,7 @@ impl<W: World, R> Shard<W, R> {
         let Some(Slot::Online(partition)) = self.partitions.get_mut(&id) else {
             return;
         };
-        if self.stopping.is_some() || self.aheads.by_partition.contains_key(&id) {
+        if self.stopping.is_some() || self.reading.prefetches.by_partition.contains_key(&id) {
             return;
         }
         let next = ReadPart {
@@ -82,16 +82,16 @@ impl<W: World, R> Shard<W, R> {
         let ReadPlan::Disk(job) = plan else { return };
         let bytes = charge(job.bytes_max());
         // Nor before what waits for the disk to have room.
-        let fits = !self.disk.is_kept_free()
-            && self.aheads.bytes.saturating_add(bytes) <= CACHE_COLD_BYTES / 2
-            && self.disk.reading.saturating_add(bytes) <= DISK_READ_BYTES_MAX / 2;
+        let fits = !self.reading.disk.is_kept_free()
+            && self.reading.prefetches.bytes.saturating_add(bytes) <= CACHE_COLD_BYTES / 2
+            && self.reading.disk.reading.saturating_add(bytes) <= DISK_READ_BYTES_MAX / 2;
         if !fits {
             return;
         }
-        self.aheads.bytes += bytes;
-        self.disk.reading += bytes;
+        self.reading.prefetches.bytes += bytes;
+        self.reading.disk.reading += bytes;
         self.meters.disk_reads.add(1);
-        self.aheads.by_partition.insert(
+        self.reading.prefetches.by_partition.insert(
             id,
             Ahead {
                 from,
@@ -99,18 +99,18 @@ impl<W: World, R> Shard<W, R> {
                 waiting: Vec::new(),
             },
         );
-        self.effects.push(Effect::Read(job, ReadFor::Prefetch));
+        self.out.effects.push(Effect::Read(job, ReadFor::Prefetch));
     }
 
     /// A block has come: keeps it, and answers who waits for it.
     pub(super) fn ahead_done(&mut self, done: ReadDone<W>) {
         let id = done.partition();
-        let Some(ahead) = self.aheads.by_partition.remove(&id) else {
+        let Some(ahead) = self.reading.prefetches.by_partition.remove(&id) else {
             debug_assert!(false, "a block nobody asked for");
             return;
         };
-        self.aheads.bytes -= ahead.bytes;
-        self.disk.reading = self.disk.reading.saturating_sub(ahead.bytes);
+        self.reading.prefetches.bytes -= ahead.bytes;
+        self.reading.disk.reading = self.reading.disk.reading.saturating_sub(ahead.bytes);
         if let Some(Slot::Online(partition)) = self.partitions.get_mut(&id) {
             // Only for the cache; what went wrong is told to those who wait, by a read of their own.
             drop(partition.complete_read(&mut self.cache, done));

@@ -31,8 +31,8 @@ impl<W: World, R> Shard<W, R> {
             timeout_ms,
             parts,
         } = request;
-        let is_full = self.appends.len() >= PENDING_APPENDS_MAX
-            || self.undecided_bytes >= UNDECIDED_APPEND_BYTES_MAX;
+        let is_full = self.appending.appends.len() >= PENDING_APPENDS_MAX
+            || self.appending.undecided_bytes >= UNDECIDED_APPEND_BYTES_MAX;
         if is_full || self.stopping.is_some() {
             let error = match self.stopping {
                 Some(_) => ErrorCode::NotLeaderOrFollower,
@@ -45,7 +45,7 @@ impl<W: World, R> Shard<W, R> {
             return self.reply(responder, Reply::Append(results));
         }
         let now = self.now();
-        let key = self.appends.vacant_key();
+        let key = self.appending.appends.vacant_key();
         let mut happened = Vec::new();
         let bytes = parts.iter().map(|part| part.batch.bytes.len()).sum();
         let decided = self.append_parts(parts, acks, now, key, &mut happened);
@@ -60,11 +60,12 @@ impl<W: World, R> Shard<W, R> {
         } else {
             let timer = (acks == Acks::All).then(|| {
                 let wait_ns = u64::from(timeout_ms.max(0).unsigned_abs()).saturating_mul(1_000_000);
-                self.timers
+                self.waiting
+                    .timers
                     .add(now.mono_ns.saturating_add(wait_ns), Timer::Append(key))
             });
-            self.undecided_bytes += bytes;
-            self.appends.insert(PendingAppend {
+            self.appending.undecided_bytes += bytes;
+            self.appending.appends.insert(PendingAppend {
                 responder: Some(responder),
                 parts: decided,
                 undecided,
@@ -129,10 +130,10 @@ impl<W: World, R> Shard<W, R> {
         let mut shared = Shared {
             cache: &mut self.cache,
             write_behind: &mut self.write_behind,
-            events: &mut self.events,
+            events: &mut self.out.events,
         };
         let outcome = partition.append(&mut shared, part, acks, now, waiter);
-        happened.extend(self.events.drain(..).map(|event| (id, event)));
+        happened.extend(self.out.events.drain(..).map(|event| (id, event)));
         if waiter != Waiter::Catalogue {
             self.count_append(&outcome, bytes);
         }
@@ -161,7 +162,9 @@ impl<W: World, R> Shard<W, R> {
 
     /// The first append since the last look sets the timer that forgets silent producers.
     fn time_producers(&mut self, now: Now) {
-        let at_ms = now.wall_ms.saturating_add(self.producer_expiration_ms);
+        let at_ms = now
+            .wall_ms
+            .saturating_add(self.upkeep.producer_expiration_ms);
         self.watch_producer(now, at_ms);
     }
 
@@ -172,7 +175,7 @@ impl<W: World, R> Shard<W, R> {
             Waiter::Groups(write) => return self.group_appended(id, write, &result),
             Waiter::Catalogue => return self.control_acked(result),
         };
-        let Some(pending) = self.appends.get_mut(key) else {
+        let Some(pending) = self.appending.appends.get_mut(key) else {
             debug_assert!(false, "an event for no append");
             return;
         };
@@ -187,10 +190,10 @@ impl<W: World, R> Shard<W, R> {
     }
 
     fn answer_append(&mut self, key: usize) {
-        let pending = self.appends.remove(key);
-        self.undecided_bytes -= pending.bytes;
+        let pending = self.appending.appends.remove(key);
+        self.appending.undecided_bytes -= pending.bytes;
         if let Some(timer) = pending.timer {
-            self.timers.cancel(timer);
+            self.waiting.timers.cancel(timer);
         }
         if let Some(responder) = pending.responder {
             let results = pending
@@ -204,7 +207,7 @@ impl<W: World, R> Shard<W, R> {
 
     /// Time is up: what is decided is told, the rest timed out. The records stay.
     pub(super) fn append_expired(&mut self, key: usize) {
-        let Some(pending) = self.appends.get_mut(key) else {
+        let Some(pending) = self.appending.appends.get_mut(key) else {
             return;
         };
         pending.timer = None;

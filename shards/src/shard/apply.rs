@@ -92,12 +92,13 @@ impl<W: World, R> Shard<W, R> {
     pub(super) fn load(&mut self, boot: Arc<Boot>, responder: R) {
         self.dirs = Arc::clone(&boot.dirs);
         let image = Arc::clone(&boot.image);
-        self.remembering.begin_run(Writer {
+        self.upkeep.remembering.begin_run(Writer {
             broker_epoch: image.broker_epoch,
             boot_id: boot.boot_id,
         });
-        self.boot = Some(boot);
-        self.applying
+        self.following.boot = Some(boot);
+        self.following
+            .applying
             .images
             .push_back((image, Waiter::Load(responder)));
         self.apply_next();
@@ -107,18 +108,19 @@ impl<W: World, R> Shard<W, R> {
         if self.stopping.is_some() {
             return self.reply(responder, Reply::Done);
         }
-        self.applying
+        self.following
+            .applying
             .images
             .push_back((image, Waiter::Publish(responder)));
         self.apply_next();
     }
 
     fn apply_next(&mut self) {
-        while self.applying.current.is_none() {
-            let Some((image, waiter)) = self.applying.images.pop_front() else {
+        while self.following.applying.current.is_none() {
+            let Some((image, waiter)) = self.following.applying.images.pop_front() else {
                 return;
             };
-            self.applying.current = Some(waiter);
+            self.following.applying.current = Some(waiter);
             let old = std::mem::replace(&mut self.image, image);
             if !Arc::ptr_eq(&old.broker_configs, &self.image.broker_configs) {
                 self.settings_changed();
@@ -144,7 +146,7 @@ impl<W: World, R> Shard<W, R> {
             .map(|topic| (topic, false))
             .chain(delta.gone.into_iter().map(|topic| (topic, true)))
         {
-            self.applying.tasks.push_back(Task {
+            self.following.applying.tasks.push_back(Task {
                 topic,
                 next: 0,
                 is_gone,
@@ -156,12 +158,12 @@ impl<W: World, R> Shard<W, R> {
     /// The next partition that has to do something, in its turn.
     fn next_task(&mut self) -> Option<(Arc<Topic>, PartitionId, bool)> {
         loop {
-            let task = self.applying.tasks.front_mut()?;
+            let task = self.following.applying.tasks.front_mut()?;
             let (topic, index) = (Arc::clone(&task.topic), task.next);
             let is_gone = task.is_gone;
             task.next += 1;
             if index >= topic.partitions.len() {
-                self.applying.tasks.pop_front();
+                self.following.applying.tasks.pop_front();
                 continue;
             }
             let id = PartitionId {
@@ -204,8 +206,8 @@ impl<W: World, R> Shard<W, R> {
                 Some(directory) => {
                     let task = self.open_task(topic, id, (directory, info.leader_epoch));
                     self.partitions.insert(id, Slot::Opening);
-                    self.applying.in_flight += 1;
-                    self.effects.push(Effect::Open(Box::new(task)));
+                    self.following.applying.in_flight += 1;
+                    self.out.effects.push(Effect::Open(Box::new(task)));
                 }
                 None => {
                     let error = LogError::Homeless(info.directories.clone());
@@ -220,7 +222,7 @@ impl<W: World, R> Shard<W, R> {
     /// Whether nobody has made a partition's directory yet.
     fn is_unmade(&self, topic: &Topic, id: PartitionId) -> bool {
         let home = self.directory_of(id);
-        let boot = self.boot.as_ref();
+        let boot = self.following.boot.as_ref();
         boot.is_none_or(|boot| boot.is_new(id, (&topic.name, home)))
     }
 
@@ -230,7 +232,7 @@ impl<W: World, R> Shard<W, R> {
         id: PartitionId,
         (directory, leader_epoch): (PathBuf, i32),
     ) -> OpenTask {
-        let boot = self.boot.as_ref();
+        let boot = self.following.boot.as_ref();
         let recovery = boot.map_or_else(RecoveryHint::default, |boot| boot.hint(id));
         let remembered = boot.and_then(|boot| boot.remembered(id));
         let cleaned_offset = boot.and_then(|boot| boot.cleaned.get(&id).copied());
@@ -238,7 +240,7 @@ impl<W: World, R> Shard<W, R> {
         let left_behind = boot.map_or_else(Vec::new, |boot| boot.left_behind.of(id));
         OpenTask {
             directory,
-            boot: self.boot.clone(),
+            boot: self.following.boot.clone(),
             placing: boot.and_then(|boot| boot.placings.get(&id).cloned()),
             options: PartitionOptions {
                 id,
@@ -248,7 +250,7 @@ impl<W: World, R> Shard<W, R> {
                 recovery,
                 remembered,
                 left_behind,
-                check_times: self.check_times,
+                check_times: self.upkeep.check_times,
                 cleaned_offset,
             },
         }
@@ -265,21 +267,23 @@ impl<W: World, R> Shard<W, R> {
             let dirs = &info.directories;
             self.dirs.partition(dirs, &topic.name, id.index)
         });
-        self.applying.in_flight += 1;
+        self.following.applying.in_flight += 1;
         self.remove(id, directory);
     }
 
     /// Starts as much as may be on its way; answers when nothing is left.
     fn run_tasks(&mut self) {
         // One that is done at once would come back here for each that follows it.
-        if std::mem::replace(&mut self.applying.is_running, true) {
+        if std::mem::replace(&mut self.following.applying.is_running, true) {
             return;
         }
         let mut looked_at = 0;
-        while !self.applying.is_resting && self.applying.in_flight < PARTITION_TASKS_MAX {
+        while !self.following.applying.is_resting
+            && self.following.applying.in_flight < PARTITION_TASKS_MAX
+        {
             if looked_at == FOLLOWING_PER_SLICE {
-                self.applying.is_resting = true;
-                self.effects.push(Effect::Rest(Sleeper::Image));
+                self.following.applying.is_resting = true;
+                self.out.effects.push(Effect::Rest(Sleeper::Image));
                 break;
             }
             looked_at += 1;
@@ -289,26 +293,28 @@ impl<W: World, R> Shard<W, R> {
                 None => break,
             }
         }
-        self.applying.is_running = false;
-        if self.applying.is_resting {
+        self.following.applying.is_running = false;
+        if self.following.applying.is_resting {
             return;
         }
-        if self.applying.in_flight > 0 {
+        if self.following.applying.in_flight > 0 {
             return;
         }
-        if self.corrections.are_asked() {
+        if self.upkeep.corrections.are_asked() {
             // `corrected` goes on.
             return self.flush_notes();
         }
-        match self.applying.current.take() {
-            Some(Waiter::Publish(responder)) => match std::mem::take(&mut self.applying.left) {
-                left if left.is_empty() => self.reply(responder, Reply::Done),
-                left => self.answer(responder, InternalAnswer::LeftOver(left)),
-            },
+        match self.following.applying.current.take() {
+            Some(Waiter::Publish(responder)) => {
+                match std::mem::take(&mut self.following.applying.left) {
+                    left if left.is_empty() => self.reply(responder, Reply::Done),
+                    left => self.answer(responder, InternalAnswer::LeftOver(left)),
+                }
+            }
             Some(Waiter::Load(responder)) => {
-                self.boot = None;
-                self.effects.push(Effect::Loaded(Ok(())));
-                let failed = std::mem::take(&mut self.applying.failed);
+                self.following.boot = None;
+                self.out.effects.push(Effect::Loaded(Ok(())));
+                let failed = std::mem::take(&mut self.following.applying.failed);
                 self.answer(responder, InternalAnswer::Loaded { failed });
                 // Starts that were never followed by a clean stop have made the log long.
                 self.snapshot_if_due();
@@ -325,14 +331,14 @@ impl<W: World, R> Shard<W, R> {
 
     /// Others had their turn.
     pub(super) fn apply_rested(&mut self) {
-        self.applying.is_resting = false;
+        self.following.applying.is_resting = false;
         self.run_tasks();
         self.apply_next();
         self.close_when_idle();
     }
 
     fn task_done(&mut self) {
-        self.applying.in_flight -= 1;
+        self.following.applying.in_flight -= 1;
         self.applied_so_far();
         self.flush_notes();
         self.close_when_idle();
@@ -352,7 +358,7 @@ impl<W: World, R> Shard<W, R> {
                 self.online_now(id, partition);
             }
             Err((error, task)) if error.is_not_now() => {
-                self.applying.failed.push(id);
+                self.following.applying.failed.push(id);
                 self.open_later(id, (error, task), 1);
             }
             Err((error, _)) => self.offline(id, &error),
@@ -392,7 +398,7 @@ impl<W: World, R> Shard<W, R> {
                 tracing::error!(topic = %id.topic_id, partition = id.index, %error, "log offline");
             }
         }
-        self.applying.failed.push(id);
+        self.following.applying.failed.push(id);
         self.partitions.insert(id, Slot::Failed);
     }
 
@@ -426,7 +432,7 @@ impl<W: World, R> Shard<W, R> {
             _ => match directory {
                 Some(directory) => {
                     self.partitions.insert(id, Slot::Removing);
-                    self.effects.push(Effect::Remove { id, directory });
+                    self.out.effects.push(Effect::Remove { id, directory });
                 }
                 // A start that can use its directory again finds that the topic is gone.
                 None => self.removed(id, Ok(())),
@@ -444,7 +450,7 @@ impl<W: World, R> Shard<W, R> {
         };
         // The files close with the partition, before their directory goes.
         self.partitions.insert(id, Slot::Removing);
-        self.effects.push(Effect::Remove {
+        self.out.effects.push(Effect::Remove {
             id,
             directory: idle,
         });
@@ -455,14 +461,14 @@ impl<W: World, R> Shard<W, R> {
             Ok(()) => {}
             Err((error, left)) if error.is_not_now() => {
                 tracing::warn!(topic = %id.topic_id, partition = id.index, %error, "not removed yet");
-                self.applying.left.push(left);
+                self.following.applying.left.push(left);
             }
             // The next start finds the directory and knows that the topic is gone.
             Err((error, _)) => {
                 tracing::error!(topic = %id.topic_id, partition = id.index, %error, "not removed");
             }
         }
-        self.notes.forget(id);
+        self.following.notes.forget(id);
         self.partitions.remove(&id);
         self.chores_done(id);
         self.cleaning_done(id);

@@ -20,17 +20,17 @@ pub(super) struct AskedAgain {
 impl<W: World, R> Shard<W, R> {
     /// Whether this partition's log is closed for a moment.
     pub(super) fn is_away(&self, id: PartitionId) -> bool {
-        self.moves.away() == Some(id)
+        self.following.moves.away() == Some(id)
     }
 
     /// Keeps a part of a read until its log is there again.
     pub(super) fn ask_again(&mut self, waiter: AheadWaiter) {
-        self.asked_again.reads.push(waiter);
+        self.reading.asked_again.reads.push(waiter);
     }
 
     /// The log is there again, or will not be soon.
     pub(super) fn ask_all_again(&mut self) {
-        let AskedAgain { reads, lookups } = std::mem::take(&mut self.asked_again);
+        let AskedAgain { reads, lookups } = std::mem::take(&mut self.reading.asked_again);
         self.turns_of_asked(reads);
         self.turns_of_lookups(lookups);
     }

@@ -14,7 +14,7 @@ impl<W: World, R> Shard<W, R> {
     /// Starts making the ring if an append has asked for it.
     pub(super) fn make_ring_if_wanted(&mut self) {
         if let Some(bytes) = self.write_behind.take_wanted() {
-            self.effects.push(Effect::MakeRing { bytes });
+            self.out.effects.push(Effect::MakeRing { bytes });
         }
     }
 
@@ -28,7 +28,7 @@ impl<W: World, R> Shard<W, R> {
     pub(super) fn linger(&mut self, id: PartitionId) {
         let now_ns = self.world.monotonic_ns();
         if let Some(due_ns) = self.write_behind.linger(id, now_ns) {
-            self.timers.add(due_ns, Timer::WriteBehind);
+            self.waiting.timers.add(due_ns, Timer::WriteBehind);
         }
     }
 

@@ -246,7 +246,7 @@ impl<W: World, R> Shard<W, R> {
         if id == METADATA_PARTITION {
             return;
         }
-        self.notes.unsent.push(OffsetNote {
+        self.following.notes.unsent.push(OffsetNote {
             partition: id,
             change,
         });
@@ -263,7 +263,7 @@ impl<W: World, R> Shard<W, R> {
                 Ok(partition) => partition.delete_records(part, &mut events),
                 Err(error) => DeleteRecordsResult::failed(error),
             };
-            if result.error == ErrorCode::None && self.notes.is_not_durable(id) {
+            if result.error == ErrorCode::None && self.following.notes.is_not_durable(id) {
                 // Moved before, and only in memory so far.
                 events.push(PartitionEvent::LogStart(result.low_watermark));
             }
@@ -288,45 +288,52 @@ impl<W: World, R> Shard<W, R> {
 
     /// Answers DeleteRecords when the new log starts are durable.
     fn reply_after_notes(&mut self, responder: R, results: Deletions) {
-        match self.notes.unsent.is_empty() {
-            true => self.notes.waiting_in_flight.push((responder, results)),
-            false => self.notes.waiting.push((responder, results)),
+        match self.following.notes.unsent.is_empty() {
+            true => self
+                .following
+                .notes
+                .waiting_in_flight
+                .push((responder, results)),
+            false => self.following.notes.waiting.push((responder, results)),
         }
         self.flush_notes();
     }
 
     /// Sends what is noted, unless something is on its way: then it goes with the next.
     pub(super) fn flush_notes(&mut self) {
-        if self.notes.in_flight || self.notes.unsent.is_empty() {
+        if self.following.notes.in_flight || self.following.notes.unsent.is_empty() {
             return;
         }
-        self.notes.in_flight = true;
-        self.notes.waiting_in_flight.append(&mut self.notes.waiting);
-        let notes = std::mem::take(&mut self.notes.unsent);
+        self.following.notes.in_flight = true;
+        self.following
+            .notes
+            .waiting_in_flight
+            .append(&mut self.following.notes.waiting);
+        let notes = std::mem::take(&mut self.following.notes.unsent);
         let starts = notes
             .iter()
             .filter(|note| matches!(note.change, OffsetChange::LogStart(_)));
-        self.notes.starts_in_flight = starts.map(|note| note.partition).collect();
+        self.following.notes.starts_in_flight = starts.map(|note| note.partition).collect();
         let coming = notes.iter().filter_map(|note| match note.change {
             OffsetChange::Coming(directory) => Some((note.partition, directory)),
             _ => None,
         });
-        self.notes.coming_in_flight = coming.collect();
-        self.effects.push(Effect::Note(notes));
+        self.following.notes.coming_in_flight = coming.collect();
+        self.out.effects.push(Effect::Note(notes));
     }
 
     pub(super) fn noted(&mut self, durable: &Durable) {
-        self.notes.in_flight = false;
-        let starts = std::mem::take(&mut self.notes.starts_in_flight);
+        self.following.notes.in_flight = false;
+        let starts = std::mem::take(&mut self.following.notes.starts_in_flight);
         self.stay_with_starts(&starts, durable);
         for id in &starts {
             if self.is_kept(*id, durable) || !self.partitions.contains_key(id) {
-                self.notes.not_durable.remove(id);
+                self.following.notes.not_durable.remove(id);
             } else {
-                self.notes.not_durable.insert(*id);
+                self.following.notes.not_durable.insert(*id);
             }
         }
-        for (responder, deletions) in std::mem::take(&mut self.notes.waiting_in_flight) {
+        for (responder, deletions) in std::mem::take(&mut self.following.notes.waiting_in_flight) {
             let told = deletions.into_iter().map(|(id, result)| {
                 if result.error != ErrorCode::None || self.is_kept(id, durable) {
                     return result;
@@ -343,7 +350,7 @@ impl<W: World, R> Shard<W, R> {
             self.reply(responder, Reply::DeleteRecords(told));
         }
         self.corrected(&starts, durable);
-        let coming = std::mem::take(&mut self.notes.coming_in_flight);
+        let coming = std::mem::take(&mut self.following.notes.coming_in_flight);
         self.move_noted(&coming, durable);
         self.flush_notes();
         self.close_when_idle();
@@ -358,12 +365,12 @@ impl<W: World, R> Shard<W, R> {
 
     /// Whether everything noted has arrived.
     pub(super) fn notes_are_out(&self) -> bool {
-        !self.notes.in_flight && self.notes.unsent.is_empty()
+        !self.following.notes.in_flight && self.following.notes.unsent.is_empty()
     }
 
     /// On the designated shard: takes another shard's notes in; answered when they are durable.
     pub(super) fn take_notes(&mut self, notes: &[OffsetNote], responder: R) {
-        let Some(checkpoints) = &mut self.checkpoints else {
+        let Some(checkpoints) = &mut self.designated.checkpoints else {
             return self.answer(responder, InternalAnswer::Noted(Durable::Nowhere));
         };
         for note in notes {
@@ -377,7 +384,7 @@ impl<W: World, R> Shard<W, R> {
     /// On the designated shard: the metadata log holds this image, in which these topics are gone.
     pub(super) fn checkpoints_follow(&mut self, image: &Arc<Image>, deleted: &[Uuid]) {
         let dirs = Arc::clone(&self.dirs);
-        if let Some(checkpoints) = &mut self.checkpoints {
+        if let Some(checkpoints) = &mut self.designated.checkpoints {
             checkpoints.follow(image, deleted, &dirs);
         }
     }
@@ -385,7 +392,7 @@ impl<W: World, R> Shard<W, R> {
     /// On the designated shard: the metadata log says that a partition lies elsewhere now.
     pub(super) fn checkpoints_follow_move(&mut self, id: PartitionId) {
         let dirs = Arc::clone(&self.dirs);
-        if let Some(checkpoints) = &mut self.checkpoints {
+        if let Some(checkpoints) = &mut self.designated.checkpoints {
             checkpoints.follow_move(id, &dirs);
         }
     }
@@ -393,7 +400,7 @@ impl<W: World, R> Shard<W, R> {
     /// Whether a partition of this image would take a number that belonged to another, were it created
     /// now.
     pub(super) fn is_misled(&self, next: &Image) -> bool {
-        let checkpoints = self.checkpoints.as_ref();
+        let checkpoints = self.designated.checkpoints.as_ref();
         checkpoints.is_some_and(|checkpoints| {
             checkpoints.dead.mislead(&self.dirs, next)
                 || checkpoints.dying.mislead(&self.dirs, next)
@@ -403,7 +410,7 @@ impl<W: World, R> Shard<W, R> {
 
     /// Whether the files hold something of what is gone.
     pub(super) fn has_dead_numbers(&self) -> bool {
-        let checkpoints = self.checkpoints.as_ref();
+        let checkpoints = self.designated.checkpoints.as_ref();
         checkpoints.is_some_and(|checkpoints| {
             !checkpoints.dead.is_empty() || !checkpoints.dying.is_empty()
         })
@@ -411,7 +418,7 @@ impl<W: World, R> Shard<W, R> {
 
     /// Takes what is gone out of the files; `control_goes_on` is called when that was tried.
     pub(super) fn bury_dead_numbers(&mut self) {
-        if let Some(checkpoints) = &mut self.checkpoints {
+        if let Some(checkpoints) = &mut self.designated.checkpoints {
             checkpoints.dirty = true;
             checkpoints.waiting.push(Writer::Control);
         }
@@ -419,12 +426,12 @@ impl<W: World, R> Shard<W, R> {
     }
 
     pub(super) fn is_writing_checkpoints(&self) -> bool {
-        let checkpoints = self.checkpoints.as_ref();
+        let checkpoints = self.designated.checkpoints.as_ref();
         checkpoints.is_some_and(|checkpoints| checkpoints.writing)
     }
 
     pub(super) fn write_checkpoints(&mut self) {
-        let Some(checkpoints) = &mut self.checkpoints else {
+        let Some(checkpoints) = &mut self.designated.checkpoints else {
             return;
         };
         if checkpoints.writing || !checkpoints.dirty {
@@ -439,7 +446,8 @@ impl<W: World, R> Shard<W, R> {
         let (offsets, image) = (checkpoints.offsets(), Arc::clone(&checkpoints.image));
         let also_in = checkpoints.leaving.union(&checkpoints.coming).copied();
         let also_in = also_in.collect();
-        self.effects
+        self.out
+            .effects
             .push(Effect::Catalogue(CatalogueEffect::WriteCheckpoints(
                 offsets,
                 (image, also_in),
@@ -448,7 +456,7 @@ impl<W: World, R> Shard<W, R> {
 
     /// The deadline for what was too short has come.
     pub(super) fn write_checkpoints_again(&mut self) {
-        if let Some(checkpoints) = &mut self.checkpoints {
+        if let Some(checkpoints) = &mut self.designated.checkpoints {
             checkpoints.again = None;
         }
         self.write_checkpoints();
@@ -457,20 +465,20 @@ impl<W: World, R> Shard<W, R> {
     /// There is one deadline, however many writes were refused since the last one that went well.
     fn time_checkpoints(&mut self, is_short: bool) {
         let now_ns = self.world.monotonic_ns();
-        let Some(checkpoints) = &mut self.checkpoints else {
+        let Some(checkpoints) = &mut self.designated.checkpoints else {
             return;
         };
         if let Some(again) = checkpoints.again.take() {
-            self.timers.cancel(again);
+            self.waiting.timers.cancel(again);
         }
         if is_short {
             let due_ns = backoff::due_ns(now_ns, checkpoints.failures);
-            checkpoints.again = Some(self.timers.add(due_ns, Timer::Checkpoints));
+            checkpoints.again = Some(self.waiting.timers.add(due_ns, Timer::Checkpoints));
         }
     }
 
     pub(super) fn checkpoints_written(&mut self, result: CheckpointsWritten) {
-        let Some(checkpoints) = &mut self.checkpoints else {
+        let Some(checkpoints) = &mut self.designated.checkpoints else {
             return;
         };
         checkpoints.writing = false;
@@ -502,14 +510,14 @@ impl<W: World, R> Shard<W, R> {
                 Writer::Control => self.control_goes_on(),
             }
         }
-        if waits_on && let Some(checkpoints) = &mut self.checkpoints {
+        if waits_on && let Some(checkpoints) = &mut self.designated.checkpoints {
             later.append(&mut checkpoints.waiting);
             checkpoints.waiting = later;
             return;
         }
         // A failed write is not tried again before there is something new to write.
         let more = |checkpoints: &Checkpoints<R>| !checkpoints.waiting.is_empty();
-        if written || self.checkpoints.as_ref().is_some_and(more) {
+        if written || self.designated.checkpoints.as_ref().is_some_and(more) {
             self.write_checkpoints();
         }
         self.close_when_idle();

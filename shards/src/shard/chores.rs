@@ -38,69 +38,69 @@ impl Chores {
 impl<W: World, R> Shard<W, R> {
     /// Sets or moves a partition's next look.
     pub(super) fn time_chore(&mut self, id: PartitionId, due_ns: Option<u64>) {
-        if self.chores.waiting.contains(&id) {
+        if self.upkeep.retention.waiting.contains(&id) {
             // It is looked at as soon as there is a place, and tells then when to come again.
             return;
         }
-        let known = self.chores.timed.get(&id).copied();
+        let known = self.upkeep.retention.timed.get(&id).copied();
         if known.map(TimerKey::deadline_ns) == due_ns {
             return;
         }
         if let Some(key) = known {
-            self.timers.cancel(key);
-            self.chores.timed.remove(&id);
+            self.waiting.timers.cancel(key);
+            self.upkeep.retention.timed.remove(&id);
         }
         if let Some(due_ns) = due_ns {
-            let key = self.timers.add(due_ns, Timer::Chore(id));
-            self.chores.timed.insert(id, key);
+            let key = self.waiting.timers.add(due_ns, Timer::Chore(id));
+            self.upkeep.retention.timed.insert(id, key);
             self.watch_clock();
         }
     }
 
     /// A partition's time has come.
     pub(super) fn chore_due(&mut self, id: PartitionId) {
-        self.chores.timed.remove(&id);
-        self.chores.waiting.push_back(id);
+        self.upkeep.retention.timed.remove(&id);
+        self.upkeep.retention.waiting.push_back(id);
         self.run_chores();
     }
 
     /// Looks at the partitions that are due, as far as may be at once.
     fn run_chores(&mut self) {
-        if self.chores.resting || self.stopping.is_some() {
+        if self.upkeep.retention.resting || self.stopping.is_some() {
             return;
         }
         let now = self.now();
         for _ in 0..CHORES_PER_SLICE {
-            if self.chores.under_way.len() >= CHORES_MAX {
+            if self.upkeep.retention.under_way.len() >= CHORES_MAX {
                 return;
             }
-            let Some(id) = self.chores.waiting.pop_front() else {
+            let Some(id) = self.upkeep.retention.waiting.pop_front() else {
                 return;
             };
             let Some(Slot::Online(partition)) = self.partitions.get_mut(&id) else {
                 continue;
             };
-            let mut events = std::mem::take(&mut self.events);
+            let mut events = std::mem::take(&mut self.out.events);
             partition.retain(now, &mut events);
             if partition.has_chores() {
-                self.chores.under_way.insert(id);
+                self.upkeep.retention.under_way.insert(id);
             }
             for event in events.drain(..) {
                 self.on_event(id, event);
             }
-            self.events = events;
+            self.out.events = events;
             self.collect_jobs(id);
             self.flush_notes();
         }
-        if !self.chores.waiting.is_empty() {
-            self.chores.resting = true;
-            self.effects.push(Effect::Rest(Sleeper::Retention));
+        if !self.upkeep.retention.waiting.is_empty() {
+            self.upkeep.retention.resting = true;
+            self.out.effects.push(Effect::Rest(Sleeper::Retention));
         }
     }
 
     /// Other tasks had their turn.
     pub(super) fn rested_from_chores(&mut self) {
-        self.chores.resting = false;
+        self.upkeep.retention.resting = false;
         self.run_chores();
     }
 
@@ -110,7 +110,7 @@ impl<W: World, R> Shard<W, R> {
             Some(Slot::Online(partition)) => partition.has_chores(),
             _ => false,
         };
-        if !busy && self.chores.under_way.remove(&id) {
+        if !busy && self.upkeep.retention.under_way.remove(&id) {
             self.run_chores();
         }
     }

@@ -52,31 +52,31 @@ impl Cleaner {
 impl<W: World, R> Shard<W, R> {
     /// Sets or moves the time at which a partition's log is dirty enough.
     pub(super) fn time_cleaning(&mut self, id: PartitionId, due_ns: Option<u64>) {
-        let known = self.cleaner.timed.get(&id).copied();
+        let known = self.upkeep.cleaner.timed.get(&id).copied();
         if known.map(TimerKey::deadline_ns) == due_ns {
             return;
         }
         if let Some(key) = known {
-            self.timers.cancel(key);
-            self.cleaner.timed.remove(&id);
+            self.waiting.timers.cancel(key);
+            self.upkeep.cleaner.timed.remove(&id);
         }
-        if let Some(due_ns) = due_ns.filter(|_| !self.cleaner.waiting.contains(&id)) {
-            let key = self.timers.add(due_ns, Timer::Clean(id));
-            self.cleaner.timed.insert(id, key);
+        if let Some(due_ns) = due_ns.filter(|_| !self.upkeep.cleaner.waiting.contains(&id)) {
+            let key = self.waiting.timers.add(due_ns, Timer::Clean(id));
+            self.upkeep.cleaner.timed.insert(id, key);
             self.watch_clock();
         }
     }
 
     /// A partition's log is dirty enough.
     pub(super) fn cleaning_due(&mut self, id: PartitionId) {
-        self.cleaner.timed.remove(&id);
-        self.cleaner.waiting.insert(id);
+        self.upkeep.cleaner.timed.remove(&id);
+        self.upkeep.cleaner.waiting.insert(id);
         self.clean_next();
     }
 
     /// A job of a partition has come back, or the partition is gone: another may have its turn.
     pub(super) fn cleaning_done(&mut self, id: PartitionId) {
-        if self.cleaner.current != Some(id) {
+        if self.upkeep.cleaner.current != Some(id) {
             return;
         }
         let cleaning = match self.partitions.get(&id) {
@@ -84,15 +84,15 @@ impl<W: World, R> Shard<W, R> {
             _ => false,
         };
         if !cleaning {
-            self.cleaner.current = None;
+            self.upkeep.cleaner.current = None;
             self.clean_next();
         }
     }
 
     fn clean_next(&mut self) {
-        let settings = self.cleaner.settings;
-        while self.cleaner.current.is_none() && self.stopping.is_none() {
-            let Some(id) = self.cleaner.waiting.pop_first() else {
+        let settings = self.upkeep.cleaner.settings;
+        while self.upkeep.cleaner.current.is_none() && self.stopping.is_none() {
+            let Some(id) = self.upkeep.cleaner.waiting.pop_first() else {
                 return;
             };
             let now = self.now();
@@ -102,7 +102,7 @@ impl<W: World, R> Shard<W, R> {
             if let Some(settings) = settings {
                 partition.begin_cleaning(now, settings);
                 if partition.is_cleaning() {
-                    self.cleaner.current = Some(id);
+                    self.upkeep.cleaner.current = Some(id);
                 }
                 self.collect_jobs(id);
             }

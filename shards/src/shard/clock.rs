@@ -41,22 +41,23 @@ fn apart_ms(now: Now) -> i64 {
 impl<W: World, R> Shard<W, R> {
     /// Somebody waits for an age from now on.
     pub(super) fn watch_clock(&mut self) {
-        if self.clock.apart_ms.is_some() {
+        if self.upkeep.clock.apart_ms.is_some() {
             return;
         }
         let now = self.now();
-        self.clock.apart_ms = Some(apart_ms(now));
-        self.timers
+        self.upkeep.clock.apart_ms = Some(apart_ms(now));
+        self.waiting
+            .timers
             .add(now.mono_ns.saturating_add(LOOK_NS), Timer::Clock);
     }
 
     /// Compares the clocks, or goes on with what the last look has found.
     pub(super) fn look_at_clock(&mut self, now: Now) {
-        if self.clock.to_plan.is_empty() {
+        if self.upkeep.clock.to_plan.is_empty() {
             self.compare_clocks(now);
         }
         for _ in 0..CHORES_PER_SLICE {
-            let Some(id) = self.clock.to_plan.pop_first() else {
+            let Some(id) = self.upkeep.clock.to_plan.pop_first() else {
                 break;
             };
             if let Some(Slot::Online(partition)) = self.partitions.get_mut(&id) {
@@ -65,33 +66,40 @@ impl<W: World, R> Shard<W, R> {
                 self.collect_jobs(id);
             }
         }
-        if !self.clock.to_plan.is_empty() {
+        if !self.upkeep.clock.to_plan.is_empty() {
             // Others have their turn first.
-            self.timers.add(now.mono_ns.saturating_add(1), Timer::Clock);
-        } else if self.chores.are_timed() || self.cleaner.is_timed() {
-            self.timers
+            self.waiting
+                .timers
+                .add(now.mono_ns.saturating_add(1), Timer::Clock);
+        } else if self.upkeep.retention.are_timed() || self.upkeep.cleaner.is_timed() {
+            self.waiting
+                .timers
                 .add(now.mono_ns.saturating_add(LOOK_NS), Timer::Clock);
         } else {
-            self.clock.apart_ms = None;
+            self.upkeep.clock.apart_ms = None;
         }
     }
 
     fn compare_clocks(&mut self, now: Now) {
         let is_ms = apart_ms(now);
-        let was_ms = self.clock.apart_ms.replace(is_ms);
+        let was_ms = self.upkeep.clock.apart_ms.replace(is_ms);
         let parted_ms = was_ms.map_or(0, |was_ms| was_ms.abs_diff(is_ms));
         if parted_ms <= PARTED_MS_MAX {
             // Small steps add up.
-            self.clock.apart_ms = was_ms.or(Some(is_ms));
+            self.upkeep.clock.apart_ms = was_ms.or(Some(is_ms));
             return;
         }
         tracing::info!(
             parted_ms,
             "the wall clock was corrected; deadlines by age are worked out anew"
         );
-        let waiting = self.chores.timed().chain(self.cleaner.timed());
-        self.clock.to_plan = waiting.collect();
-        if self.clock.producers.is_some() {
+        let waiting = self
+            .upkeep
+            .retention
+            .timed()
+            .chain(self.upkeep.cleaner.timed());
+        self.upkeep.clock.to_plan = waiting.collect();
+        if self.upkeep.clock.producers.is_some() {
             self.expire_producers(now);
         }
     }
@@ -99,13 +107,13 @@ impl<W: World, R> Shard<W, R> {
     /// Settings of the broker that are kept in parsed form.
     pub(super) fn settings_changed(&mut self) {
         let expiration_ms = producer_expiration_ms(&self.image);
-        if self.producer_expiration_ms != expiration_ms {
-            self.producer_expiration_ms = expiration_ms;
+        if self.upkeep.producer_expiration_ms != expiration_ms {
+            self.upkeep.producer_expiration_ms = expiration_ms;
             self.expire_producers(self.now());
         }
         let cleaning = cleaner::clean_settings(&self.image, self.count);
-        self.cleaner.configure(cleaning);
-        if let Some(groups) = &mut self.groups {
+        self.upkeep.cleaner.configure(cleaning);
+        if let Some(groups) = &mut self.designated.groups {
             groups.configure(GroupSettings::of(&self.image.broker_settings()));
         }
     }
@@ -117,12 +125,12 @@ impl<W: World, R> Shard<W, R> {
             let Slot::Online(partition) = slot else {
                 continue;
             };
-            partition.expire_producers(now.wall_ms, self.producer_expiration_ms);
-            let expiry = partition.next_producer_expiry_ms(self.producer_expiration_ms);
+            partition.expire_producers(now.wall_ms, self.upkeep.producer_expiration_ms);
+            let expiry = partition.next_producer_expiry_ms(self.upkeep.producer_expiration_ms);
             next_ms = next_ms.into_iter().chain(expiry).min();
         }
-        if let Some(set) = self.clock.producers.take() {
-            self.timers.cancel(set);
+        if let Some(set) = self.upkeep.clock.producers.take() {
+            self.waiting.timers.cancel(set);
         }
         if let Some(next_ms) = next_ms {
             self.set_producer_timer(now, next_ms);
@@ -131,7 +139,7 @@ impl<W: World, R> Shard<W, R> {
 
     /// A producer may be forgotten at this time: somebody looks then, or does already.
     pub(super) fn watch_producer(&mut self, now: Now, expiry_ms: i64) {
-        if self.clock.producers.is_none() {
+        if self.upkeep.clock.producers.is_none() {
             self.set_producer_timer(now, expiry_ms);
         }
     }
@@ -142,7 +150,8 @@ impl<W: World, R> Shard<W, R> {
         let deadline_ns = now
             .mono_ns
             .saturating_add(wait_ms.saturating_mul(1_000_000));
-        self.clock.producers = Some(self.timers.add(deadline_ns, Timer::ExpireProducers));
+        self.upkeep.clock.producers =
+            Some(self.waiting.timers.add(deadline_ns, Timer::ExpireProducers));
     }
 }
 

@@ -100,7 +100,7 @@ impl<R> Control<R> {
 
 impl<W: World, R> Shard<W, R> {
     pub(super) fn control(&mut self, request: ControllerRequest, responder: R) {
-        let refusal = match &self.control {
+        let refusal = match &self.designated.control {
             None => Some((
                 ErrorCode::NotController,
                 "the catalogue is on another shard",
@@ -114,7 +114,7 @@ impl<W: World, R> Shard<W, R> {
             )),
             Some(_) => None,
         };
-        match (refusal, &mut self.control) {
+        match (refusal, &mut self.designated.control) {
             (None, Some(control)) => {
                 control.queue.push_back(Item::Change(request, responder));
                 self.run_control();
@@ -130,7 +130,7 @@ impl<W: World, R> Shard<W, R> {
     /// Stops the broker after the change that is under way. Those that wait are refused, as all that come:
     /// thousands may, and whoever stops the broker does not.
     pub(super) fn stop_all(&mut self, responder: R) {
-        let Some(control) = &mut self.control else {
+        let Some(control) = &mut self.designated.control else {
             return self.close_all(responder);
         };
         control.stops = true;
@@ -143,7 +143,7 @@ impl<W: World, R> Shard<W, R> {
             }
         }
         stops.push_back(Item::Stop(responder));
-        if let Some(control) = &mut self.control {
+        if let Some(control) = &mut self.designated.control {
             control.queue = stops;
         }
         self.run_control();
@@ -156,7 +156,7 @@ impl<W: World, R> Shard<W, R> {
 
     pub(super) fn run_control(&mut self) {
         loop {
-            let Some(control) = &mut self.control else {
+            let Some(control) = &mut self.designated.control else {
                 return;
             };
             let waits = control.waits_for_checkpoints || control.snapshot_under_way;
@@ -170,7 +170,7 @@ impl<W: World, R> Shard<W, R> {
             if self.begin_due_leftovers() {
                 return;
             }
-            let Some(control) = &mut self.control else {
+            let Some(control) = &mut self.designated.control else {
                 return;
             };
             match control.queue.pop_front() {
@@ -183,8 +183,9 @@ impl<W: World, R> Shard<W, R> {
                 Some(Item::Stop(responder)) => {
                     let image = Arc::clone(&self.image);
                     // Whatever comes after finds no control and is refused.
-                    self.control = None;
-                    self.effects
+                    self.designated.control = None;
+                    self.out
+                        .effects
                         .push(Effect::Catalogue(CatalogueEffect::StopAll(
                             responder, image,
                         )));
@@ -204,10 +205,11 @@ impl<W: World, R> Shard<W, R> {
             self.now().wall_ms,
             self.world.clone(),
         );
-        if let Some(control) = &mut self.control {
+        if let Some(control) = &mut self.designated.control {
             control.judging = Some(responder);
             let judging = Judging::new(image, request, now_ms, || world.random_u128());
-            self.effects
+            self.out
+                .effects
                 .push(Effect::Catalogue(CatalogueEffect::Judge(Box::new(judging))));
         }
     }
@@ -215,7 +217,7 @@ impl<W: World, R> Shard<W, R> {
     /// The next id, mostly of a block that is there.
     fn allocate_producer_id(&mut self, responder: R) {
         let now_ms = self.now().wall_ms;
-        let Some(control) = &mut self.control else {
+        let Some(control) = &mut self.designated.control else {
             return;
         };
         (control.has_waited, control.has_cleared) = (false, false);
@@ -252,7 +254,7 @@ impl<W: World, R> Shard<W, R> {
 
     /// What is to become of the change that was judged.
     pub(super) fn judged(&mut self, judged: Judged) {
-        let Some(control) = &mut self.control else {
+        let Some(control) = &mut self.designated.control else {
             return;
         };
         let has_waited = std::mem::take(&mut control.has_waited);
@@ -289,7 +291,7 @@ impl<W: World, R> Shard<W, R> {
             let error = ApiError::new(ErrorCode::KafkaStorageError, why);
             return self.reply(responder, Reply::Control(request.refused(&error)));
         }
-        if let Some(control) = &mut self.control {
+        if let Some(control) = &mut self.designated.control {
             control.queue.push_front(Item::Change(request, responder));
             control.waits_for_checkpoints = true;
         }
@@ -297,7 +299,7 @@ impl<W: World, R> Shard<W, R> {
     }
 
     fn is_blocked(&self, next: &Image) -> bool {
-        let control = self.control.as_ref();
+        let control = self.designated.control.as_ref();
         control.is_some_and(|control| control.leftovers.is_in_the_way_of(next))
     }
 
@@ -308,7 +310,7 @@ impl<W: World, R> Shard<W, R> {
             let error = ApiError::new(ErrorCode::KafkaStorageError, why);
             return self.reply(responder, Reply::Control(request.refused(&error)));
         }
-        if let Some(control) = &mut self.control {
+        if let Some(control) = &mut self.designated.control {
             control.queue.push_front(Item::Change(request, responder));
             control.has_cleared = true;
         }
@@ -317,7 +319,7 @@ impl<W: World, R> Shard<W, R> {
 
     /// The checkpoint files were written, or refused.
     pub(super) fn control_goes_on(&mut self) {
-        let Some(control) = &mut self.control else {
+        let Some(control) = &mut self.designated.control else {
             return;
         };
         control.waits_for_checkpoints = false;
@@ -331,7 +333,7 @@ impl<W: World, R> Shard<W, R> {
     fn append_change(&mut self, change: Change, reply: ControllerReply, responder: R) {
         let Change { next, batch, moves } = change;
         let now = self.now();
-        let Some(control) = &mut self.control else {
+        let Some(control) = &mut self.designated.control else {
             return;
         };
         control.current = Some(Current {
@@ -363,7 +365,7 @@ impl<W: World, R> Shard<W, R> {
 
     /// The records of the current change are durable, or will never be.
     pub(super) fn control_acked(&mut self, result: AppendResult) {
-        let Some(control) = &mut self.control else {
+        let Some(control) = &mut self.designated.control else {
             return;
         };
         let Some(mut current) = control.current.take() else {
@@ -392,7 +394,8 @@ impl<W: World, R> Shard<W, R> {
             self.checkpoints_follow_move(id);
         }
         self.checkpoints_follow(&image, &deleted);
-        self.effects
+        self.out
+            .effects
             .push(Effect::Catalogue(CatalogueEffect::PublishToAll(image)));
     }
 
@@ -400,7 +403,7 @@ impl<W: World, R> Shard<W, R> {
     pub(super) fn published(&mut self, left: Vec<Leftover>) {
         self.left_over(left);
         let has_dead_numbers = self.has_dead_numbers();
-        let Some(control) = &mut self.control else {
+        let Some(control) = &mut self.designated.control else {
             return;
         };
         let deletes = |current: &Current<R>| !deleted(&current.reply).is_empty();
@@ -412,7 +415,7 @@ impl<W: World, R> Shard<W, R> {
     }
 
     fn finish_change(&mut self) {
-        let Some(control) = &mut self.control else {
+        let Some(control) = &mut self.designated.control else {
             return;
         };
         if let Some(current) = control.current.take() {
@@ -425,7 +428,7 @@ impl<W: World, R> Shard<W, R> {
     /// Begins a snapshot when the log has grown enough. No change is made meanwhile, so that no
     /// removed topic is forgotten whose directory is only half removed.
     pub(super) fn snapshot_if_due(&mut self) {
-        let Some(control) = &mut self.control else {
+        let Some(control) = &mut self.designated.control else {
             return;
         };
         let busy = control.judging.is_some()
@@ -436,7 +439,8 @@ impl<W: World, R> Shard<W, R> {
             || !control.leftovers.is_empty();
         if !busy && control.uncovered_bytes >= METADATA_SNAPSHOT_AFTER_BYTES {
             control.snapshot_under_way = true;
-            self.effects
+            self.out
+                .effects
                 .push(Effect::Catalogue(CatalogueEffect::WriteSnapshot(
                     Arc::clone(&self.image),
                 )));
@@ -444,7 +448,7 @@ impl<W: World, R> Shard<W, R> {
     }
 
     pub(super) fn snapshot_written(&mut self, result: Result<SnapshotId, SnapshotError>) {
-        let Some(control) = &mut self.control else {
+        let Some(control) = &mut self.designated.control else {
             return;
         };
         control.snapshot_under_way = false;
@@ -452,7 +456,8 @@ impl<W: World, R> Shard<W, R> {
             Ok(id) => {
                 (control.uncovered_bytes, control.snapshot_failures) = (0, 0);
                 self.let_log_go(id.end_offset);
-                self.effects
+                self.out
+                    .effects
                     .push(Effect::Catalogue(CatalogueEffect::RemoveSnapshotsBelow(id)));
             }
             Err(SnapshotError::Io(error)) if is_not_now(&error) => {
@@ -464,7 +469,7 @@ impl<W: World, R> Shard<W, R> {
                 control.snapshot_waits = true;
                 let failures = control.snapshot_failures;
                 let due_ns = backoff::due_ns(self.now().mono_ns, failures);
-                self.timers.add(due_ns, Timer::Snapshot);
+                self.waiting.timers.add(due_ns, Timer::Snapshot);
             }
             Err(error) => {
                 // The log still has everything; the next try comes after as many bytes again.
@@ -477,7 +482,7 @@ impl<W: World, R> Shard<W, R> {
 
     /// A snapshot that something was too short for may be tried again.
     pub(super) fn snapshot_again(&mut self) {
-        if let Some(control) = &mut self.control {
+        if let Some(control) = &mut self.designated.control {
             control.snapshot_waits = false;
             self.snapshot_if_due();
         }

@@ -42,22 +42,22 @@ impl<W: World, R> Shard<W, R> {
     pub(super) fn correct(&mut self, id: PartitionId, partition: Box<Partition<W>>) {
         self.note(id, OffsetChange::LogStart(partition.log_start()));
         self.partitions.insert(id, Slot::Correcting(partition));
-        self.corrections.asked.insert(id);
+        self.upkeep.corrections.asked.insert(id);
     }
 
     /// The files were written, where they could be, with the starts of these logs.
     pub(super) fn corrected(&mut self, starts: &[PartitionId], durable: &Durable) {
         let mut any = false;
         for id in starts {
-            let was_asked = self.corrections.asked.remove(id);
-            let was_late = self.corrections.later.remove(id);
+            let was_asked = self.upkeep.corrections.asked.remove(id);
+            let was_late = self.upkeep.corrections.later.remove(id);
             any |= was_asked;
             if was_asked || was_late {
                 self.correction_noted(*id, durable, was_late);
             }
         }
         self.time_corrections();
-        if any && !self.corrections.are_asked() {
+        if any && !self.upkeep.corrections.are_asked() {
             self.applied_so_far();
         }
     }
@@ -86,7 +86,7 @@ impl<W: World, R> Shard<W, R> {
                     "log not served yet: its log start's checkpoint cannot be corrected now"
                 );
             }
-            self.corrections.later.insert(id);
+            self.upkeep.corrections.later.insert(id);
         } else {
             let dir = self.dirs.first().to_owned();
             let why = "its log start's checkpoint could not be corrected".to_owned();
@@ -97,30 +97,30 @@ impl<W: World, R> Shard<W, R> {
 
     fn time_corrections(&mut self) {
         let now_ns = self.now().mono_ns;
-        let corrections = &mut self.corrections;
+        let corrections = &mut self.upkeep.corrections;
         if corrections.later.is_empty() {
             corrections.failures = 0;
         } else if !std::mem::replace(&mut corrections.is_timed, true) {
             corrections.failures = corrections.failures.saturating_add(1);
             let due_ns = backoff::due_ns(now_ns, corrections.failures);
-            self.timers.add(due_ns, Timer::Corrections);
+            self.waiting.timers.add(due_ns, Timer::Corrections);
         }
     }
 
     /// The deadline has come.
     pub(super) fn correct_again(&mut self) {
-        self.corrections.is_timed = false;
+        self.upkeep.corrections.is_timed = false;
         if self.stopping.is_some() {
             return;
         }
-        for id in self.corrections.later.clone() {
+        for id in self.upkeep.corrections.later.clone() {
             match self.partitions.get(&id) {
                 Some(Slot::Correcting(partition)) => {
                     let start = partition.log_start();
                     self.note(id, OffsetChange::LogStart(start));
                 }
                 _ => {
-                    self.corrections.later.remove(&id);
+                    self.upkeep.corrections.later.remove(&id);
                 }
             }
         }

@@ -196,17 +196,17 @@ impl<W: World, R> Shard<W, R> {
     }
 
     fn begin(&mut self, request: ReadRequest, responder: R, when: When) {
-        let key = self.reads.vacant_key();
+        let key = self.reading.reads.vacant_key();
         let mut read = PendingRead::new(request, responder);
         let mut slice = READ_PARTS_PER_SLICE;
         match self.plan_parts(key, &mut read, (&mut slice, when)) {
             Progress::Planned if read.missing == 0 => self.answer_read(read),
             Progress::Planned => {
-                self.reads.insert(Some(Box::new(read)));
+                self.reading.reads.insert(Some(Box::new(read)));
             }
             Progress::Turn => {
-                self.reads.insert(Some(Box::new(read)));
-                self.disk.turns.push_back(Turn::Parts(key));
+                self.reading.reads.insert(Some(Box::new(read)));
+                self.reading.disk.turns.push_back(Turn::Parts(key));
                 self.rest_reads();
             }
             Progress::NotLetIn(bytes) => self.queue_read(read, bytes),
@@ -215,7 +215,7 @@ impl<W: World, R> Shard<W, R> {
 
     /// Keeps the question only: what some parts gave already is looked up again.
     fn queue_read(&mut self, read: PendingRead<R>, bytes: usize) {
-        if self.disk.queue.len() >= DISK_READ_QUEUE_LEN_MAX {
+        if self.reading.disk.queue.len() >= DISK_READ_QUEUE_LEN_MAX {
             let refused = |_| ReadResult::failed(ErrorCode::ThrottlingQuotaExceeded);
             let results = read.parts.iter().map(refused).collect();
             return self.reply(read.responder, Reply::Read(results));
@@ -227,7 +227,10 @@ impl<W: World, R> Shard<W, R> {
             wait: None,
             reader: read.reader,
         };
-        self.disk.queue.push_back((request, read.responder, bytes));
+        self.reading
+            .disk
+            .queue
+            .push_back((request, read.responder, bytes));
     }
 
     /// Plans some more parts, in order. What is left of the request's bytes bounds each part; the first
@@ -260,15 +263,15 @@ impl<W: World, R> Shard<W, R> {
                     let used = there.min(part.max_bytes).min(left).max(1);
                     if read.given.is_none() {
                         let bytes = read.may_give(place);
-                        let passes = when == When::Coming && !self.disk.is_empty();
-                        if passes || !self.disk.may_give(bytes) {
+                        let passes = when == When::Coming && !self.reading.disk.is_empty();
+                        if passes || !self.reading.disk.may_give(bytes) {
                             return Progress::NotLetIn(bytes);
                         }
-                        self.disk.given = self.disk.given.saturating_add(bytes);
+                        self.reading.disk.given = self.reading.disk.given.saturating_add(bytes);
                         read.given = Some(bytes);
                     }
                     let wants_disk = matches!(from_disk, PartPlan::Disk(_));
-                    if wants_disk && when != When::Turn && !self.disk.turns.is_empty() {
+                    if wants_disk && when != When::Turn && !self.reading.disk.turns.is_empty() {
                         return Progress::Turn;
                     }
                     match self.begin_part((key, place), read, from_disk) {
@@ -282,7 +285,7 @@ impl<W: World, R> Shard<W, R> {
             read.first &= used == 0;
             read.left = read.left.saturating_sub(used);
             read.results.push(result);
-            if begun && !read.is_planned() && !self.disk.turns.is_empty() {
+            if begun && !read.is_planned() && !self.reading.disk.turns.is_empty() {
                 return Progress::Turn;
             }
         }
@@ -317,7 +320,7 @@ impl<W: World, R> Shard<W, R> {
                 };
                 match self.is_away(part.partition) {
                     true => self.ask_again(waiter),
-                    false => self.aheads.wait(waiter),
+                    false => self.reading.prefetches.wait(waiter),
                 }
                 read.missing += 1;
                 return Some(None);
@@ -332,7 +335,7 @@ impl<W: World, R> Shard<W, R> {
                 _ => Some(Some(ReadResult::failed(ErrorCode::None))),
             };
         }
-        if !self.disk.may_read(charge(job.bytes_max())) {
+        if !self.reading.disk.may_read(charge(job.bytes_max())) {
             return None;
         }
         read.readable -= job.bytes_max();
@@ -342,17 +345,26 @@ impl<W: World, R> Shard<W, R> {
     }
 
     fn begin_read(&mut self, read: usize, part: usize, job: ReadJob<W>) {
-        self.disk.reading = self.disk.reading.saturating_add(charge(job.bytes_max()));
+        self.reading.disk.reading = self
+            .reading
+            .disk
+            .reading
+            .saturating_add(charge(job.bytes_max()));
         self.meters.disk_reads.add(1);
-        let reading = self.disk.reading as u64;
+        let reading = self.reading.disk.reading as u64;
         self.meters.disk_reading_bytes_peak.raise(reading);
-        self.effects
+        self.out
+            .effects
             .push(Effect::Read(job, ReadFor::Request { read, part }));
     }
 
     pub(super) fn read_done(&mut self, key: usize, part: usize, done: ReadDone<W>) {
         let id = done.partition();
-        self.disk.reading = self.disk.reading.saturating_sub(charge(done.bytes_max()));
+        self.reading.disk.reading = self
+            .reading
+            .disk
+            .reading
+            .saturating_sub(charge(done.bytes_max()));
         if self.is_away(id) {
             self.read_was_overtaken((key, part), &done);
             return self.read_what_waits();
@@ -364,7 +376,7 @@ impl<W: World, R> Shard<W, R> {
         match plan {
             ReadPlan::Disk(job) => self.read_again(key, part, job),
             ReadPlan::Ready(result) => {
-                let asked = self.reads.get(key).and_then(Option::as_ref);
+                let asked = self.reading.reads.get(key).and_then(Option::as_ref);
                 let asked =
                     asked.and_then(|read| Some((read.parts.get(part)?.clone(), read.isolation)));
                 if let Some((asked, isolation)) = asked {
@@ -381,23 +393,23 @@ impl<W: World, R> Shard<W, R> {
     pub(super) fn read_again(&mut self, read: usize, part: usize, job: ReadJob<W>) {
         let bytes = job.bytes_max();
         let turn = Turn::Again { read, part, job };
-        if let Some(Some(pending)) = self.reads.get_mut(read)
+        if let Some(Some(pending)) = self.reading.reads.get_mut(read)
             && bytes > HELD_BYTES_MAX
             && pending.long < bytes
         {
             let more = bytes - pending.long;
-            if !self.disk.may_hold(read, (pending.long, more)) {
-                return self.disk.long_turns.push(turn);
+            if !self.reading.disk.may_hold(read, (pending.long, more)) {
+                return self.reading.disk.long_turns.push(turn);
             }
-            self.disk.long = self.disk.long.saturating_add(more);
+            self.reading.disk.long = self.reading.disk.long.saturating_add(more);
             pending.long = bytes;
         }
-        self.disk.turns.push_front(turn);
+        self.reading.disk.turns.push_front(turn);
     }
 
     /// Takes in what one part of a read has come to, and answers the read when it was the last.
     pub(super) fn place_read(&mut self, key: usize, part: usize, result: ReadResult) {
-        let Some(Some(read)) = self.reads.get_mut(key) else {
+        let Some(Some(read)) = self.reading.reads.get_mut(key) else {
             debug_assert!(false, "a result for no read");
             return;
         };
@@ -411,18 +423,18 @@ impl<W: World, R> Shard<W, R> {
     }
 
     fn end_read(&mut self, key: usize) {
-        let Some(read) = self.reads.try_remove(key).flatten() else {
+        let Some(read) = self.reading.reads.try_remove(key).flatten() else {
             return;
         };
         let given = read.given.unwrap_or(0);
-        self.disk.given = self.disk.given.saturating_sub(given);
+        self.reading.disk.given = self.reading.disk.given.saturating_sub(given);
         if read.long > 0 {
-            self.disk.long = self.disk.long.saturating_sub(read.long);
-            self.disk.beyond = self.disk.beyond.filter(|beyond| *beyond != key);
-            for turn in std::mem::take(&mut self.disk.long_turns) {
+            self.reading.disk.long = self.reading.disk.long.saturating_sub(read.long);
+            self.reading.disk.beyond = self.reading.disk.beyond.filter(|beyond| *beyond != key);
+            for turn in std::mem::take(&mut self.reading.disk.long_turns) {
                 match turn {
                     Turn::Again { read, part, job } => self.read_again(read, part, job),
-                    turn => self.disk.turns.push_back(turn),
+                    turn => self.reading.disk.turns.push_back(turn),
                 }
             }
         }
@@ -434,7 +446,7 @@ impl<W: World, R> Shard<W, R> {
     pub(super) fn read_what_waits(&mut self) {
         let mut slice = READ_PARTS_PER_SLICE;
         while slice > 0 {
-            let Some(turn) = self.disk.turns.pop_front() else {
+            let Some(turn) = self.reading.disk.turns.pop_front() else {
                 return self.let_in();
             };
             match turn {
@@ -443,9 +455,9 @@ impl<W: World, R> Shard<W, R> {
                     self.place_read(read, part, ReadResult::failed(ErrorCode::None));
                 }
                 Turn::Again { read, part, job } => {
-                    if !self.disk.may_read(charge(job.bytes_max())) {
+                    if !self.reading.disk.may_read(charge(job.bytes_max())) {
                         let turn = Turn::Again { read, part, job };
-                        return self.disk.turns.push_front(turn);
+                        return self.reading.disk.turns.push_front(turn);
                     }
                     slice -= 1;
                     self.begin_read(read, part, job);
@@ -466,7 +478,7 @@ impl<W: World, R> Shard<W, R> {
 
     /// Plans the next parts of a read; false when the disk is busy.
     fn go_on(&mut self, key: usize, slice: &mut usize) -> bool {
-        let Some(mut read) = self.reads.get_mut(key).and_then(Option::take) else {
+        let Some(mut read) = self.reading.reads.get_mut(key).and_then(Option::take) else {
             return true;
         };
         if read.has_left() {
@@ -476,19 +488,19 @@ impl<W: World, R> Shard<W, R> {
         let progress = self.plan_parts(key, &mut read, (slice, When::Turn));
         let moved = read.results.len() > before;
         if let Progress::NotLetIn(bytes) = progress {
-            self.reads.remove(key);
+            self.reading.reads.remove(key);
             self.queue_read(*read, bytes);
             return true;
         }
         let is_done = read.is_planned() && read.missing == 0;
-        if let Some(place) = self.reads.get_mut(key) {
+        if let Some(place) = self.reading.reads.get_mut(key) {
             *place = Some(read);
         }
         match progress {
             _ if is_done => self.end_read(key),
-            Progress::Turn if moved => self.disk.turns.push_back(Turn::Parts(key)),
+            Progress::Turn if moved => self.reading.disk.turns.push_back(Turn::Parts(key)),
             Progress::Turn => {
-                self.disk.turns.push_front(Turn::Parts(key));
+                self.reading.disk.turns.push_front(Turn::Parts(key));
                 return false;
             }
             _ => {}
@@ -499,14 +511,14 @@ impl<W: World, R> Shard<W, R> {
     /// Lets reads in that waited, oldest first; the cache may have what they want by now.
     fn let_in(&mut self) {
         for _ in 0..READS_LET_IN_PER_SLICE {
-            let Some((request, _, bytes)) = self.disk.queue.front() else {
+            let Some((request, _, bytes)) = self.reading.disk.queue.front() else {
                 return;
             };
             let has_left = request.reader.as_ref().is_some_and(Reader::has_left);
-            if !has_left && !self.disk.may_give(*bytes) {
+            if !has_left && !self.reading.disk.may_give(*bytes) {
                 return;
             }
-            match self.disk.queue.pop_front() {
+            match self.reading.disk.queue.pop_front() {
                 Some((request, responder, _)) if has_left => {
                     let nothing = |_| ReadResult::failed(ErrorCode::None);
                     let results = request.parts.iter().map(nothing).collect();
@@ -522,14 +534,17 @@ impl<W: World, R> Shard<W, R> {
     /// Has these parts their turns: their log is there again, or is not.
     pub(super) fn turns_of_asked(&mut self, waiters: Vec<AheadWaiter>) {
         if !waiters.is_empty() {
-            self.disk.turns.extend(waiters.into_iter().map(Turn::Asked));
+            self.reading
+                .disk
+                .turns
+                .extend(waiters.into_iter().map(Turn::Asked));
             self.rest_reads();
         }
     }
 
     /// Has a part asked again that was read while its log was closed.
     fn read_was_overtaken(&mut self, (key, place): (usize, usize), done: &ReadDone<W>) {
-        let Some(Some(read)) = self.reads.get(key) else {
+        let Some(Some(read)) = self.reading.reads.get(key) else {
             return;
         };
         let Some(part) = read.parts.get(place).cloned() else {
@@ -548,18 +563,18 @@ impl<W: World, R> Shard<W, R> {
     }
 
     fn has_left(&self, key: usize) -> bool {
-        let read = self.reads.get(key).and_then(Option::as_ref);
+        let read = self.reading.reads.get(key).and_then(Option::as_ref);
         read.is_some_and(|read| read.has_left())
     }
 
     fn rest_reads(&mut self) {
-        if !std::mem::replace(&mut self.disk.resting, true) {
-            self.effects.push(Effect::Rest(Sleeper::Reads));
+        if !std::mem::replace(&mut self.reading.disk.resting, true) {
+            self.out.effects.push(Effect::Rest(Sleeper::Reads));
         }
     }
 
     pub(super) fn rested_from_reads(&mut self) {
-        self.disk.resting = false;
+        self.reading.disk.resting = false;
         self.read_what_waits();
         self.close_when_idle();
     }

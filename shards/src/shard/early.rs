@@ -134,20 +134,20 @@ fn bytes_of(request: &Request) -> usize {
 impl<W: World, R> Shard<W, R> {
     /// Gives a request back unless it has to wait. One comparison where no partition is new.
     pub(super) fn hold_early(&mut self, request: Request, responder: R) -> Option<(Request, R)> {
-        let is_calm = self.openings.are_done() && self.applying.is_idle();
-        if is_calm && self.openings.early.is_empty() || self.stopping.is_some() {
+        let is_calm = self.following.openings.are_done() && self.following.applying.is_idle();
+        if is_calm && self.following.openings.early.is_empty() || self.stopping.is_some() {
             return Some((request, responder));
         }
-        if !self.is_early(&request) || !self.openings.early.has_room_for(&request) {
+        if !self.is_early(&request) || !self.following.openings.early.has_room_for(&request) {
             return Some((request, responder));
         }
         for id in self.new_of(&request) {
-            self.openings.early.awaited.insert(id);
+            self.following.openings.early.awaited.insert(id);
             self.open_sooner(id);
         }
         let wait_ns = EARLY_WAIT_MS_MAX * 1_000_000;
         let due_ns = self.now().mono_ns.saturating_add(wait_ns);
-        self.openings.early.push(Waiting {
+        self.following.openings.early.push(Waiting {
             request,
             responder,
             due_ns,
@@ -158,7 +158,7 @@ impl<W: World, R> Shard<W, R> {
 
     /// Ends a wait that nobody is there for any more; whether it was here.
     pub(super) fn cancel_early(&mut self, token: ParkToken) -> bool {
-        let Some(waiting) = self.openings.early.find(token) else {
+        let Some(waiting) = self.following.openings.early.find(token) else {
             return false;
         };
         let responder = waiting.responder;
@@ -182,7 +182,7 @@ impl<W: World, R> Shard<W, R> {
         let is_new = |id: PartitionId| self.is_new(id);
         match request {
             Request::Append(request) => {
-                let shut = &self.openings.early.shut;
+                let shut = &self.following.openings.early.shut;
                 let mut ids = request.parts.iter().map(|part| part.partition);
                 ids.any(|id| is_new(id) || shut.contains(&id))
             }
@@ -217,46 +217,46 @@ impl<W: World, R> Shard<W, R> {
                 let topic = self.image.topic_by_id(id.topic_id);
                 let count = topic.map_or(0, |topic| topic.partitions.len());
                 let is_known = usize::try_from(id.index).is_ok_and(|index| index < count);
-                is_known && !self.applying.is_idle()
+                is_known && !self.following.applying.is_idle()
             }
         }
     }
 
     fn time_early(&mut self) {
-        let early = &mut self.openings.early;
+        let early = &mut self.following.openings.early;
         if let Some(first) = early.waiting.front()
             && !std::mem::replace(&mut early.is_timed, true)
         {
-            self.timers.add(first.due_ns, Timer::Early);
+            self.waiting.timers.add(first.due_ns, Timer::Early);
         }
     }
 
     /// The deadline of the oldest has come.
     pub(super) fn early_due(&mut self) {
-        self.openings.early.is_timed = false;
+        self.following.openings.early.is_timed = false;
         self.let_early_in();
         self.time_early();
     }
 
     /// Serves what has nothing to wait for any more, in order and some at a time.
     pub(super) fn let_early_in(&mut self) {
-        if self.openings.early.is_empty() {
+        if self.following.openings.early.is_empty() {
             return;
         }
         let (now_ns, is_stopping) = (self.now().mono_ns, self.stopping.is_some());
         let mut ready = Vec::new();
-        for waiting in self.openings.early.take() {
+        for waiting in self.following.openings.early.take() {
             let is_due = is_stopping || waiting.due_ns <= now_ns;
             let has_turn = is_stopping || ready.len() < HELD_PER_SLICE;
             match has_turn && (is_due || !self.is_early(&waiting.request)) {
                 true => ready.push(waiting),
-                false => self.openings.early.push(waiting),
+                false => self.following.openings.early.push(waiting),
             }
         }
-        if self.openings.early.is_empty() {
-            self.openings.early.awaited.clear();
+        if self.following.openings.early.is_empty() {
+            self.following.openings.early.awaited.clear();
         }
-        if ready.len() >= HELD_PER_SLICE && !self.openings.early.is_empty() {
+        if ready.len() >= HELD_PER_SLICE && !self.following.openings.early.is_empty() {
             self.rest_from_openings();
         }
         for Waiting {

@@ -45,7 +45,7 @@ impl<R> Groups<R> {
 impl<W: World, R> Shard<W, R> {
     /// A request for the coordinator.
     pub(super) fn group(&mut self, request: GroupRequest, responder: R) {
-        if self.groups.is_none() {
+        if self.designated.groups.is_none() {
             let reply = request.refused(ErrorCode::NotCoordinator);
             return self.reply(responder, Reply::Group(Box::new(reply)));
         }
@@ -54,7 +54,7 @@ impl<W: World, R> Shard<W, R> {
 
     /// Puts something into the coordinator and performs what comes out.
     pub(super) fn with_groups(&mut self, change: impl FnOnce(&mut Coordinator<R>, &mut Env<'_>)) {
-        let Some(mut groups) = self.groups.take() else {
+        let Some(mut groups) = self.designated.groups.take() else {
             return;
         };
         let (now, image, world) = (self.now(), Arc::clone(&self.image), self.world.clone());
@@ -74,7 +74,7 @@ impl<W: World, R> Shard<W, R> {
             self.perform_group(&mut groups.coordinator, &mut env, effect);
         }
         self.arm_groups(&mut groups);
-        self.groups = Some(groups);
+        self.designated.groups = Some(groups);
     }
 
     fn perform_group(
@@ -116,12 +116,12 @@ impl<W: World, R> Shard<W, R> {
                 }
             }
             CoordinatorEffect::Unfold(load, unfolding) => {
-                self.effects.push(Effect::GroupUnfold(load, unfolding));
+                self.out.effects.push(Effect::GroupUnfold(load, unfolding));
             }
             CoordinatorEffect::Reopen { partition } => {
                 self.show_partition(coordinator, env, partition);
             }
-            CoordinatorEffect::Rest => self.effects.push(Effect::Rest(Sleeper::Groups)),
+            CoordinatorEffect::Rest => self.out.effects.push(Effect::Rest(Sleeper::Groups)),
         }
     }
 
@@ -133,7 +133,7 @@ impl<W: World, R> Shard<W, R> {
         let topic = self.image.topic(OFFSETS_TOPIC);
         let count = topic.map_or(0, |topic| topic.partitions.len());
         let count = i32::try_from(count).unwrap_or(i32::MAX);
-        let indexes = match (&self.groups, request, request.group()) {
+        let indexes = match (&self.designated.groups, request, request.group()) {
             (None, _, _) | (_, GroupRequest::Stop, _) => 0..0,
             (Some(groups), _, Some(group)) => {
                 let index = groups.coordinator.partition_of(group);
@@ -210,7 +210,9 @@ impl<W: World, R> Shard<W, R> {
             ReadPlan::Ready(result) => Some(result),
             ReadPlan::Disk(job) => {
                 self.meters.disk_reads.add(1);
-                self.effects.push(Effect::Read(job, ReadFor::Groups(load)));
+                self.out
+                    .effects
+                    .push(Effect::Read(job, ReadFor::Groups(load)));
                 None
             }
         }
@@ -231,7 +233,10 @@ impl<W: World, R> Shard<W, R> {
             ReadPlan::Ready(result) => result,
             ReadPlan::Disk(job) => {
                 self.meters.disk_reads.add(1);
-                return self.effects.push(Effect::Read(job, ReadFor::Groups(load)));
+                return self
+                    .out
+                    .effects
+                    .push(Effect::Read(job, ReadFor::Groups(load)));
             }
         };
         self.with_groups(|groups, env| groups.read(env, load, batches_of(result)));
@@ -302,7 +307,7 @@ impl<W: World, R> Shard<W, R> {
 
     /// The coordinator's deadline has come.
     pub(super) fn groups_due(&mut self) {
-        if let Some(groups) = &mut self.groups {
+        if let Some(groups) = &mut self.designated.groups {
             groups.timer = None;
         }
         self.with_groups(Coordinator::on_timer);
@@ -314,9 +319,9 @@ impl<W: World, R> Shard<W, R> {
             return;
         }
         if let Some((_, key)) = groups.timer.take() {
-            self.timers.cancel(key);
+            self.waiting.timers.cancel(key);
         }
-        groups.timer = next_ns.map(|at_ns| (at_ns, self.timers.add(at_ns, Timer::Groups)));
+        groups.timer = next_ns.map(|at_ns| (at_ns, self.waiting.timers.add(at_ns, Timer::Groups)));
     }
 }
 

@@ -103,10 +103,10 @@ fn bytes_of(request: &Request) -> usize {
 impl<W: World, R> Shard<W, R> {
     /// Gives a request back unless it has to wait.
     pub(super) fn hold(&mut self, request: Request, responder: R) -> Option<(Request, R)> {
-        if self.moves.held.shut.is_empty() {
+        if self.following.moves.held.shut.is_empty() {
             return Some((request, responder));
         }
-        let (away, held) = (self.moves.away(), &mut self.moves.held);
+        let (away, held) = (self.following.moves.away(), &mut self.following.moves.held);
         let is_away = |id: PartitionId| away == Some(id);
         let waits = match &request {
             Request::Append(request) => {
@@ -150,28 +150,28 @@ impl<W: World, R> Shard<W, R> {
         mut request: ReadRequest,
         responder: R,
     ) -> Option<(ReadRequest, R)> {
-        let Some(away) = self.moves.away() else {
+        let Some(away) = self.following.moves.away() else {
             return Some((request, responder));
         };
         let waits = request.parts.iter().any(|part| part.partition == away);
-        if !waits || self.moves.held.is_full() {
+        if !waits || self.following.moves.held.is_full() {
             return Some((request, responder));
         }
         request.wait = None;
         let waiting = Waiting::Request(Request::Read(request), responder);
-        self.moves.held.push(waiting);
+        self.following.moves.held.push(waiting);
         None
     }
 
     /// Whether appends to this partition wait.
     pub(super) fn holds(&self, id: PartitionId) -> bool {
-        self.moves.held.shut.contains(&id)
+        self.following.moves.held.shut.contains(&id)
     }
 
     /// As [`Shard::hold`], for a batch of the group coordinator that has to wait. One that finds no room is
     /// refused: it would overtake those that wait.
     pub(super) fn hold_for_groups(&mut self, part: AppendPart, write: u64) -> AppendOutcome {
-        let held = &mut self.moves.held;
+        let held = &mut self.following.moves.held;
         if !held.takes_append() {
             return AppendOutcome::Done(AppendResult::failed(ErrorCode::RequestTimedOut, None));
         }
@@ -181,13 +181,13 @@ impl<W: World, R> Shard<W, R> {
 
     /// Lets go of what was held, in order and some at a time; whether more is held.
     pub(super) fn release_held(&mut self) -> bool {
-        for waiting in self.moves.held.take_some() {
+        for waiting in self.following.moves.held.take_some() {
             match waiting {
                 Waiting::Request(request, responder) => self.serve(request, responder),
                 Waiting::Groups(part, write) => self.append_held(part, write),
             }
         }
-        !self.moves.held.is_empty()
+        !self.following.moves.held.is_empty()
     }
 
     /// Sizes of logs and of the copies that move them.
@@ -221,12 +221,17 @@ impl<W: World, R> Shard<W, R> {
             // Its directory is made in a moment.
             Some(Slot::Unopened { .. } | Slot::Reopening(_)) => (of_size(0, true), 0),
             Some(Slot::Moving) => {
-                let (size_bytes, log_end) = self.moves.size_of(id).unwrap_or_default();
+                let (size_bytes, log_end) = self.following.moves.size_of(id).unwrap_or_default();
                 (of_size(size_bytes, true), log_end)
             }
             _ => return,
         };
-        if let Some((directory, copied)) = self.moves.future_of(id).filter(|_| described.online) {
+        if let Some((directory, copied)) = self
+            .following
+            .moves
+            .future_of(id)
+            .filter(|_| described.online)
+        {
             found.push(LogDescription {
                 size_bytes: i64::try_from(copied.bytes).unwrap_or(i64::MAX),
                 offset_lag: log_end.saturating_sub(copied.next_offset).max(0),

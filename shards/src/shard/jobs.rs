@@ -16,9 +16,11 @@ impl<W: World, R> Shard<W, R> {
         let Some(Slot::Online(partition)) = self.partitions.get_mut(&id) else {
             return;
         };
-        partition.take_jobs(&mut self.jobs);
-        self.meters.jobs.add(self.jobs.len() as u64);
-        self.effects.extend(self.jobs.drain(..).map(Effect::Job));
+        partition.take_jobs(&mut self.out.jobs);
+        self.meters.jobs.add(self.out.jobs.len() as u64);
+        self.out
+            .effects
+            .extend(self.out.jobs.drain(..).map(Effect::Job));
         let lingers = partition.begins_to_linger();
         let (due_ns, chore_ns) = (partition.next_timer_ns(), partition.next_retention_ns());
         let clean_ns = partition.next_cleaning_ns();
@@ -34,20 +36,20 @@ impl<W: World, R> Shard<W, R> {
     /// early call does nothing.
     fn time_partition(&mut self, id: PartitionId, due_ns: Option<u64>) {
         let Some(due_ns) = due_ns else { return };
-        match self.timed_partitions.get(&id) {
+        match self.waiting.timed_partitions.get(&id) {
             Some(set) if set.deadline_ns() <= due_ns => return,
-            Some(set) => self.timers.cancel(*set),
+            Some(set) => self.waiting.timers.cancel(*set),
             None => {}
         }
-        let key = self.timers.add(due_ns, Timer::Partition(id));
-        self.timed_partitions.insert(id, key);
+        let key = self.waiting.timers.add(due_ns, Timer::Partition(id));
+        self.waiting.timed_partitions.insert(id, key);
     }
 
     pub(super) fn job_done(&mut self, done: JobDone<W>) {
         let (id, now) = (done.partition(), self.now());
         match self.partitions.get_mut(&id) {
             Some(Slot::Online(partition)) => {
-                let mut events = std::mem::take(&mut self.events);
+                let mut events = std::mem::take(&mut self.out.events);
                 let mut shared = Shared {
                     cache: &mut self.cache,
                     write_behind: &mut self.write_behind,
@@ -57,7 +59,7 @@ impl<W: World, R> Shard<W, R> {
                 for event in events.drain(..) {
                     self.on_event(id, event);
                 }
-                self.events = events;
+                self.out.events = events;
                 self.collect_jobs(id);
                 self.search_what_is_written(id);
                 self.chores_done(id);

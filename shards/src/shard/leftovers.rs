@@ -71,7 +71,10 @@ impl<W: World, R> Shard<W, R> {
     }
 
     fn leftovers(&mut self) -> Option<&mut Leftovers> {
-        self.control.as_mut().map(|control| &mut control.leftovers)
+        self.designated
+            .control
+            .as_mut()
+            .map(|control| &mut control.leftovers)
     }
 
     fn time_leftovers(&mut self) {
@@ -80,7 +83,7 @@ impl<W: World, R> Shard<W, R> {
             && !std::mem::replace(&mut leftovers.is_timed, true)
         {
             let due_ns = backoff::due_ns(now_ns, leftovers.failures);
-            self.timers.add(due_ns, Timer::Leftovers);
+            self.waiting.timers.add(due_ns, Timer::Leftovers);
         }
     }
 
@@ -106,7 +109,8 @@ impl<W: World, R> Shard<W, R> {
     pub(super) fn rename_leftovers(&mut self) {
         if let Some(leftovers) = self.leftovers() {
             let left = leftovers.begin();
-            self.effects
+            self.out
+                .effects
                 .push(Effect::Catalogue(CatalogueEffect::RemoveLeftovers(left)));
         }
     }

@@ -81,20 +81,20 @@ impl<W: World, R> Shard<W, R> {
         if waits_for.is_empty() {
             return self.look_up_offsets(queries, responder);
         }
-        let key = self.unwritten.queries.insert(UnwrittenQueries {
+        let key = self.reading.unwritten.queries.insert(UnwrittenQueries {
             queries,
             responder,
             missing: waits_for.len(),
         });
         let waits = waits_for.iter().map(|(id, offset)| (*id, *offset, key));
-        self.unwritten.waits.extend(waits);
+        self.reading.unwritten.waits.extend(waits);
         waits_for.into_iter().for_each(|(id, _)| self.write_now(id));
     }
 
     /// Something of the partition was written, or never will be.
     pub(super) fn search_what_is_written(&mut self, id: PartitionId) {
         loop {
-            let mut waits = self.unwritten.waits.range((id, i64::MIN, 0)..);
+            let mut waits = self.reading.unwritten.waits.range((id, i64::MIN, 0)..);
             let Some(wait) = waits.next().filter(|wait| wait.0 == id).copied() else {
                 return;
             };
@@ -105,21 +105,21 @@ impl<W: World, R> Shard<W, R> {
             {
                 return;
             }
-            self.unwritten.waits.remove(&wait);
-            let Some(waiting) = self.unwritten.queries.get_mut(key) else {
+            self.reading.unwritten.waits.remove(&wait);
+            let Some(waiting) = self.reading.unwritten.queries.get_mut(key) else {
                 debug_assert!(false, "a wait of no query");
                 continue;
             };
             waiting.missing -= 1;
             if waiting.missing == 0 {
-                let waiting = self.unwritten.queries.remove(key);
+                let waiting = self.reading.unwritten.queries.remove(key);
                 self.look_up_offsets(waiting.queries, waiting.responder);
             }
         }
     }
 
     fn look_up_offsets(&mut self, queries: Vec<OffsetQuery>, responder: R) {
-        let key = self.offset_queries.vacant_key();
+        let key = self.reading.offset_queries.vacant_key();
         let mut answers = Vec::with_capacity(queries.len());
         let mut missing = 0;
         for (place, query) in queries.iter().enumerate() {
@@ -127,7 +127,7 @@ impl<W: World, R> Shard<W, R> {
             let answer = match self.online(query.partition) {
                 found if is_away || found.is_ok() && query.target.is_searched() => {
                     missing += 1;
-                    self.lookups.turns.push_back((key, place));
+                    self.reading.lookups.turns.push_back((key, place));
                     None
                 }
                 Ok(partition) => match partition.list_offset(query) {
@@ -142,7 +142,7 @@ impl<W: World, R> Shard<W, R> {
             let answers = answers.into_iter().flatten().collect();
             return self.reply(responder, Reply::ListOffsets(answers));
         }
-        self.offset_queries.insert(PendingOffsets {
+        self.reading.offset_queries.insert(PendingOffsets {
             responder,
             queries,
             answers,
@@ -153,23 +153,23 @@ impl<W: World, R> Shard<W, R> {
 
     /// Has these questions their turns: their log is there again, or is not.
     pub(super) fn turns_of_lookups(&mut self, turns: Vec<(usize, usize)>) {
-        self.lookups.turns.extend(turns);
+        self.reading.lookups.turns.extend(turns);
         self.search_next();
     }
 
     /// Begins searches, as far as they may be under way at a time.
     fn search_next(&mut self) {
-        while self.lookups.under_way < LOOKUPS_MAX {
-            let Some((key, place)) = self.lookups.turns.pop_front() else {
+        while self.reading.lookups.under_way < LOOKUPS_MAX {
+            let Some((key, place)) = self.reading.lookups.turns.pop_front() else {
                 return;
             };
-            let pending = self.offset_queries.get(key);
+            let pending = self.reading.offset_queries.get(key);
             let Some(query) = pending.and_then(|pending| pending.queries.get(place)) else {
                 continue;
             };
             let query = query.clone();
             if self.is_away(query.partition) {
-                self.asked_again.lookups.push((key, place));
+                self.reading.asked_again.lookups.push((key, place));
                 continue;
             }
             let plan = match self.online(query.partition) {
@@ -179,7 +179,7 @@ impl<W: World, R> Shard<W, R> {
             match plan {
                 OffsetPlan::Ready(answer) => self.place_offset(key, place, answer),
                 OffsetPlan::Disk(job) => {
-                    self.lookups.under_way += 1;
+                    self.reading.lookups.under_way += 1;
                     self.search(key, place, job);
                 }
             }
@@ -187,7 +187,7 @@ impl<W: World, R> Shard<W, R> {
     }
 
     fn search(&mut self, query: usize, part: usize, job: OffsetJob<W>) {
-        self.effects.push(Effect::Offsets { query, part, job });
+        self.out.effects.push(Effect::Offsets { query, part, job });
     }
 
     pub(super) fn offsets_done(&mut self, key: usize, part: usize, done: OffsetDone<W>) {
@@ -195,8 +195,8 @@ impl<W: World, R> Shard<W, R> {
         let is_away = self.is_away(id);
         let plan = match self.online(id) {
             _ if is_away => {
-                self.lookups.under_way -= 1;
-                self.asked_again.lookups.push((key, part));
+                self.reading.lookups.under_way -= 1;
+                self.reading.asked_again.lookups.push((key, part));
                 return self.search_next();
             }
             Ok(partition) => partition.complete_list_offset(done),
@@ -205,7 +205,7 @@ impl<W: World, R> Shard<W, R> {
         match plan {
             OffsetPlan::Disk(job) => return self.search(key, part, job),
             OffsetPlan::Ready(answer) => {
-                self.lookups.under_way -= 1;
+                self.reading.lookups.under_way -= 1;
                 self.place_offset(key, part, answer);
             }
         }
@@ -214,7 +214,7 @@ impl<W: World, R> Shard<W, R> {
     }
 
     fn place_offset(&mut self, key: usize, part: usize, answer: OffsetAnswer) {
-        let Some(pending) = self.offset_queries.get_mut(key) else {
+        let Some(pending) = self.reading.offset_queries.get_mut(key) else {
             debug_assert!(false, "a result for no query");
             return;
         };
@@ -223,7 +223,7 @@ impl<W: World, R> Shard<W, R> {
             pending.missing -= 1;
         }
         if pending.missing == 0 {
-            let pending = self.offset_queries.remove(key);
+            let pending = self.reading.offset_queries.remove(key);
             let answers = pending.answers.into_iter().flatten().collect();
             self.reply(pending.responder, Reply::ListOffsets(answers));
         }

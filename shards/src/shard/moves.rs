@@ -200,26 +200,27 @@ impl<W: World, R> Shard<W, R> {
         if self.dirs.path_of(target).is_none() {
             return Err(ErrorCode::LogDirNotFound);
         }
-        let is_coming = self.moves.away() == Some(id) || self.is_new(id);
+        let is_coming = self.following.moves.away() == Some(id) || self.is_new(id);
         if !is_coming && !self.online(id)?.is_online() {
             return Err(ErrorCode::KafkaStorageError);
         }
-        let current = self.moves.current_of(id);
+        let current = self.following.moves.current_of(id);
         let is_under_way = current.is_some_and(|current| current.end.is_none());
         if is_under_way && current.is_some_and(|current| current.target == target) {
-            self.moves.wanted.remove(&id);
+            self.following.moves.wanted.remove(&id);
             return Ok(());
         }
-        if self.directory_of(id) == Some(target) && self.moves.away().is_none_or(|away| away != id)
+        if self.directory_of(id) == Some(target)
+            && self.following.moves.away().is_none_or(|away| away != id)
         {
-            self.moves.forget(id, &mut self.timers);
+            self.following.moves.forget(id, &mut self.waiting.timers);
             self.cancel_move(id);
             return Ok(());
         }
         if !MetadataVersion::of(&self.image.features).has_directories() {
             return Err(ErrorCode::UnsupportedVersion);
         }
-        let (wanted, retried) = (&self.moves.wanted, &self.moves.retried);
+        let (wanted, retried) = (&self.following.moves.wanted, &self.following.moves.retried);
         let is_known = wanted.contains_key(&id) || retried.contains_key(&id);
         if wanted.len() + retried.len() >= MOVES_MAX && !is_known {
             return Err(ErrorCode::ThrottlingQuotaExceeded);
@@ -229,15 +230,24 @@ impl<W: World, R> Shard<W, R> {
             Some((wish, _)) if wish.target == target => wish.failures,
             _ => 0,
         };
-        self.moves.forget(id, &mut self.timers);
-        self.moves.wanted.insert(id, Wish { target, failures });
+        self.following.moves.forget(id, &mut self.waiting.timers);
+        self.following
+            .moves
+            .wanted
+            .insert(id, Wish { target, failures });
         self.cancel_move(id);
         Ok(())
     }
 
     /// Ends the move of a partition, unless the catalogue may know of it already.
     fn cancel_move(&mut self, id: PartitionId) {
-        let Some(current) = self.moves.current.as_mut().filter(|found| found.id == id) else {
+        let Some(current) = self
+            .following
+            .moves
+            .current
+            .as_mut()
+            .filter(|found| found.id == id)
+        else {
             return;
         };
         current.end.get_or_insert(End::Cancelled);
@@ -251,19 +261,25 @@ impl<W: World, R> Shard<W, R> {
 
     /// Ends every move; the broker stops.
     pub(super) fn stop_moves(&mut self) {
-        self.moves.wanted.clear();
-        for (_, key) in std::mem::take(&mut self.moves.retried).into_values() {
-            self.timers.cancel(key);
+        self.following.moves.wanted.clear();
+        for (_, key) in std::mem::take(&mut self.following.moves.retried).into_values() {
+            self.waiting.timers.cancel(key);
         }
-        if let Some(id) = self.moves.current.as_ref().map(|current| current.id) {
+        if let Some(id) = self
+            .following
+            .moves
+            .current
+            .as_ref()
+            .map(|current| current.id)
+        {
             self.cancel_move(id);
         }
     }
 
     /// Begins with the next move, if none is under way.
     pub(super) fn begin_move(&mut self) {
-        while self.moves.is_idle() && self.stopping.is_none() {
-            let Some((id, wish)) = self.moves.wanted.pop_first() else {
+        while self.following.moves.is_idle() && self.stopping.is_none() {
+            let Some((id, wish)) = self.following.moves.wanted.pop_first() else {
                 return;
             };
             let Wish { target, failures } = wish;
@@ -299,8 +315,8 @@ impl<W: World, R> Shard<W, R> {
                 );
             }
             partition.stop_cleaning();
-            self.moves.serial += 1;
-            self.moves.current = Some(Move {
+            self.following.moves.serial += 1;
+            self.following.moves.current = Some(Move {
                 id,
                 target,
                 phase: Phase::Preparing,
@@ -327,17 +343,17 @@ impl<W: World, R> Shard<W, R> {
     /// The move under way waits for its partition, so long at most.
     fn move_waits(&mut self, wait_ms: u64) {
         let due_ns = self.now().mono_ns.saturating_add(wait_ms * 1_000_000);
-        let key = self.timers.add(due_ns, Timer::MoveLate);
-        if let Some(current) = &mut self.moves.current
+        let key = self.waiting.timers.add(due_ns, Timer::MoveLate);
+        if let Some(current) = &mut self.following.moves.current
             && let Some(before) = current.late.replace(key)
         {
-            self.timers.cancel(before);
+            self.waiting.timers.cancel(before);
         }
     }
 
     /// It has waited long enough: its partition goes on, and others have their turn.
     pub(super) fn move_is_late(&mut self) {
-        let Some(current) = &mut self.moves.current else {
+        let Some(current) = &mut self.following.moves.current else {
             return;
         };
         current.late = None;
@@ -356,7 +372,7 @@ impl<W: World, R> Shard<W, R> {
 
     /// Says why it does not go on; it is tried again while something is too short.
     fn move_failed(&mut self, error: &CleanError) {
-        let Some(current) = &self.moves.current else {
+        let Some(current) = &self.following.moves.current else {
             return;
         };
         match error {
@@ -370,12 +386,12 @@ impl<W: World, R> Shard<W, R> {
 
     /// The move under way ends, and is tried again.
     fn move_later(&mut self, why: &dyn Display) {
-        let Some(current) = &self.moves.current else {
+        let Some(current) = &self.following.moves.current else {
             return;
         };
         let (id, target) = (current.id, current.target);
         let is_wanted = current.end.is_none() && self.stopping.is_none();
-        if !is_wanted || self.moves.wanted.contains_key(&id) {
+        if !is_wanted || self.following.moves.wanted.contains_key(&id) {
             return;
         }
         if current.failures == 0 {
@@ -389,15 +405,15 @@ impl<W: World, R> Shard<W, R> {
     fn wish_later(&mut self, id: PartitionId, wish: Wish) {
         let failures = wish.failures.saturating_add(1);
         let due_ns = backoff::due_ns(self.now().mono_ns, failures);
-        let key = self.timers.add(due_ns, Timer::MoveAgain(id));
+        let key = self.waiting.timers.add(due_ns, Timer::MoveAgain(id));
         let wish = Wish { failures, ..wish };
-        self.moves.retried.insert(id, (wish, key));
+        self.following.moves.retried.insert(id, (wish, key));
     }
 
     /// What was too short may not be so any more.
     pub(super) fn move_again(&mut self, id: PartitionId) {
-        if let Some((wish, _)) = self.moves.retried.remove(&id) {
-            self.moves.wanted.entry(id).or_insert(wish);
+        if let Some((wish, _)) = self.following.moves.retried.remove(&id) {
+            self.following.moves.wanted.entry(id).or_insert(wish);
         }
         self.begin_move();
     }
@@ -409,8 +425,14 @@ impl<W: World, R> Shard<W, R> {
         id: PartitionId,
         directory: Option<PathBuf>,
     ) -> Option<Option<PathBuf>> {
-        self.moves.forget(id, &mut self.timers);
-        let Some(current) = self.moves.current.as_mut().filter(|found| found.id == id) else {
+        self.following.moves.forget(id, &mut self.waiting.timers);
+        let Some(current) = self
+            .following
+            .moves
+            .current
+            .as_mut()
+            .filter(|found| found.id == id)
+        else {
             return Some(directory);
         };
         match current.phase {
@@ -421,7 +443,7 @@ impl<W: World, R> Shard<W, R> {
             // No step is at the directories, and the catalogue would wait for itself.
             Phase::Committing => {
                 let from = current.from.clone();
-                self.moves.serial += 1;
+                self.following.moves.serial += 1;
                 self.partitions.insert(id, Slot::Failed);
                 self.discard_copy();
                 Some(Some(from))

@@ -78,12 +78,12 @@ impl<R> Openings<R> {
 impl<W: World, R> Shard<W, R> {
     /// A partition is new: its log is opened when its turn comes.
     pub(super) fn open_behind(&mut self, id: PartitionId) {
-        let is_asked = self.openings.early.awaits(id);
+        let is_asked = self.following.openings.early.awaits(id);
         self.partitions.insert(id, Slot::Unopened { is_asked });
-        self.openings.unopened += 1;
+        self.following.openings.unopened += 1;
         match is_asked {
-            true => self.openings.asked.push_back(id),
-            false => self.openings.queue.push_back(id),
+            true => self.following.openings.asked.push_back(id),
+            false => self.following.openings.queue.push_back(id),
         }
         self.begin_openings();
     }
@@ -93,18 +93,18 @@ impl<W: World, R> Shard<W, R> {
         if let Some(Slot::Unopened { is_asked }) = self.partitions.get_mut(&id)
             && !std::mem::replace(is_asked, true)
         {
-            self.openings.asked.push_back(id);
+            self.following.openings.asked.push_back(id);
             self.begin_openings();
         }
     }
 
     /// Opens as many as may be on their way.
     pub(super) fn begin_openings(&mut self) {
-        if self.stopping.is_some() || self.openings.is_resting {
+        if self.stopping.is_some() || self.following.openings.is_resting {
             return;
         }
         for _ in 0..OPENINGS_PER_SLICE {
-            let Some(id) = self.openings.next() else {
+            let Some(id) = self.following.openings.next() else {
                 return;
             };
             if let Some(Slot::Unopened { .. }) = self.partitions.get(&id) {
@@ -116,14 +116,14 @@ impl<W: World, R> Shard<W, R> {
 
     /// Lets others have their turn before more is opened, or let in.
     pub(super) fn rest_from_openings(&mut self) {
-        if !std::mem::replace(&mut self.openings.is_resting, true) {
-            self.effects.push(Effect::Rest(Sleeper::Openings));
+        if !std::mem::replace(&mut self.following.openings.is_resting, true) {
+            self.out.effects.push(Effect::Rest(Sleeper::Openings));
         }
     }
 
     /// Others had their turn.
     pub(super) fn openings_rested(&mut self) {
-        self.openings.is_resting = false;
+        self.following.openings.is_resting = false;
         self.begin_openings();
         self.let_early_in();
     }
@@ -149,21 +149,21 @@ impl<W: World, R> Shard<W, R> {
         let task = self.open_task(topic, id, (directory, info.leader_epoch));
         let reopening = Slot::Reopening(Reopening::first());
         self.partitions.insert(id, reopening);
-        self.openings.in_flight += 1;
-        self.effects.push(Effect::Open(Box::new(task)));
+        self.following.openings.in_flight += 1;
+        self.out.effects.push(Effect::Open(Box::new(task)));
     }
 
     /// The first try of a new partition's log has come back; its slot says how it went.
     pub(super) fn new_opened(&mut self, id: PartitionId) {
-        self.openings.in_flight -= 1;
+        self.following.openings.in_flight -= 1;
         self.new_is_tried(id);
         self.begin_openings();
     }
 
     /// A new partition is open, cannot be opened, or is gone: whoever waits for it is told.
     pub(super) fn new_is_tried(&mut self, id: PartitionId) {
-        self.openings.is_tried();
-        if self.openings.early.is_settled(id) {
+        self.following.openings.is_tried();
+        if self.following.openings.early.is_settled(id) {
             self.let_early_in();
         }
     }

@@ -32,7 +32,7 @@ impl<W: World, R> Shard<W, R> {
         let Some(wait) = request.wait else {
             return self.read(request, responder);
         };
-        let full = self.purgatory.len() >= PARKED_REQUESTS_MAX || self.stopping.is_some();
+        let full = self.waiting.purgatory.len() >= PARKED_REQUESTS_MAX || self.stopping.is_some();
         if full || wait.deadline_ns <= self.now().mono_ns || self.has_enough(&request) {
             return self.read(request, responder);
         }
@@ -44,16 +44,21 @@ impl<W: World, R> Shard<W, R> {
                 (part.partition, part.fetch_offset, part.max_bytes, bytes)
             })
             .collect();
-        let key = self.purgatory.next_key();
-        let timer = self.timers.add(wait.deadline_ns, Timer::Parked(key));
-        self.purgatory
+        let key = self.waiting.purgatory.next_key();
+        let timer = self
+            .waiting
+            .timers
+            .add(wait.deadline_ns, Timer::Parked(key));
+        self.waiting
+            .purgatory
             .park(Parked::Read(request), responder, timer, counted.into_iter());
         self.meters.parked.add(1);
     }
 
     pub(super) fn park_await(&mut self, request: AwaitRequest, responder: R) {
         let wait = request.wait;
-        let mut enough = self.purgatory.len() >= PARKED_REQUESTS_MAX || self.stopping.is_some();
+        let mut enough =
+            self.waiting.purgatory.len() >= PARKED_REQUESTS_MAX || self.stopping.is_some();
         let mut counted = Vec::with_capacity(request.parts.len());
         let mut total = 0usize;
         for (id, offset) in &request.parts {
@@ -75,9 +80,12 @@ impl<W: World, R> Shard<W, R> {
         if wait.deadline_ns <= self.now().mono_ns {
             return self.reply(responder, Reply::Await(Wake::Deadline));
         }
-        let key = self.purgatory.next_key();
-        let timer = self.timers.add(wait.deadline_ns, Timer::Parked(key));
-        self.purgatory.park(
+        let key = self.waiting.purgatory.next_key();
+        let timer = self
+            .waiting
+            .timers
+            .add(wait.deadline_ns, Timer::Parked(key));
+        self.waiting.purgatory.park(
             Parked::Await(request),
             responder,
             timer,
@@ -138,7 +146,12 @@ impl<W: World, R> Shard<W, R> {
         };
         match partition.plan_read(&mut self.cache, part, isolation, left, first) {
             ReadPlan::Ready(result) => PartPlan::Ready(result),
-            ReadPlan::Disk(_) if self.aheads.brings(part.partition, part.fetch_offset) => {
+            ReadPlan::Disk(_)
+                if self
+                    .reading
+                    .prefetches
+                    .brings(part.partition, part.fetch_offset) =>
+            {
                 PartPlan::Ahead {
                     bytes_max: left,
                     at_least_one: first,
@@ -158,22 +171,22 @@ impl<W: World, R> Shard<W, R> {
 
     /// Consumers can see more of a partition: whoever has enough now is answered.
     pub(super) fn wake_readers(&mut self, id: PartitionId) {
-        let mut watches = std::mem::take(&mut self.watches);
-        self.purgatory.watches(id, &mut watches);
+        let mut watches = std::mem::take(&mut self.out.watches);
+        self.waiting.purgatory.watches(id, &mut watches);
         for watch in watches.drain(..) {
             let bytes = self.available(id, watch.offset, watch.isolation);
-            if self.purgatory.update(watch, bytes) {
+            if self.waiting.purgatory.update(watch, bytes) {
                 self.wake(watch.key);
             }
         }
-        self.watches = watches;
+        self.out.watches = watches;
         self.end_woken();
     }
 
     /// A read of the partition is an error now, or will be: everybody who watches it is answered.
     pub(super) fn wake_all_readers(&mut self, id: PartitionId) {
         let mut watches = Vec::new();
-        self.purgatory.watches(id, &mut watches);
+        self.waiting.purgatory.watches(id, &mut watches);
         for watch in watches {
             self.wake(watch.key);
         }
@@ -181,8 +194,8 @@ impl<W: World, R> Shard<W, R> {
     }
 
     fn wake(&mut self, key: usize) {
-        if let Some(timer) = self.purgatory.rouse(key) {
-            self.woken.push_back((key, timer));
+        if let Some(timer) = self.waiting.purgatory.rouse(key) {
+            self.waiting.woken.push_back((key, timer));
         }
     }
 
@@ -190,33 +203,33 @@ impl<W: World, R> Shard<W, R> {
     /// thousands may wait for one partition.
     pub(super) fn end_woken(&mut self) {
         for _ in 0..WOKEN_PER_SLICE {
-            let Some((key, timer)) = self.woken.pop_front() else {
+            let Some((key, timer)) = self.waiting.woken.pop_front() else {
                 return;
             };
             // The place may belong to another request by now; a timer belongs to one only.
-            if self.purgatory.timer(key) == Some(timer) {
+            if self.waiting.purgatory.timer(key) == Some(timer) {
                 self.end_parked(key, Wake::Progress);
             }
         }
-        if !self.woken.is_empty() && !std::mem::replace(&mut self.resting, true) {
-            self.effects.push(Effect::Rest(Sleeper::Requests));
+        if !self.waiting.woken.is_empty() && !std::mem::replace(&mut self.waiting.resting, true) {
+            self.out.effects.push(Effect::Rest(Sleeper::Requests));
         }
     }
 
     pub(super) fn rested(&mut self) {
-        self.resting = false;
+        self.waiting.resting = false;
         self.end_woken();
     }
 
     /// Takes a request out of the purgatory and answers it.
     pub(super) fn end_parked(&mut self, key: usize, wake: Wake) {
-        let Some(entry) = self.purgatory.take(key) else {
+        let Some(entry) = self.waiting.purgatory.take(key) else {
             return;
         };
         if wake == Wake::Deadline {
             self.meters.parked_expired.add(1);
         } else {
-            self.timers.cancel(entry.timer);
+            self.waiting.timers.cancel(entry.timer);
         }
         match entry.parked {
             Parked::Await(_) => self.reply(entry.responder, Reply::Await(wake)),

@@ -81,7 +81,7 @@ impl Remembering {
 impl<W: World, R> Shard<W, R> {
     /// Begins a checkpoint when enough was appended.
     pub(super) fn appended(&mut self, bytes: u64) {
-        let remembering = &mut self.remembering;
+        let remembering = &mut self.upkeep.remembering;
         remembering.appended_bytes = remembering.appended_bytes.saturating_add(bytes);
         if !remembering.is_due() || remembering.writing || remembering.writer.is_none() {
             return;
@@ -95,13 +95,13 @@ impl<W: World, R> Shard<W, R> {
             left: ids.filter(|id| *id != METADATA_PARTITION).collect(),
             ..UnderWay::default()
         });
-        self.effects.push(Effect::Rest(Sleeper::LogCheckpoint));
+        self.out.effects.push(Effect::Rest(Sleeper::LogCheckpoint));
     }
 
     /// The next slice of logs.
     pub(super) fn remember_some(&mut self) {
         for _ in 0..REMEMBERED_PER_SLICE {
-            let Some(under_way) = &mut self.remembering.under_way else {
+            let Some(under_way) = &mut self.upkeep.remembering.under_way else {
                 return;
             };
             if under_way.confirming {
@@ -112,13 +112,14 @@ impl<W: World, R> Shard<W, R> {
             };
             self.tell(id);
         }
-        self.effects.push(Effect::Rest(Sleeper::LogCheckpoint));
+        self.out.effects.push(Effect::Rest(Sleeper::LogCheckpoint));
     }
 
     fn tell(&mut self, id: PartitionId) {
-        let (Some(under_way), Some(Slot::Online(partition))) =
-            (&mut self.remembering.under_way, self.partitions.get(&id))
-        else {
+        let (Some(under_way), Some(Slot::Online(partition))) = (
+            &mut self.upkeep.remembering.under_way,
+            self.partitions.get(&id),
+        ) else {
             return;
         };
         if !partition.is_online() {
@@ -138,7 +139,7 @@ impl<W: World, R> Shard<W, R> {
 
     /// Something of this partition was written, sealed, or has failed.
     pub(super) fn remember_progress(&mut self, id: PartitionId) {
-        let Some(under_way) = &mut self.remembering.under_way else {
+        let Some(under_way) = &mut self.upkeep.remembering.under_way else {
             return;
         };
         if under_way.closing.remove(&id) {
@@ -158,7 +159,7 @@ impl<W: World, R> Shard<W, R> {
 
     /// What goes or fails is not waited for.
     fn give_up_waiting(&mut self) {
-        let Some(under_way) = &mut self.remembering.under_way else {
+        let Some(under_way) = &mut self.upkeep.remembering.under_way else {
             return;
         };
         let partitions = &self.partitions;
@@ -173,28 +174,29 @@ impl<W: World, R> Shard<W, R> {
 
     /// Once all logs are told of and in their files: what is told is looked up once more, and written.
     fn confirm_if_written(&mut self) {
-        let Some(under_way) = &mut self.remembering.under_way else {
+        let Some(under_way) = &mut self.upkeep.remembering.under_way else {
             return;
         };
         let waits = !under_way.closing.is_empty() || !under_way.unwritten.is_empty();
         if !waits && under_way.left.is_empty() && !under_way.confirming {
             under_way.confirming = true;
-            self.effects.push(Effect::Rest(Sleeper::LogCheckpoint));
+            self.out.effects.push(Effect::Rest(Sleeper::LogCheckpoint));
         }
     }
 
     /// The next slice of what is told: logs are left out that failed meanwhile, or were told of as
     /// durable under a promise that they no longer make. The file is written behind the last.
     fn confirm_some(&mut self) {
-        let (Some(under_way), Some(writer)) =
-            (&mut self.remembering.under_way, self.remembering.writer)
-        else {
+        let (Some(under_way), Some(writer)) = (
+            &mut self.upkeep.remembering.under_way,
+            self.upkeep.remembering.writer,
+        ) else {
             return;
         };
         for _ in 0..CONFIRMED_PER_SLICE {
             let Some((id, told)) = under_way.told.pop_first() else {
                 let logs = std::mem::take(&mut under_way.confirmed);
-                self.remembering.under_way = None;
+                self.upkeep.remembering.under_way = None;
                 return self.write_checkpoint(writer, logs);
             };
             let holds = |partition: &Partition<W>| partition.holds_as_told(told.end);
@@ -202,20 +204,21 @@ impl<W: World, R> Shard<W, R> {
                 under_way.confirmed.push((id, told.log));
             }
         }
-        self.effects.push(Effect::Rest(Sleeper::LogCheckpoint));
+        self.out.effects.push(Effect::Rest(Sleeper::LogCheckpoint));
     }
 
     fn write_checkpoint(&mut self, writer: Writer, logs: Vec<(PartitionId, Vec<u8>)>) {
         let sizes = logs.iter().map(|(_, log)| log.len() + ENTRY_BYTES);
-        self.remembering.last_bytes = sizes.sum::<usize>() as u64;
-        self.remembering.writing = true;
+        self.upkeep.remembering.last_bytes = sizes.sum::<usize>() as u64;
+        self.upkeep.remembering.writing = true;
         let path = writer.path(self.dirs.first(), self.index);
-        self.effects
+        self.out
+            .effects
             .push(Effect::WriteRemembered { path, writer, logs });
     }
 
     pub(super) fn remembered_written(&mut self, result: std::io::Result<()>) {
-        self.remembering.writing = false;
+        self.upkeep.remembering.writing = false;
         if let Err(error) = result {
             // The next start reads more.
             tracing::warn!(%error, "the checkpoint of the logs was not written");
@@ -225,8 +228,8 @@ impl<W: World, R> Shard<W, R> {
 
     /// Writes what the closed logs are to the file, if this run has one.
     pub(super) fn remember_closed(&mut self, logs: Vec<(PartitionId, Vec<u8>)>) {
-        self.remembering.under_way = None;
-        if let (Some(writer), false) = (self.remembering.writer, logs.is_empty()) {
+        self.upkeep.remembering.under_way = None;
+        if let (Some(writer), false) = (self.upkeep.remembering.writer, logs.is_empty()) {
             self.write_checkpoint(writer, logs);
         }
     }

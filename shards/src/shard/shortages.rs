@@ -65,6 +65,7 @@ impl<W: World, R> Shard<W, R> {
         }
         let tried_ns = self.now().mono_ns;
         let timer = self
+            .waiting
             .timers
             .add(backoff::due_ns(tried_ns, failures), Timer::Reopen(id));
         let waiting = Waiting {
@@ -99,7 +100,7 @@ impl<W: World, R> Shard<W, R> {
                 timer,
                 ..
             })) => {
-                self.timers.cancel(timer);
+                self.waiting.timers.cancel(timer);
                 let topic = self.image.topic_by_id(id.topic_id);
                 if let Some(topic) = topic {
                     task.options.config = Arc::clone(&topic.config);
@@ -110,7 +111,7 @@ impl<W: World, R> Shard<W, R> {
                     removal: None,
                 };
                 self.partitions.insert(id, Slot::Reopening(reopening));
-                self.effects.push(Effect::Open(task));
+                self.out.effects.push(Effect::Open(task));
             }
             Some(other) => {
                 self.partitions.insert(id, other);
@@ -163,7 +164,7 @@ impl<W: World, R> Shard<W, R> {
         match self.partitions.get_mut(&id) {
             Some(Slot::Waiting(waiting)) => {
                 let (timer, placing) = (waiting.timer, waiting.task.placing.take());
-                self.timers.cancel(timer);
+                self.waiting.timers.cancel(timer);
                 let Some(placing) = placing else {
                     return Some(directory);
                 };

@@ -47,7 +47,7 @@ impl<W: World, R> Shard<W, R> {
                     is_remembered: false,
                     done: false,
                 });
-                for key in self.purgatory.keys() {
+                for key in self.waiting.purgatory.keys() {
                     self.end_parked(key, Wake::Progress);
                 }
                 for slot in self.partitions.values_mut() {
@@ -89,16 +89,16 @@ impl<W: World, R> Shard<W, R> {
             Slot::Unopened { .. } | Slot::Failed | Slot::Waiting(_) | Slot::Correcting(_) => true,
             _ => false,
         };
-        self.appends.is_empty()
-            && self.reads.is_empty()
-            && self.aheads.is_empty()
-            && self.disk.is_empty()
-            && self.offset_queries.is_empty()
-            && self.unwritten.is_empty()
+        self.appending.appends.is_empty()
+            && self.reading.reads.is_empty()
+            && self.reading.prefetches.is_empty()
+            && self.reading.disk.is_empty()
+            && self.reading.offset_queries.is_empty()
+            && self.reading.unwritten.is_empty()
             && !self.write_behind.is_coming()
-            && self.applying.is_idle()
-            && self.moves.is_idle()
-            && !self.remembering.is_writing()
+            && self.following.applying.is_idle()
+            && self.following.moves.is_idle()
+            && !self.upkeep.remembering.is_writing()
             && self.notes_are_out()
             && !self.is_writing_checkpoints()
             && self.partitions.values().all(quiet)
@@ -119,7 +119,7 @@ impl<W: World, R> Shard<W, R> {
                 Some(Slot::Online(partition) | Slot::Correcting(partition)) => {
                     stopping.in_flight += 1;
                     let patience = stopping.patience;
-                    self.effects.push(Effect::Close(partition, patience));
+                    self.out.effects.push(Effect::Close(partition, patience));
                 }
                 // The next start makes it.
                 Some(Slot::Unopened { .. }) => {
@@ -165,7 +165,7 @@ impl<W: World, R> Shard<W, R> {
         let Some(stopping) = self
             .stopping
             .as_mut()
-            .filter(|_| !self.remembering.is_writing())
+            .filter(|_| !self.upkeep.remembering.is_writing())
         else {
             return;
         };

@@ -29,7 +29,11 @@ use crate::placing::Placing;
 impl<W: World, R> Shard<W, R> {
     /// Something of the partition was done: the move may have waited for it.
     pub(in crate::shard) fn move_goes_on(&mut self, id: PartitionId) {
-        let phase = self.moves.current_of(id).map(|current| current.phase);
+        let phase = self
+            .following
+            .moves
+            .current_of(id)
+            .map(|current| current.phase);
         let Some(Slot::Online(partition)) = self.partitions.get(&id) else {
             return;
         };
@@ -44,21 +48,23 @@ impl<W: World, R> Shard<W, R> {
 
     fn step(&mut self, phase: Phase, step: MoveStep<W>) {
         self.move_is_at(phase);
-        self.effects.push(Effect::Move(self.moves.serial, step));
+        self.out
+            .effects
+            .push(Effect::Move(self.following.moves.serial, step));
     }
 
     fn move_is_at(&mut self, phase: Phase) {
-        if let Some(current) = &mut self.moves.current {
+        if let Some(current) = &mut self.following.moves.current {
             current.phase = phase;
             if let Some(key) = current.late.take() {
-                self.timers.cancel(key);
+                self.waiting.timers.cancel(key);
             }
         }
     }
 
     /// Copies what is settled.
     fn look(&mut self) {
-        let Some(current) = &mut self.moves.current else {
+        let Some(current) = &mut self.following.moves.current else {
             return;
         };
         let partition = match self.partitions.get(&current.id) {
@@ -84,7 +90,7 @@ impl<W: World, R> Shard<W, R> {
         if let MoveDone::Rested = done {
             return self.release_some();
         }
-        if serial != self.moves.serial || self.moves.current.is_none() {
+        if serial != self.following.moves.serial || self.following.moves.current.is_none() {
             return;
         }
         match done {
@@ -98,7 +104,7 @@ impl<W: World, R> Shard<W, R> {
     }
 
     fn looked(&mut self, copy: Box<Copy>, result: Result<u64, CleanError>) {
-        let Some(current) = &mut self.moves.current else {
+        let Some(current) = &mut self.following.moves.current else {
             return;
         };
         current.copy = Some(copy);
@@ -122,7 +128,7 @@ impl<W: World, R> Shard<W, R> {
 
     /// The catalogue has made the changes that would have been before this one, or takes none.
     fn has_turn(&mut self, takes: bool) {
-        let Some(current) = &mut self.moves.current else {
+        let Some(current) = &mut self.following.moves.current else {
             return;
         };
         if current.phase != Phase::Queueing {
@@ -140,7 +146,7 @@ impl<W: World, R> Shard<W, R> {
     fn settle(&mut self, id: PartitionId) {
         self.move_is_at(Phase::Settling);
         self.move_waits(MOVE_SETTLING_MS_MAX);
-        self.moves.held.shut(id);
+        self.following.moves.held.shut(id);
         if let Some(Slot::Online(partition)) = self.partitions.get_mut(&id) {
             partition.write_now();
         }
@@ -150,7 +156,7 @@ impl<W: World, R> Shard<W, R> {
 
     /// Has the checkpoints of the new directory learn the log's numbers.
     fn note_move(&mut self) {
-        let Some(current) = &mut self.moves.current else {
+        let Some(current) = &mut self.following.moves.current else {
             return;
         };
         current.is_noted = true;
@@ -165,7 +171,7 @@ impl<W: World, R> Shard<W, R> {
         let is_noted = |current: &&Move| {
             current.phase == Phase::Noting && coming.contains(&(current.id, current.target))
         };
-        let Some(current) = self.moves.current.as_ref().filter(is_noted) else {
+        let Some(current) = self.following.moves.current.as_ref().filter(is_noted) else {
             return;
         };
         if durable.is_in(Some(current.target)) {
@@ -178,7 +184,7 @@ impl<W: World, R> Shard<W, R> {
     /// The checkpoints of the new directory have not learned these starts: a log that went there would have
     /// its deleted records again after a kill.
     pub(in crate::shard) fn stay_with_starts(&mut self, starts: &[PartitionId], durable: &Durable) {
-        let Some(current) = &self.moves.current else {
+        let Some(current) = &self.following.moves.current else {
             return;
         };
         let (id, target) = (current.id, Some(current.target));
@@ -197,7 +203,7 @@ impl<W: World, R> Shard<W, R> {
     /// Whether the next start finds a log start that is in the files of these directories: also in that
     /// which the catalogue may name by now.
     pub(in crate::shard) fn is_kept(&self, id: PartitionId, durable: &Durable) -> bool {
-        let current = self.moves.current_of(id);
+        let current = self.following.moves.current_of(id);
         let goes = current.filter(|current| current.phase == Phase::Committing);
         durable.is_in(self.directory_of(id))
             && goes.is_none_or(|current| durable.is_in(Some(current.target)))
@@ -205,7 +211,12 @@ impl<W: World, R> Shard<W, R> {
 
     /// Says why, and has it tried again if something was only too short.
     fn move_not_noted(&mut self, durable: &Durable) {
-        let target = self.moves.current.as_ref().map(|current| current.target);
+        let target = self
+            .following
+            .moves
+            .current
+            .as_ref()
+            .map(|current| current.target);
         if durable.is_short(target) {
             self.move_later(&"the offset checkpoints are not written");
         } else {
@@ -217,6 +228,7 @@ impl<W: World, R> Shard<W, R> {
     /// The checkpoints of the directory that it does not go to can forget it.
     fn note_staying(&mut self) {
         if let Some(current) = self
+            .following
             .moves
             .current
             .as_ref()
@@ -230,7 +242,7 @@ impl<W: World, R> Shard<W, R> {
 
     /// Nothing is on its way any more.
     fn close_moving(&mut self) {
-        let Some(current) = &mut self.moves.current else {
+        let Some(current) = &mut self.following.moves.current else {
             return;
         };
         let (id, copy) = (current.id, current.copy.take());
@@ -251,7 +263,7 @@ impl<W: World, R> Shard<W, R> {
     }
 
     fn finished(&mut self, closed: Result<CloseReport, LogError>, copied: io::Result<()>) {
-        let Some(current) = &mut self.moves.current else {
+        let Some(current) = &mut self.following.moves.current else {
             return;
         };
         let (id, directory) = (current.id, current.target);
@@ -294,7 +306,7 @@ impl<W: World, R> Shard<W, R> {
 
     fn go_back(&mut self) {
         self.note_staying();
-        if let Some(current) = &mut self.moves.current {
+        if let Some(current) = &mut self.following.moves.current {
             current.goes_back = true;
         }
         self.open_again();
@@ -302,6 +314,7 @@ impl<W: World, R> Shard<W, R> {
 
     fn committed(&mut self, done: bool) {
         let to = self
+            .following
             .moves
             .current
             .as_ref()
@@ -314,7 +327,12 @@ impl<W: World, R> Shard<W, R> {
             return self.open_again();
         }
         // For want of space, or for good: nobody can tell, and each try copies everything.
-        let tries = self.moves.current.as_ref().map(|current| current.failures);
+        let tries = self
+            .following
+            .moves
+            .current
+            .as_ref()
+            .map(|current| current.failures);
         match tries {
             Some(tries) if tries < MOVE_TRIES_REFUSED_MAX => {
                 self.move_later(&"the catalogue refused it");
@@ -327,7 +345,7 @@ impl<W: World, R> Shard<W, R> {
     /// Puts the log in its place, and opens it.
     fn open_again(&mut self) {
         self.move_is_at(Phase::Opening);
-        let Some(current) = &mut self.moves.current else {
+        let Some(current) = &mut self.following.moves.current else {
             return;
         };
         let Some(was) = &mut current.was else {
@@ -339,7 +357,7 @@ impl<W: World, R> Shard<W, R> {
         let dirs = (&*current.from, &*current.future, &*current.live);
         let mut placing = Placing::new(dirs, Some(bequest));
         placing.goes_back = current.goes_back;
-        self.effects.push(Effect::Open(Box::new(OpenTask {
+        self.out.effects.push(Effect::Open(Box::new(OpenTask {
             directory: placing.opens().to_owned(),
             options: (*was.options).clone(),
             boot: None,
@@ -349,7 +367,7 @@ impl<W: World, R> Shard<W, R> {
 
     /// The log of a move is open again, or not.
     pub(in crate::shard) fn opened_after_move(&mut self, result: Opened<W>) {
-        let Some(current) = &mut self.moves.current else {
+        let Some(current) = &mut self.following.moves.current else {
             return;
         };
         let id = current.id;
@@ -400,7 +418,7 @@ impl<W: World, R> Shard<W, R> {
 
     /// The partition is served where it was; its copy goes.
     pub(super) fn discard_copy(&mut self) {
-        let Some(current) = &self.moves.current else {
+        let Some(current) = &self.following.moves.current else {
             return;
         };
         let future = current.future.clone();
@@ -412,17 +430,18 @@ impl<W: World, R> Shard<W, R> {
     /// Removes a copy that is no move's any more.
     pub(in crate::shard) fn discard_future(&mut self, future: PathBuf) {
         // No move has this number.
-        self.effects
+        self.out
+            .effects
             .push(Effect::Move(0, MoveStep::Discard(future)));
     }
 
     /// The move is over, however it ended.
     pub(super) fn end_move(&mut self) {
-        let Some(current) = self.moves.current.take() else {
+        let Some(current) = self.following.moves.current.take() else {
             return;
         };
         if let Some(key) = current.late {
-            self.timers.cancel(key);
+            self.waiting.timers.cancel(key);
         }
         let (id, now) = (current.id, self.now());
         if let Some(Slot::Online(partition)) = self.partitions.get_mut(&id) {
@@ -447,9 +466,10 @@ impl<W: World, R> Shard<W, R> {
     /// Lets go of what was held, in order and some at a time.
     pub(super) fn release_some(&mut self) {
         if self.release_held() {
-            self.effects
-                .push(Effect::Move(self.moves.serial, MoveStep::Rest));
-        } else if self.moves.current.is_none() {
+            self.out
+                .effects
+                .push(Effect::Move(self.following.moves.serial, MoveStep::Rest));
+        } else if self.following.moves.current.is_none() {
             self.begin_move();
             self.close_when_idle();
         }
