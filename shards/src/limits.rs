@@ -34,7 +34,7 @@ pub const EARLY_WAIT_MS_MAX: u64 = 1_000;
 /// a second at most.
 pub const EARLY_IN_READ_MAX: usize = 32;
 
-/// Requests of one shard that wait for partitions that are new; more are refused at once.
+/// Requests of one shard that wait for partitions that are new; more do not wait.
 pub const EARLY_REQUESTS_MAX: usize = 4096;
 
 /// Partitions that all of them name.

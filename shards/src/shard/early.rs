@@ -5,13 +5,14 @@
 //! such a partition waits until it is open or a deadline comes, and is then served by what it finds. Appends
 //! behind those that wait, and that touch what these touch, wait as well: each partition gets its batches in the
 //! order in which they came. A read does not wait where it asks for much that is new beside
-//! what is there. Bounded; what finds no
-//! room is served at once.
+//! what is there. Bounded: an append that finds no room behind others is refused, for it would overtake them;
+//! what else finds none is served at once.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use chronik_io::World;
-use chronik_terms::{ParkToken, PartitionId, ReadResult, Wake};
+use chronik_protocol::ErrorCode;
+use chronik_terms::{AppendResult, ParkToken, PartitionId, ReadResult, Wake};
 
 use super::timers::Timer;
 use super::{Shard, Slot};
@@ -138,8 +139,11 @@ impl<W: World, R> Shard<W, R> {
         if is_calm && self.following.openings.early.is_empty() || self.stopping.is_some() {
             return Some((request, responder));
         }
-        if !self.is_early(&request) || !self.following.openings.early.has_room_for(&request) {
+        if !self.is_early(&request) {
             return Some((request, responder));
+        }
+        if !self.following.openings.early.has_room_for(&request) {
+            return self.refuse_overtaking(request, responder);
         }
         for id in self.new_of(&request) {
             self.following.openings.early.awaited.insert(id);
@@ -153,6 +157,25 @@ impl<W: World, R> Shard<W, R> {
             due_ns,
         });
         self.time_early();
+        None
+    }
+
+    /// Refuses an append that would overtake others; gives back what would not. The client may send it again.
+    fn refuse_overtaking(&mut self, request: Request, responder: R) -> Option<(Request, R)> {
+        let Request::Append(append) = &request else {
+            return Some((request, responder));
+        };
+        let early = &self.following.openings.early;
+        if !append
+            .parts
+            .iter()
+            .any(|part| early.shut.contains(&part.partition))
+        {
+            return Some((request, responder));
+        }
+        let refused = |_| AppendResult::failed(ErrorCode::RequestTimedOut, None);
+        let results = append.parts.iter().map(refused).collect();
+        self.reply(responder, Reply::Append(results));
         None
     }
 

@@ -121,6 +121,58 @@ fn who_comes_early_waits_in_order() {
     assert_eq!(values(&mut cluster, other), [b"2", b"3"]);
 }
 
+/// More appends to a log that is open, with parts that are not, than may wait; then small ones to the open log.
+#[test]
+fn an_append_that_finds_no_room_behind_early_ones_is_refused_and_overtakes_none() {
+    let mut cluster = Cluster::start(Simulation::new(57), 1);
+    cluster.create("open", 1).expect("created");
+    let open = cluster.id("open", 0);
+    cluster.create("many", MANY).expect("created");
+    let new: Vec<_> = (0..MANY).map(|index| cluster.id("many", index)).collect();
+    let told: Rc<RefCell<Vec<(usize, AppendResult)>>> = Rc::default();
+    let endpoint = cluster.handles[0].endpoint().clone();
+    let (world, all) = (cluster.simulation.world(), Rc::clone(&told));
+    cluster.simulation.world().spawn(async move {
+        for number in 0..600 {
+            let Request::Append(mut request) = append(open, &[format!("{number}").as_bytes()])
+            else {
+                unreachable!();
+            };
+            // Ever fewer parts, so that there is room for the last ones where there was none before.
+            for id in new.iter().take(if number < 150 { 200 } else { 0 }) {
+                if let Request::Append(more) = append(*id, &[b"x"]) {
+                    request.parts.extend(more.parts);
+                }
+            }
+            let call = endpoint.send(0, Request::Append(request)).await;
+            let told = Rc::clone(&all);
+            world.spawn(async move {
+                let Ok(Reply::Append(mut results)) = call.await else {
+                    panic!("another answer");
+                };
+                told.borrow_mut().push((number, results.remove(0)));
+            });
+        }
+    });
+    cluster.advance(600_000);
+    let mut told = told.take();
+    assert_eq!(told.len(), 600);
+    told.sort_by_key(|(number, _)| *number);
+    let (mut last, mut refused) = (-1, 0);
+    for (number, result) in told {
+        match result.error {
+            ErrorCode::None => {
+                assert!(result.base_offset > last, "{number} overtook others");
+                last = result.base_offset;
+            }
+            ErrorCode::RequestTimedOut => refused += 1,
+            error => panic!("{number}: {error:?}"),
+        }
+    }
+    assert!(refused > 0 && last > 0, "{refused} refused, {last}");
+    cluster.stop();
+}
+
 /// A log that opens too slowly is not waited for longer than a moment.
 #[test]
 fn who_waits_too_long_is_told_to_come_again() {
