@@ -528,6 +528,22 @@ impl<F: File> AppendFile<F> {
     /// # Panics
     /// If a job is still in flight.
     pub async fn seal(&mut self) -> Result<Rc<F>, AppendError> {
+        self.seal_with(true).await
+    }
+
+    /// As [`AppendFile::seal`], but where every byte is durable already, the length is so only with the next
+    /// [`crate::World::sync_file_system`]: thousands of files would sync one after the other.
+    ///
+    /// # Errors
+    /// As [`AppendFile::seal`].
+    ///
+    /// # Panics
+    /// If a job is still in flight.
+    pub async fn seal_unsynced(&mut self) -> Result<Rc<F>, AppendError> {
+        self.seal_with(false).await
+    }
+
+    async fn seal_with(&mut self, syncs: bool) -> Result<Rc<F>, AppendError> {
         assert!(!self.has_job_in_flight(), "sealed with a job in flight");
         if let Some(job) = self.take_write() {
             let result = job.perform().await;
@@ -536,6 +552,9 @@ impl<F: File> AppendFile<F> {
         self.check()?;
         let cut = match self.file.len() == self.end && self.durable == self.end {
             true => Ok(()),
+            false if !syncs && self.durable == self.end => {
+                self.file.set_len_unsynced(self.end).await
+            }
             false => self.file.set_len(self.end).await,
         };
         match cut {

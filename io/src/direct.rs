@@ -199,6 +199,23 @@ impl DirectWorld {
         self.on_names(path, work).await
     }
 
+    /// Renames on a helper thread as `work` does, and lets the files that are open follow.
+    async fn rename_with<T: Send + 'static>(
+        &self,
+        from: &Path,
+        to: &Path,
+        work: impl Fn(&Path, &Path) -> io::Result<T> + Send + Sync + 'static,
+    ) -> io::Result<T> {
+        let files = &self.inner.files;
+        let _entered = self.inner.name_order.enter(&[from, to]).await;
+        let _renaming = files.renaming(from);
+        let (old, new) = (from.to_owned(), to.to_owned());
+        let renamed = self.on_names(from, move || work(&old, &new)).await?;
+        files.removed(to);
+        files.names.renamed(from, to);
+        Ok(renamed)
+    }
+
     /// Runs the repeatable `work` on a helper thread, in the queue of `of`.
     async fn on<T: Send + 'static>(
         &self,
@@ -449,15 +466,12 @@ impl World for DirectWorld {
     }
 
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let files = &self.inner.files;
-        let _entered = self.inner.name_order.enter(&[from, to]).await;
-        let _renaming = files.renaming(from);
-        let (old, new) = (from.to_owned(), to.to_owned());
-        let rename = move || names::rename(&old, &new);
-        let synced = self.on_names(from, rename).await?;
-        files.removed(to);
-        files.names.renamed(from, to);
-        synced
+        self.rename_with(from, to, names::rename).await?
+    }
+
+    async fn rename_unsynced(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let rename = |from: &Path, to: &Path| std::fs::rename(from, to);
+        self.rename_with(from, to, rename).await
     }
 
     async fn remove_file(&self, path: &Path) -> io::Result<()> {

@@ -3,9 +3,11 @@
 //! Owns the simulation's run loop and its two ends, power cut and kill. The same seed and the same code give the
 //! same run, to the byte. Used by tests of every package; never by the broker itself.
 
+mod calls;
 mod disk;
 mod executor;
 mod fault;
+mod file;
 mod inode;
 mod mapping;
 mod pipe;
@@ -16,10 +18,11 @@ mod world;
 
 pub use executor::Sleep;
 pub use fault::{Fault, Faults, Operation};
+pub use file::{SimulatedBuffer, SimulatedFile};
 pub use mapping::SimulatedMapping;
 pub use pipe::{SimulatedStream, pipe};
 pub use random::Random;
-pub use world::{SimulatedBuffer, SimulatedFile, SimulatedWorld};
+pub use world::SimulatedWorld;
 
 use crate::open_names::OpenNames;
 use disk::Disk;

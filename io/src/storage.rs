@@ -90,6 +90,10 @@ pub trait File: 'static {
     /// Cuts or extends (with zeros) the file; durable when it returns.
     async fn set_len(&self, len: u64) -> io::Result<()>;
 
+    /// As [`File::set_len`], but durable only with the next [`crate::World::sync_file_system`]: until then a power cut
+    /// may leave the length there was.
+    async fn set_len_unsynced(&self, len: u64) -> io::Result<()>;
+
     /// Length in bytes, as this handle has read, written and set it: it assumes no other writer.
     fn len(&self) -> u64;
 

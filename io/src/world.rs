@@ -172,6 +172,10 @@ pub trait World: Clone + 'static {
     /// Renames a file or directory; an existing file at `to` is replaced atomically.
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
+    /// As [`World::rename`], but durable only with the next [`World::sync_dir`] of the directory, which both names
+    /// have to be in: one sync for thousands of names.
+    async fn rename_unsynced(&self, from: &Path, to: &Path) -> io::Result<()>;
+
     /// Removes a file. `NotFound` if it does not exist.
     async fn remove_file(&self, path: &Path) -> io::Result<()>;
 
@@ -196,7 +200,7 @@ pub trait World: Clone + 'static {
     async fn replace_file(&self, path: &Path, content: &[u8]) -> io::Result<()>;
 
     /// Makes the entries of a directory durable; only needed after
-    /// [`OpenOptions::without_entry_sync`].
+    /// [`OpenOptions::without_entry_sync`] and [`World::rename_unsynced`].
     async fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
     /// Makes all writes so far to the file system of `path` durable, by any process: one call after the end of a

@@ -164,6 +164,25 @@ impl DirectFile {
         self.world.with_retries(u32::MAX, duplicate).await
     }
 
+    /// Cuts or extends the file on a helper thread, then does `after` there.
+    async fn cut(
+        &self,
+        len: u64,
+        after: impl Fn(&std::fs::File) -> io::Result<()> + Send + Sync + 'static,
+    ) -> io::Result<()> {
+        let _file = self.file().await?;
+        let _permit = self.world.inner.space_permits.take().await;
+        let file = std::fs::File::from(self.duplicate().await?);
+        let path = self.slot.name.path().unwrap_or_default();
+        let cut = self.world.on_names(&path, move || {
+            file.set_len(len)?;
+            after(&file)
+        });
+        cut.await?;
+        self.len.set(len);
+        Ok(())
+    }
+
     /// Reads one aligned piece, at most [`READ_PIECE_BYTES_MAX`] long, and appends its part of `[position, end)`.
     async fn read_piece(&self, position: u64, end: u64, into: &mut BytesMut) -> io::Result<usize> {
         let start = block_floor(position);
@@ -280,18 +299,15 @@ impl File for DirectFile {
     }
 
     async fn set_len(&self, len: u64) -> io::Result<()> {
-        let _file = self.file().await?;
-        let _permit = self.world.inner.space_permits.take().await;
-        let file = std::fs::File::from(self.duplicate().await?);
-        let path = self.slot.name.path().unwrap_or_default();
-        let cut = self.world.on_names(&path, move || {
-            file.set_len(len)?;
+        let sync = |file: &std::fs::File| {
             // Whatever its error: a failed sync must not look like a shortage that passes.
             file.sync_all().map_err(io::Error::other)
-        });
-        cut.await?;
-        self.len.set(len);
-        Ok(())
+        };
+        self.cut(len, sync).await
+    }
+
+    async fn set_len_unsynced(&self, len: u64) -> io::Result<()> {
+        self.cut(len, |_| Ok(())).await
     }
 
     fn len(&self) -> u64 {

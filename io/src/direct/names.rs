@@ -1,4 +1,4 @@
-//! Directory operations and whole files, each durable when it returns.
+//! Directory operations and whole files, each durable when it returns where its name does not say otherwise.
 //!
 //! Owns the order of system calls that makes them so. Plain blocking code for a shard's helper threads; never
 //! runs on a shard.
