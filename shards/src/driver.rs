@@ -30,7 +30,7 @@ use crate::metadata_log::{
     SnapshotError, metadata_directory, remove_older_snapshots, write_snapshot,
 };
 use crate::meters::ShardMeters;
-use crate::opening::{open, remove};
+use crate::opening::{open, remove_behind};
 use crate::placement::COORDINATOR_SHARD;
 use crate::request::{Reply, Request};
 use crate::shard::{CatalogueEffect, Done, Effect, Shard};
@@ -164,13 +164,21 @@ impl<W: World> Driver<W> {
             }),
             Effect::Remove { id, directory } => self.spawn(|driver| async move {
                 let left = Leftover { id, directory };
-                let result = remove(&driver.inner.world, &left).await;
-                let result = result.map_err(|error| (error, left));
+                let (world, topic_id) = (&driver.inner.world, left.id.topic_id);
+                let marked = Partition::mark_deleted_unsynced(world, &left.directory, topic_id);
+                let result = match marked.await {
+                    Ok(()) => Ok(Some(left)),
+                    Err(error) => Err((error, left)),
+                };
                 driver.done(Done::Removed { id, result });
+            }),
+            Effect::RemoveBehind(renamed) => self.spawn(|driver| async move {
+                let left = remove_behind(&driver.inner.world, renamed).await;
+                driver.done(Done::RemovedBehind(left));
             }),
             Effect::Close(partition, patience) => self.spawn(move |driver| async move {
                 let id = partition.id();
-                let result = partition.close_with(patience).await;
+                let result = partition.close_at_stop(patience).await;
                 driver.done(Done::Closed { id, result });
             }),
             Effect::Note(notes) => self.note(notes),

@@ -3,22 +3,47 @@
 //! Runs on the partition's shard, as a task of the driver's. A directory of the same name that is another topic's
 //! is never opened: it is removed when that topic is known to be deleted, and set aside otherwise.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use chronik_io::World;
+use chronik_io::{World, is_not_now};
 use chronik_log::LogError;
 use chronik_log::directory::{PartitionDir, PartitionDirState};
 use chronik_partition::Partition;
 
 use crate::internal::Leftover;
+use crate::placing::remove_all_beside;
 use crate::shard::{OpenTask, Opened};
 
-/// Removes the directory of a deleted topic's partition.
-pub(crate) async fn remove<W: World>(world: &W, left: &Leftover) -> Result<(), LogError> {
-    let (directory, topic_id) = (&left.directory, left.id.topic_id);
-    Partition::mark_deleted(world, directory, topic_id).await?;
-    Partition::remove_marked(world, directory, topic_id).await
+/// Makes the new names of deleted partitions' directories durable, with one sync for all that lie together,
+/// and lets the directories go behind it: removing takes the disk milliseconds for each. Gives those that
+/// something is too short for.
+pub(crate) async fn remove_behind<W: World>(world: &W, renamed: Vec<Leftover>) -> Vec<Leftover> {
+    let mut together: BTreeMap<PathBuf, Vec<Leftover>> = BTreeMap::new();
+    for left in renamed {
+        let parent = left.directory.parent().unwrap_or(&left.directory);
+        together.entry(parent.to_owned()).or_default().push(left);
+    }
+    let (mut garbage, mut still) = (Vec::new(), Vec::new());
+    for (parent, renamed) in together {
+        match world.sync_dir(&parent).await {
+            Ok(()) => {
+                let marked = |left: &Leftover| {
+                    Partition::<W>::name_when_deleted(&left.directory, left.id.topic_id)
+                };
+                garbage.extend(renamed.iter().map(marked));
+            }
+            Err(error) if is_not_now(&error) => still.extend(renamed),
+            // The next start finds them, by either name.
+            Err(error) => {
+                let directory = parent.display();
+                tracing::error!(%directory, %error, "directories of deleted partitions stay");
+            }
+        }
+    }
+    remove_all_beside(world, garbage);
+    still
 }
 
 /// Opens a partition. A directory of the same name that belongs to another topic is removed when

@@ -116,22 +116,33 @@ async fn sync_parent<W: World>(world: &W, path: &Path) -> Result<(), LogError> {
 /// Removes a partition's directory that is not wanted any more. Nobody waits for it: it is tried again for
 /// some minutes while something is too short, and the next start removes what is left.
 pub(crate) fn remove_beside<W: World>(world: &W, directory: Option<PathBuf>) {
-    let Some(mut directory) = directory else {
+    remove_all_beside(world, directory.into_iter().collect());
+}
+
+/// As [`remove_beside`], one after the other.
+pub(crate) fn remove_all_beside<W: World>(world: &W, directories: Vec<PathBuf>) {
+    if directories.is_empty() {
         return;
-    };
+    }
     let world_of_task = world.clone();
     world.spawn(async move {
-        for failures in 1..=REMOVAL_TRIES_MAX {
-            match remove(&world_of_task, &mut directory).await {
-                Err(error) if is_not_now(&error) && failures < REMOVAL_TRIES_MAX => {
-                    let wait = Duration::from_nanos(backoff::due_ns(0, failures));
-                    world_of_task.sleep_for(wait).await;
-                }
-                Err(error) => return not_removed(&directory, &error),
-                Ok(()) => return,
-            }
+        for directory in directories {
+            remove_patiently(&world_of_task, directory).await;
         }
     });
+}
+
+async fn remove_patiently<W: World>(world: &W, mut directory: PathBuf) {
+    for failures in 1..=REMOVAL_TRIES_MAX {
+        match remove(world, &mut directory).await {
+            Err(error) if is_not_now(&error) && failures < REMOVAL_TRIES_MAX => {
+                let wait = Duration::from_nanos(backoff::due_ns(0, failures));
+                world.sleep_for(wait).await;
+            }
+            Err(error) => return not_removed(&directory, &error),
+            Ok(()) => return,
+        }
+    }
 }
 
 /// May be done again after an error; `directory` is its name by then.
@@ -149,5 +160,5 @@ async fn remove<W: World>(world: &W, directory: &mut PathBuf) -> io::Result<()> 
 }
 
 pub(crate) fn not_removed(directory: &Path, error: &io::Error) {
-    tracing::warn!(directory = %directory.display(), %error, "what a move has left was not removed");
+    tracing::warn!(directory = %directory.display(), %error, "a directory that is not wanted any more was not removed");
 }

@@ -288,6 +288,7 @@ impl<W: World, R> Shard<W, R> {
             Done::Offsets { query, part, done } => self.offsets_done(query, part, done),
             Done::Opened { id, result } => self.opened(id, result),
             Done::Removed { id, result } => self.removed(id, result),
+            Done::RemovedBehind(left) => self.removed_behind(left),
             Done::Closed { id, result } => self.closed(id, result),
             Done::Judged(judged) => self.judged(*judged),
             Done::Published(left) => self.published(left),

@@ -224,7 +224,7 @@ pub(crate) const MODULES: &[Modules] = &[
                     "moving",
                 ],
             ),
-            ("opening", &["internal", "shard"]),
+            ("opening", &["placing", "internal", "shard"]),
             (
                 "driver",
                 &[

@@ -321,6 +321,7 @@ impl<W: World> ActiveSegment<W> {
             first_timestamp: self.rolling_timestamp,
             index: Rc::new(self.index),
             file: self.file,
+            cuts_unsynced: false,
         }
     }
 }
@@ -351,6 +352,7 @@ pub struct SealJob<W: World> {
     first_timestamp: Option<i64>,
     index: Rc<IndexBuilder>,
     file: AppendFile<W::File>,
+    cuts_unsynced: bool,
 }
 
 /// A sealed segment, and whether its index files could be written; without them it can still be
@@ -368,6 +370,14 @@ impl<W: World> SealJob<W> {
         &self.index
     }
 
+    /// The exact length may be as late durable as what is beside the log: with the next
+    /// [`World::sync_file_system`]. What follows the log until then is zeros, which a scan cuts.
+    #[must_use]
+    pub fn cuts_unsynced(mut self) -> Self {
+        self.cuts_unsynced = true;
+        self
+    }
+
     /// Performs it. The log's bytes are durable and exactly as long as they should be before the
     /// indexes are written, so an index never speaks of bytes that are not there.
     ///
@@ -379,7 +389,10 @@ impl<W: World> SealJob<W> {
         world: &W,
         sync: SideFileSync,
     ) -> Result<Sealed<W>, AppendError> {
-        let file = self.file.seal().await?;
+        let file = match self.cuts_unsynced {
+            true => self.file.seal_unsynced().await?,
+            false => self.file.seal().await?,
+        };
         let (offsets, times) = (self.index.offsets.to_bytes(), self.index.times.to_bytes());
         let entries = (offsets.as_slice(), times.as_slice());
         let indexes = write_indexes(world, &self.dir, self.base_offset, entries, sync).await;

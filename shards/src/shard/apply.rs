@@ -63,6 +63,8 @@ pub(super) struct Applying<R> {
     is_running: bool,
     /// Partitions that could not be opened for the first image.
     failed: Vec<PartitionId>,
+    /// Directories that have the names of deleted ones since the current image, perhaps not durably.
+    renamed: Vec<Leftover>,
     /// Directories that could not be removed for the current image.
     left: Vec<Leftover>,
 }
@@ -77,6 +79,7 @@ impl<R> Default for Applying<R> {
             is_resting: false,
             is_running: false,
             failed: Vec::new(),
+            renamed: Vec::new(),
             left: Vec::new(),
         }
     }
@@ -300,6 +303,13 @@ impl<W: World, R> Shard<W, R> {
         if self.following.applying.in_flight > 0 {
             return;
         }
+        let renamed = std::mem::take(&mut self.following.applying.renamed);
+        if !renamed.is_empty() {
+            // Nobody may hear of the deletion, nor a snapshot forget the topic, before these names last.
+            self.following.applying.in_flight += 1;
+            self.out.effects.push(Effect::RemoveBehind(renamed));
+            return;
+        }
         if self.upkeep.corrections.are_asked() {
             // `corrected` goes on.
             return self.flush_notes();
@@ -427,7 +437,7 @@ impl<W: World, R> Shard<W, R> {
             Some(Slot::Unopened { .. }) => {
                 // Nobody has made its directory.
                 self.new_is_tried(id);
-                self.removed(id, Ok(()));
+                self.removed(id, Ok(None));
             }
             _ => match directory {
                 Some(directory) => {
@@ -435,12 +445,12 @@ impl<W: World, R> Shard<W, R> {
                     self.out.effects.push(Effect::Remove { id, directory });
                 }
                 // A start that can use its directory again finds that the topic is gone.
-                None => self.removed(id, Ok(())),
+                None => self.removed(id, Ok(None)),
             },
         }
     }
 
-    /// Removes the directory of a deleted partition once none of its jobs is on its way.
+    /// Lets the directory of a deleted partition go once none of its jobs is on its way.
     pub(super) fn remove_when_idle(&mut self, id: PartitionId) {
         let idle = match self.partitions.get(&id) {
             Some(Slot::Draining(partition)) if partition.jobs_in_flight() == 0 => {
@@ -456,9 +466,14 @@ impl<W: World, R> Shard<W, R> {
         });
     }
 
-    pub(super) fn removed(&mut self, id: PartitionId, result: Result<(), (LogError, Leftover)>) {
+    /// The directory of a deleted partition has another name, or there is none.
+    pub(super) fn removed(
+        &mut self,
+        id: PartitionId,
+        result: Result<Option<Leftover>, (LogError, Leftover)>,
+    ) {
         match result {
-            Ok(()) => {}
+            Ok(renamed) => self.following.applying.renamed.extend(renamed),
             Err((error, left)) if error.is_not_now() => {
                 tracing::warn!(topic = %id.topic_id, partition = id.index, %error, "not removed yet");
                 self.following.applying.left.push(left);
@@ -472,6 +487,12 @@ impl<W: World, R> Shard<W, R> {
         self.partitions.remove(&id);
         self.chores_done(id);
         self.cleaning_done(id);
+        self.task_done();
+    }
+
+    /// The names of the deleted directories last, but of these.
+    pub(super) fn removed_behind(&mut self, left: Vec<Leftover>) {
+        self.following.applying.left.extend(left);
         self.task_done();
     }
 }

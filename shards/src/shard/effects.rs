@@ -37,11 +37,13 @@ pub(crate) enum Effect<W: World, R> {
         job: OffsetJob<W>,
     },
     Open(Box<OpenTask>),
-    /// Renames and removes a partition's directory.
+    /// Gives a partition's directory the name of a deleted one.
     Remove {
         id: PartitionId,
         directory: PathBuf,
     },
+    /// Makes these names durable; the directories go behind it.
+    RemoveBehind(Vec<Leftover>),
     Close(Box<Partition<W>>, Patience),
     /// What only the designated shard wants.
     Catalogue(CatalogueEffect<R>),
@@ -128,8 +130,10 @@ pub(crate) enum Done<W: World> {
     },
     Removed {
         id: PartitionId,
-        result: Result<(), (LogError, Leftover)>,
+        result: Result<Option<Leftover>, (LogError, Leftover)>,
     },
+    /// The names of deleted directories are durable, but these.
+    RemovedBehind(Vec<Leftover>),
     Closed {
         id: PartitionId,
         result: Result<Closed, LogError>,

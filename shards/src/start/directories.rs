@@ -30,8 +30,8 @@ use crate::internal::Leftover;
 use crate::interrupted_moves::InterruptedMoves;
 use crate::log_dirs::{LogDir, LogDirs};
 use crate::metadata_log::OpenedCatalogue;
-use crate::opening::{remove, set_aside};
-use crate::placing::{Placing, remove_beside};
+use crate::opening::{remove_behind, set_aside};
+use crate::placing::{Placing, remove_all_beside};
 
 /// Entries of a directory looked at before other tasks get their turn.
 const ENTRIES_PER_SLICE: usize = 64;
@@ -302,6 +302,7 @@ async fn sweep<W: World>(
     left: &mut Vec<Leftover>,
 ) -> Result<(), StartError> {
     let OpenedCatalogue { image, removed, .. } = opened;
+    let (mut garbage, mut renamed) = (Vec::new(), Vec::new());
     let entries = world.list_dir(data).await.map_err(about(data))?;
     for (at, entry) in entries.iter().enumerate() {
         if at.is_multiple_of(ENTRIES_PER_SLICE) {
@@ -323,18 +324,18 @@ async fn sweep<W: World>(
                 let waits = placings.values().any(|placing| placing.from == path);
                 if home != Some(directory) && !is_offline && !waits {
                     let of = (path.as_path(), found.index);
-                    left.extend(sweep_unknown(world, of, removed).await?);
+                    sweep_unknown(world, of, removed, (&mut renamed, left)).await?;
                 }
             }
             PartitionDirState::Deleted => {
-                match Partition::<W>::delete(world, &path, world.random_u128()).await {
-                    Err(error) if error.is_not_now() => remove_beside(world, Some(path)),
-                    deleted => deleted?,
-                }
+                garbage.push(path);
             }
             _ => {}
         }
     }
+    // Those of large topics take the disk seconds.
+    remove_all_beside(world, garbage);
+    left.extend(remove_behind(world, renamed).await);
     Ok(())
 }
 
@@ -357,12 +358,13 @@ async fn holds_nothing<W: World>(world: &W, path: &Path) -> Result<bool, StartEr
     }))
 }
 
-/// Gives the directory back if it is to be removed and something is too short for that.
+/// Renames the directory; it is still to be removed, or left where it is while something is too short for that.
 async fn sweep_unknown<W: World>(
     world: &W,
     (path, index): (&Path, i32),
     removed: &BTreeSet<Uuid>,
-) -> Result<Option<Leftover>, StartError> {
+    (renamed, lefts): (&mut Vec<Leftover>, &mut Vec<Leftover>),
+) -> Result<(), StartError> {
     let file = path.join(PARTITION_METADATA_FILE);
     let id = match world
         .read_file(&file, crate::limits::SMALL_FILE_BYTES_MAX)
@@ -386,15 +388,23 @@ async fn sweep_unknown<W: World>(
         directory: path.to_owned(),
     };
     let swept = match goes {
-        true => remove(world, &left).await.map_err(StartError::from),
+        true => {
+            let marked = Partition::mark_deleted_unsynced(world, path, left.id.topic_id);
+            marked.await.map_err(StartError::from)
+        }
         false => set_aside(world, path).await.map_err(about(path)),
     };
     match swept {
         Err(error) if error.is_not_now() && (goes || id.is_some()) => {
             tracing::warn!(directory = %path.display(), %error, "a directory that nobody knows stays for now");
             // What is another topic's is set aside when a log of its name is opened, or by the next start.
-            Ok(goes.then_some(left))
+            lefts.extend(goes.then_some(left));
+            Ok(())
         }
-        swept => swept.map(|()| None),
+        Ok(()) => {
+            renamed.extend(goes.then_some(left));
+            Ok(())
+        }
+        Err(error) => Err(error),
     }
 }

@@ -2,6 +2,7 @@
 //! on: it goes on, serves what it can, and everything again without a restart once there is space.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use chronik_io::simulated::{Fault, Operation, Simulation};
 use chronik_protocol::ErrorCode;
@@ -35,7 +36,9 @@ fn killed(seed: u64) -> Simulation {
     append_everywhere(&mut cluster, b"one");
     cluster.create("gone", 2).expect("created");
     cluster.create("named", 2).expect("created");
-    for (name, count) in [("-delete", 2), ("/named-", 8)] {
+    // Their directories are made.
+    cluster.advance(1_000);
+    for (name, count) in [("-delete", 8), ("/named-", 8)] {
         for _ in 0..count {
             let mut faults = cluster.simulation.faults();
             faults.script(Operation::Directory, name, 0, Fault::Memory);
@@ -140,7 +143,9 @@ fn start_while_full(
     faults.begin_trace();
     faults.fail_below_from(path, at, fault);
     drop(faults);
-    let (simulation, handles) = try_start(simulation);
+    let (mut simulation, handles) = try_start(simulation);
+    // What goes behind the start.
+    simulation.advance(Duration::from_millis(100));
     let trace = simulation.faults().take_trace();
     let able = |(kind, on): &(Operation, String)| on.starts_with(path) && fault.hits(*kind, on);
     let next = trace.iter().skip(at as usize).position(able);

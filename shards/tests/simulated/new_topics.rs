@@ -225,6 +225,36 @@ fn what_is_deleted_before_it_is_open_leaves_nothing() {
     assert_eq!(cluster.directories().len(), 3);
 }
 
+/// A deletion is answered once the names are others; whatever comes while the files go, they go, and nothing
+/// of the topic that has the name next.
+#[test]
+fn a_large_topics_files_go_behind_the_answer() {
+    for seed in 70..78 {
+        let mut cluster = Cluster::start(Simulation::new(seed), 2);
+        cluster.create("many", MANY).expect("created");
+        cluster.advance(600_000);
+        assert_eq!(opened(&mut cluster, "many"), 200);
+        cluster.delete("many").expect("deleted");
+        assert_eq!(opened(&mut cluster, "many"), 0);
+        let left = cluster.directories().len();
+        assert!(left > 100, "{left} directories are left");
+        cluster.create("many", 3).expect("created");
+        let id = cluster.id("many", 2);
+        assert_eq!(cluster.append(id, &[b"new"]).error, ErrorCode::None);
+        let left = cluster.directories().len();
+        assert!(left > 50, "{left} directories are left");
+        cluster = match seed % 4 {
+            0 => cluster,
+            1 => Cluster::start(cluster.simulation.kill(), 2),
+            2 => Cluster::start(cluster.simulation.crash(), 2),
+            _ => Cluster::start(cluster.stop(), 2),
+        };
+        assert_eq!(cluster.values(id, 0), [(0, b"new".to_vec())]);
+        cluster.advance(600_000);
+        assert_eq!(cluster.directories(), ["many-0", "many-1", "many-2"]);
+    }
+}
+
 /// A stop opens nothing more, is clean, and the next start has everything.
 #[test]
 fn a_stop_waits_for_no_log_that_is_not_open() {

@@ -171,11 +171,26 @@ impl<W: World> Partition<W> {
     /// # Panics
     /// If a job is still in flight or due: the driver performs them first.
     pub async fn close(self) -> Result<Closed, LogError> {
-        self.close_with(Patience::NONE).await
+        self.close_with(Patience::NONE, |seal| seal).await
     }
 
-    /// As [`Partition::close`], waiting for a while where something is short.
-    pub async fn close_with(mut self, patience: Patience) -> Result<Closed, LogError> {
+    /// As [`Partition::close`] for a stop: waits for a while where something is short, and the exact length
+    /// of a log whose bytes are durable is so with the sync of the file system, too.
+    ///
+    /// # Errors
+    /// As [`Partition::close`].
+    ///
+    /// # Panics
+    /// As [`Partition::close`].
+    pub async fn close_at_stop(self, patience: Patience) -> Result<Closed, LogError> {
+        self.close_with(patience, SealJob::cuts_unsynced).await
+    }
+
+    async fn close_with(
+        mut self,
+        patience: Patience,
+        how: impl FnOnce(SealJob<W>) -> SealJob<W>,
+    ) -> Result<Closed, LogError> {
         assert_eq!(self.jobs_in_flight, 0, "closed with jobs in flight");
         if let Some(error) = self.failure {
             return Err(LogError::Failed {
@@ -200,7 +215,7 @@ impl<W: World> Partition<W> {
             return Ok(Closed { report, remembered });
         }
         let (world, dir) = (&self.world, self.dir);
-        seal_last(world, (&dir, patience), self.active.seal(&dir)).await?;
+        seal_last(world, (&dir, patience), how(self.active.seal(&dir))).await?;
         let snapshot = segment_path(&dir, log_end, FileKind::Snapshot);
         let epochs = dir.join(LEADER_EPOCH_FILE);
         let files = [
@@ -292,6 +307,18 @@ impl<W: World> Partition<W> {
     /// # Errors
     /// [`LogError::Io`] when the disk refuses.
     pub async fn mark_deleted(world: &W, dir: &Path, id: Uuid) -> Result<(), LogError> {
+        Self::mark_deleted_unsynced(world, dir, id).await?;
+        let parent = dir.parent().unwrap_or(dir);
+        let synced = world.sync_dir(parent).await;
+        synced.map_err(LogError::io("syncing", parent))
+    }
+
+    /// As [`Partition::mark_deleted`], but durable only once the directory above is synced: before that
+    /// nothing may be removed, or a power cut could leave the rest under its former name.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] when the disk refuses.
+    pub async fn mark_deleted_unsynced(world: &W, dir: &Path, id: Uuid) -> Result<(), LogError> {
         let path = dir.join(PARTITION_METADATA_FILE);
         match read_small(world, &path).await {
             Err(error) if is_not_now(&error) => return Err(LogError::io("reading", &path)(error)),
@@ -302,7 +329,12 @@ impl<W: World> Partition<W> {
             _ => {}
         }
         let marked = marked_as_deleted(dir, id.0);
-        ignoring_missing(world.rename(dir, &marked).await, dir).map(|_| ())
+        ignoring_missing(world.rename_unsynced(dir, &marked).await, dir).map(|_| ())
+    }
+
+    /// What [`Partition::mark_deleted`] calls a directory.
+    pub fn name_when_deleted(dir: &Path, id: Uuid) -> PathBuf {
+        marked_as_deleted(dir, id.0)
     }
 
     /// Removes what [`Partition::mark_deleted`] has renamed. May be done again after an error.
@@ -310,7 +342,7 @@ impl<W: World> Partition<W> {
     /// # Errors
     /// [`LogError::Io`] when the disk refuses.
     pub async fn remove_marked(world: &W, dir: &Path, id: Uuid) -> Result<(), LogError> {
-        let marked = marked_as_deleted(dir, id.0);
+        let marked = Self::name_when_deleted(dir, id);
         ignoring_missing(world.remove_dir_all(&marked).await, &marked).map(|_| ())
     }
 }
