@@ -38,7 +38,7 @@ pub use direct::{DirectFile, DirectMapping, DirectWorld};
 pub use executor::{ExecutorOptions, Running, ShardSeat};
 pub use mapping::Mapping;
 pub use mesh::{Call, Endpoint, Lost, Mesh, MeshOptions, Remote, RemoteCall, Responder};
-pub use net::{DirectStream, Listener, Stream};
+pub use net::{DirectStream, Listener, Standing, Stream};
 pub use shortage::is_not_now;
 pub use storage::{BLOCK_BYTES, BlockBuffer, File};
 pub use world::{DirEntry, OpenMode, OpenOptions, World};

@@ -19,6 +19,17 @@ use bytes::{Bytes, BytesMut};
 use std::io;
 use std::net::SocketAddr;
 
+/// How a stream stands, found without waiting and without moving a byte.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Bytes that have come and have not been read.
+    pub unread_bytes: usize,
+    /// Whether some bytes could be written at once.
+    pub is_writable: bool,
+    /// Whether the peer has ended its side; bytes that it sent before may still be unread.
+    pub has_left: bool,
+}
+
 /// A connected byte stream. One task may read while another writes (share it in an `Rc`); deadlines are the
 /// callers' own timers. A disconnect is noticed only during a read, so keep one pending.
 pub trait Stream: 'static {
@@ -36,6 +47,9 @@ pub trait Stream: 'static {
     /// Writes all parts in order: small neighbours joined, large ones without a copy. After an error or a drop the
     /// number of bytes sent is unknown: close the connection.
     async fn write_all(&self, parts: Vec<Bytes>) -> io::Result<()>;
+
+    /// How it stands.
+    fn standing(&self) -> Standing;
 
     /// Ends both directions now; pending reads and writes return.
     async fn shutdown(&self) -> io::Result<()>;

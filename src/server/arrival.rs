@@ -11,6 +11,9 @@ const PATIENCE_NS_MAX: u64 = 1_000_000_000;
 /// The same while very many wait, ns: longer than the way there and back across the world. The patience with each
 /// is shorter then, for their lots come one after the other.
 const PATIENCE_NS_MIN: u64 = 250_000_000;
+/// Bytes that lie in a socket where the broker is late to read them: who sends a byte now and then never has so many
+/// there.
+const UNREAD_BYTES_MIN: usize = 4 << 10;
 
 /// How far a client is with what it sends or takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +26,11 @@ impl Progress {
     /// Patience begins anew.
     pub(crate) fn anew(now_ns: u64) -> Self {
         Self { until_ns: now_ns }
+    }
+
+    /// `lasted_ns` of the time until now were not its client's.
+    fn excuse(&mut self, lasted_ns: u64, now_ns: u64) {
+        self.until_ns = self.until_ns.saturating_add(lasted_ns).min(now_ns);
     }
 
     /// `bytes` more.
@@ -40,8 +48,59 @@ impl Progress {
 pub(crate) struct Arrival {
     /// Bytes of the budget that it holds.
     pub(crate) held: usize,
-    /// How it comes; `None` while it waits for the broker, or is there.
-    pub(crate) progress: Option<Progress>,
+    /// Bytes of it that have not come.
+    pub(crate) missing: usize,
+    /// How it comes.
+    progress: Progress,
+    /// Since when it waits for the broker, if it does: that time is not its client's.
+    waits_since_ns: Option<u64>,
+}
+
+impl Arrival {
+    /// One that has just been given its first bytes of the budget.
+    pub(crate) fn begun(now_ns: u64) -> Self {
+        Self {
+            held: 0,
+            missing: 0,
+            progress: Progress::anew(now_ns),
+            waits_since_ns: None,
+        }
+    }
+
+    /// How it comes; `None` while it waits for the broker.
+    pub(crate) fn progress(&self) -> Option<Progress> {
+        self.waits_since_ns.is_none().then_some(self.progress)
+    }
+
+    /// `bytes` of it have come.
+    pub(crate) fn more(&mut self, bytes: usize, now_ns: u64) {
+        self.missing = self.missing.saturating_sub(bytes);
+        self.progress = self.progress.more(bytes, now_ns);
+    }
+
+    /// It waits for the broker from now on.
+    pub(crate) fn wait(&mut self, now_ns: u64) {
+        self.waits_since_ns.get_or_insert(now_ns);
+    }
+
+    /// It waits for its client again, whose patience goes on where it was.
+    pub(crate) fn go_on(&mut self, now_ns: u64) {
+        if let Some(since_ns) = self.waits_since_ns.take() {
+            self.progress
+                .excuse(now_ns.saturating_sub(since_ns), now_ns);
+        }
+    }
+
+    /// The broker was late to read what had come.
+    pub(crate) fn was_unread(&mut self, now_ns: u64) {
+        self.progress = Progress::anew(now_ns);
+    }
+
+    /// Whether `unread` bytes in the socket show that the broker is late, and not the client: more than
+    /// a byte now and then, or all that is missing.
+    pub(crate) fn shows_late_broker(&self, unread: usize) -> bool {
+        unread > 0 && unread >= self.missing.min(UNREAD_BYTES_MIN)
+    }
 }
 
 /// A client that holds room, and could do so for ever.
@@ -51,8 +110,6 @@ pub(crate) struct Holder {
     pub(crate) held: usize,
     /// Of what it sends or does not take.
     pub(crate) progress: Progress,
-    /// Found to be behind at the last look, and nothing has moved since.
-    pub(crate) is_suspect: bool,
 }
 
 /// What a look at all that is held has found.
@@ -60,8 +117,6 @@ pub(crate) struct Holder {
 pub(crate) struct Look {
     /// Who is closed, by its place in what was looked at.
     pub(crate) closed: Vec<usize>,
-    /// Who will be unless something of it comes until the next look, in the same way.
-    pub(crate) suspects: Vec<usize>,
     /// When to look again at the latest, ns from now.
     pub(crate) again_ns: u64,
 }
@@ -76,9 +131,14 @@ fn patience_ns(holders: usize, waiting: usize) -> u64 {
 }
 
 /// Looks at those that hold room while `waiting` others want `bytes` together: closes those that are behind
-/// the most, as many as are needed. Nobody is closed at first sight: a shard that was held up itself has
-/// not yet taken what has come.
-pub(crate) fn look(holders: &[Holder], (waiting, bytes): (usize, usize), now_ns: u64) -> Look {
+/// the most, as many as are needed. Nobody is closed for whom the broker `is_late` itself: a shard that was held
+/// up has not yet taken what has come.
+pub(crate) fn look(
+    holders: &[Holder],
+    (waiting, bytes): (usize, usize),
+    now_ns: u64,
+    mut is_late: impl FnMut(usize) -> bool,
+) -> Look {
     let mut holders: Vec<(usize, &Holder)> = holders.iter().enumerate().collect();
     holders.sort_by_key(|(_, holder)| holder.progress.until_ns);
     let patience_ns = patience_ns(holders.len(), waiting);
@@ -94,11 +154,9 @@ pub(crate) fn look(holders: &[Holder], (waiting, bytes): (usize, usize), now_ns:
             found.again_ns = found.again_ns.min(due_ns);
             break;
         }
-        if holder.is_suspect {
+        if !is_late(at) {
             freed += holder.held;
             found.closed.push(at);
-        } else {
-            found.suspects.push(at);
         }
     }
     found.again_ns = found.again_ns.max(PATIENCE_NS_MIN / 25);
@@ -111,27 +169,43 @@ mod tests {
 
     const SECOND_NS: u64 = 1_000_000_000;
 
-    fn holder(held: usize, since_ns: u64, is_suspect: bool) -> Holder {
+    fn holder(held: usize, since_ns: u64) -> Holder {
         Holder {
             held,
             progress: Progress::anew(since_ns),
-            is_suspect,
         }
+    }
+
+    fn never(_: usize) -> bool {
+        false
     }
 
     #[test]
     fn who_is_behind_the_most_goes_first_and_no_more_than_are_needed() {
         let holders = [
-            holder(100, 3 * SECOND_NS, true),
-            holder(100, SECOND_NS, true),
-            holder(100, 2 * SECOND_NS, true),
-            holder(100, SECOND_NS / 2, false),
+            holder(100, 3 * SECOND_NS),
+            holder(100, SECOND_NS),
+            holder(100, 2 * SECOND_NS),
+            holder(100, SECOND_NS / 2),
         ];
         let now_ns = 5 * SECOND_NS;
-        let found = look(&holders, (1, 150), now_ns);
-        assert_eq!(found.closed, [1, 2]);
-        assert_eq!(found.suspects, [3], "seen for the first time");
-        assert!(look(&holders, (1, 1), SECOND_NS / 2).closed.is_empty());
+        let found = look(&holders, (1, 150), now_ns, |at| at == 3);
+        assert_eq!(found.closed, [1, 2], "the broker is late to read the last");
+        let early = look(&holders, (1, 1), SECOND_NS / 2, never);
+        assert!(early.closed.is_empty());
+    }
+
+    #[test]
+    fn patience_goes_on_after_a_wait_for_the_broker_and_counts_what_is_unread() {
+        let mut arrival = Arrival::begun(0);
+        arrival.missing = 100;
+        arrival.wait(SECOND_NS);
+        assert_eq!(arrival.progress(), None);
+        arrival.go_on(9 * SECOND_NS);
+        assert_eq!(arrival.progress(), Some(Progress::anew(8 * SECOND_NS)));
+        assert!(arrival.shows_late_broker(100) && !arrival.shows_late_broker(99));
+        arrival.missing = 1 << 20;
+        assert!(arrival.shows_late_broker(UNREAD_BYTES_MIN) && !arrival.shows_late_broker(100));
     }
 
     #[test]
@@ -149,12 +223,8 @@ mod tests {
             let mut was_behind = false;
             while now_ns < 10 * SECOND_NS {
                 now_ns += each_ns;
-                let holder = Holder {
-                    held: 1,
-                    progress,
-                    is_suspect: true,
-                };
-                was_behind |= !look(&[holder], (1, 1), now_ns).closed.is_empty();
+                let holder = Holder { held: 1, progress };
+                was_behind |= !look(&[holder], (1, 1), now_ns, never).closed.is_empty();
                 progress = progress.more(bytes, now_ns);
             }
             assert_eq!(was_behind, is_behind, "{bytes} bytes each {each_ns} ns");
@@ -163,12 +233,12 @@ mod tests {
 
     #[test]
     fn patience_is_shared_among_those_who_wait() {
-        let holders = [holder(10, 0, true); 4];
+        let holders = [holder(10, 0); 4];
         assert!(patience_ns(100, 1) > PATIENCE_NS_MAX * 9 / 10);
         assert_eq!(patience_ns(1, 100_000), PATIENCE_NS_MIN);
         for waiting in [1, 4, 16, 100_000] {
             let patience_ns = patience_ns(holders.len(), waiting);
-            let found = |now_ns| look(&holders, (waiting, 1000), now_ns).closed.len();
+            let found = |now_ns| look(&holders, (waiting, 1000), now_ns, never).closed.len();
             assert_eq!(found(patience_ns - 1), 0);
             assert_eq!(found(patience_ns), 4);
         }

@@ -4,15 +4,22 @@
 //! connection or the shard holds too many bytes, so a client that sends too much waits by itself.
 //! Never decodes a request; never ends anything but its own connection.
 
+use std::future::poll_fn;
+use std::io;
+use std::iter::once;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
 use chronik_io::{Stream, World};
-use futures_util::FutureExt;
+use futures_util::future::{Either, select};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use tracing::{debug, error, warn};
 
-use super::arrival::{Arrival, Progress};
+use super::arrival::Arrival;
 use super::budget::{ByteBudget, Grant};
 use super::connections::Connections;
 use super::frames::FrameBuffer;
@@ -51,8 +58,8 @@ pub(crate) struct Server<W, H> {
 impl<W: World, H: Service> Server<W, H> {
     /// Serves `stream` until it ends.
     pub(crate) fn serve<S: Stream>(self: &Rc<Self>, stream: S) {
-        let link = Link::new(stream.peer(), self.world.monotonic_ns());
         let stream = Rc::new(stream);
+        let link = Link::new(&stream, self.world.monotonic_ns());
         let entry = self.connections.add(&link);
         let writer = write_replies(Rc::clone(self), Rc::clone(&stream), Rc::clone(&link));
         self.world.spawn(async move {
@@ -82,7 +89,7 @@ async fn read_requests<W: World, H: Service, S: Stream>(
         match reader.next_frame() {
             Err(fault) => return link.finish(End::Fault(fault)),
             Ok(Some(frame)) => {
-                let Some(()) = reader.take(&mut session, frame).await else {
+                let Some(()) = reader.take(&mut session, &*stream, frame).await else {
                     return;
                 };
             }
@@ -113,17 +120,24 @@ impl<W: World, H: Service> Reader<'_, W, H> {
     }
 
     /// Admits one request and queues its answer. `None` ends the reader.
-    async fn take(&mut self, session: &mut H::Session, frame: Bytes) -> Option<()> {
+    async fn take(
+        &mut self,
+        session: &mut H::Session,
+        stream: &impl Stream,
+        frame: Bytes,
+    ) -> Option<()> {
         self.waits_since_ns = None;
-        self.arrival(false);
+        let now_ns = self.server.world.monotonic_ns();
+        self.link.change_arrival(|arrival| arrival.wait(now_ns));
         self.turn_bytes += frame.len();
         if self.turn_bytes > TURN_BYTES_MAX {
             self.turn_bytes = 0;
             self.link.reading(self.server.world.pause()).await?;
         }
-        self.link.room(frame.len()).await?;
+        let link = self.link;
+        self.until(stream, link.room(frame.len())).await?;
         if H::is_fetch(&frame) {
-            self.link.no_fetch().await?;
+            self.until(stream, link.no_fetch()).await?;
         }
         self.link.arrival.set(None);
         let grant = match self.unfinished.take() {
@@ -163,17 +177,20 @@ impl<W: World, H: Service> Reader<'_, W, H> {
     /// Reads once from the socket. `None` ends the reader.
     async fn read_more(&mut self, stream: &impl Stream) -> Option<()> {
         let budget = &self.server.budget;
-        let charged = self.unfinished.as_ref().map_or(0, Grant::bytes);
+        let charged = self.charged();
+        self.frames.let_grow(charged);
         let wanted = self.frames.wanted_capacity(budget.is_roomy());
         if wanted <= BYTES_FREE.max(charged) {
-            self.frames.let_grow(charged);
             return self.receive(stream, FrameBuffer::for_read).await;
         }
         if self.unfinished.is_none() {
-            self.may_come().await?;
+            self.may_come(stream).await?;
         }
         let more = match budget.take_now(wanted - charged) {
             Some(grant) => grant,
+            None if !self.frames.is_full() => {
+                return self.receive(stream, FrameBuffer::for_read).await;
+            }
             None => {
                 // Who has nothing to be read keeps no place in line, and nothing of the budget.
                 self.receive(stream, FrameBuffer::for_taste).await?;
@@ -184,37 +201,74 @@ impl<W: World, H: Service> Reader<'_, W, H> {
             Some(grant) => grant.absorb(more),
             None => self.unfinished = Some(more),
         }
-        let held = self.arrival(true);
+        let held = self.charged();
         self.frames.let_grow(held);
-        if self.frames.swallow() {
+        let is_tasted = self.frames.swallow();
+        self.note_arrival(held);
+        if is_tasted {
             return Some(()); // It may be whole now.
         }
         self.receive(stream, FrameBuffer::for_read).await
     }
 
-    /// Notes what the long request that is coming holds, and whether more of it is expected. Patience with
-    /// its client begins anew.
-    fn arrival(&self, is_expected: bool) -> usize {
-        let held = self.unfinished.as_ref().map_or(0, Grant::bytes);
-        let world = &self.server.world;
-        let progress = is_expected.then(|| Progress::anew(world.monotonic_ns()));
-        self.link.arrival.set(Some(Arrival { held, progress }));
-        held
+    /// Bytes of the budget that the long request holds that is coming.
+    fn charged(&self) -> usize {
+        self.unfinished.as_ref().map_or(0, Grant::bytes)
+    }
+
+    /// Notes that this request waits for its client.
+    fn note_arrival(&self, held: usize) {
+        let now_ns = self.server.world.monotonic_ns();
+        let known = self.link.arrival.get();
+        let mut arrival = known.unwrap_or_else(|| Arrival::begun(now_ns));
+        arrival.held = held;
+        arrival.missing = self.frames.missing_bytes();
+        arrival.go_on(now_ns);
+        self.link.arrival.set(Some(arrival));
+    }
+
+    /// Runs a wait for earlier requests. Where those may wait for long themselves, what comes is read on as far
+    /// as that is free: a client that leaves is noticed.
+    async fn until(
+        &mut self,
+        stream: &impl Stream,
+        wait: impl Future<Output = Option<()>>,
+    ) -> Option<()> {
+        let mut wait = pin!(wait);
+        let at_once = poll_fn(|context| Poll::Ready(wait.as_mut().poll(context)));
+        if let Poll::Ready(done) = at_once.await {
+            return done;
+        }
+        while self.link.may_wait_long()
+            && let Some(into) = self.frames.for_reading_ahead()
+        {
+            // Polled only when it is woken: glommio keeps something of every poll that finds nothing.
+            let mut reads: FuturesUnordered<_> = once(stream.read_into(into)).collect();
+            let read = match select(wait.as_mut(), reads.next()).await {
+                Either::Left((done, _)) => return done,
+                Either::Right((read, _)) => read?,
+            };
+            drop(reads);
+            self.note_read(read)?;
+        }
+        wait.await
     }
 
     /// Waits until the long request that is coming could be taken: it would otherwise hold its bytes as
     /// long as an earlier one of its connection waits for others, or is not taken by its client.
-    async fn may_come(&self) -> Option<()> {
-        self.link.room(self.frames.coming_bytes()).await?;
+    async fn may_come(&mut self, stream: &impl Stream) -> Option<()> {
+        let link = self.link;
+        self.until(stream, link.room(self.frames.coming_bytes()))
+            .await?;
         match H::is_fetch(self.frames.begun()) {
-            true => self.link.no_fetch().await,
+            true => self.until(stream, link.no_fetch()).await,
             false => Some(()),
         }
     }
 
     /// Waits for `bytes` with those who have something to be read.
     async fn stand_in_line(&mut self, bytes: usize) -> Option<Grant> {
-        let charged = self.unfinished.as_ref().map_or(0, Grant::bytes);
+        let charged = self.charged();
         let now_ns = self.server.world.monotonic_ns();
         let wish = Wish {
             bytes,
@@ -222,7 +276,7 @@ impl<W: World, H: Service> Reader<'_, W, H> {
             is_to_come: true,
             since_ns: *self.waits_since_ns.get_or_insert(now_ns),
         };
-        self.arrival(false);
+        self.link.change_arrival(|arrival| arrival.wait(now_ns));
         self.link.reading(self.server.budget.take(wish)).await
     }
 
@@ -236,6 +290,11 @@ impl<W: World, H: Service> Reader<'_, W, H> {
             .link
             .reading(stream.read_into(into(&mut self.frames)))
             .await?;
+        self.note_read(read)
+    }
+
+    /// Notes what a read has brought. `None` ends the reader.
+    fn note_read(&mut self, read: io::Result<usize>) -> Option<()> {
         let bytes = match read {
             Ok(0) => {
                 self.link.finish(End::Gone);

@@ -76,6 +76,12 @@ impl Connections {
         self.links.borrow().len()
     }
 
+    /// One of them.
+    #[cfg(test)]
+    pub(crate) fn any(&self) -> Rc<Link> {
+        self.snapshot().pop().expect("there is one")
+    }
+
     /// Lets every connection answer what it took, take nothing more, and end.
     pub(crate) fn begin_drain(&self) {
         self.draining.set(true);
@@ -136,9 +142,9 @@ impl Connections {
         let mut due: Option<u64> = None;
         for link in self.snapshot() {
             let expires = link.active_ns.get().saturating_add(idle_ns_max);
-            // Who waits for an answer is not idle, unless it does not take what it is sent.
-            let waits = link.is_busy() && !link.sending.get();
-            if expires <= now_ns && !waits {
+            // Who waits for an answer is not idle, unless it does not take what it is sent, or has left.
+            let waits = || link.is_busy() && !link.sending.get() && !link.standing().has_left;
+            if expires <= now_ns && !waits() {
                 link.finish(End::Idle);
             } else {
                 let look = expires.max(soonest);
@@ -170,14 +176,13 @@ impl Connections {
             .iter()
             .filter_map(|link| Some((link, link.holding()?)));
         let (links, holders): (Vec<&Rc<Link>>, Vec<Holder>) = holding.unzip();
-        let found = arrival::look(&holders, demand, now_ns);
+        let found = arrival::look(&holders, demand, now_ns, |at| {
+            links[at].is_served_late(now_ns)
+        });
         for at in found.closed {
             let reason = "nothing came of a request, or was taken of an answer, or less than 64 KiB a second, \
                           while others waited for the room that is held";
             links[at].finish(End::Fault(reason.to_owned()));
-        }
-        for at in found.suspects {
-            links[at].is_suspect.set(true);
         }
         now_ns.saturating_add(found.again_ns)
     }

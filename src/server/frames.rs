@@ -17,8 +17,12 @@ const READ_BYTES_MIN: usize = 4 << 10;
 const READ_BYTES_MAX: usize = 64 << 10;
 /// Memory of a frame that a connection keeps for the next one, bytes.
 const KEPT_BYTES_MAX: usize = 1 << 20;
-/// A frame that has come by a part of 1/`GROWTH` may be given room for the whole.
-const GROWTH: usize = 4;
+/// What has come of a frame may be given so many times its room.
+const GROWTH: usize = 2;
+/// The same for little of it while there is room enough, up to what is trusted.
+const GROWTH_ROOMY: usize = 4;
+/// Bytes behind the length that tell what a request is for.
+const KIND_BYTES: usize = 2;
 /// Room that a connection is given at once because it sent a frame as long before, bytes: more has to come first,
 /// or a few that send a length and nothing else would hold what others need.
 const TRUSTED_BYTES_MAX: usize = 1 << 20;
@@ -135,13 +139,23 @@ impl FrameBuffer {
         }
     }
 
+    /// Bytes of that frame that have not come.
+    pub(crate) fn missing_bytes(&self) -> usize {
+        self.coming_bytes().saturating_sub(self.bytes.len())
+    }
+
     /// What has come of that frame, without its prefix.
     pub(crate) fn begun(&self) -> &[u8] {
         self.bytes.get(PREFIX_BYTES..).unwrap_or_default()
     }
 
-    /// Capacity the next read needs, bytes; above what is held already, it grows the buffer. Who `is_trusted`
-    /// may have as much at once as it has sent before.
+    /// Whether the room that the buffer was let to have is used up.
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes.len() >= self.room.max(READ_BYTES_MAX)
+    }
+
+    /// Capacity the next read needs, bytes; above what is held already, it grows the buffer. That is used up
+    /// first, but who `is_trusted` may have as much at once as it has sent before, when it is known what for.
     pub(crate) fn wanted_capacity(&self, is_trusted: bool) -> usize {
         let have = self.bytes.len();
         let whole = self.coming_bytes();
@@ -151,11 +165,19 @@ impl FrameBuffer {
                 .saturating_add(self.read_bytes)
                 .min(READ_BYTES_MAX.max(whole));
         }
-        let longest = if is_trusted { self.longest } else { 0 };
-        let trusted = READ_BYTES_MAX
-            .max(have.saturating_mul(GROWTH))
-            .max(longest.min(TRUSTED_BYTES_MAX) + PREFIX_BYTES);
-        whole.min(trusted)
+        let mut wanted = self.room.max(READ_BYTES_MAX);
+        if self.is_full() {
+            wanted = wanted.max(have.saturating_mul(GROWTH));
+        }
+        if is_trusted && self.begun().len() >= KIND_BYTES {
+            let roomy = if self.is_full() {
+                have.saturating_mul(GROWTH_ROOMY)
+            } else {
+                0
+            };
+            wanted = wanted.max(self.longest.max(roomy).min(TRUSTED_BYTES_MAX) + PREFIX_BYTES);
+        }
+        whole.min(wanted)
     }
 
     /// The buffer may have a capacity of `bytes` until it is told otherwise.
@@ -177,6 +199,12 @@ impl FrameBuffer {
             self.bytes.reserve(missing);
         }
         &mut self.bytes
+    }
+
+    /// The buffer to read into while what has come waits for others; `None` when it has as much as is free.
+    pub(crate) fn for_reading_ahead(&mut self) -> Option<&mut BytesMut> {
+        self.room = 0;
+        (!self.is_full()).then(|| self.for_read())
     }
 
     /// A little room that is not the frame's: to learn that something has come.
@@ -310,26 +338,27 @@ mod tests {
     #[test]
     fn room_grows_with_what_has_come() {
         let mut buffer = FrameBuffer::new(1 << 30);
-        buffer.let_grow(usize::MAX);
         let body = vec![3_u8; 10 << 20];
+        let room = |buffer: &mut FrameBuffer| {
+            let wanted = buffer.wanted_capacity(true);
+            buffer.let_grow(wanted);
+            buffer.for_read().capacity()
+        };
         for chunk in framed(&body).chunks(10_000) {
             let before = buffer.unfinished_bytes();
-            let room = buffer.for_read();
-            assert!(
-                room.capacity() <= 2 * (READ_BYTES_MAX + before * GROWTH),
-                "{before}"
-            );
-            room.extend_from_slice(chunk);
+            let capacity = room(&mut buffer);
+            let most = READ_BYTES_MAX + before * GROWTH_ROOMY;
+            assert!(capacity <= 2 * most, "{before}");
+            buffer.for_read().extend_from_slice(chunk);
         }
         assert_eq!(buffer.next_frame(), Ok(Some(Bytes::from(body))));
-        // One of the same length is given what can be trusted at once, and no more.
-        buffer
-            .for_read()
-            .extend_from_slice(&(10_i32 << 20).to_be_bytes());
-        let room = buffer.for_read().capacity();
-        assert!(
-            (TRUSTED_BYTES_MAX..2 * TRUSTED_BYTES_MAX).contains(&room),
-            "{room}"
-        );
+        // One of the same length is given what can be trusted at once, and no more, when it is known what for.
+        buffer.let_grow(0);
+        let length = (10_i32 << 20).to_be_bytes();
+        buffer.for_read().extend_from_slice(&length);
+        assert!(room(&mut buffer) <= 2 * READ_BYTES_MAX);
+        buffer.for_read().extend_from_slice(&[0, 1]);
+        let trusted = TRUSTED_BYTES_MAX..2 * TRUSTED_BYTES_MAX;
+        assert!(trusted.contains(&room(&mut buffer)));
     }
 }

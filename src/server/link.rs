@@ -14,6 +14,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use chronik_io::{Standing, Stream};
 
 use super::arrival::{Arrival, Holder, Progress};
 use super::budget::{ByteBudget, Grant, ParkedCharge, ReplyCharge};
@@ -114,15 +115,16 @@ pub(crate) struct Link {
     pub(crate) arrival: Cell<Option<Arrival>>,
     /// How the client takes what is being sent.
     taking: Cell<Progress>,
-    /// It was behind at the last look at those who hold room, and nothing has moved since.
-    pub(crate) is_suspect: Cell<bool>,
+    /// Asks the socket how it stands.
+    ask: Box<dyn Fn() -> Standing>,
 }
 
 impl Link {
-    /// A fresh connection.
-    pub(crate) fn new(peer: SocketAddr, now_ns: u64) -> Rc<Self> {
+    /// A fresh connection on `stream`.
+    pub(crate) fn new<S: Stream>(stream: &Rc<S>, now_ns: u64) -> Rc<Self> {
+        let asked = Rc::clone(stream);
         Rc::new(Self {
-            peer,
+            peer: stream.peer(),
             queue: RefCell::default(),
             requests: Cell::new(0),
             request_bytes: Cell::new(0),
@@ -139,7 +141,7 @@ impl Link {
             taken: Cell::default(),
             arrival: Cell::new(None),
             taking: Cell::default(),
-            is_suspect: Cell::new(false),
+            ask: Box::new(move || asked.standing()),
         })
     }
 
@@ -170,7 +172,6 @@ impl Link {
     pub(crate) fn begin_send(&self, now_ns: u64) {
         self.active_ns.set(now_ns);
         self.taking.set(Progress::anew(now_ns));
-        self.is_suspect.set(false);
         self.taken.set(Taken {
             since_ns: now_ns,
             bytes: 0,
@@ -182,7 +183,6 @@ impl Link {
     pub(crate) fn has_taken(&self, bytes: usize, now_ns: u64) {
         self.active_ns.set(now_ns);
         self.taking.set(self.taking.get().more(bytes, now_ns));
-        self.is_suspect.set(false);
         let mut taken = self.taken.get();
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         taken.bytes = taken.bytes.saturating_add(bytes);
@@ -192,13 +192,41 @@ impl Link {
     /// `bytes` of a request have come.
     pub(crate) fn has_sent(&self, bytes: usize, now_ns: u64) {
         self.active_ns.set(now_ns);
-        self.is_suspect.set(false);
-        if let Some(mut arrival) = self.arrival.get() {
-            arrival.progress = arrival
-                .progress
-                .map(|progress| progress.more(bytes, now_ns));
-            self.arrival.set(Some(arrival));
+        self.change_arrival(|arrival| arrival.more(bytes, now_ns));
+    }
+
+    /// Notes something about the long request that is coming, if there is one.
+    pub(crate) fn change_arrival(&self, change: impl FnOnce(&mut Arrival)) {
+        let mut arrival = self.arrival.get();
+        arrival.as_mut().map(change);
+        self.arrival.set(arrival);
+    }
+
+    /// How the socket stands.
+    pub(crate) fn standing(&self) -> Standing {
+        (self.ask)()
+    }
+
+    /// Whether it is the broker that has not done its part for a client that holds room: what it sent lies in the
+    /// socket, or the socket would take more of its answer. Patience with the client then begins anew.
+    pub(crate) fn is_served_late(&self, now_ns: u64) -> bool {
+        let standing = self.standing();
+        let arrival = self.arrival.get();
+        let is_late = match (arrival.and_then(|arrival| arrival.progress()), self.takes()) {
+            (Some(sends), takes) if takes.is_none_or(|takes| sends <= takes) => {
+                arrival.is_some_and(|arrival| arrival.shows_late_broker(standing.unread_bytes))
+            }
+            _ => standing.is_writable,
+        };
+        if is_late {
+            self.taking.set(Progress::anew(now_ns));
+            self.change_arrival(|arrival| arrival.was_unread(now_ns));
         }
+        is_late
+    }
+
+    fn takes(&self) -> Option<Progress> {
+        self.sending.get().then(|| self.taking.get())
     }
 
     /// What the client holds of the budget by what it does not send, or by an answer that it does not
@@ -207,14 +235,9 @@ impl Link {
         let arrival = self.arrival.get();
         let coming = arrival.map_or(0, |arrival| arrival.held);
         let held = coming.saturating_add(self.request_bytes.get());
-        let sends = arrival.and_then(|arrival| arrival.progress);
-        let takes = self.sending.get().then(|| self.taking.get());
-        let progress = sends.into_iter().chain(takes).min()?;
-        (held > 0).then(|| Holder {
-            held,
-            progress,
-            is_suspect: self.is_suspect.get(),
-        })
+        let sends = arrival.and_then(|arrival| arrival.progress());
+        let progress = sends.into_iter().chain(self.takes()).min()?;
+        (held > 0).then_some(Holder { held, progress })
     }
 
     /// How long the send under way has lasted beyond what its bytes account for at
@@ -268,6 +291,11 @@ impl Link {
             }
         })
         .await
+    }
+
+    /// Whether what is unanswered may wait for others as long as it likes.
+    pub(crate) fn may_wait_long(&self) -> bool {
+        self.alone.get() || self.fetches.get() > 0
     }
 
     /// Waits until a request of `bytes` may be taken; `None` when none may be any more.

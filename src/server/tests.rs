@@ -30,6 +30,9 @@ const FETCH: u8 = b'f';
 /// Waits for ever and keeps nothing of the frame.
 const FETCH_PARKED: u8 = b'F';
 
+/// Keeps everything behind it waiting, for ever.
+const ALONE_FOR_EVER: u8 = b'A';
+
 const FRAME_BYTES_MAX: usize = 1 << 20;
 
 struct Toy {
@@ -60,7 +63,7 @@ impl Service for Toy {
         self.admitted.borrow_mut().push(kind);
         let pace = match kind {
             FETCH | FETCH_PARKED => Pace::OneFetch,
-            ECHO_ALONE => Pace::Alone,
+            ECHO_ALONE | ALONE_FOR_EVER => Pace::Alone,
             _ => Pace::Free,
         };
         let world = self.world.clone();
@@ -77,7 +80,7 @@ impl Service for Toy {
                     Reply::Silent
                 }))
             }
-            FETCH_PARKED => Answer::Parked(Box::pin(std::future::pending()), 100),
+            FETCH_PARKED | ALONE_FOR_EVER => Answer::Parked(Box::pin(std::future::pending()), 100),
             ECHO_LATER | ECHO_ALONE | FETCH => Answer::Later(Box::pin(async move {
                 let wait_ns = world.random_u64() % 1_000_000;
                 world.sleep_until(world.monotonic_ns() + wait_ns).await;

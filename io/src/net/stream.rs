@@ -4,13 +4,14 @@
 //! calls read into initialised memory only and send the first of several parts. A request that arrives whole
 //! costs one `recv`, a reply one `sendmsg`.
 
-use super::Stream;
 use super::place::ConnectionPlace;
+use super::{Standing, Stream};
 use crate::direct::DirectWorld;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_io::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
-use rustix::io::Errno;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, ioctl_fionread};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -237,6 +238,24 @@ impl Stream for DirectStream {
             advance(&mut parts, &mut sent, count);
         }
         Ok(())
+    }
+
+    fn standing(&self) -> Standing {
+        self.with_descriptor(|descriptor| {
+            let left = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+            let mut polled = [PollFd::new(&descriptor, PollFlags::OUT | PollFlags::RDHUP)];
+            // A signal may keep the answer back: nothing is known then, and somebody asks again.
+            let found = match poll(&mut polled, Some(&Timespec::default())) {
+                Ok(_) => polled[0].revents(),
+                Err(_) => PollFlags::empty(),
+            };
+            let unread = ioctl_fionread(descriptor).unwrap_or(0);
+            Standing {
+                unread_bytes: usize::try_from(unread).unwrap_or(usize::MAX),
+                is_writable: found.contains(PollFlags::OUT),
+                has_left: found.intersects(left),
+            }
+        })
     }
 
     async fn shutdown(&self) -> io::Result<()> {

@@ -4,7 +4,7 @@
 //! seed. Never loses or reorders a byte of a connection that is not reset.
 
 use super::SimulatedWorld;
-use crate::net::Stream;
+use crate::net::{Standing, Stream};
 use crate::world::World;
 use bytes::{BufMut, Bytes, BytesMut};
 use std::cell::RefCell;
@@ -77,6 +77,13 @@ impl SimulatedStream {
             direction.data.clear();
             direction.wake();
         }
+    }
+
+    /// Lays bytes into the socket of the other end at once, as a delivery between two steps of its reader does.
+    pub fn put_now(&self, bytes: &[u8]) {
+        let mut direction = self.outgoing.borrow_mut();
+        direction.data.extend_from_slice(bytes);
+        direction.wake();
     }
 
     async fn delay(&self) {
@@ -164,6 +171,15 @@ impl Stream for SimulatedStream {
             }
         }
         Ok(())
+    }
+
+    fn standing(&self) -> Standing {
+        let (incoming, outgoing) = (self.incoming.borrow(), self.outgoing.borrow());
+        Standing {
+            unread_bytes: incoming.data.len(),
+            is_writable: outgoing.data.len() < BUFFER_BYTES_MAX,
+            has_left: incoming.ended || incoming.reset,
+        }
     }
 
     async fn shutdown(&self) -> io::Result<()> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use chronik_io::{Stream, World};
 
+use super::super::arrival::Progress;
 use super::{Bench, Client, ECHO_LATER, ECHO_NOW, FETCH, FETCH_PARKED, FRAME_BYTES_MAX, echo};
 
 /// A few dozen of the longest frames.
@@ -175,4 +176,32 @@ fn what_comes_behind_a_request_that_waits_holds_nothing() {
         });
         drop(clients);
     }
+}
+
+/// The broker is late where what a client has sent lies in the socket; only sockets can tell.
+#[test]
+fn nobody_is_closed_for_what_the_broker_has_not_read() {
+    let mut bench = Bench::new(3, 2 << 20, 3_600_000);
+    let client = bench.connect();
+    let world = bench.simulation.world();
+    let mut frame = echo(&vec![ECHO_NOW; FRAME_BYTES_MAX]).to_vec();
+    frame.truncate(FRAME_BYTES_MAX / 2);
+    client.send_slowly(&world, frame, 1 << 20, 0);
+    bench.simulation.advance(Duration::from_secs(1));
+    let link = bench.server.connections.any();
+    let now_ns = world.monotonic_ns();
+    let held = link.holding().expect("half of a request").held;
+    assert!(held >= FRAME_BYTES_MAX / 2, "{held}");
+    assert!(!link.is_served_late(now_ns), "nothing lies there");
+    assert!(link.holding().expect("the same").progress < Progress::anew(now_ns));
+    // Nothing runs between the write and the question.
+    client.stream.put_now(&[0]);
+    assert!(
+        !link.is_served_late(now_ns),
+        "a byte now and then is no haste"
+    );
+    client.stream.put_now(&[0; 8 << 10]);
+    assert!(link.is_served_late(now_ns));
+    let progress = link.holding().expect("the same").progress;
+    assert_eq!(progress, Progress::anew(now_ns), "patience begins anew");
 }

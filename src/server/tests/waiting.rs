@@ -2,6 +2,7 @@
 //! nobody takes there is, who asks for little is answered, and who asks for much gets its turn.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use chronik_io::{Stream, World};
@@ -51,7 +52,7 @@ fn mixed(seed: u64, kinds: u64, connections: usize) -> (Bench, Vec<Client>) {
         let random = bench.simulation.world().random_u64();
         wait_somehow(&bench, client, random, kinds);
     }
-    bench.simulation.advance(std::time::Duration::from_secs(1));
+    bench.simulation.advance(Duration::from_secs(1));
     (bench, clients)
 }
 
@@ -107,7 +108,7 @@ fn a_parked_request_holds_nothing_of_what_came_with_it() {
         let frame = echo(&vec![FETCH_PARKED; FRAME_BYTES_MAX]).to_vec();
         client.send_aside(&world, frame, 1);
     }
-    bench.simulation.advance(std::time::Duration::from_secs(1));
+    bench.simulation.advance(Duration::from_secs(1));
     assert_eq!(
         bench.server.service.admitted.borrow().len(),
         20,
@@ -115,7 +116,7 @@ fn a_parked_request_holds_nothing_of_what_came_with_it() {
     );
     assert_eq!(bench.server.budget.requests_held(), 0);
     drop(clients);
-    bench.simulation.advance(std::time::Duration::from_secs(1));
+    bench.simulation.advance(Duration::from_secs(1));
     assert_eq!(bench.server.budget.parked_held(), 0);
 }
 
@@ -125,10 +126,94 @@ fn a_connection_whose_answers_are_not_taken_is_not_read() {
     let client = bench.connect();
     let world = bench.simulation.world();
     client.send_aside(&world, echo(&vec![ECHO_NOW; 60 << 10]).to_vec(), 1000);
-    bench.simulation.advance(std::time::Duration::from_secs(1));
+    bench.simulation.advance(Duration::from_secs(1));
     let taken = bench.server.service.admitted.borrow().len();
     assert!(
         taken < 30,
         "{taken} requests of 60 KiB were answered to nobody"
     );
+}
+
+/// A length comes alone, the rest later: what it is for is not known when room for it could be given.
+#[test]
+fn a_long_request_of_which_only_the_length_is_there_holds_nothing_behind_one_that_waits() {
+    for bytes_first in [4, 5] {
+        let mut bench = Bench::new(3, BUDGET_BYTES, 3_600_000);
+        let world = bench.simulation.world();
+        let clients: Vec<Client> = (0..5).map(|_| bench.connect()).collect();
+        for client in &clients {
+            let stream = Rc::clone(&client.stream);
+            let aside = world.clone();
+            world.spawn(async move {
+                // One in the past is what a long one is trusted for.
+                let before = echo(&vec![super::SILENT; FRAME_BYTES_MAX]);
+                let waiting = echo(&[FETCH_PARKED; 16]);
+                let mut frame = echo(&vec![super::FETCH; FRAME_BYTES_MAX]);
+                let first = frame.split_to(bytes_first);
+                for part in [before, waiting, first, frame] {
+                    if stream.write_all(vec![part]).await.is_err() {
+                        return;
+                    }
+                    aside.sleep_for(Duration::from_millis(100)).await;
+                }
+            });
+        }
+        bench.simulation.advance(Duration::from_secs(2));
+        assert_eq!(bench.server.connections.len(), 5);
+        assert_eq!(bench.server.budget.requests_held(), 0, "{bytes_first}");
+        drop(clients);
+    }
+}
+
+#[test]
+fn a_client_that_leaves_is_noticed_while_what_it_sent_waits_for_others() {
+    for (first, behind, bytes) in [
+        (FETCH_PARKED, super::FETCH, 16),
+        (super::ALONE_FOR_EVER, ECHO_NOW, 16),
+        (super::ALONE_FOR_EVER, super::FETCH, 16),
+        (FETCH_PARKED, super::FETCH, 30 << 10),
+    ] {
+        let mut bench = Bench::new(4, BUDGET_BYTES, 3_600_000);
+        let world = bench.simulation.world();
+        let client = bench.connect();
+        let both = [
+            &echo(&[first; 16])[..],
+            &echo(&vec![behind; bytes]),
+            &echo(&[ECHO_NOW; 16]),
+        ];
+        client.send_aside(&world, both.concat(), 1);
+        bench.simulation.advance(Duration::from_secs(1));
+        assert_eq!(bench.server.connections.len(), 1);
+        let stream = client.stream;
+        bench
+            .simulation
+            .run(async move { stream.shutdown().await.expect("connected") });
+        bench.simulation.advance(Duration::from_secs(1));
+        assert_eq!(bench.server.connections.len(), 0, "{first} {behind}");
+        assert_eq!(bench.server.budget.requests_held(), 0);
+    }
+}
+
+#[test]
+fn a_client_that_left_more_behind_than_is_read_on_is_noticed_when_it_would_be_idle() {
+    let mut bench = Bench::new(5, BUDGET_BYTES, 60_000);
+    let world = bench.simulation.world();
+    let (stays, leaves) = (bench.connect(), bench.connect());
+    for client in [&stays, &leaves] {
+        let behind = echo(&vec![super::FETCH; 50 << 10]).to_vec();
+        let all = [echo(&[FETCH_PARKED; 16]).to_vec(), behind.repeat(3)];
+        client.send_aside(&world, all.concat(), 1);
+    }
+    bench.simulation.advance(Duration::from_secs(1));
+    let stream = leaves.stream;
+    bench
+        .simulation
+        .run(async move { stream.shutdown().await.expect("connected") });
+    bench.simulation.advance(Duration::from_secs(90));
+    assert_eq!(
+        bench.server.connections.len(),
+        1,
+        "the one that waits is there"
+    );
+    drop(stays);
 }
