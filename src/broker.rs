@@ -16,9 +16,9 @@ use chronik_io::descriptors::ConnectionDescriptors;
 use chronik_io::executor::allowed_cpus;
 use chronik_io::net::{Accepting, ConnectionQuotas, Incoming, ListenLimits};
 use chronik_io::preflight::{DirectoryLock, Finding, Preflight, Verdict};
-use chronik_io::{DirectWorld, ExecutorOptions, Listener, ShardSeat, World};
+use chronik_io::{DirectWorld, ExecutorOptions, Listener, ShardSeat, World, is_not_now};
 use chronik_protocol::Str;
-use chronik_shards::{COORDINATOR_SHARD, Reply, Request, ShardHandle, StartOptions};
+use chronik_shards::{COORDINATOR_SHARD, LogDirs, Reply, Request, ShardHandle, StartOptions};
 use tracing::{debug, error, info, warn};
 
 use crate::Failure;
@@ -294,6 +294,10 @@ async fn shard_main(seat: ShardSeat<Request, Reply>, plan: Arc<Plan>) -> io::Res
             return Err(io::Error::other(reason.to_string()));
         }
     };
+    if let Err(reason) = learn_devices(&world, handle.log_dirs()).await {
+        plan.tell(Err(reason.clone()));
+        return Err(io::Error::other(reason));
+    }
     if index == COORDINATOR_SHARD {
         let (quotas, config) = (Arc::clone(&plan.quotas), Arc::clone(&plan.config));
         handle.watch_settings(move |image| limits::apply(&quotas, &config.listeners, image));
@@ -304,6 +308,26 @@ async fn shard_main(seat: ShardSeat<Request, Reply>, plan: Arc<Plan>) -> io::Res
         after_ms: world.monotonic_ns() / 1_000_000,
     }));
     serve(index, &world, handle, &plan).await
+}
+
+/// Lets the shard learn of every directory's device while there are descriptors: its first file there may come
+/// when there are none.
+///
+/// # Errors
+/// One sentence, where something is too short for that.
+async fn learn_devices(world: &DirectWorld, dirs: &LogDirs) -> Result<(), String> {
+    for dir in dirs.all().iter().filter(|dir| dir.id.is_some()) {
+        let path = dir.path.display();
+        match world.learn_device(&dir.path).await {
+            Err(error) if is_not_now(&error) => {
+                return Err(format!("the device of {path} cannot be looked at: {error}"));
+            }
+            // Its first file will tell.
+            Err(error) => warn!(%path, %error, "the device of a log directory was not looked at"),
+            Ok(()) => {}
+        }
+    }
+    Ok(())
 }
 
 async fn serve(

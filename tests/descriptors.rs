@@ -5,12 +5,17 @@ mod support;
 
 use std::net::TcpStream;
 use std::process::Command;
+use std::time::Duration;
 
+use chronik_protocol::ErrorCode;
 use chronik_protocol::messages::ApiVersionsRequest;
 
 use support::batch::TestBatch;
-use support::calls::{creatable, create_topic, create_topics, produce_ok, read_values};
+use support::calls::{
+    code, creatable, create_topic, create_topics, produce, produce_ok, read_values,
+};
 use support::client::Client;
+use support::disk::Disk;
 use support::{Broker, BrokerOptions, Scratch};
 
 const TOPICS: usize = 230;
@@ -161,4 +166,81 @@ fn a_limit_too_low_for_anything_is_refused() {
         .output();
     let said = String::from_utf8_lossy(&doctor.expect("doctor runs").stdout).into_owned();
     assert!(said.contains("connections are taken at a time"), "{said}");
+}
+
+/// Partitions of the topic that is created while hardly a descriptor is left: some for each shard and directory.
+const LATE_PARTITIONS: i32 = 20;
+
+/// Lets the running broker have `more` descriptors than it has open now.
+fn leave(broker: &Broker, more: usize) {
+    let pid = broker.pid().to_string();
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs");
+    let limit = format!("--nofile={}:20000", open.count() + more);
+    let limited = Command::new("prlimit")
+        .args(["--pid", &pid, &limit])
+        .status();
+    assert!(limited.is_ok_and(|status| status.success()), "prlimit");
+}
+
+/// Hardly a descriptor is left when the shards open their first files, in directories on two devices: the
+/// broker stays, and all is served when there are descriptors again.
+fn first_files_wait(options: &BrokerOptions, more: usize) {
+    let mut broker = options.start();
+    let mut client = Client::connect(broker.address());
+    create_topic(&mut client, "before", 1, &[]);
+    let batch = TestBatch::of_values(["a record"]).encode();
+    produce_ok(&mut client, "before", 0, batch.clone());
+    leave(&broker, more);
+    let late = creatable("late", LATE_PARTITIONS, &[]);
+    let results = create_topics(&mut client, vec![late]).expect("an answer");
+    assert_eq!(results[0].error_code, 0, "{results:?}");
+    // One asks each shard for first files; what it gets depends on who takes the last descriptor.
+    for partition in 0..2 {
+        produce(&mut client, "late", partition, batch.clone());
+    }
+    leave(&broker, 10_000);
+    for partition in 0..LATE_PARTITIONS {
+        let mut answer = ErrorCode::KafkaStorageError;
+        for _ in 0..300 {
+            answer = code(produce(&mut client, "late", partition, batch.clone()).error_code);
+            if answer != ErrorCode::KafkaStorageError {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        assert_eq!(answer, ErrorCode::None, "{partition}:\n{}", broker.log());
+    }
+    let ended = broker.wait_for_exit(Duration::ZERO);
+    assert!(ended.is_none(), "{ended:?}:\n{}", broker.log());
+    let log = broker.log();
+    for words in ["panicked", "offline", "not judged"] {
+        assert!(!log.contains(words), "the log says {words:?}:\n{log}");
+    }
+    broker.stop();
+}
+
+#[test]
+fn first_files_wait_for_descriptors() {
+    for more in 1..=3 {
+        let scratch = Scratch::new();
+        let options = BrokerOptions::new(scratch.join("data"))
+            .set("chronik.shards", 2)
+            .argument("--data")
+            .argument(scratch.join("second"));
+        first_files_wait(&options, more);
+    }
+}
+
+#[test]
+fn first_files_on_another_device_wait_for_descriptors() {
+    let scratch = Scratch::new();
+    let Some(disk) = Disk::or_skip(&scratch) else {
+        return;
+    };
+    let options = BrokerOptions::new(scratch.join("data"))
+        .under(disk.wrapper())
+        .set("chronik.shards", 2)
+        .argument("--data")
+        .argument(disk.mounted().join("data"));
+    first_files_wait(&options, 2);
 }

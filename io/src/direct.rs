@@ -32,11 +32,10 @@ use glommio::io::DmaFile;
 use glommio::timer::Timer;
 use name_order::NameOrder;
 use open_files::{Identity, OpenFiles};
-use polling_probe::PollingProbe;
+use polling_probe::Devices;
 use reading::Readers;
 use semaphore::Semaphore;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -113,8 +112,7 @@ pub(crate) struct Inner {
     opening_permits: Semaphore,
     /// The number of files whose space is being made or queued.
     preparing: Arc<AtomicUsize>,
-    /// Devices whose polling was probed or is being probed.
-    devices: RefCell<BTreeMap<u64, PollingProbe>>,
+    devices: Devices,
     work: ShardWork,
     tasks: Tasks,
 }
@@ -157,7 +155,7 @@ impl DirectWorld {
                 read_permits: Semaphore::new(beside),
                 opening_permits: Semaphore::new(OPENING_MAX),
                 preparing: Arc::default(),
-                devices: RefCell::new(BTreeMap::new()),
+                devices: Devices::default(),
                 work: Watchdog::shard(watchdog, shard),
                 tasks: Tasks::default(),
             }),
@@ -290,23 +288,17 @@ impl DirectWorld {
             let directory = directory_number(path);
             self.inner.names.run_for(directory, open).await?
         };
+        let device = named.identity.0;
         if let Some(dir) = path.parent() {
-            self.probe_polling(named.identity.0, dir).await;
+            self.probe_polling(device, dir).await?;
         }
         let mut how = glommio::io::OpenOptions::new();
         how.read(true).write(options.mode != OpenMode::Read);
         if options.write_through {
             how.custom_flags(rustix::fs::OFlags::DSYNC.bits().cast_signed());
         }
-        // Through the descriptor, not the path: glommio looks the path up three times, and a rename in between would
-        // give it another file or a panic.
-        let opened = {
-            let _permit = self.inner.opening_permits.take().await;
-            let _io = self.begin_io();
-            how.dma_open(names::descriptor_path(named.descriptor.as_raw_fd()))
-                .await
-        };
-        let file = opened.map_err(plain)?;
+        let opened = self.open_descriptor(device, &how, named.descriptor.as_raw_fd());
+        let file = opened.await?;
         Ok(Opened {
             file,
             len: named.len,

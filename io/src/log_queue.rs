@@ -6,8 +6,9 @@
 //! filters or formats.
 
 use rustix::event::{PollFd, PollFlags};
+use std::cell::Cell;
 use std::io::{self, ErrorKind, Write};
-use std::panic::PanicHookInfo;
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Builder;
 use std::time::Duration;
@@ -242,7 +243,23 @@ pub fn start() -> io::Result<(LogQueue, FlushAtEnd)> {
     Ok((queue.clone(), FlushAtEnd(queue)))
 }
 
+thread_local! {
+    /// Panics of this thread are caught and become an error.
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `code`, whose panic is a result and leaves no line.
+pub(crate) fn quietly<T>(code: impl FnOnce() -> T) -> std::thread::Result<T> {
+    let before = QUIET.replace(true);
+    let outcome = catch_unwind(AssertUnwindSafe(code));
+    QUIET.set(before);
+    outcome
+}
+
 fn tell_panic(panic: &PanicHookInfo<'_>) {
+    if QUIET.get() {
+        return;
+    }
     let thread = std::thread::current();
     let name = thread.name().unwrap_or("without a name");
     // Empty unless RUST_BACKTRACE asks for it.

@@ -246,6 +246,17 @@ pub(super) fn descriptor_path(descriptor: RawFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{descriptor}"))
 }
 
+/// Looks at a device as glommio does with a thread's first file there, with one more descriptor held for that file:
+/// glommio panics where this is too short of something.
+pub(super) fn look_at_device(device: u64) -> io::Result<()> {
+    let short = |error: io::Error| is_not_now(&error).then_some(error).map_or(Ok(()), Err);
+    let _file = File::open("/proc/self")?;
+    // The whole disk of a partition, as glommio has it; what is no disk has no such entry.
+    let disk = format!("/sys/dev/block/{}:0", rustix::fs::major(device));
+    let read = fs::canonicalize(disk).and_then(|disk| fs::read(disk.join("queue/rotational")));
+    read.map(drop).or_else(short)
+}
+
 /// An unnamed file in `dir` with one written block that is not all zeros.
 pub(super) fn written_probe(dir: &Path) -> io::Result<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
