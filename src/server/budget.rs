@@ -8,9 +8,9 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 
-use super::line::{Line, Place, Wish};
+use super::line::{Line, Place, Sort, Wish};
 use super::signal::Signal;
 
 /// However little is left, one fetch may always ask for this much, bytes: a reader never starves.
@@ -22,6 +22,9 @@ const PARKED_SHARE: usize = 2;
 /// This share is kept for requests that are given the whole of what they need when the rest is used up.
 const WHOLE_SHARE: usize = 4;
 
+/// A request is short that is no more than such a part of that share.
+const SHORT_SHARE: usize = 4;
+
 /// The budget of a shard.
 #[derive(Debug)]
 pub(crate) struct ByteBudget {
@@ -29,8 +32,8 @@ pub(crate) struct ByteBudget {
     requests: Cell<usize>,
     replies: Cell<usize>,
     parked: Cell<usize>,
-    /// Given to requests that got the whole of what they need.
-    wholes: Cell<usize>,
+    /// Given to requests of each sort that got the whole of what they need.
+    wholes: [Cell<usize>; Sort::COUNT],
     line: RefCell<Line>,
     /// Notified when a reply has been taken.
     reply_taken: Signal,
@@ -48,7 +51,7 @@ impl ByteBudget {
             requests: Cell::new(0),
             replies: Cell::new(0),
             parked: Cell::new(0),
-            wholes: Cell::new(0),
+            wholes: Default::default(),
             line: RefCell::default(),
             reply_taken: Signal::default(),
             answers_wait: Cell::new(false),
@@ -63,14 +66,14 @@ impl ByteBudget {
     }
 
     /// Takes what is wished as soon as anything at all is left, in the order of the line. When nothing is,
-    /// the first in line may be given the whole of what it needs, so that parts of requests, each of them
-    /// waiting for the rest, cannot lock each other out: those that are coming share a part of the
-    /// limit in this way, and one of any size may always.
+    /// the first of its sort may be given the whole of what it needs, so that parts of requests, each of them
+    /// waiting for the rest, cannot lock each other out: see [`Sort`].
     pub(crate) async fn take(self: &Rc<Self>, wish: Wish) -> Grant {
         if let Some(grant) = self.take_now(wish.bytes) {
             return grant;
         }
-        let place = self.line.borrow_mut().place(&wish);
+        let sort = self.sort(&wish);
+        let place = self.line.borrow_mut().place(&wish, sort);
         let waits = Waits {
             budget: self,
             place,
@@ -78,8 +81,11 @@ impl ByteBudget {
         self.pressed.notify();
         let grant = poll_fn(|context| {
             let mut line = self.line.borrow_mut();
-            if line.is_first(place)
-                && let Some(grant) = self.admit(&wish)
+            if line.is_first(place) && self.requests.get() < self.parts_max() {
+                return Poll::Ready(self.charge_request(wish.bytes));
+            }
+            if line.is_first_of_sort(place)
+                && let Some(grant) = self.admit_whole(&wish, sort)
             {
                 return Poll::Ready(grant);
             }
@@ -96,18 +102,29 @@ impl ByteBudget {
         self.limit - self.limit / WHOLE_SHARE
     }
 
-    /// What the first in line gets.
-    fn admit(self: &Rc<Self>, wish: &Wish) -> Option<Grant> {
-        if self.requests.get() < self.parts_max() {
-            return Some(self.charge_request(wish.bytes));
+    /// Whom a wish waits with. A request is short or long by the whole of it: one that has come nearly whole is
+    /// as slow as it was.
+    fn sort(&self, wish: &Wish) -> Sort {
+        match wish.coming {
+            None => Sort::Come,
+            Some(bytes) if bytes <= self.limit / WHOLE_SHARE / SHORT_SHARE => Sort::Short,
+            Some(_) => Sort::Long,
         }
-        let wholes = self.wholes.get();
+    }
+
+    /// What the first of its sort gets when the rest is used up.
+    fn admit_whole(self: &Rc<Self>, wish: &Wish, sort: Sort) -> Option<Grant> {
+        if self.requests.get() < self.parts_max() {
+            return None; // Another sort's turn, which it takes at once.
+        }
+        let wholes = &self.wholes[sort as usize];
         let share = self.limit / WHOLE_SHARE;
-        let fits = wish.is_to_come && wholes.saturating_add(wish.whole) <= share;
-        (wholes == 0 || fits).then(|| {
+        let fits = sort == Sort::Short && wholes.get().saturating_add(wish.whole) <= share;
+        (wholes.get() == 0 || fits).then(|| {
             let mut grant = self.charge_request(wish.whole);
-            grant.whole = wish.whole.max(1);
-            self.wholes.set(wholes + grant.whole);
+            let whole = wish.whole.max(1);
+            grant.whole = Some((sort, whole));
+            wholes.set(wholes.get() + whole);
             grant
         })
     }
@@ -118,7 +135,7 @@ impl ByteBudget {
         let mut grant = Grant {
             budget: Rc::clone(self),
             bytes: 0,
-            whole: 0,
+            whole: None,
         };
         grant.add(bytes);
         grant
@@ -191,6 +208,12 @@ impl ByteBudget {
         self.requests.get()
     }
 
+    /// Bytes given to requests that got the whole of what they need.
+    #[cfg(test)]
+    fn wholes_held(&self) -> usize {
+        self.wholes.iter().map(Cell::get).sum()
+    }
+
     /// Bytes that waiting requests keep now.
     #[cfg(test)]
     pub(crate) fn parked_held(&self) -> usize {
@@ -206,9 +229,7 @@ impl ByteBudget {
 
     fn wake_first(&self) {
         let first = self.line.borrow().first();
-        if let Some(waker) = first {
-            waker.wake();
-        }
+        first.into_iter().flatten().for_each(Waker::wake);
     }
 }
 
@@ -239,8 +260,8 @@ impl Drop for Waits<'_> {
 pub(crate) struct Grant {
     budget: Rc<ByteBudget>,
     bytes: usize,
-    /// Of these, those that it was given because it needs no more; at least one byte.
-    whole: usize,
+    /// Of these, those that it was given because it needs no more, at least one byte, and its sort.
+    whole: Option<(Sort, usize)>,
 }
 
 impl Grant {
@@ -266,13 +287,18 @@ impl Grant {
     }
 
     fn settle_whole(&mut self) {
-        let whole = std::mem::take(&mut self.whole);
-        self.budget.wholes.set(self.budget.wholes.get() - whole);
+        if let Some((sort, whole)) = self.whole.take() {
+            let wholes = &self.budget.wholes[sort as usize];
+            wholes.set(wholes.get() - whole);
+        }
     }
 
     /// Joins another grant of the same budget to this one.
     pub(crate) fn absorb(&mut self, mut other: Self) {
-        self.whole += std::mem::take(&mut other.whole);
+        if let Some(whole) = other.whole.take() {
+            debug_assert!(self.whole.is_none(), "who has the whole never asks again");
+            self.whole = Some(whole);
+        }
         self.bytes = self.bytes.saturating_add(std::mem::take(&mut other.bytes));
     }
 }
@@ -328,7 +354,7 @@ mod tests {
         Wish {
             bytes,
             whole: bytes,
-            is_to_come: false,
+            coming: None,
             since_ns: 0,
         }
     }
@@ -361,7 +387,7 @@ mod tests {
             (10, 10, 20)
         );
         drop((second, third));
-        assert_eq!((budget.requests.get(), budget.wholes.get()), (0, 0));
+        assert_eq!((budget.requests.get(), budget.wholes_held()), (0, 0));
         assert!(!budget.is_pressed());
     }
 
@@ -404,29 +430,34 @@ mod tests {
 
     #[test]
     fn parts_of_frames_do_not_lock_each_other_out() {
-        let budget = ByteBudget::new(100);
+        let budget = ByteBudget::new(400);
         let part = |whole| Wish {
             bytes: 20,
             whole,
-            is_to_come: true,
+            coming: Some(whole),
             since_ns: 0,
         };
-        let parts: Vec<Grant> = (0..4).map(|_| budget.take_now(20).expect("room")).collect();
+        let parts: Vec<Grant> = (0..15)
+            .map(|_| budget.take_now(20).expect("room"))
+            .collect();
         assert!(budget.take_now(20).is_none(), "the rest is for others");
-        let mut long = Box::pin(budget.take(part(1000)));
+        let mut long = Box::pin(budget.take(part(4000)));
         let first = long.as_mut().now_or_never().expect("one of any size");
-        assert_eq!(first.bytes(), 1000, "it never asks again");
-        let mut short = Box::pin(budget.take(part(15)));
-        let mut shorter = Box::pin(budget.take(part(10)));
-        assert!(short.as_mut().now_or_never().is_none());
-        assert!(shorter.as_mut().now_or_never().is_none());
+        assert_eq!(first.bytes(), 4000, "it never asks again");
+        // Nor do others of its like keep the short ones out.
+        let mut longer = Box::pin(budget.take(part(4000)));
+        assert!(longer.as_mut().now_or_never().is_none(), "one at a time");
+        let take = |whole| budget.take(part(whole)).now_or_never();
+        let short: Vec<Grant> = (0..4).map(|_| take(24).expect("a share")).collect();
+        assert!(take(24).is_none(), "it is used up");
+        assert_eq!(take(4).expect("it is whole sooner").bytes(), 4);
+        let mut come = Box::pin(budget.take(request(30)));
+        let come = come.as_mut().now_or_never().expect("one that has come");
         drop(first);
-        let shorter = shorter.now_or_never().expect("it is whole sooner");
-        let short = short.now_or_never().expect("beside the other");
-        assert_eq!((shorter.bytes(), short.bytes()), (10, 15));
-        assert!(budget.take(part(1)).now_or_never().is_none());
-        drop((parts, short, shorter));
-        assert_eq!((budget.requests.get(), budget.wholes.get()), (0, 0));
+        let longer = longer.now_or_never().expect("its turn");
+        assert!(take(4000).is_none());
+        drop((parts, short, longer, come));
+        assert_eq!((budget.requests.get(), budget.wholes_held()), (0, 0));
     }
 
     #[test]

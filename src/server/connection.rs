@@ -168,7 +168,7 @@ impl<W: World, H: Service> Reader<'_, W, H> {
         let wish = Wish {
             bytes,
             whole: bytes,
-            is_to_come: false,
+            coming: None,
             since_ns: self.server.world.monotonic_ns(),
         };
         self.link.reading(budget.take(wish)).await
@@ -273,7 +273,7 @@ impl<W: World, H: Service> Reader<'_, W, H> {
         let wish = Wish {
             bytes,
             whole: bytes.max(self.frames.coming_bytes().saturating_sub(charged)),
-            is_to_come: true,
+            coming: Some(self.frames.coming_bytes()),
             since_ns: *self.waits_since_ns.get_or_insert(now_ns),
         };
         self.link.change_arrival(|arrival| arrival.wait(now_ns));

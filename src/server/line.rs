@@ -10,6 +10,23 @@ use std::task::Waker;
 /// less: who is done soon gives back soon, and a long one has its turn nevertheless.
 const BYTES_PER_SECOND_LATER: u64 = 8 << 20;
 
+/// Those who wait, by how they may be let in when the budget is used up: none of one sort stands in the way of
+/// another's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Sort {
+    /// Requests that have come whole: one at a time, for nobody knows how long they stay.
+    Come,
+    /// Short ones that are coming: they share a part of the limit, and are soon done.
+    Short,
+    /// Long ones that are coming: one at a time.
+    Long,
+}
+
+impl Sort {
+    /// How many there are.
+    pub(crate) const COUNT: usize = 3;
+}
+
 /// What somebody wants of the budget.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wish {
@@ -17,66 +34,78 @@ pub(crate) struct Wish {
     pub(crate) bytes: usize,
     /// Bytes until it never asks again.
     pub(crate) whole: usize,
-    /// Whether the request has still to come: such a one may have a share of its own.
-    pub(crate) is_to_come: bool,
+    /// Bytes of the whole request, if it has still to come.
+    pub(crate) coming: Option<usize>,
     /// Since when it waits, ns of the world's monotonic clock; for a frame in parts, since its first wait.
     pub(crate) since_ns: u64,
 }
 
-/// A place in the line, by the order in which places are served.
-pub(crate) type Place = (u64, u64);
+/// A place in the line.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    sort: Sort,
+    /// Its time and its ticket: the order in which places are served.
+    order: (u64, u64),
+}
 
 /// Those who wait, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Line {
     next_ticket: u64,
-    waiting: BTreeMap<Place, (usize, Waker)>,
+    waiting: [BTreeMap<(u64, u64), (usize, Waker)>; Sort::COUNT],
 }
 
 impl Line {
     /// The place that `wish` has, to be taken with [`Line::stand`].
-    pub(crate) fn place(&mut self, wish: &Wish) -> Place {
+    pub(crate) fn place(&mut self, wish: &Wish, sort: Sort) -> Place {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         let whole = u64::try_from(wish.whole).unwrap_or(u64::MAX);
         let later_ns = whole.saturating_mul(1_000_000_000 / BYTES_PER_SECOND_LATER);
-        (wish.since_ns.saturating_add(later_ns), ticket)
+        let order = (wish.since_ns.saturating_add(later_ns), ticket);
+        Place { sort, order }
     }
 
     /// Waits for `bytes` at `place`.
     pub(crate) fn stand(&mut self, place: Place, bytes: usize, waker: &Waker) {
-        let own = self.waiting.entry(place);
+        let own = self.waiting[place.sort as usize].entry(place.order);
         own.and_modify(|(_, known)| known.clone_from(waker))
             .or_insert_with(|| (bytes, waker.clone()));
     }
 
     /// Gives the place up.
     pub(crate) fn leave(&mut self, place: Place) {
-        self.waiting.remove(&place);
+        self.waiting[place.sort as usize].remove(&place.order);
     }
 
     /// Whether nobody is before `place`.
     pub(crate) fn is_first(&self, place: Place) -> bool {
-        self.waiting
-            .first_key_value()
-            .is_none_or(|(front, _)| *front >= place)
+        let mut fronts = self.waiting.iter().filter_map(BTreeMap::first_key_value);
+        fronts.all(|(front, _)| *front >= place.order)
     }
 
-    /// Who has to be woken when there is room.
-    pub(crate) fn first(&self) -> Option<Waker> {
-        let (_, (_, waker)) = self.waiting.first_key_value()?;
-        Some(waker.clone())
+    /// Whether nobody of the same sort is before `place`.
+    pub(crate) fn is_first_of_sort(&self, place: Place) -> bool {
+        let front = self.waiting[place.sort as usize].first_key_value();
+        front.is_none_or(|(front, _)| *front >= place.order)
+    }
+
+    /// Who has to be woken when there is room: the first of each sort.
+    pub(crate) fn first(&self) -> [Option<Waker>; Sort::COUNT] {
+        let front = |sort: &BTreeMap<_, (usize, Waker)>| Some(sort.first_key_value()?.1.1.clone());
+        [&self.waiting[0], &self.waiting[1], &self.waiting[2]].map(front)
     }
 
     /// Whether nobody waits.
     pub(crate) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.waiting.iter().all(BTreeMap::is_empty)
     }
 
     /// How many wait, and for how many bytes together.
     pub(crate) fn demand(&self) -> (usize, usize) {
-        let bytes = self.waiting.values().map(|(bytes, _)| *bytes);
-        (self.waiting.len(), bytes.fold(0, usize::saturating_add))
+        let all = || self.waiting.iter().flat_map(BTreeMap::values);
+        let bytes = all().fold(0, |sum: usize, (bytes, _)| sum.saturating_add(*bytes));
+        (all().count(), bytes)
     }
 }
 
@@ -91,10 +120,10 @@ mod tests {
             let wish = Wish {
                 bytes: 1,
                 whole,
-                is_to_come: true,
+                coming: Some(whole),
                 since_ns,
             };
-            let place = line.place(&wish);
+            let place = line.place(&wish, Sort::Short);
             line.stand(place, wish.bytes, Waker::noop());
             place
         };

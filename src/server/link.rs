@@ -182,7 +182,7 @@ impl Link {
     /// The client has taken `bytes` more of it.
     pub(crate) fn has_taken(&self, bytes: usize, now_ns: u64) {
         self.active_ns.set(now_ns);
-        self.taking.set(self.taking.get().more(bytes, now_ns));
+        self.taking.set(self.taking.get().more(bytes, 0, now_ns));
         let mut taken = self.taken.get();
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         taken.bytes = taken.bytes.saturating_add(bytes);

@@ -205,3 +205,65 @@ fn nobody_is_closed_for_what_the_broker_has_not_read() {
     let progress = link.holding().expect("the same").progress;
     assert_eq!(progress, Progress::anew(now_ns), "patience begins anew");
 }
+
+#[test]
+fn long_requests_on_slow_lines_are_taken_and_keep_no_short_one_waiting() {
+    let mut bench = Bench::new(4, 2 << 20, 3_600_000);
+    let world = bench.simulation.world();
+    let done = Rc::new(Cell::new(0));
+    for _ in 0..3 {
+        let client = bench.connect();
+        let frame = echo(&vec![ECHO_LATER; FRAME_BYTES_MAX]).to_vec();
+        client.send_slowly(&world, frame, 12_500, 100);
+        let done = Rc::clone(&done);
+        world.spawn(async move {
+            if client.answered(FRAME_BYTES_MAX + 4).await {
+                done.set(done.get() + 1);
+            }
+        });
+    }
+    for second in 0..8 {
+        let client = bench.connect();
+        let world = world.clone();
+        bench.simulation.run(async move {
+            let answered = honest(world, client, 100 << 10, 3).await;
+            assert_eq!(answered, 3, "after {second} s");
+        });
+        bench.simulation.advance(Duration::from_secs(1));
+    }
+    bench.simulation.advance(Duration::from_secs(30));
+    assert_eq!(done.get(), 3);
+}
+
+#[test]
+fn a_byte_now_and_then_buys_no_time() {
+    for each_ms in [10, 150] {
+        let mut bench = Bench::new(5, 2 << 20, 3_600_000);
+        let world = bench.simulation.world();
+        let stallers: Vec<Client> = (0..60).map(|_| bench.connect()).collect();
+        for client in &stallers {
+            let frame = echo(&vec![ECHO_NOW; FRAME_BYTES_MAX]).to_vec();
+            let (stream, aside) = (Rc::clone(&client.stream), world.clone());
+            world.spawn(async move {
+                let mut first = Bytes::from(frame);
+                let rest = first.split_off(80_000);
+                if stream.write_all(vec![first]).await.is_ok() {
+                    let client = Client {
+                        stream,
+                        buffer: BytesMut::new(),
+                    };
+                    client.send_slowly(&aside, rest.to_vec(), 1, each_ms);
+                }
+            });
+        }
+        bench.simulation.advance(Duration::from_secs(10));
+        for bytes in [80 << 10, 200 << 10, FRAME_BYTES_MAX] {
+            let (client, world) = (bench.connect(), world.clone());
+            bench.simulation.run(async move {
+                let answered = honest(world, client, bytes, 3).await;
+                assert_eq!(answered, 3, "{bytes} beside a byte each {each_ms} ms");
+            });
+        }
+        drop(stallers);
+    }
+}
