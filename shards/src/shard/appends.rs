@@ -9,6 +9,7 @@ use chronik_terms::{
     Acks, AppendPart, AppendRequest, AppendResult, METADATA_PARTITION, Now, PartitionId, Waiter,
 };
 
+use super::early::Fate;
 use super::timers::{Timer, TimerKey};
 use super::{Shard, Slot};
 use crate::limits::{PENDING_APPENDS_MAX, UNDECIDED_APPEND_BYTES_MAX};
@@ -89,6 +90,7 @@ impl<W: World, R> Shard<W, R> {
         happened: &mut Vec<(PartitionId, PartitionEvent)>,
     ) -> Vec<(PartitionId, Option<AppendResult>)> {
         let mut decided = Vec::with_capacity(parts.len());
+        let is_calm = self.is_calm();
         for (place, part) in parts.into_iter().enumerate() {
             let id = part.partition;
             let waiter = Waiter::Produce {
@@ -97,7 +99,18 @@ impl<W: World, R> Shard<W, R> {
             };
             let outcome = match id {
                 METADATA_PARTITION => self.absent(id),
-                _ => self.append_part(part, (acks, now), waiter, happened),
+                _ if is_calm => self.append_part(part, (acks, now), waiter, happened),
+                _ => match self.fate_of_part(id) {
+                    Fate::Now => self.append_part(part, (acks, now), waiter, happened),
+                    Fate::Waits => {
+                        self.hold_early_part(part, (acks, now), waiter);
+                        AppendOutcome::Parked
+                    }
+                    Fate::Refused => {
+                        let refused = AppendResult::failed(ErrorCode::RequestTimedOut, None);
+                        AppendOutcome::Done(refused)
+                    }
+                },
             };
             decided.push((id, outcome.decided()));
         }

@@ -1,18 +1,17 @@
 //! Requests for partitions that are new and not open yet: they wait a moment instead of being refused.
 //!
 //! State only. A client learns of a topic as soon as the catalogue has it; its first batch would be refused,
-//! and come again after its backoff of 100 ms, where the log is open a few milliseconds later. So what asks for
-//! such a partition waits until it is open or a deadline comes, and is then served by what it finds. Appends
-//! behind those that wait, and that touch what these touch, wait as well: each partition gets its batches in the
-//! order in which they came. A read does not wait where it asks for much that is new beside
-//! what is there. Bounded: an append that finds no room behind others is refused, for it would overtake them;
-//! what else finds none is served at once.
+//! and come again after its backoff of 100 ms, where the log is open a few milliseconds later. So a request for
+//! such a partition waits until it is open or a deadline comes, and is then served by what it finds. Of an
+//! append only the parts for new partitions wait, each in a queue of its partition: nothing else waits behind
+//! them, and each partition gets its batches in the order in which they came. A read does not wait where it
+//! asks for much that is new beside what is there. Bounded: a part that finds no room behind others is
+//! refused, for it would overtake them; what else finds none is served at once.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use chronik_io::World;
-use chronik_protocol::ErrorCode;
-use chronik_terms::{AppendResult, ParkToken, PartitionId, ReadResult, Wake};
+use chronik_terms::{Acks, AppendPart, Now, ParkToken, PartitionId, ReadResult, Waiter, Wake};
 
 use super::timers::Timer;
 use super::{Shard, Slot};
@@ -28,13 +27,36 @@ struct Waiting<R> {
     due_ns: u64,
 }
 
+/// A part of an append, undecided as if it were on its way to the disk.
+struct EarlyPart {
+    part: AppendPart,
+    acks: Acks,
+    waiter: Waiter,
+    due_ns: u64,
+}
+
+/// What becomes of a part of an append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It is appended, or refused by what it finds.
+    Now,
+    /// It waits for its partition.
+    Waits,
+    /// There is no room to wait, and it would overtake others.
+    Refused,
+}
+
 /// See the module's text.
 pub(super) struct Early<R> {
-    /// The oldest first, which is due first.
+    /// Requests that wait as a whole, the oldest first, which is due first.
     waiting: VecDeque<Waiting<R>>,
-    /// The partitions of the appends among them.
-    shut: BTreeSet<PartitionId>,
-    /// The partitions they wait for.
+    /// Parts of appends, by partition; no queue is empty.
+    queues: BTreeMap<PartitionId, VecDeque<EarlyPart>>,
+    /// When the first of a queue is due, the earliest first. May name a queue that is gone.
+    dues: BTreeSet<(u64, PartitionId)>,
+    /// Queues that may have something to let in.
+    ready: VecDeque<PartitionId>,
+    /// The partitions that somebody waits for.
     awaited: BTreeSet<PartitionId>,
     parts: usize,
     bytes: usize,
@@ -45,7 +67,9 @@ impl<R> Default for Early<R> {
     fn default() -> Self {
         Early {
             waiting: VecDeque::new(),
-            shut: BTreeSet::new(),
+            queues: BTreeMap::new(),
+            dues: BTreeSet::new(),
+            ready: VecDeque::new(),
             awaited: BTreeSet::new(),
             parts: 0,
             bytes: 0,
@@ -57,7 +81,7 @@ impl<R> Default for Early<R> {
 impl<R> Early<R> {
     /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.waiting.is_empty() && self.queues.is_empty()
     }
 
     /// Whether something waits for this partition.
@@ -67,6 +91,9 @@ impl<R> Early<R> {
 
     /// This partition is open, or will not be soon; whether something waited for it.
     pub(super) fn is_settled(&mut self, id: PartitionId) -> bool {
+        if self.queues.contains_key(&id) {
+            self.ready.push_back(id);
+        }
         self.awaited.remove(&id)
     }
 
@@ -87,31 +114,72 @@ impl<R> Early<R> {
     fn has_room_for(&self, request: &Request) -> bool {
         self.waiting.len() < EARLY_REQUESTS_MAX
             && self.parts.saturating_add(parts_of(request).count()) <= EARLY_PARTS_MAX
-            && self.bytes < EARLY_BYTES_MAX
     }
 
     fn push(&mut self, waiting: Waiting<R>) {
         self.parts += parts_of(&waiting.request).count();
-        self.bytes += bytes_of(&waiting.request);
-        if let Request::Append(request) = &waiting.request {
-            let parts = request.parts.iter();
-            self.shut.extend(parts.map(|part| part.partition));
-        }
         self.waiting.push_back(waiting);
     }
 
-    /// Takes everything out; what waits on is put back.
+    fn push_part(&mut self, id: PartitionId, part: EarlyPart) {
+        self.parts += 1;
+        self.bytes += part.part.batch.bytes.len();
+        let queue = self.queues.entry(id).or_default();
+        if queue.is_empty() {
+            self.dues.insert((part.due_ns, id));
+        }
+        queue.push_back(part);
+    }
+
+    /// Takes the first part of a queue out, if its time has come.
+    fn take_part(&mut self, id: PartitionId, has_come: impl Fn(u64) -> bool) -> Option<EarlyPart> {
+        let queue = self.queues.get_mut(&id)?;
+        if !has_come(queue.front()?.due_ns) {
+            return None;
+        }
+        let part = queue.pop_front()?;
+        if queue.is_empty() {
+            self.queues.remove(&id);
+        }
+        if self.queues.is_empty() {
+            // What is left names queues that are gone, and nothing would look at it any more.
+            self.dues.clear();
+            self.ready.clear();
+        }
+        self.parts -= 1;
+        self.bytes -= part.part.batch.bytes.len();
+        Some(part)
+    }
+
+    /// Notes the queues whose first part is due by `now_ns`; all of them at a stop.
+    fn note_due(&mut self, now_ns: u64, is_stopping: bool) {
+        while let Some(&(due_ns, id)) = self.dues.first()
+            && (is_stopping || due_ns <= now_ns)
+        {
+            self.dues.pop_first();
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Takes every request out; what waits on is put back.
     fn take(&mut self) -> VecDeque<Waiting<R>> {
-        self.shut.clear();
-        (self.parts, self.bytes) = (0, 0);
+        for waiting in &self.waiting {
+            self.parts -= parts_of(&waiting.request).count();
+        }
         std::mem::take(&mut self.waiting)
+    }
+
+    /// When something is due.
+    fn first_due_ns(&self) -> Option<u64> {
+        let waiting = self.waiting.front().map(|waiting| waiting.due_ns);
+        let queued = self.dues.first().map(|(due_ns, _)| *due_ns);
+        waiting.into_iter().chain(queued).min()
     }
 }
 
-/// The partitions that a request is for, where it may wait for them.
+/// The partitions that a request is for, where it may wait for them as a whole.
 fn parts_of(request: &Request) -> Box<dyn Iterator<Item = PartitionId> + '_> {
     match request {
-        Request::Append(request) => Box::new(request.parts.iter().map(|part| part.partition)),
         Request::Read(request) => Box::new(request.parts.iter().map(|part| part.partition)),
         Request::Await(request) => Box::new(request.parts.iter().map(|(id, _)| *id)),
         Request::ListOffsets(queries) => Box::new(queries.iter().map(|query| query.partition)),
@@ -122,16 +190,6 @@ fn parts_of(request: &Request) -> Box<dyn Iterator<Item = PartitionId> + '_> {
     }
 }
 
-fn bytes_of(request: &Request) -> usize {
-    match request {
-        Request::Append(request) => {
-            let parts = request.parts.iter();
-            parts.map(|part| part.batch.bytes.len()).sum()
-        }
-        _ => 0,
-    }
-}
-
 impl<W: World, R> Shard<W, R> {
     /// Gives a request back unless it has to wait. One comparison where no partition is new.
     pub(super) fn hold_early(&mut self, request: Request, responder: R) -> Option<(Request, R)> {
@@ -139,11 +197,8 @@ impl<W: World, R> Shard<W, R> {
         if is_calm && self.following.openings.early.is_empty() || self.stopping.is_some() {
             return Some((request, responder));
         }
-        if !self.is_early(&request) {
+        if !self.is_early(&request) || !self.following.openings.early.has_room_for(&request) {
             return Some((request, responder));
-        }
-        if !self.following.openings.early.has_room_for(&request) {
-            return self.refuse_overtaking(request, responder);
         }
         for id in self.new_of(&request) {
             self.following.openings.early.awaited.insert(id);
@@ -160,23 +215,45 @@ impl<W: World, R> Shard<W, R> {
         None
     }
 
-    /// Refuses an append that would overtake others; gives back what would not. The client may send it again.
-    fn refuse_overtaking(&mut self, request: Request, responder: R) -> Option<(Request, R)> {
-        let Request::Append(append) = &request else {
-            return Some((request, responder));
-        };
+    /// Whether no part of an append can be early.
+    pub(super) fn is_calm(&self) -> bool {
+        let openings = &self.following.openings;
+        openings.are_done() && self.following.applying.is_idle() && openings.early.queues.is_empty()
+    }
+
+    /// What becomes of a part of an append for this partition.
+    pub(super) fn fate_of_part(&self, id: PartitionId) -> Fate {
         let early = &self.following.openings.early;
-        if !append
-            .parts
-            .iter()
-            .any(|part| early.shut.contains(&part.partition))
-        {
-            return Some((request, responder));
+        let is_behind = early.queues.contains_key(&id);
+        let has_room = early.parts < EARLY_PARTS_MAX && early.bytes < EARLY_BYTES_MAX;
+        match is_behind || self.is_new(id) {
+            true if has_room => Fate::Waits,
+            true if is_behind => Fate::Refused,
+            _ => Fate::Now,
         }
-        let refused = |_| AppendResult::failed(ErrorCode::RequestTimedOut, None);
-        let results = append.parts.iter().map(refused).collect();
-        self.reply(responder, Reply::Append(results));
-        None
+    }
+
+    /// Holds a part of an append until its partition is open, behind those that came before.
+    pub(super) fn hold_early_part(
+        &mut self,
+        part: AppendPart,
+        (acks, now): (Acks, Now),
+        waiter: Waiter,
+    ) {
+        let id = part.partition;
+        if self.is_new(id) {
+            self.following.openings.early.awaited.insert(id);
+            self.open_sooner(id);
+        }
+        let due_ns = now.mono_ns.saturating_add(EARLY_WAIT_MS_MAX * 1_000_000);
+        let part = EarlyPart {
+            part,
+            acks,
+            waiter,
+            due_ns,
+        };
+        self.following.openings.early.push_part(id, part);
+        self.time_early();
     }
 
     /// Ends a wait that nobody is there for any more; whether it was here.
@@ -204,11 +281,6 @@ impl<W: World, R> Shard<W, R> {
     fn is_early(&self, request: &Request) -> bool {
         let is_new = |id: PartitionId| self.is_new(id);
         match request {
-            Request::Append(request) => {
-                let shut = &self.following.openings.early.shut;
-                let mut ids = request.parts.iter().map(|part| part.partition);
-                ids.any(|id| is_new(id) || shut.contains(&id))
-            }
             Request::Read(_) | Request::Await(_) => {
                 let mut ids = parts_of(request);
                 let new = ids.by_ref().filter(|id| is_new(*id));
@@ -247,10 +319,10 @@ impl<W: World, R> Shard<W, R> {
 
     fn time_early(&mut self) {
         let early = &mut self.following.openings.early;
-        if let Some(first) = early.waiting.front()
+        if let Some(due_ns) = early.first_due_ns()
             && !std::mem::replace(&mut early.is_timed, true)
         {
-            self.waiting.timers.add(first.due_ns, Timer::Early);
+            self.waiting.timers.add(due_ns, Timer::Early);
         }
     }
 
@@ -266,6 +338,7 @@ impl<W: World, R> Shard<W, R> {
         if self.following.openings.early.is_empty() {
             return;
         }
+        self.let_early_parts_in();
         let (now_ns, is_stopping) = (self.now().mono_ns, self.stopping.is_some());
         let mut ready = Vec::new();
         for waiting in self.following.openings.early.take() {
@@ -287,6 +360,49 @@ impl<W: World, R> Shard<W, R> {
         } in ready
         {
             self.hold_or_serve(request, responder);
+        }
+    }
+
+    /// Appends parts that have nothing to wait for any more, or refuses them, some at a time.
+    fn let_early_parts_in(&mut self) {
+        let (now, is_stopping) = (self.now(), self.stopping.is_some());
+        let early = &mut self.following.openings.early;
+        early.note_due(now.mono_ns, is_stopping);
+        let (mut decided, mut happened) = (Vec::new(), Vec::new());
+        let mut count = 0;
+        while let Some(id) = self.following.openings.early.ready.pop_front() {
+            let waits = !is_stopping && self.is_new(id);
+            let has_come = |due_ns| !waits || due_ns <= now.mono_ns;
+            while count < HELD_PER_SLICE || is_stopping {
+                let Some(early) = self.following.openings.early.take_part(id, has_come) else {
+                    break;
+                };
+                count += 1;
+                let (waiter, in_time) = (early.waiter, (early.acks, now));
+                let outcome = self.append_part(early.part, in_time, waiter, &mut happened);
+                decided.extend(outcome.decided().map(|result| (id, waiter, result)));
+            }
+            self.collect_jobs(id);
+            let early = &mut self.following.openings.early;
+            if let Some(first) = early.queues.get(&id).and_then(|queue| queue.front()) {
+                match has_come(first.due_ns) {
+                    true => early.ready.push_front(id),
+                    false => {
+                        early.dues.insert((first.due_ns, id));
+                    }
+                }
+            }
+            if count >= HELD_PER_SLICE && !is_stopping {
+                self.rest_from_openings();
+                break;
+            }
+        }
+        self.make_ring_if_wanted();
+        for (id, event) in happened {
+            self.on_event(id, event);
+        }
+        for (id, waiter, result) in decided {
+            self.acked(id, waiter, result);
         }
     }
 }

@@ -1,16 +1,18 @@
 //! Logs of partitions that are new: opened behind the image that names them, in turns, while the catalogue
-//! goes on. Whoever was asked for goes first.
+//! goes on. Those that a request waits for go first, topic by topic in turns, so that a topic of thousands
+//! stands before no other.
 //!
 //! State only. A new topic is there once the metadata log has it (as in Kafka); making directories and
 //! files takes the disk milliseconds for each partition, and nobody waits for all of them. A partition that
 //! was never begun has no directory: deleting its topic or stopping the broker forgets it, and the next start
 //! makes it. Its requests wait elsewhere (`early`).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use chronik_io::World;
 use chronik_log::LogError;
+use chronik_protocol::Uuid;
 use chronik_terms::PartitionId;
 
 use super::early::Early;
@@ -22,8 +24,8 @@ use crate::limits::{OPENINGS_BEHIND_MAX, OPENINGS_PER_SLICE, PARTITION_TASKS_MAX
 pub(super) struct Openings<R> {
     /// In the order of the catalogue. May name what is gone or was begun since.
     queue: VecDeque<PartitionId>,
-    /// Those of them that requests want.
-    asked: VecDeque<PartitionId>,
+    /// Those of them that requests wait for.
+    asked: Asked,
     in_flight: usize,
     /// New partitions whose first try is not done.
     unopened: usize,
@@ -31,11 +33,39 @@ pub(super) struct Openings<R> {
     pub(super) early: Early<R>,
 }
 
+/// Partitions by topic, and whose turn it is. No topic is without a partition.
+#[derive(Default)]
+struct Asked {
+    topics: VecDeque<Uuid>,
+    partitions: BTreeMap<Uuid, VecDeque<PartitionId>>,
+}
+
+impl Asked {
+    fn push(&mut self, id: PartitionId) {
+        let of_topic = self.partitions.entry(id.topic_id).or_default();
+        if of_topic.is_empty() {
+            self.topics.push_back(id.topic_id);
+        }
+        of_topic.push_back(id);
+    }
+
+    fn pop(&mut self) -> Option<PartitionId> {
+        let topic = self.topics.pop_front()?;
+        let of_topic = self.partitions.get_mut(&topic)?;
+        let id = of_topic.pop_front();
+        match of_topic.is_empty() {
+            true => drop(self.partitions.remove(&topic)),
+            false => self.topics.push_back(topic),
+        }
+        id
+    }
+}
+
 impl<R> Default for Openings<R> {
     fn default() -> Self {
         Openings {
             queue: VecDeque::new(),
-            asked: VecDeque::new(),
+            asked: Asked::default(),
             in_flight: 0,
             unopened: 0,
             is_resting: false,
@@ -55,7 +85,7 @@ impl<R> Openings<R> {
         if self.in_flight >= PARTITION_TASKS_MAX {
             return None;
         }
-        if let Some(id) = self.asked.pop_front() {
+        if let Some(id) = self.asked.pop() {
             return Some(id);
         }
         if self.in_flight >= OPENINGS_BEHIND_MAX {
@@ -70,7 +100,7 @@ impl<R> Openings<R> {
         if self.unopened == 0 {
             // What is left names partitions that are gone.
             self.queue = VecDeque::new();
-            self.asked = VecDeque::new();
+            self.asked = Asked::default();
         }
     }
 }
@@ -82,18 +112,18 @@ impl<W: World, R> Shard<W, R> {
         self.partitions.insert(id, Slot::Unopened { is_asked });
         self.following.openings.unopened += 1;
         match is_asked {
-            true => self.following.openings.asked.push_back(id),
+            true => self.following.openings.asked.push(id),
             false => self.following.openings.queue.push_back(id),
         }
         self.begin_openings();
     }
 
-    /// Somebody wants this partition: it goes before those that nobody has asked for.
+    /// A request waits for this partition: it goes before those that nobody has asked for.
     pub(super) fn open_sooner(&mut self, id: PartitionId) {
         if let Some(Slot::Unopened { is_asked }) = self.partitions.get_mut(&id)
             && !std::mem::replace(is_asked, true)
         {
-            self.following.openings.asked.push_back(id);
+            self.following.openings.asked.push(id);
             self.begin_openings();
         }
     }

@@ -79,7 +79,6 @@ impl<W: World, R> Shard<W, R> {
 
     /// A request wants a partition that is not online.
     pub(super) fn wanted(&mut self, id: PartitionId) {
-        self.open_sooner(id);
         let now_ns = self.now().mono_ns;
         if let Some(Slot::Waiting(waiting)) = self.partitions.get(&id)
             && now_ns.saturating_sub(waiting.tried_ns) >= ASKED_PAUSE_NS

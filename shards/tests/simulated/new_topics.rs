@@ -121,36 +121,67 @@ fn who_comes_early_waits_in_order() {
     assert_eq!(values(&mut cluster, other), [b"2", b"3"]);
 }
 
-/// More appends to a log that is open, with parts that are not, than may wait; then small ones to the open log.
-#[test]
-fn an_append_that_finds_no_room_behind_early_ones_is_refused_and_overtakes_none() {
-    let mut cluster = Cluster::start(Simulation::new(57), 1);
+/// Parts of one append: one for a log that is open, others for logs that are not.
+fn mixed(open: PartitionId, new: &[PartitionId], value: &str) -> Request {
+    let ids = std::iter::once(&open).chain(new);
+    let parts = ids.flat_map(|id| match append(*id, &[value.as_bytes()]) {
+        Request::Append(request) => request.parts,
+        _ => unreachable!(),
+    });
+    Request::Append(AppendRequest {
+        acks: Acks::All,
+        timeout_ms: 30_000,
+        parts: parts.collect(),
+    })
+}
+
+fn with_open_and_new(seed: u64) -> (Cluster, PartitionId, Vec<PartitionId>) {
+    let mut cluster = Cluster::start(Simulation::new(seed), 1);
     cluster.create("open", 1).expect("created");
     let open = cluster.id("open", 0);
+    assert_eq!(cluster.append(open, &[b"open"]).error, ErrorCode::None);
     cluster.create("many", MANY).expect("created");
-    let new: Vec<_> = (0..MANY).map(|index| cluster.id("many", index)).collect();
-    let told: Rc<RefCell<Vec<(usize, AppendResult)>>> = Rc::default();
+    let new = (0..MANY).map(|index| cluster.id("many", index)).collect();
+    (cluster, open, new)
+}
+
+/// Nothing waits behind a part that waits, but the batches of the same partition.
+#[test]
+fn an_early_part_stands_before_nobody() {
+    let (mut cluster, open, new) = with_open_and_new(58);
+    let first = send(&cluster, 0, mixed(open, &new, "mixed"));
+    let second = send(&cluster, 0, append(open, &[b"alone"]));
+    while second.borrow().is_none() {
+        cluster.advance(1);
+    }
+    assert!(first.borrow().is_none(), "its other parts wait");
+    let values = cluster.values(open, 1);
+    assert_eq!(values, [(1, b"mixed".to_vec()), (2, b"alone".to_vec())]);
+    cluster.advance(2_000);
+    assert!(first.borrow().is_some());
+    cluster.stop();
+}
+
+/// More parts than may wait: those that find no room are refused, and none overtakes another.
+#[test]
+fn a_part_that_finds_no_room_behind_early_ones_is_refused_and_overtakes_none() {
+    let (mut cluster, open, new) = with_open_and_new(57);
+    type Told = Vec<(usize, Vec<AppendResult>)>;
+    let told: Rc<RefCell<Told>> = Rc::default();
     let endpoint = cluster.handles[0].endpoint().clone();
     let (world, all) = (cluster.simulation.world(), Rc::clone(&told));
     cluster.simulation.world().spawn(async move {
         for number in 0..600 {
-            let Request::Append(mut request) = append(open, &[format!("{number}").as_bytes()])
-            else {
-                unreachable!();
-            };
             // Ever fewer parts, so that there is room for the last ones where there was none before.
-            for id in new.iter().take(if number < 150 { 200 } else { 0 }) {
-                if let Request::Append(more) = append(*id, &[b"x"]) {
-                    request.parts.extend(more.parts);
-                }
-            }
-            let call = endpoint.send(0, Request::Append(request)).await;
+            let new = &new[if number < 150 { 0 } else { 199 }..];
+            let request = mixed(open, new, &number.to_string());
+            let call = endpoint.send(0, request).await;
             let told = Rc::clone(&all);
             world.spawn(async move {
-                let Ok(Reply::Append(mut results)) = call.await else {
+                let Ok(Reply::Append(results)) = call.await else {
                     panic!("another answer");
                 };
-                told.borrow_mut().push((number, results.remove(0)));
+                told.borrow_mut().push((number, results));
             });
         }
     });
@@ -158,18 +189,38 @@ fn an_append_that_finds_no_room_behind_early_ones_is_refused_and_overtakes_none(
     let mut told = told.take();
     assert_eq!(told.len(), 600);
     told.sort_by_key(|(number, _)| *number);
-    let (mut last, mut refused) = (-1, 0);
-    for (number, result) in told {
-        match result.error {
+    let (mut last, mut last_of_new, mut refused) = (-1, -1, 0);
+    for (number, results) in told {
+        assert!(results[0].error == ErrorCode::None && results[0].base_offset > last);
+        last = results[0].base_offset;
+        let of_new = results.last().expect("a part");
+        match of_new.error {
             ErrorCode::None => {
-                assert!(result.base_offset > last, "{number} overtook others");
-                last = result.base_offset;
+                assert!(of_new.base_offset > last_of_new, "{number} overtook others");
+                last_of_new = of_new.base_offset;
             }
-            ErrorCode::RequestTimedOut => refused += 1,
+            ErrorCode::RequestTimedOut | ErrorCode::NotLeaderOrFollower => refused += 1,
             error => panic!("{number}: {error:?}"),
         }
     }
-    assert!(refused > 0 && last > 0, "{refused} refused, {last}");
+    assert!(refused > 0 && last_of_new > 0, "{refused}, {last_of_new}");
+    cluster.stop();
+}
+
+/// A new topic of one partition is opened among the first, whatever others wait for.
+#[test]
+fn a_topic_that_all_wait_for_stands_before_no_other() {
+    let (mut cluster, open, new) = with_open_and_new(59);
+    let everything = send(&cluster, 0, mixed(open, &new, "x"));
+    cluster.create("small", 1).expect("created");
+    let small = cluster.id("small", 0);
+    assert_eq!(cluster.append(small, &[b"x"]).error, ErrorCode::None);
+    assert!(
+        opened(&mut cluster, "many") < 150,
+        "it is still being opened"
+    );
+    cluster.advance(10_000);
+    assert!(everything.borrow().is_some());
     cluster.stop();
 }
 
