@@ -46,7 +46,12 @@ pub trait Stream: 'static {
 
     /// Writes all parts in order: small neighbours joined, large ones without a copy. After an error or a drop the
     /// number of bytes sent is unknown: close the connection.
-    async fn write_all(&self, parts: Vec<Bytes>) -> io::Result<()>;
+    async fn write_all(&self, parts: Vec<Bytes>) -> io::Result<()> {
+        self.write_noting(parts, |_| {}).await
+    }
+
+    /// As [`Stream::write_all`], and tells `note` how many bytes the socket has taken whenever it takes some.
+    async fn write_noting(&self, parts: Vec<Bytes>, note: impl FnMut(usize)) -> io::Result<()>;
 
     /// How it stands.
     fn standing(&self) -> Standing;

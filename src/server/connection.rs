@@ -35,9 +35,6 @@ const BYTES_FREE: usize = 64 << 10;
 /// the others have their turn.
 const TURN_BYTES_MAX: usize = 64 << 10;
 
-/// Bytes of replies after which it is noted that a client takes them; parts are never cut for it.
-const SEND_STEP_BYTES: usize = 1 << 20;
-
 /// Bytes that every request costs besides its own: its place in the queues and its answer's future.
 const REQUEST_BYTES_EXTRA: usize = 512;
 
@@ -334,32 +331,17 @@ async fn write_replies<W: World, H: Service, S: Stream>(
     report(&link);
 }
 
-/// Sends the parts of a batch, some at a time: between them it is noted that the client takes them.
+/// Sends the parts of a batch, and notes whenever the client takes something of them.
 async fn send<W: World, H: Service, S: Stream>(
     server: &Server<W, H>,
     stream: &S,
     link: &Link,
     parts: Vec<Bytes>,
 ) {
-    let mut rest = parts;
-    while !rest.is_empty() {
-        let mut bytes = 0;
-        let fitting = rest.iter().take_while(|part| {
-            let begun = bytes < SEND_STEP_BYTES;
-            bytes += part.len();
-            begun
-        });
-        let behind = rest.split_off(fitting.count());
-        let parts = std::mem::replace(&mut rest, behind);
-        let step_bytes = parts.iter().map(Bytes::len).sum();
-        match link.writing(stream.write_all(parts)).await {
-            Some(Ok(())) => link.has_taken(step_bytes, server.world.monotonic_ns()),
-            Some(Err(error)) => {
-                debug!(peer = %link.peer, %error, "connection lost");
-                return link.finish(End::Gone);
-            }
-            None => return,
-        }
+    let note = |bytes| link.has_taken(bytes, server.world.monotonic_ns());
+    if let Some(Err(error)) = link.writing(stream.write_noting(parts, note)).await {
+        debug!(peer = %link.peer, %error, "connection lost");
+        link.finish(End::Gone);
     }
 }
 

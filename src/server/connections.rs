@@ -180,7 +180,7 @@ impl Connections {
             links[at].is_served_late(now_ns)
         });
         for at in found.closed {
-            let reason = "nothing came of a request, or was taken of an answer, or less than 64 KiB a second, \
+            let reason = "nothing came of a request, or was taken of an answer, or too little a second, \
                           while others waited for the room that is held";
             links[at].finish(End::Fault(reason.to_owned()));
         }

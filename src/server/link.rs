@@ -76,7 +76,6 @@ pub(crate) struct Batch {
     /// Of these, those of answers that were not there when their requests were taken.
     late_bytes: usize,
     requests: usize,
-    request_bytes: usize,
     fetches: usize,
     alone: bool,
 }
@@ -425,13 +424,26 @@ impl Link {
                     self.finish_after(&mut batch, first, reason);
                     break;
                 }
-                Poll::Ready(Reply::Silent) => batch.add(first, Vec::new(), budget),
-                Poll::Ready(Reply::Send(parts)) => batch.add(first, parts, budget),
+                Poll::Ready(Reply::Silent) => self.answered(&mut batch, first, Vec::new(), budget),
+                Poll::Ready(Reply::Send(parts)) => self.answered(&mut batch, first, parts, budget),
             }
         }
         let late = self.answer_bytes.get().saturating_add(batch.late_bytes);
         self.answer_bytes.set(late);
         batch
+    }
+
+    /// Gives up a request with its bytes, whenever the client takes its answer.
+    fn answered(
+        &self,
+        batch: &mut Batch,
+        done: Queued,
+        parts: Vec<Bytes>,
+        budget: &Rc<ByteBudget>,
+    ) {
+        let held = self.request_bytes.get() - done.grant.bytes();
+        self.request_bytes.set(held);
+        batch.add(done, parts, budget);
     }
 
     /// Lets the replies before a fault go out first, if there are any.
@@ -444,11 +456,9 @@ impl Link {
         }
     }
 
-    /// Gives back what a sent batch held.
+    /// Gives back what a sent batch held beside its requests' bytes.
     pub(crate) fn sent(&self, batch: &Batch) {
         self.requests.set(self.requests.get() - batch.requests);
-        self.request_bytes
-            .set(self.request_bytes.get() - batch.request_bytes);
         self.answer_bytes
             .set(self.answer_bytes.get().saturating_sub(batch.bytes));
         self.fetches.set(self.fetches.get() - batch.fetches);
@@ -473,13 +483,11 @@ impl Batch {
     fn add(&mut self, answered: Queued, parts: Vec<Bytes>, budget: &Rc<ByteBudget>) {
         let bytes: usize = parts.iter().map(Bytes::len).sum();
         self.bytes = self.bytes.saturating_add(bytes);
-        // The request itself is given up here, whenever the client takes its answer.
         self.charges.push(answered.charge.unwrap_or_else(|| {
             self.late_bytes = self.late_bytes.saturating_add(bytes);
             budget.charge_reply(bytes)
         }));
         self.requests += 1;
-        self.request_bytes += answered.grant.bytes();
         match answered.admitted.pace {
             Pace::Free => {}
             Pace::OneFetch => self.fetches += 1,

@@ -218,7 +218,7 @@ impl Stream for DirectStream {
         Ok(count)
     }
 
-    async fn write_all(&self, parts: Vec<Bytes>) -> io::Result<()> {
+    async fn write_noting(&self, parts: Vec<Bytes>, mut note: impl FnMut(usize)) -> io::Result<()> {
         let mut parts = join_small(parts);
         let mut sent = 0;
         while sent < parts.len() {
@@ -235,6 +235,7 @@ impl Stream for DirectStream {
             if count == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
+            note(count);
             advance(&mut parts, &mut sent, count);
         }
         Ok(())

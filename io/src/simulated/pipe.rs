@@ -160,13 +160,14 @@ impl Stream for SimulatedStream {
         .await
     }
 
-    async fn write_all(&self, parts: Vec<Bytes>) -> io::Result<()> {
+    async fn write_noting(&self, parts: Vec<Bytes>, mut note: impl FnMut(usize)) -> io::Result<()> {
         for part in parts {
             let mut rest = &part[..];
             while !rest.is_empty() {
                 self.delay().await;
                 let piece = 1 + self.world.random_u64() as usize % rest.len();
                 let count = self.write_some(&rest[..piece]).await?;
+                note(count);
                 rest = &rest[count..];
             }
         }

@@ -267,3 +267,32 @@ fn a_byte_now_and_then_buys_no_time() {
         drop(stallers);
     }
 }
+
+#[test]
+fn who_takes_its_answer_slowly_is_not_closed_for_a_request_that_holds_nothing_any_more() {
+    let mut bench = Bench::new(6, 2 << 20, 3_600_000);
+    let world = bench.simulation.world();
+    let reader = bench.connect();
+    let frame = echo(&vec![ECHO_LATER; FRAME_BYTES_MAX]).to_vec();
+    reader.send_slowly(&world, frame, 1 << 20, 0);
+    bench.simulation.advance(Duration::from_secs(1));
+    // From now on others wait for room for ever.
+    let others: Vec<Client> = (0..12).map(|_| bench.connect()).collect();
+    for other in &others {
+        let frame = echo(&vec![super::NEVER; FRAME_BYTES_MAX]).to_vec();
+        other.send_slowly(&world, frame, 1 << 20, 0);
+    }
+    let budget = Rc::clone(&bench.server.budget);
+    bench.simulation.run(async move {
+        let mut taken = 0;
+        while taken < FRAME_BYTES_MAX + 4 {
+            let mut part = BytesMut::with_capacity(12_500);
+            let bytes = reader.stream.read_into(&mut part).await.expect("connected");
+            assert!(bytes > 0, "closed after {taken} bytes");
+            taken += bytes;
+            world.sleep_for(Duration::from_millis(100)).await;
+        }
+        assert!(budget.is_pressed(), "others waited all the time");
+    });
+    drop(others);
+}
