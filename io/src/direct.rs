@@ -252,13 +252,14 @@ impl DirectWorld {
                     rest = (rest * 2).min(RETRY_MAX);
                 }
                 Err(error) if left > 0 && is_out_of_descriptors(&error) => {
-                    self.inner.files.close_idle(&error).await;
+                    let now_ns = self.monotonic_ns();
+                    self.inner.files.close_idle(&error, now_ns).await;
                     self.sleep_for(rest).await;
                     rest = (rest * 2).min(RETRY_MAX);
                 }
                 outcome => {
                     if outcome.is_ok() {
-                        self.inner.files.descriptor_given();
+                        self.inner.files.descriptor_given(|| self.monotonic_ns());
                     }
                     return outcome;
                 }

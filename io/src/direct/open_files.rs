@@ -7,6 +7,7 @@
 
 use super::semaphore::WaitQueue;
 use crate::open_names::{Name, OpenNames};
+use crate::shortage::ShortageReport;
 use glommio::io::DmaFile;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -33,8 +34,8 @@ pub(super) struct OpenFiles {
     renames: Renames,
     /// It was logged that files are closed on demand.
     reported: Cell<bool>,
-    /// The kernel's last answer was that it has no descriptor.
-    refused: Cell<bool>,
+    /// Of descriptors that the kernel did not give.
+    shortage: ShortageReport,
 }
 
 /// Renames of held files: while one is in progress, a name may be wrong.
@@ -126,7 +127,7 @@ impl OpenFiles {
             names: OpenNames::default(),
             renames: Renames::default(),
             reported: Cell::new(false),
-            refused: Cell::new(false),
+            shortage: ShortageReport::default(),
         }
     }
 
@@ -173,8 +174,8 @@ impl OpenFiles {
     }
 
     /// Closes one file not in use, if there is one, when the kernel gives no descriptor.
-    pub(super) async fn close_idle(&self, error: &io::Error) {
-        if !self.refused.replace(true) {
+    pub(super) async fn close_idle(&self, error: &io::Error, now_ns: u64) {
+        if self.shortage.refused(now_ns) {
             let shard = self.shard;
             tracing::warn!(shard, %error, "descriptors have run out: files wait until there are some");
         }
@@ -185,10 +186,11 @@ impl OpenFiles {
     }
 
     /// Notes that the kernel has given a descriptor.
-    pub(super) fn descriptor_given(&self) {
-        if self.refused.replace(false) {
+    pub(super) fn descriptor_given(&self, now_ns: impl FnOnce() -> u64) {
+        if let Some(refusals) = self.shortage.given(now_ns) {
             tracing::warn!(
                 shard = self.shard,
+                refusals,
                 "there are descriptors again: files are opened as before"
             );
         }

@@ -26,6 +26,14 @@ pub(super) struct Waiting {
     timer: TimerKey,
 }
 
+impl Waiting {
+    /// Whether the topic is new and its log was never open: what a try has left of it is looked through
+    /// when it is opened, for no checkpoint knows it.
+    pub(super) fn is_new(&self) -> bool {
+        self.task.boot.is_none() && self.task.placing.is_none()
+    }
+}
+
 /// What is to become of a log that is being opened again.
 pub(super) struct Reopening {
     failures: u32,

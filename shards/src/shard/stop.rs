@@ -125,6 +125,9 @@ impl<W: World, R> Shard<W, R> {
                 Some(Slot::Unopened { .. }) => {
                     self.partitions.remove(&id);
                 }
+                Some(Slot::Waiting(waiting)) if waiting.is_new() => {
+                    self.partitions.remove(&id);
+                }
                 _ => stopping.closed.push(ClosedPartition { id, report: None }),
             }
         }
