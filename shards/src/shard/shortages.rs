@@ -34,6 +34,30 @@ impl Waiting {
     }
 }
 
+/// How many logs wait to be opened: it is said when the first does and when the last no longer does, not of
+/// each of thousands.
+#[derive(Default)]
+pub(super) struct NotOpened {
+    waiting: usize,
+    /// Logs that have waited since the first did.
+    all: usize,
+}
+
+impl NotOpened {
+    /// Another log waits; true for the first.
+    fn begin(&mut self) -> bool {
+        self.waiting += 1;
+        self.all += 1;
+        self.waiting == 1
+    }
+
+    /// A log waits no longer; with the last, how many have.
+    fn end(&mut self) -> Option<usize> {
+        self.waiting = self.waiting.saturating_sub(1);
+        (self.waiting == 0).then(|| std::mem::take(&mut self.all))
+    }
+}
+
 /// What is to become of a log that is being opened again.
 pub(super) struct Reopening {
     failures: u32,
@@ -67,9 +91,9 @@ impl<W: World, R> Shard<W, R> {
         (error, task): (LogError, Box<OpenTask>),
         failures: u32,
     ) {
-        if failures == 1 {
-            let topic = &task.options.topic;
-            tracing::warn!(%topic, partition = id.index, %error, "log not opened yet");
+        if failures == 1 && self.waiting.not_opened.begin() {
+            let (shard, topic) = (self.index, &task.options.topic);
+            tracing::warn!(shard, %topic, partition = id.index, %error, "a log is not opened yet, and others may not be");
         }
         let tried_ns = self.now().mono_ns;
         let timer = self
@@ -137,15 +161,19 @@ impl<W: World, R> Shard<W, R> {
         match opened {
             Ok(partition) => {
                 if !is_first {
-                    let topic = partition.topic();
-                    tracing::info!(%topic, partition = id.index, "log opened after all");
+                    self.waits_no_longer();
                 }
                 self.online_now(id, partition);
             }
             Err((error, task)) if error.is_not_now() => {
                 self.open_later(id, (error, task), failures.saturating_add(1));
             }
-            Err((error, _)) => self.offline(id, &error),
+            Err((error, _)) => {
+                if !is_first {
+                    self.waits_no_longer();
+                }
+                self.offline(id, &error);
+            }
         }
         match removal {
             Some(directory) => self.remove(id, directory),
@@ -161,6 +189,13 @@ impl<W: World, R> Shard<W, R> {
         self.close_when_idle();
     }
 
+    fn waits_no_longer(&mut self) {
+        if let Some(logs) = self.waiting.not_opened.end() {
+            let shard = self.index;
+            tracing::info!(shard, logs, "no log waits to be opened any more");
+        }
+    }
+
     /// The topic of a log that is not there is deleted. Gives the directory back that is to be removed,
     /// if it can be reached; nothing while an opening is waited for.
     pub(super) fn forget_waiting(
@@ -172,6 +207,7 @@ impl<W: World, R> Shard<W, R> {
             Some(Slot::Waiting(waiting)) => {
                 let (timer, placing) = (waiting.timer, waiting.task.placing.take());
                 self.waiting.timers.cancel(timer);
+                self.waits_no_longer();
                 let Some(placing) = placing else {
                     return Some(directory);
                 };
@@ -189,5 +225,21 @@ impl<W: World, R> Shard<W, R> {
             }
             _ => Some(directory),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::NotOpened;
+
+    #[test]
+    fn many_logs_are_spoken_of_twice() {
+        let mut not_opened = NotOpened::default();
+        let begun = (0..1_000).filter(|_| not_opened.begin()).count();
+        assert_eq!(begun, 1);
+        let ended: Vec<usize> = (0..1_000).filter_map(|_| not_opened.end()).collect();
+        assert_eq!(ended, [1_000]);
+        assert!(not_opened.begin());
+        assert_eq!(not_opened.end(), Some(1));
     }
 }

@@ -29,6 +29,7 @@ use super::moves::Moves;
 use super::openings::Openings;
 use super::purgatory::{Purgatory, Watch};
 use super::remembering::Remembering;
+use super::shortages::NotOpened;
 use super::timers::{TimerKey, Timers};
 use crate::internal::Boot;
 use chronik_partition::{CheckTimes, Job, PartitionEvent};
@@ -83,6 +84,7 @@ pub(super) struct Waiting<R> {
     pub(super) woken: VecDeque<(usize, TimerKey)>,
     pub(super) resting: bool,
     pub(super) timers: Timers,
+    pub(super) not_opened: NotOpened,
     /// Partitions that have a timer.
     pub(super) timed_partitions: BTreeMap<PartitionId, TimerKey>,
 }
@@ -92,6 +94,7 @@ impl<R> Default for Waiting<R> {
         Waiting {
             purgatory: Purgatory::default(),
             woken: VecDeque::new(),
+            not_opened: NotOpened::default(),
             resting: false,
             timers: Timers::default(),
             timed_partitions: BTreeMap::new(),

@@ -179,11 +179,33 @@ fn a_stop_during_a_shortage_that_ends_soon_is_clean() {
     let mut faults = cluster.simulation.faults();
     faults.shortage(0, 12, Fault::NoSpace);
     drop(faults);
-    let mut simulation = cluster.stop();
+    assert_clean(cluster.stop());
+}
+
+/// The directory says that the stop was clean.
+fn assert_clean(mut simulation: Simulation) {
     let world = simulation.world();
     let marker = format!("{}/.kafka_cleanshutdown", crate::cluster::DATA);
     let found = simulation.run(async move { world.read_file(marker.as_ref(), 1_000).await });
     assert!(found.is_ok(), "it says that it was clean: {found:?}");
+}
+
+#[test]
+fn a_log_that_was_never_opened_does_not_spoil_a_stop() {
+    let mut cluster = Cluster::start(Simulation::new(9), 2);
+    cluster.create("t", 1).expect("created");
+    let id = cluster.id("t", 0);
+    assert_eq!(cluster.append(id, &[b"x"]).error, ErrorCode::None);
+    for _ in 0..1_000 {
+        let mut faults = cluster.simulation.faults();
+        faults.script(Operation::Directory, "/late-0", 0, Fault::NoSpace);
+    }
+    cluster.create("late", 1).expect("created");
+    cluster.advance(5_000);
+    let late = cluster.id("late", 0);
+    let refused = cluster.append(late, &[b"x"]).error;
+    assert_eq!(refused, ErrorCode::KafkaStorageError);
+    assert_clean(cluster.stop());
 }
 
 /// The checkpoint of log starts names an offset behind the end of `t-0`.
