@@ -4,6 +4,7 @@
 //! back into the order of the parts. A request for this very shard takes no hop. Knows no wire
 //! version and no topic name.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use chronik_catalog::Image;
@@ -21,6 +22,10 @@ use chronik_terms::{
 /// Parts that a shard is asked about at once, unless they belong together: a fraction of a millisecond
 /// of its time.
 const PARTS_AT_ONCE: usize = 1_000;
+
+/// Turns of [`PARTS_AT_ONCE`] that are under way at a time: new partitions of all of them are waited for at
+/// once, and so many parts may wait for new partitions at all (`EARLY_PARTS_MAX`).
+const TURNS_AT_ONCE: usize = 16;
 
 /// Batches that a shard is given at once: some tens of microseconds each, for each begins a write.
 const APPENDS_AT_ONCE: usize = 128;
@@ -272,8 +277,8 @@ impl Router {
         Ok(found)
     }
 
-    /// For what clients ask by name alone. As `scatter`, some parts at a time: a request may name a quarter of a million, and the shard that
-    /// owns them looks at those of one internal request in one go.
+    /// For what clients ask by name alone. As `scatter`, some parts at a time: a request may name a quarter of a
+    /// million, and the shard that owns them looks at those of one internal request in one go.
     async fn in_turns<W: World, P, R: PartOutcome>(
         &self,
         world: &W,
@@ -285,11 +290,17 @@ impl Router {
     {
         let mut results = Vec::with_capacity(parts.len());
         let mut parts = parts.into_iter();
+        let mut asked: VecDeque<Gather<Vec<P>>> = VecDeque::new();
         loop {
             let some: Vec<P> = parts.by_ref().take(PARTS_AT_ONCE).collect();
-            let gather = self.scatter(some, &partition, |parts| parts).await;
-            results.extend(gather.collect().await?);
-            if parts.len() == 0 {
+            asked.push_back(self.scatter(some, &partition, |parts| parts).await);
+            let is_last = parts.len() == 0;
+            while (is_last || asked.len() >= TURNS_AT_ONCE)
+                && let Some(gather) = asked.pop_front()
+            {
+                results.extend(gather.collect().await?);
+            }
+            if is_last {
                 results.iter_mut().for_each(tell_by_name);
                 return Ok(results);
             }
