@@ -241,4 +241,4 @@ fn logs_move_while_images_that_touch_hundreds_of_them_are_followed() {
 /// Moments that are looked at.
 const ROUNDS: usize = 18;
 /// Steps within which every change is made.
-const STEPS: usize = 60_000;
+const STEPS: usize = 8_000;
