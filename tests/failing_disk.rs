@@ -55,16 +55,21 @@ fn values(client: &mut Client, topic: &str, partition: i32) -> Vec<Vec<u8>> {
     values.into_iter().map(|(_, value)| value).collect()
 }
 
+/// A sound first log directory, and a second one on the small disk.
+fn on_both(scratch: &Scratch, disk: &Disk, second: &str) -> BrokerOptions {
+    BrokerOptions::new(scratch.join("sound"))
+        .under(disk.wrapper())
+        .argument("--data")
+        .argument(disk.mounted().join(second))
+}
+
 #[test]
 fn a_failing_directory_takes_its_own_partitions_along_and_no_others() {
     let scratch = Scratch::new();
     let Some(disk) = Disk::or_skip(&scratch) else {
         return;
     };
-    let options = BrokerOptions::new(scratch.join("sound"))
-        .under(disk.wrapper())
-        .argument("--data")
-        .argument(disk.mounted().join("frail"));
+    let options = on_both(&scratch, &disk, "frail");
     survive(&disk, &options);
 }
 
@@ -153,10 +158,7 @@ fn a_stop_that_cannot_close_the_logs_says_so_last() {
     let Some(disk) = Disk::or_skip(&scratch) else {
         return;
     };
-    let options = BrokerOptions::new(scratch.join("sound"))
-        .under(disk.wrapper())
-        .argument("--data")
-        .argument(disk.mounted().join("frail"));
+    let options = on_both(&scratch, &disk, "frail");
     for fails in [false, true] {
         let mut broker = options.start();
         let mut client = Client::connect(broker.address());
@@ -184,10 +186,7 @@ fn a_full_second_directory_is_read_behind_a_kill_and_written_when_there_is_space
     let Some(disk) = Disk::or_skip(&scratch) else {
         return;
     };
-    let options = BrokerOptions::new(scratch.join("sound"))
-        .under(disk.wrapper())
-        .argument("--data")
-        .argument(disk.mounted().join("full"));
+    let options = on_both(&scratch, &disk, "full");
     let mut broker = options.start();
     let mut client = Client::connect(broker.address());
     create_topic(&mut client, "t", PARTITIONS, &[]);

@@ -6,4 +6,6 @@
 
 pub mod groups;
 pub mod limits;
+#[cfg(test)]
+mod seeded;
 pub mod unfold;

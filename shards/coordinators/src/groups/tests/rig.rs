@@ -17,6 +17,7 @@ use crate::groups::{
     Coordinator, CoordinatorEffect, Env, GroupReply, GroupRequest, GroupSettings, OFFSETS_TOPIC,
     TopicChanges,
 };
+use crate::seeded::Seeded;
 use crate::unfold::Unfolding;
 
 /// Partitions of `__consumer_offsets`.
@@ -27,26 +28,6 @@ pub(super) const TOPIC: &str = "t";
 pub(super) const TOPIC_PARTITIONS: i32 = 6;
 /// Its id.
 pub(super) const TOPIC_ID: u128 = 77;
-
-/// SplitMix64: a seed gives a history.
-pub(super) struct Random(pub(super) u64);
-
-impl Random {
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let value = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        value ^ value >> 31
-    }
-
-    pub(super) fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit.max(1) as u64) as usize
-    }
-
-    pub(super) fn one_in(&mut self, times: usize) -> bool {
-        self.below(times) == 0
-    }
-}
 
 /// An append nobody has decided.
 pub(super) struct Pending {
@@ -59,7 +40,7 @@ pub(super) struct Rig {
     settings: GroupSettings,
     pub(super) image: Arc<Image>,
     pub(super) now_ms: i64,
-    pub(super) random: Random,
+    pub(super) random: Seeded,
     logs: BTreeMap<i32, Vec<CheckedBatch>>,
     pending: BTreeMap<i32, VecDeque<Pending>>,
     /// Reads and rests the coordinator waits for.
@@ -96,7 +77,7 @@ impl Rig {
             settings,
             image: Arc::new(image),
             now_ms: 1_700_000_000_000,
-            random: Random(seed),
+            random: Seeded::new(seed),
             logs: (0..PARTITIONS).map(|index| (index, Vec::new())).collect(),
             pending: BTreeMap::new(),
             tasks: VecDeque::new(),

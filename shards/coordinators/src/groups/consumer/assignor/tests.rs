@@ -5,20 +5,9 @@ use std::sync::Arc;
 
 use chronik_protocol::{Str, Uuid};
 
+use crate::seeded::Seeded;
+
 use super::{Assignor, GroupAssignment, GroupSpec, MemberSpec, Partitions};
-
-/// SplitMix64.
-struct Seeded(u64);
-
-impl Seeded {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((word ^ (word >> 31)) % bound as u64) as usize
-    }
-}
 
 fn topic(number: usize) -> Uuid {
     Uuid(1000 + number as u128)
@@ -141,7 +130,7 @@ fn change(seeded: &mut Seeded, spec: &mut GroupSpec, next_member: &mut usize, un
 #[test]
 fn equal_subscriptions_are_shared_evenly_and_little_moves() {
     for seed in 0..400 {
-        let mut seeded = Seeded(seed);
+        let mut seeded = Seeded::new(seed);
         let counts: Vec<i32> = (0..1 + seeded.below(4))
             .map(|_| seeded.below(9) as i32)
             .collect();
@@ -176,7 +165,7 @@ fn equal_subscriptions_are_shared_evenly_and_little_moves() {
 #[test]
 fn differing_subscriptions_are_balanced_as_far_as_they_allow() {
     for seed in 0..400 {
-        let mut seeded = Seeded(seed);
+        let mut seeded = Seeded::new(seed);
         let counts: Vec<i32> = (0..2 + seeded.below(4))
             .map(|_| seeded.below(9) as i32)
             .collect();
@@ -211,7 +200,7 @@ fn differing_subscriptions_are_balanced_as_far_as_they_allow() {
 #[test]
 fn ranges_are_runs_that_differ_by_one() {
     for seed in 0..400 {
-        let mut seeded = Seeded(seed);
+        let mut seeded = Seeded::new(seed);
         let counts: Vec<i32> = (0..1 + seeded.below(4))
             .map(|_| seeded.below(9) as i32)
             .collect();

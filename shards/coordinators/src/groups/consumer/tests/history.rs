@@ -14,29 +14,13 @@ use super::classic_client::ClassicClient;
 use super::rig::{Rig, assigned, heartbeat, joining, reported};
 use crate::groups::group::Group;
 use crate::groups::partition::GroupPartition;
+use crate::seeded::Seeded;
 
 /// Histories unless `CHRONIK_HISTORIES` asks for more.
 const HISTORIES: u64 = 1_000;
 const EVENTS: usize = 60;
 const TOPICS: [&str; 4] = ["a1", "a2", "b1", "b2"];
 const REGEXES: [&str; 3] = ["a.*", ".*1", "b[12]"];
-
-/// SplitMix64.
-struct Seeded(u64);
-
-impl Seeded {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((word ^ (word >> 31)) % bound as u64) as usize
-    }
-
-    fn one_in(&mut self, count: usize) -> bool {
-        self.below(count) == 0
-    }
-}
 
 /// A client as the Java one behaves.
 struct Client {
@@ -148,7 +132,7 @@ impl History {
     fn new(seed: u64) -> History {
         let image = image_of(&[("a1", 301, 3), ("b1", 302, 2)]);
         let mut rig = Rig::new(image);
-        let mut seeded = Seeded(seed);
+        let mut seeded = Seeded::new(seed);
         let interval_ms = ["0", "1000"][seeded.below(2)];
         rig.configure(&[
             ("group.consumer.assignment.interval.ms", interval_ms),
@@ -327,6 +311,18 @@ impl History {
         }
     }
 
+    /// Everybody who lives is in the group, nobody else is, and it is at rest.
+    fn is_settled(&self) -> bool {
+        self.rig.group().is_some_and(|group| {
+            let members = &group.members;
+            // One that crashed with an instance id keeps its successor out until its session ends.
+            let are_in = |c: &Client| members.contains_key(c.id.as_str());
+            self.clients.iter().all(are_in)
+                && members.len() == self.clients.len() + self.classic.len()
+                && matches!(group.state(), GroupState::Stable | GroupState::Empty)
+        })
+    }
+
     /// Nothing happens any more but heartbeats.
     fn converge(&mut self) {
         self.rig.failing = false;
@@ -340,17 +336,15 @@ impl History {
             for client in &mut self.clients {
                 client.beat(&mut self.rig, false, false);
             }
-            for client in &mut self.classic {
-                client.beat(&mut self.rig, false);
+            // A classic member that comes to nobody makes a classic group.
+            let has_members = |group: &ConsumerGroup| !group.members.is_empty();
+            if self.rig.group().is_some_and(has_members) {
+                for client in &mut self.classic {
+                    client.beat(&mut self.rig, false);
+                }
             }
             self.check();
-            let settled = self.rig.group().is_some_and(|group| {
-                let members = group.members.len();
-                let state = group.state();
-                members == self.clients.len() + self.classic.len()
-                    && matches!(state, GroupState::Stable | GroupState::Empty)
-            });
-            let is_quiet = settled && written == self.rig.log.len();
+            let is_quiet = self.is_settled() && written == self.rig.log.len();
             quiet = if is_quiet { quiet + 1 } else { 0 };
             // Longer than any pause between two looks at the topics.
             if quiet == 6 {
